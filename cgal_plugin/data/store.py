@@ -1,0 +1,343 @@
+"""Labelled frames on disk: one directory, one shard a label, never rewritten."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.errors import DataError
+from cgal_plugin.mapping.topology import CGTopology
+from cgal_plugin.provenance import atomic_write, hash_file, read_json, versions, write_json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT_VERSION = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A frame that the oracle could not label, and why."""
+
+    frame_index: int
+    reason: str
+    method: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledFrames:
+    """CG frames with the forces that an oracle gives them.
+
+    Attributes
+    ----------
+    positions
+        ``(n, n_beads, 3)`` Å.
+    forces
+        ``(n, n_beads, 3)`` kcal/mol/Å, mapped.
+    frame_index
+        ``(n,)`` int64: which of the frames given to the oracle each row comes from.
+    start_index
+        ``(n,)`` int64: which all-atom start of that frame. Rows with equal
+        (frame_index, start_index) are one correlated block.
+    force_error
+        ``(n,)`` kcal/mol/Å: standard error of the force (rms over components), NaN where unknown.
+    quarantined
+        Frames without a label.
+    metadata
+        JSON-ready facts: at least ``temperature`` (K), ``mode``, ``force_map_hash``.
+    """
+
+    positions: NDArray[np.floating]
+    forces: NDArray[np.floating]
+    frame_index: NDArray[np.int64]
+    start_index: NDArray[np.int64]
+    force_error: NDArray[np.floating]
+    quarantined: Sequence[Quarantined] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        positions, forces = np.asarray(self.positions), np.asarray(self.forces)
+        if positions.ndim != 3 or positions.shape[-1] != 3:
+            raise DataError(f"positions have shape {positions.shape}; expected (n_frames, n_beads, 3)")
+        if forces.shape != positions.shape:
+            raise DataError(f"forces have shape {forces.shape}, positions {positions.shape}; they must agree")
+        for name in ("frame_index", "start_index", "force_error"):
+            if np.shape(getattr(self, name)) != (len(positions),):
+                raise DataError(
+                    f"{name} has shape {np.shape(getattr(self, name))}; expected ({len(positions)},)"
+                )
+        for name, array in (("positions", positions), ("forces", forces)):
+            bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2)))
+            if bad.size:
+                raise DataError(
+                    f"{name} of {bad.size} of {len(array)} frames are not finite (first: frame {bad[0]})"
+                )
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def block(self) -> NDArray[np.int64]:
+        """``(n,)`` int64: number of the correlated block of each row, 0-based."""
+        pairs = np.stack([self.frame_index, self.start_index], axis=1)
+        return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[LabelledFrames]) -> LabelledFrames:
+        """Join several; metadata is the first one's.
+
+        Raises
+        ------
+        DataError
+            There is nothing to join, or bead counts differ.
+        """
+        if not parts:
+            raise DataError("no labelled frames to join")
+        counts = sorted({p.positions.shape[1] for p in parts})
+        if len(counts) > 1:
+            raise DataError(f"labelled frames have different numbers of beads: {counts}")
+        arrays = {
+            name: np.concatenate([getattr(p, name) for p in parts])
+            for name in ("positions", "forces", "frame_index", "start_index", "force_error")
+        }
+        return replace(
+            parts[0], **arrays, quarantined=tuple(q for p in parts for q in p.quarantined)
+        )
+
+
+class DataStore:
+    """A directory of labelled-frame shards for one molecule, one temperature and one force map.
+
+    ``store.json`` holds the topology, temperature and force-map hash; ``shards/NAME.npz`` the
+    arrays; ``shards/NAME.json`` each shard's record with its SHA-256. The record is written last,
+    so a shard without one is unfinished and ignored.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+        path = self.root / "store.json"
+        if not path.is_file():
+            raise DataError(f"{str(self.root)!r} is not a data store: it has no store.json")
+        try:
+            header = read_json(path)
+            self.topology = CGTopology.from_dict(header["topology"])
+            self.temperature = float(header["temperature"])
+            self.force_map_hash = str(header["force_map_hash"])
+            version = header["format_version"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} is damaged: {error!r}") from error
+        if version != FORMAT_VERSION:
+            raise DataError(f"{path} has format version {version}; this release reads {FORMAT_VERSION}")
+
+    @classmethod
+    def create(
+        cls,
+        root: str | os.PathLike[str],
+        topology: CGTopology,
+        *,
+        temperature: float,
+        force_map_hash: str,
+        config_hash: str = "",
+    ) -> DataStore:
+        """Make a store, or open the one that is there if it is for the same thing.
+
+        Raises
+        ------
+        DataError
+            A store for another topology, temperature or force map is there.
+        """
+        path = Path(root) / "store.json"
+        if path.exists():
+            store = cls(root)
+            store._check_same(topology, temperature, force_map_hash)
+            return store
+        write_json(
+            path,
+            {
+                "format_version": FORMAT_VERSION,
+                "topology": topology.to_dict(),
+                "temperature": float(temperature),
+                "force_map_hash": force_map_hash,
+                "units": {"positions": "angstrom", "forces": "kcal/mol/angstrom"},
+                "config_hash": config_hash,
+                "versions": versions(),
+            },
+        )
+        return cls(root)
+
+    def _check_same(self, topology: CGTopology, temperature: float, force_map_hash: str) -> None:
+        if topology != self.topology:
+            raise DataError(f"store {self.root} is for {self.topology!r}, not {topology!r}")
+        if abs(temperature - self.temperature) > 1e-6:
+            raise DataError(
+                f"store {self.root} holds labels at {self.temperature} K, not {temperature} K; "
+                "a PMF belongs to one temperature: use another store"
+            )
+        if force_map_hash != self.force_map_hash:
+            raise DataError(
+                f"store {self.root} holds forces mapped with {self.force_map_hash[:12]}, not "
+                f"{force_map_hash[:12]}; force maps are not mixed: label again with the stored map"
+            )
+
+    # ------------------------------------------------------------------ shards
+
+    def _paths(self, name: str) -> tuple[Path, Path]:
+        if not _NAME.fullmatch(name):
+            raise DataError(f"shard name {name!r} is not allowed; use letters, digits, '_', '-', '.'")
+        folder = self.root / "shards"
+        return folder / f"{name}.npz", folder / f"{name}.json"
+
+    def names(self) -> list[str]:
+        """Names of the finished shards, sorted."""
+        folder = self.root / "shards"
+        if not folder.is_dir():
+            return []
+        return sorted(p.stem for p in folder.glob("*.json") if not p.name.startswith("."))
+
+    def __contains__(self, name: str) -> bool:
+        return self._paths(name)[1].is_file()
+
+    def append(self, name: str, frames: LabelledFrames, *, source: str, **facts: Any) -> None:
+        """Add one shard.
+
+        Parameters
+        ----------
+        name
+            Unique; a finished shard of that name is an error, never overwritten.
+        frames
+            The data. Their metadata must agree with the store in temperature and force map.
+        source
+            Where they come from, such as ``"seed"`` or ``"round_001"``.
+        **facts
+            Anything JSON-ready to keep in the record (round, seed, config hash).
+
+        Raises
+        ------
+        DataError
+            Name taken, bead count, temperature or force map differ, or there are no frames.
+        """
+        data_path, record_path = self._paths(name)
+        if record_path.exists():
+            raise DataError(f"shard {name!r} is already in {self.root}; shards are never rewritten")
+        if len(frames) == 0:
+            raise DataError(f"shard {name!r} has no frames")
+        if frames.positions.shape[1] != self.topology.n_beads:
+            raise DataError(
+                f"shard {name!r} has {frames.positions.shape[1]} beads; {self.topology!r} has "
+                f"{self.topology.n_beads}"
+            )
+        self._check_same(
+            self.topology,
+            float(frames.metadata.get("temperature", self.temperature)),
+            str(frames.metadata.get("force_map_hash", self.force_map_hash)),
+        )
+        with atomic_write(data_path) as handle:
+            np.savez(
+                handle,
+                positions=np.asarray(frames.positions, dtype=np.float32),
+                forces=np.asarray(frames.forces, dtype=np.float32),
+                frame_index=np.asarray(frames.frame_index, dtype=np.int64),
+                start_index=np.asarray(frames.start_index, dtype=np.int64),
+                force_error=np.asarray(frames.force_error, dtype=np.float32),
+            )
+        write_json(
+            record_path,
+            {
+                "name": name,
+                "source": source,
+                "n_frames": len(frames),
+                "sha256": hash_file(data_path),
+                "metadata": dict(frames.metadata),
+                "quarantined": [vars(q) for q in frames.quarantined],
+                "facts": facts,
+                "versions": versions(),
+            },
+        )
+
+    def record(self, name: str) -> dict[str, Any]:
+        """The JSON record of a finished shard."""
+        path = self._paths(name)[1]
+        if not path.is_file():
+            raise DataError(f"store {self.root} has no shard {name!r}")
+        try:
+            return read_json(path)
+        except ValueError as error:
+            raise DataError(f"shard record {path} is damaged: {error}") from error
+
+    def load(self, name: str) -> LabelledFrames:
+        """Read one shard, checking its SHA-256.
+
+        Raises
+        ------
+        DataError
+            The shard is missing or does not have the bytes that were written.
+        """
+        record = self.record(name)
+        path = self._paths(name)[0]
+        if not path.is_file():
+            raise DataError(f"shard {path} is gone though its record is there; delete the record to label again")
+        if hash_file(path) != record["sha256"]:
+            raise DataError(f"shard {path} is damaged: its SHA-256 is not the one that was recorded")
+        with np.load(path, allow_pickle=False) as arrays:
+            return LabelledFrames(
+                **{k: arrays[k] for k in arrays.files},
+                quarantined=tuple(Quarantined(**q) for q in record["quarantined"]),
+                metadata=record["metadata"],
+            )
+
+    def __iter__(self) -> Iterator[tuple[str, LabelledFrames]]:
+        for name in self.names():
+            yield name, self.load(name)
+
+    def load_all(self, names: Sequence[str] | None = None) -> StoredFrames:
+        """All frames of the named shards (default: all), with shard and block numbers.
+
+        Raises
+        ------
+        DataError
+            There are no shards.
+        """
+        names = self.names() if names is None else list(names)
+        if not names:
+            raise DataError(f"data store {self.root} has no frames yet")
+        parts = [self.load(name) for name in names]
+        blocks, offset = [], 0
+        for part in parts:
+            blocks.append(part.block + offset)
+            offset += int(part.block.max()) + 1
+        return StoredFrames(
+            positions=np.concatenate([p.positions for p in parts]),
+            forces=np.concatenate([p.forces for p in parts]),
+            force_error=np.concatenate([p.force_error for p in parts]),
+            shard=np.repeat(np.arange(len(parts)), [len(p) for p in parts]),
+            block=np.concatenate(blocks),
+            names=tuple(names),
+            sources=tuple(self.record(n)["source"] for n in names),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class StoredFrames:
+    """All frames of a store in memory.
+
+    ``positions`` and ``forces`` ``(n, n_beads, 3)`` in Å and kcal/mol/Å; ``shard`` ``(n,)`` indexes
+    ``names`` and ``sources``; ``block`` ``(n,)`` numbers the correlated blocks over the whole store.
+    """
+
+    positions: NDArray[np.float32]
+    forces: NDArray[np.float32]
+    force_error: NDArray[np.float32]
+    shard: NDArray[np.int64]
+    block: NDArray[np.int64]
+    names: tuple[str, ...]
+    sources: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.positions)

@@ -1,0 +1,218 @@
+"""What beads a residue has: the CA and CA+CB maps, and maps that a user writes down in YAML."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cgal_plugin.errors import MappingError
+from cgal_plugin.mapping.residues import STANDARD_RESIDUES, canonical_residue
+from cgal_plugin.provenance import hash_object
+
+_FIRST_CUSTOM_TYPE = 2 * len(STANDARD_RESIDUES) + 1
+_WEIGHTS = ("center", "mass")
+
+
+@dataclass(frozen=True)
+class BeadSpec:
+    """One bead of a residue: its name, the atoms that define it, and their weights.
+
+    ``weights`` is ``"center"`` (equal), ``"mass"`` (centre of mass) or one positive number an atom;
+    they are normalised to sum to one.
+    """
+
+    name: str
+    atoms: tuple[str, ...]
+    weights: str | tuple[float, ...] = "center"
+
+    def __post_init__(self) -> None:
+        if not self.atoms:
+            raise MappingError(f"bead {self.name!r} has no atoms")
+        if len(set(self.atoms)) != len(self.atoms):
+            raise MappingError(f"bead {self.name!r} names an atom twice: {', '.join(self.atoms)}")
+        if isinstance(self.weights, str):
+            if self.weights not in _WEIGHTS:
+                raise MappingError(
+                    f"bead {self.name!r}: weights {self.weights!r} not known; use 'center', 'mass' or a list"
+                )
+        elif len(self.weights) != len(self.atoms) or not all(w > 0 for w in self.weights):
+            raise MappingError(
+                f"bead {self.name!r} needs one positive weight an atom: "
+                f"{len(self.atoms)} atoms, weights {list(self.weights)}"
+            )
+
+
+@dataclass(frozen=True)
+class MapSpec:
+    """Beads of every residue, which bead links a residue to the next, and bonds inside residues.
+
+    Attributes
+    ----------
+    name
+        ``"CA"``, ``"CACB"`` or the user's name for it.
+    residues
+        Three-letter code → beads, in order.
+    backbone
+        The bead that is bonded to the next residue's bead of that name.
+    bonds
+        Three-letter code → pairs of bead names bonded inside the residue. A residue that is not
+        named has each further bead bonded to its backbone bead.
+    """
+
+    name: str
+    residues: Mapping[str, tuple[BeadSpec, ...]]
+    backbone: str
+    bonds: Mapping[str, tuple[tuple[str, str], ...]]
+
+    def __post_init__(self) -> None:
+        for residue, beads in self.residues.items():
+            names = [bead.name for bead in beads]
+            duplicates = sorted({n for n in names if names.count(n) > 1})
+            if duplicates:
+                raise MappingError(f"mapping {self.name!r}: residue {residue} has duplicate beads {duplicates}")
+            if self.backbone not in names:
+                raise MappingError(
+                    f"mapping {self.name!r}: residue {residue} has no backbone bead {self.backbone!r} (has {names})"
+                )
+        for residue, pairs in self.bonds.items():
+            known = {bead.name for bead in self.residues.get(residue, ())}
+            unknown = sorted({n for pair in pairs for n in pair} - known)
+            if unknown:
+                raise MappingError(
+                    f"mapping {self.name!r}: bonds of {residue} name beads {unknown} that it does not have"
+                )
+
+    @cached_property
+    def type_ids(self) -> dict[str, int]:
+        """Bead type name (``"CA_TYR"``) → embedding index; fixed by the map alone, whatever the sequence.
+
+        CA beads are 1–20 and CB beads 21–40, alphabetical by three-letter code; 0 is kept free;
+        other beads follow from 41 in sorted order.
+        """
+        ids = {f"CA_{res}": i + 1 for i, res in enumerate(STANDARD_RESIDUES)}
+        ids |= {f"CB_{res}": len(STANDARD_RESIDUES) + i + 1 for i, res in enumerate(STANDARD_RESIDUES)}
+        other = sorted({f"{b.name}_{r}" for r, beads in self.residues.items() for b in beads} - ids.keys())
+        return ids | {name: _FIRST_CUSTOM_TYPE + i for i, name in enumerate(other)}
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of everything in the map."""
+        return hash_object(
+            {
+                "residues": {
+                    r: [[b.name, b.atoms, b.weights] for b in beads] for r, beads in self.residues.items()
+                },
+                "backbone": self.backbone,
+                "bonds": dict(self.bonds),
+            }
+        )
+
+    def beads_of(self, residue: str) -> tuple[BeadSpec, ...]:
+        """Beads of a residue given by any name it goes by (``HIE`` finds ``HIS``)."""
+        exact = residue.strip().upper()
+        if exact in self.residues:
+            return self.residues[exact]
+        canonical = canonical_residue(residue)
+        if canonical not in self.residues:
+            raise MappingError(f"mapping {self.name!r} has no beads for residue {canonical}")
+        return self.residues[canonical]
+
+    def bonds_of(self, residue: str) -> tuple[tuple[str, str], ...]:
+        """Pairs of bead names bonded inside the residue."""
+        exact = residue.strip().upper()
+        key = exact if exact in self.residues else canonical_residue(residue)
+        if key in self.bonds:
+            return self.bonds[key]
+        return tuple((self.backbone, b.name) for b in self.beads_of(residue) if b.name != self.backbone)
+
+
+_CA = BeadSpec("CA", ("CA",))
+_CB = BeadSpec("CB", ("CB",))
+CA = MapSpec("CA", {res: (_CA,) for res in STANDARD_RESIDUES}, "CA", {})
+CACB = MapSpec(
+    "CACB", {res: (_CA,) if res == "GLY" else (_CA, _CB) for res in STANDARD_RESIDUES}, "CA", {}
+)
+BUILTIN = {"CA": CA, "CACB": CACB}
+
+
+def resolve_spec(mapping: str | os.PathLike[str] | Mapping[str, Any] | MapSpec) -> MapSpec:
+    """A :class:`MapSpec` from a built-in name, a YAML file, the YAML's content, or itself.
+
+    The YAML has ``name``, ``residues`` (three-letter code or ``"*"`` for all others → bead name →
+    list of atoms or ``{atoms: [...], weights: center | mass | [...]}``), and optionally ``backbone``
+    (default ``CA``) and ``bonds`` (residue → list of pairs).
+
+    Raises
+    ------
+    MappingError
+        Unknown name, missing file, or content that does not say what beads there are.
+    """
+    if isinstance(mapping, MapSpec):
+        return mapping
+    if isinstance(mapping, Mapping):
+        return _from_dict(mapping, "the mapping given")
+    if str(mapping).upper().replace("+", "") in BUILTIN:
+        return BUILTIN[str(mapping).upper().replace("+", "")]
+    path = Path(mapping)
+    if not path.is_file():
+        raise MappingError(
+            f"mapping {str(mapping)!r} is neither built in ({', '.join(BUILTIN)}) nor an existing YAML file"
+        )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise MappingError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise MappingError(f"{path} holds {type(content).__name__}; expected name, residues, backbone, bonds")
+    return _from_dict(content, str(path))
+
+
+def _from_dict(content: Mapping[str, Any], source: str) -> MapSpec:
+    unknown = sorted(set(content) - {"name", "residues", "backbone", "bonds"})
+    if unknown:
+        raise MappingError(f"{source}: unknown keys {unknown}; allowed are name, residues, backbone, bonds")
+    if not isinstance(content.get("residues"), Mapping) or not content["residues"]:
+        raise MappingError(f"{source}: 'residues' must map residue names to beads")
+    residues = {str(r).upper(): _beads(beads, f"{source}: residue {r}") for r, beads in content["residues"].items()}
+    default = residues.pop("*", None)
+    if default is not None:
+        residues = {res: default for res in STANDARD_RESIDUES} | residues
+    bonds_given = content.get("bonds") or {}
+    if not isinstance(bonds_given, Mapping):
+        raise MappingError(f"{source}: 'bonds' must map residue names to lists of bead-name pairs")
+    bonds = {}
+    for residue, pairs in bonds_given.items():
+        if not isinstance(pairs, list) or not all(isinstance(p, list) and len(p) == 2 for p in pairs):
+            raise MappingError(f"{source}: bonds of {residue} are {pairs!r}; expected pairs of bead names")
+        bonds[str(residue).upper()] = tuple((str(a), str(b)) for a, b in pairs)
+    return MapSpec(str(content.get("name", "custom")), residues, str(content.get("backbone", "CA")), bonds)
+
+
+def _beads(beads: Any, where: str) -> tuple[BeadSpec, ...]:
+    if not isinstance(beads, Mapping) or not beads:
+        raise MappingError(f"{where}: expected bead names with their atoms, found {beads!r}")
+    specs = []
+    for name, value in beads.items():
+        weights: Any = "center"
+        if isinstance(value, Mapping):
+            unknown = sorted(set(value) - {"atoms", "weights"})
+            if unknown or "atoms" not in value:
+                raise MappingError(f"{where}, bead {name}: allowed keys are atoms and weights, found {sorted(value)}")
+            weights = value.get("weights", "center")
+            value = value["atoms"]
+        atoms = [value] if isinstance(value, str) else value
+        if not isinstance(atoms, list) or not all(isinstance(a, str) for a in atoms):
+            raise MappingError(f"{where}, bead {name}: atoms {value!r} is not a list of atom names")
+        if not isinstance(weights, str):
+            try:
+                weights = tuple(float(w) for w in weights)
+            except (TypeError, ValueError) as error:
+                raise MappingError(f"{where}, bead {name}: weights {weights!r} are not numbers") from error
+        specs.append(BeadSpec(str(name), tuple(atoms), weights))
+    return tuple(specs)

@@ -1,0 +1,137 @@
+"""Hashes, versions, seeds, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+_PACKAGES = (
+    "cgal_plugin",
+    "torch",
+    "torchmd-net",
+    "openmm",
+    "acellera-openmmtorch-cpu",
+    "acellera-openmmtorch-cu12",
+    "acellera-openmmtorch-cu13",
+    "mdtraj",
+    "numpy",
+    "deeptime",
+    "cgback",
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of those of our packages that are installed."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def canonical_json(obj: Any) -> str:
+    """JSON with sorted keys and no white space: equal objects give equal text."""
+    return json.dumps(obj, sort_keys=True, separators=(",", ":"), default=_jsonable, allow_nan=False)
+
+
+def _jsonable(obj: Any) -> Any:
+    if isinstance(obj, np.generic):
+        return obj.item()
+    if isinstance(obj, np.ndarray):
+        return obj.tolist()
+    if isinstance(obj, Path):
+        return str(obj)
+    raise TypeError(f"{type(obj).__name__} is not JSON serialisable")
+
+
+def hash_object(obj: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of ``obj``."""
+    return hashlib.sha256(canonical_json(obj).encode()).hexdigest()
+
+
+def hash_array(*arrays: np.ndarray) -> str:
+    """SHA-256 (hex) of dtypes, shapes and bytes of the arrays, in order."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        array = np.ascontiguousarray(array)
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def hash_file(path: str | os.PathLike[str]) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def derive_seed(root: int, *names: str | int) -> int:
+    """A 31-bit seed for one named random stream of a run.
+
+    The same root and names give the same seed; different names give streams that are
+    independent for all practical purposes (SHA-256), whatever order they are asked for in.
+    """
+    digest = hashlib.sha256(canonical_json([root, *names]).encode()).digest()
+    return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary neighbour of ``path`` and rename it onto ``path`` when the block succeeds.
+
+    A crash leaves the old file or none. Missing parent folders are made.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fd, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(fd, mode, encoding=None if "b" in mode else "utf-8") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def atomic_path(path: str | os.PathLike[str], write: Callable[[str], Any]) -> None:
+    """Like :func:`atomic_write` for writers that want a file name: ``write(temporary_name)``.
+
+    The temporary name keeps the suffix of ``path``, as mdtraj and numpy choose formats by it.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
+    try:
+        write(str(temporary))
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: str | os.PathLike[str], obj: Mapping[str, Any] | list[Any]) -> None:
+    """Write ``obj`` as indented JSON, atomically."""
+    with atomic_write(path, "w") as handle:
+        json.dump(obj, handle, indent=2, sort_keys=True, default=_jsonable)
+        handle.write("\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file."""
+    with open(path, encoding="utf-8") as handle:
+        return json.load(handle)

@@ -1,0 +1,59 @@
+"""Units: Å, kcal/mol, ps inside; nm and kJ/mol only at the OpenMM and mdtraj boundaries.
+
+These are the only conversion constants of the package.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cgal_plugin.errors import UnitError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+ANGSTROM_PER_NM = 10.0
+KJ_PER_KCAL = 4.184
+#: multiply kJ/mol/nm by this to get kcal/mol/Å
+KJ_PER_MOL_NM_TO_KCAL_PER_MOL_ANGSTROM = 1.0 / (KJ_PER_KCAL * ANGSTROM_PER_NM)
+#: Boltzmann constant times Avogadro's number, kcal/mol/K (CODATA 2018)
+BOLTZMANN_KCAL_PER_MOL_K = 8.31446261815324e-3 / KJ_PER_KCAL
+
+_LENGTH_UNITS = {"angstrom": 1.0, "nm": ANGSTROM_PER_NM}
+
+
+def kT(temperature: float) -> float:
+    """Thermal energy in kcal/mol at ``temperature`` (K)."""
+    return BOLTZMANN_KCAL_PER_MOL_K * temperature
+
+
+def as_angstrom(frames: ArrayLike, unit: str = "angstrom") -> NDArray[np.floating]:
+    """Coordinates in Å from an array or an :class:`mdtraj.Trajectory`.
+
+    Parameters
+    ----------
+    frames
+        ``(n, beads, 3)`` array in ``unit``, or an ``mdtraj.Trajectory`` (whose nm are converted
+        whatever ``unit`` says). A floating dtype is kept, anything else becomes float64.
+    unit
+        ``"angstrom"`` or ``"nm"``.
+
+    Raises
+    ------
+    UnitError
+        The unit is unknown or the array is not ``(n, beads, 3)``.
+    """
+    if unit not in _LENGTH_UNITS:
+        raise UnitError(f"length unit {unit!r} is not known; use one of {sorted(_LENGTH_UNITS)}")
+    xyz = getattr(frames, "xyz", None)
+    if xyz is not None:
+        frames, unit = xyz, "nm"
+    array = np.asarray(frames)
+    if not np.issubdtype(array.dtype, np.floating):
+        array = array.astype(np.float64)
+    if array.ndim != 3 or array.shape[-1] != 3:
+        raise UnitError(f"coordinates have shape {array.shape}; expected (n_frames, n_beads, 3)")
+    factor = _LENGTH_UNITS[unit]
+    return array if factor == 1.0 else array * array.dtype.type(factor)
