@@ -19,7 +19,24 @@ _VARIANTS = {
 }  # fmt: skip
 #: residues without beads of their own, ignored by every mapping
 CAPS_AND_SOLVENT = frozenset(
-    {"ACE", "NME", "NH2", "HOH", "WAT", "TIP3", "SOL", "NA", "CL", "K", "NA+", "CL-", "K+", "SOD", "CLA", "POT"}
+    {
+        "ACE",
+        "NME",
+        "NH2",
+        "HOH",
+        "WAT",
+        "TIP3",
+        "SOL",
+        "NA",
+        "CL",
+        "K",
+        "NA+",
+        "CL-",
+        "K+",
+        "SOD",
+        "CLA",
+        "POT",
+    }
 )
 
 
@@ -52,7 +69,9 @@ def sequence_to_residues(sequence: str) -> tuple[str, ...]:
     letters = "".join(sequence.split()).upper()
     if not letters:
         raise MappingError("the sequence is empty; give one-letter codes such as 'YYDPETGTWY'")
-    bad = [f"{letter!r} at position {i + 1}" for i, letter in enumerate(letters) if letter not in ONE_TO_THREE]
+    bad = [
+        f"{letter!r} at position {i + 1}" for i, letter in enumerate(letters) if letter not in ONE_TO_THREE
+    ]
     if bad:
         raise MappingError(
             f"sequence {sequence!r} has unknown residues: {', '.join(bad)}; "

@@ -7,16 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
 
 from cgal_plugin.errors import MappingError
 from cgal_plugin.mapping.residues import STANDARD_RESIDUES, canonical_residue
 from cgal_plugin.provenance import hash_object
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 _FIRST_CUSTOM_TYPE = 2 * len(STANDARD_RESIDUES) + 1
 _WEIGHTS = ("center", "mass")
+_ELEMENT_MASS = {"H": 1.008, "C": 12.011, "N": 14.007, "O": 15.999, "S": 32.06, "P": 30.974, "SE": 78.971}
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,36 @@ class BeadSpec:
                 f"{len(self.atoms)} atoms, weights {list(self.weights)}"
             )
 
+    @property
+    def normalised_weights(self) -> NDArray[np.float64]:
+        """Weights of the atoms, in the order of :attr:`atoms`, summing to one."""
+        if self.weights == "center":
+            weights = np.ones(len(self.atoms))
+        elif self.weights == "mass":
+            weights = self._atom_masses
+        else:
+            weights = np.array(self.weights, dtype=np.float64)
+        return weights / weights.sum()
+
+    @property
+    def mass(self) -> float:
+        """Mass (amu), 1/Σ c²/m of the atoms (Noid et al. 2008, J. Chem. Phys. 128, 244114)."""
+        return float(1.0 / np.sum(self.normalised_weights**2 / self._atom_masses))
+
+    @property
+    def _atom_masses(self) -> NDArray[np.float64]:
+        masses = []
+        for atom in self.atoms:
+            letters = atom.lstrip("0123456789").upper()
+            element = letters[:2] if letters[:2] == "SE" else letters[:1]
+            if element not in _ELEMENT_MASS:
+                raise MappingError(
+                    f"bead {self.name!r}: the element of atom {atom!r} is not known; "
+                    f"use atoms of {', '.join(_ELEMENT_MASS)}"
+                )
+            masses.append(_ELEMENT_MASS[element])
+        return np.array(masses)
+
 
 @dataclass(frozen=True)
 class MapSpec:
@@ -75,10 +110,13 @@ class MapSpec:
             names = [bead.name for bead in beads]
             duplicates = sorted({n for n in names if names.count(n) > 1})
             if duplicates:
-                raise MappingError(f"mapping {self.name!r}: residue {residue} has duplicate beads {duplicates}")
+                raise MappingError(
+                    f"mapping {self.name!r}: residue {residue} has duplicate beads {duplicates}"
+                )
             if self.backbone not in names:
                 raise MappingError(
-                    f"mapping {self.name!r}: residue {residue} has no backbone bead {self.backbone!r} (has {names})"
+                    f"mapping {self.name!r}: residue {residue} has no backbone bead "
+                    f"{self.backbone!r} (has {names})"
                 )
         for residue, pairs in self.bonds.items():
             known = {bead.name for bead in self.residues.get(residue, ())}
@@ -135,9 +173,7 @@ class MapSpec:
 _CA = BeadSpec("CA", ("CA",))
 _CB = BeadSpec("CB", ("CB",))
 CA = MapSpec("CA", {res: (_CA,) for res in STANDARD_RESIDUES}, "CA", {})
-CACB = MapSpec(
-    "CACB", {res: (_CA,) if res == "GLY" else (_CA, _CB) for res in STANDARD_RESIDUES}, "CA", {}
-)
+CACB = MapSpec("CACB", {res: (_CA,) if res == "GLY" else (_CA, _CB) for res in STANDARD_RESIDUES}, "CA", {})
 BUILTIN = {"CA": CA, "CACB": CACB}
 
 
@@ -179,7 +215,9 @@ def _from_dict(content: Mapping[str, Any], source: str) -> MapSpec:
         raise MappingError(f"{source}: unknown keys {unknown}; allowed are name, residues, backbone, bonds")
     if not isinstance(content.get("residues"), Mapping) or not content["residues"]:
         raise MappingError(f"{source}: 'residues' must map residue names to beads")
-    residues = {str(r).upper(): _beads(beads, f"{source}: residue {r}") for r, beads in content["residues"].items()}
+    residues = {
+        str(r).upper(): _beads(beads, f"{source}: residue {r}") for r, beads in content["residues"].items()
+    }
     default = residues.pop("*", None)
     if default is not None:
         residues = {res: default for res in STANDARD_RESIDUES} | residues
@@ -203,7 +241,9 @@ def _beads(beads: Any, where: str) -> tuple[BeadSpec, ...]:
         if isinstance(value, Mapping):
             unknown = sorted(set(value) - {"atoms", "weights"})
             if unknown or "atoms" not in value:
-                raise MappingError(f"{where}, bead {name}: allowed keys are atoms and weights, found {sorted(value)}")
+                raise MappingError(
+                    f"{where}, bead {name}: allowed keys are atoms and weights, found {sorted(value)}"
+                )
             weights = value.get("weights", "center")
             value = value["atoms"]
         atoms = [value] if isinstance(value, str) else value

@@ -18,14 +18,12 @@ from cgal_plugin.mapping.residues import (
     canonical_residue,
     sequence_to_residues,
 )
-from cgal_plugin.mapping.spec import BeadSpec, MapSpec, resolve_spec
+from cgal_plugin.mapping.spec import MapSpec, resolve_spec
 from cgal_plugin.provenance import hash_object, read_json, write_json
 
 if TYPE_CHECKING:
     import mdtraj
     from numpy.typing import NDArray
-
-_ELEMENT_MASS = {"H": 1.008, "C": 12.011, "N": 14.007, "O": 15.999, "S": 32.06, "P": 30.974, "SE": 78.971}
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +78,9 @@ class CGTopology:
         bonds = np.sort(np.array(self.bond_index, dtype=np.int64).reshape(-1, 2), axis=1)
         bonds = bonds[np.lexsort((bonds[:, 1], bonds[:, 0]))]
         if bonds.size and (bonds.min() < 0 or bonds.max() >= n or (bonds[:, 0] == bonds[:, 1]).any()):
-            raise MappingError(f"bond_index {bonds.tolist()} names beads outside 0..{n - 1} or a bead with itself")
+            raise MappingError(
+                f"bond_index {bonds.tolist()} names beads outside 0..{n - 1} or a bead with itself"
+            )
         bonds.setflags(write=False)
         object.__setattr__(self, "bond_index", bonds)
         if not (np.isfinite(self.masses).all() and (self.masses > 0).all()):
@@ -134,7 +134,9 @@ class CGTopology:
                 atoms = [a.name for a in residue.atoms]
                 duplicates = sorted({n for n in atoms if atoms.count(n) > 1})
                 if duplicates:
-                    raise MappingError(f"residue {residue} has atoms of the same name: {', '.join(duplicates)}")
+                    raise MappingError(
+                        f"residue {residue} has atoms of the same name: {', '.join(duplicates)}"
+                    )
                 for bead in beads:
                     if bead.name in atoms:
                         continue
@@ -219,9 +221,7 @@ class CGTopology:
         rows = []
         for j, k in self.bond_index.tolist():
             for a, b in ((j, k), (k, j)):
-                rows += [
-                    (i, a, b, m) for i in around[a] for m in around[b] if i != b and m != a and i < m
-                ]
+                rows += [(i, a, b, m) for i in around[a] for m in around[b] if i != b and m != a and i < m]
         return _table(rows, 4)
 
     def exclusions(self, max_bonds: int) -> NDArray[np.int64]:
@@ -353,7 +353,7 @@ def _build(chains: Sequence[Sequence[str]], spec: MapSpec) -> CGTopology:
                 residue_names.append(canonical)
                 residue_index.append(r)
                 chain_index.append(c)
-                masses.append(bead_mass(bead))
+                masses.append(bead.mass)
             bonds += [(index[a], index[b]) for a, b in spec.bonds_of(residue)]
             if previous is not None:
                 bonds.append((previous, index[spec.backbone]))
@@ -372,33 +372,3 @@ def _build(chains: Sequence[Sequence[str]], spec: MapSpec) -> CGTopology:
         mapping=spec.name,
         mapping_hash=spec.hash,
     )
-
-
-def bead_weights(bead: BeadSpec) -> NDArray[np.float64]:
-    """Normalised weights of a bead's atoms, in the order of ``bead.atoms``."""
-    if bead.weights == "center":
-        weights = np.ones(len(bead.atoms))
-    elif bead.weights == "mass":
-        weights = _atom_masses(bead)
-    else:
-        weights = np.array(bead.weights, dtype=np.float64)
-    return weights / weights.sum()
-
-
-def bead_mass(bead: BeadSpec) -> float:
-    """Mass (amu) of a bead, 1/Σ c²/m of its atoms."""
-    return float(1.0 / np.sum(bead_weights(bead) ** 2 / _atom_masses(bead)))
-
-
-def _atom_masses(bead: BeadSpec) -> NDArray[np.float64]:
-    masses = []
-    for atom in bead.atoms:
-        letters = atom.lstrip("0123456789").upper()
-        element = letters[:2] if letters[:2] == "SE" else letters[:1]
-        if element not in _ELEMENT_MASS:
-            raise MappingError(
-                f"bead {bead.name!r}: the element of atom {atom!r} is not known; "
-                f"give explicit weights, or use atoms of {', '.join(_ELEMENT_MASS)}"
-            )
-        masses.append(_ELEMENT_MASS[element])
-    return np.array(masses)
