@@ -1,0 +1,239 @@
+"""From a YAML file to a :class:`Config`, with errors that point at the line."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from cgal_plugin.config.models import Config
+from cgal_plugin.errors import ConfigError
+
+_PATH_KEYS = (
+    ("system", "pdb"),
+    ("seed_data", "store"),
+    ("training", "priors", "file"),
+    ("evaluation", "reference"),
+    ("evaluation", "reference_topology"),
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            line = key_node.start_mark.line + 1
+            if isinstance(key, str) and key in seen:
+                raise ConfigError(f"line {line}: key {key!r} is given twice (first on line {seen[key]})")
+            if isinstance(key, str):
+                seen[key] = line
+        return super().construct_mapping(node, deep=deep)
+
+
+def load_yaml(path: str | os.PathLike[str]) -> Config:
+    """Read and check a configuration file. Relative paths in it are relative to the file.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing or not YAML, or keys, types, units or values are wrong: every problem is
+        listed with file, line, key, value, what is allowed, and the nearest valid key.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"configuration file {str(path)!r} does not exist")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error}") from error
+    try:
+        content = yaml.load(text, Loader=_Loader)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is nested too deeply") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"{path} holds {type(content).__name__}; expected keys such as 'system' and 'oracle'"
+        )
+    lines = dict(_lines(root, ()))
+    return parse_config(content, base=path.parent, source=str(path), lines=lines)
+
+
+def parse_config(
+    content: dict[str, Any],
+    *,
+    base: str | os.PathLike[str] = ".",
+    source: str = "config",
+    lines: dict[tuple[Any, ...], int] | None = None,
+) -> Config:
+    """Check a dictionary with the keys of a configuration file.
+
+    Parameters
+    ----------
+    content
+        Keys and values as in the YAML.
+    base
+        Folder that relative paths start from.
+    source, lines
+        For error messages: the file's name, and the line of each key path.
+
+    Raises
+    ------
+    ConfigError
+        See :func:`load_yaml`.
+    """
+    try:
+        config = Config.model_validate(content)
+    except ValidationError as error:
+        problems = [_describe(e, lines or {}, source) for e in error.errors()]
+        raise ConfigError("\n".join(problems)) from None
+    return _resolve_paths(config, Path(base), lines or {}, source)
+
+
+def dump_yaml(config: Config) -> str:
+    """The resolved configuration as YAML text."""
+    return yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True)
+
+
+# ---------------------------------------------------------------------- where a problem is
+
+
+def _lines(node: yaml.Node | None, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*path, key.value)
+            yield here, key.start_mark.line + 1
+            yield from _lines(value, here)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            here = (*path, i)
+            yield here, value.start_mark.line + 1
+            yield from _lines(value, here)
+
+
+def _place(loc: tuple[Any, ...], lines: dict[tuple[Any, ...], int], source: str) -> str:
+    for end in range(len(loc), 0, -1):
+        if loc[:end] in lines:
+            return f"{source}:{lines[loc[:end]]}: {_dotted(loc)}"
+    return f"{source}: {_dotted(loc)}" if loc else source
+
+
+def _dotted(loc: tuple[Any, ...]) -> str:
+    text = ""
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _describe(error: Any, lines: dict[tuple[Any, ...], int], source: str) -> str:
+    full = tuple(error["loc"])
+    loc = _model_at(full)[1]
+    place, kind, value = _place(loc, lines, source), error["type"], error.get("input")
+    if kind == "extra_forbidden":
+        allowed = _keys(_model_at(full[:-1])[0])
+        near = difflib.get_close_matches(str(loc[-1]), allowed, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{place} = {value!r}: unknown key{hint} Allowed keys: {', '.join(allowed)}"
+    if kind == "missing":
+        return f"{place}: this key is required"
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        context = error.get("ctx", {})
+        tags = context.get("expected_tags", "")
+        found = context.get("tag")
+        return (
+            f"{place}.kind = {found!r}: allowed kinds are {tags}"
+            if found
+            else f"{place}: give 'kind', one of {tags}"
+        )
+    message = error["msg"].removeprefix("Value error, ")
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        message = "expected a section of keys and values"
+    if kind == "literal_error" and isinstance(value, str):
+        choices = [c.strip(" '") for c in error["ctx"]["expected"].replace(" or ", ",").split(",")]
+        near = difflib.get_close_matches(value, choices, n=1)
+        message += f"; did you mean {near[0]!r}?" if near else ""
+    shown = "" if isinstance(value, dict | BaseModel) else f" = {value!r}"
+    return f"{place}{shown}: {message}"
+
+
+def _model_at(loc: tuple[Any, ...]) -> tuple[type[BaseModel] | None, tuple[Any, ...]]:
+    """The model that the location leads to, and the location without pydantic's union tags."""
+    model: type[BaseModel] | None = Config
+    clean: list[Any] = []
+    options: dict[str, type[BaseModel]] = {}
+    for part in loc:
+        if options:
+            if part in options:
+                model, options = options[part], {}
+                continue
+            options = {}
+        clean.append(part)
+        field = None if model is None else _field(model, part)
+        model = None
+        if field is not None:
+            models = [
+                a for a in _arguments(field.annotation) if isinstance(a, type) and issubclass(a, BaseModel)
+            ]
+            if field.discriminator:
+                options = {tag: m for m in models for tag in m.model_fields["kind"].annotation.__args__}
+            model = models[0] if len(models) == 1 else None
+    return model, tuple(clean)
+
+
+def _field(model: type[BaseModel], key: Any) -> Any:
+    for name, field in model.model_fields.items():
+        if key in (name, field.alias):
+            return field
+    return None
+
+
+def _arguments(annotation: Any) -> tuple[Any, ...]:
+    return getattr(annotation, "__args__", None) or (annotation,)
+
+
+def _keys(model: type[BaseModel] | None) -> list[str]:
+    return [] if model is None else [f.alias or n for n, f in model.model_fields.items()]
+
+
+# ---------------------------------------------------------------------- files it names
+
+
+def _resolve_paths(config: Config, base: Path, lines: dict[tuple[Any, ...], int], source: str) -> Config:
+    data = config.model_dump(by_alias=True)
+    problems: list[str] = []
+
+    def absolute(value: Path, loc: tuple[Any, ...]) -> Path:
+        found = (base / Path(value).expanduser()).resolve()
+        if not found.exists():
+            problems.append(
+                f"{_place(loc, lines, source)} = {str(value)!r}: no such file or folder ({found})"
+            )
+        return found
+
+    for keys in _PATH_KEYS:
+        section = data
+        for key in keys[:-1]:
+            section = section[key]
+        value = section[keys[-1]]
+        if isinstance(value, tuple):
+            section[keys[-1]] = tuple(absolute(v, (*keys, i)) for i, v in enumerate(value))
+        elif value is not None:
+            section[keys[-1]] = absolute(value, keys)
+    mapping = data["system"]["mapping"]
+    if isinstance(mapping, str) and Path(mapping).suffix in (".yaml", ".yml"):
+        data["system"]["mapping"] = str(absolute(Path(mapping), ("system", "mapping")))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return Config.model_validate(data)

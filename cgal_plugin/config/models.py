@@ -1,0 +1,320 @@
+"""The configuration of a run: strict, frozen pydantic models with units in the descriptions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cgal_plugin.config.quantities import (
+    Angstrom,
+    Count,
+    CountOrZero,
+    Femtoseconds,
+    Fraction,
+    Kelvin,
+    Nanoseconds,
+    Number,
+    PerPicosecond,
+    Picoseconds,
+)
+from cgal_plugin.provenance import hash_object
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, values cannot be changed."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
+    )
+
+
+class System(Section):
+    """What is simulated."""
+
+    sequence: str | None = None
+    """One-letter codes, such as YYDPETGTWY. Give this or `pdb`."""
+    pdb: Path | None = None
+    """All-atom structure file (PDB). Give this or `sequence`."""
+    mapping: str | dict[str, Any] = "CA"
+    """Beads: CA, CACB, a YAML file, or the content of such a file."""
+    temperature: Annotated[Kelvin, Field(gt=0, le=2000)] = 300.0
+    """K; labels, CG dynamics and evaluation share it."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> System:
+        if (self.sequence is None) == (self.pdb is None):
+            raise ValueError("give either 'sequence' or 'pdb', not both and not neither")
+        return self
+
+
+class CustomPart(Section):
+    """A class of the user's own, `module:Class`, called with `args`."""
+
+    kind: Literal["custom"]
+    target: Annotated[str, Field(alias="class", pattern=r"^[\w.]+:\w+$")]
+    """Import path, such as my_package.my_module:MyClass."""
+    args: dict[str, Any] = {}
+    """Keyword arguments of the class."""
+
+
+class OpenMMOracleConfig(Section):
+    """Short all-atom OpenMM MD from each backmapped frame."""
+
+    kind: Literal["openmm"] = "openmm"
+    solvent: Literal["obc2", "gbn2", "tip3pfb"] = "obc2"
+    """obc2: native OBC2 (fastest); gbn2; tip3pfb: explicit box with PME."""
+    mode: Literal["free", "mean_force"] = "free"
+    """free: every saved frame of free MD is a label; mean_force: beads frozen, forces averaged."""
+    production_ps: Annotated[Picoseconds, Field(gt=0)] = 5.0
+    """ps of labelled MD from each start."""
+    relax_ps: Annotated[Picoseconds, Field(ge=0)] = 1.0
+    """ps before it that are thrown away."""
+    save_ps: Annotated[Picoseconds, Field(gt=0)] = 0.05
+    """ps between saved frames; forces decorrelate within 0.02 to 0.1 ps, so save densely."""
+    n_starts: Count = 1
+    """All-atom starts for each frame."""
+    backmap: tuple[Literal["library", "cgback"], ...] = ("library", "cgback")
+    """Backmapping methods, in the order they are tried."""
+
+    @model_validator(mode="after")
+    def _starts(self) -> OpenMMOracleConfig:
+        if self.mode == "mean_force" and self.n_starts < 2:
+            raise ValueError("mode mean_force needs n_starts of 2 or more: their spread is the label's error")
+        if self.save_ps > self.production_ps:
+            raise ValueError(f"save_ps {self.save_ps} is longer than production_ps {self.production_ps}")
+        return self
+
+
+class SeedData(Section):
+    """The first labelled frames: all-atom trajectories, or a data store that exists."""
+
+    n_trajectories: Count = 4
+    """Independent all-atom trajectories."""
+    picoseconds: Annotated[Picoseconds, Field(gt=0)] = 100.0
+    """ps each, after equilibration."""
+    equilibration_ps: Annotated[Picoseconds, Field(ge=0)] = 5.0
+    """ps at the start of each that are thrown away."""
+    save_ps: Annotated[Picoseconds, Field(gt=0)] = 0.1
+    """ps between saved frames."""
+    start: Literal["folded", "extended", "mixed"] = "folded"
+    """folded: the given or built structure; extended: a stretched chain; mixed: alternating."""
+    force_map: Literal["optimal", "basic", "slice"] = "optimal"
+    """How atomistic forces become bead forces; optimal needs 200 frames or more."""
+    store: Path | None = None
+    """An existing data store to start from instead of running MD."""
+
+
+class PriorConfig(Section):
+    """Prior terms, fitted once from the seed data and then frozen."""
+
+    terms: tuple[Literal["bonds", "angles", "dihedrals", "repulsion"], ...] = (
+        "bonds",
+        "angles",
+        "dihedrals",
+        "repulsion",
+    )
+    """Which terms; an empty list trains without priors."""
+    file: Path | None = None
+    """A table saved by `cgal fit-priors` to use instead of fitting."""
+
+
+class ModelConfig(Section):
+    """The CGSchNet network."""
+
+    form: Literal["majewski", "mlcg"] = "majewski"
+    """Functional form: of TorchMD-Net's graph-network, or of mlcg."""
+    embedding_dimension: Count = 128
+    """Features."""
+    num_layers: Count = 4
+    """Interaction blocks."""
+    num_rbf: Annotated[int, Field(strict=True, ge=2)] = 18
+    """Radial basis functions."""
+    cutoff_lower: Annotated[Angstrom, Field(ge=0)] = 3.0
+    """Å; pairs closer than this do not interact through the network (majewski)."""
+    cutoff_upper: Annotated[Angstrom, Field(gt=0)] = 12.0
+    """Å."""
+    activation: Literal["silu", "tanh", "ssp", "sigmoid"] = "tanh"
+    """Activation function."""
+
+    @model_validator(mode="after")
+    def _cutoffs(self) -> ModelConfig:
+        if self.cutoff_lower >= self.cutoff_upper:
+            raise ValueError(
+                f"cutoff_lower {self.cutoff_lower} is not below cutoff_upper {self.cutoff_upper}"
+            )
+        return self
+
+
+class Training(Section):
+    """Force matching in TorchMD-Net, once a round."""
+
+    mode: Literal["scratch", "finetune", "replay"] = "finetune"
+    """scratch: new weights each round; finetune: go on from the last; replay: the same, new frames weighted."""
+    replay_weight: Annotated[Number, Field(ge=1)] = 4.0
+    """replay: how many times each frame of the newest round is seen for one of an older frame."""
+    epochs: Count = 30
+    """Epochs of the first training (and of each, with mode scratch)."""
+    finetune_epochs: Count = 15
+    """Epochs of each later round with finetune or replay."""
+    batch_size: Count = 128
+    """Frames a batch."""
+    learning_rate: Annotated[Number, Field(gt=0, le=1)] = 1e-3
+    """Start of the schedule."""
+    finetune_learning_rate: Annotated[Number, Field(gt=0, le=1)] = 5e-4
+    """Start of the schedule when fine-tuning."""
+    validation_fraction: Fraction = 0.1
+    """Share of the data, by correlated blocks, for validation."""
+    model: ModelConfig = ModelConfig()
+    priors: PriorConfig = PriorConfig()
+    committee: Count = 1
+    """Models trained each round with different seeds (2 or more for selector kind committee)."""
+    torchmdnet: dict[str, Any] = {}
+    """Any other TorchMD-Net key, passed on as it is."""
+
+
+class Simulation(Section):
+    """CG dynamics with the trained potential."""
+
+    kind: Literal["openmm"] = "openmm"
+    n_replicas: Count = 16
+    """Independent replicas, packed in one System."""
+    steps: Count = 10000
+    """Steps each."""
+    timestep_fs: Annotated[Femtoseconds, Field(gt=0, le=50)] = 4.0
+    """fs."""
+    friction: Annotated[PerPicosecond, Field(gt=0)] = 1.0
+    """1/ps."""
+    report_interval: Count = 100
+    """Steps between saved frames."""
+    backend: Literal["auto", "torchforce", "pythontorch", "python"] = "auto"
+    """How OpenMM calls the potential."""
+    start: Literal["spread", "random"] = "spread"
+    """Start frames from the training set: spread by farthest-point RMSD, or drawn at random."""
+
+    @model_validator(mode="after")
+    def _reports(self) -> Simulation:
+        if self.report_interval > self.steps:
+            raise ValueError(
+                f"report_interval {self.report_interval} exceeds steps {self.steps}: no frame saved"
+            )
+        return self
+
+
+class _Selector(Section):
+    n_select: Count = 16
+    """Frames to label each round."""
+
+
+class RMSDSelectorConfig(_Selector):
+    """The frames that the training set covers least."""
+
+    kind: Literal["rmsd"] = "rmsd"
+    min_rmsd: Annotated[Angstrom, Field(ge=0)] = 0.0
+    """Å; closer frames are covered already."""
+    max_rmsd: Annotated[Angstrom, Field(gt=0)] = 8.0
+    """Å; farther frames are taken for exploded."""
+    diverse: bool = Field(default=True, strict=True)
+    """Spread the batch (greedy k-centre in RMSD)."""
+
+    @model_validator(mode="after")
+    def _cuts(self) -> RMSDSelectorConfig:
+        if self.min_rmsd >= self.max_rmsd:
+            raise ValueError(f"min_rmsd {self.min_rmsd} is not below max_rmsd {self.max_rmsd}")
+        return self
+
+
+class RandomSelectorConfig(_Selector):
+    """Frames drawn at random: the baseline."""
+
+    kind: Literal["random"]
+
+
+class CommitteeSelectorConfig(_Selector):
+    """The frames on whose forces an ensemble of models disagrees most."""
+
+    kind: Literal["committee"]
+
+
+class Evaluation(Section):
+    """TICA and Wasserstein-1 against a reference."""
+
+    reference: tuple[Path, ...] = ()
+    """Reference trajectories (all-atom or CG; formats that mdtraj reads). Empty: no W1."""
+    reference_topology: Path | None = None
+    """Topology of the reference trajectories, where their format has none."""
+    reference_interval_ps: Annotated[Picoseconds, Field(gt=0)] = 1.0
+    """ps between frames of the reference."""
+    lag_ps: Annotated[Picoseconds, Field(gt=0)] = 10.0
+    """TICA lag time, ps."""
+
+
+class Stopping(Section):
+    """When to stop: whichever comes first."""
+
+    rounds: Count = 2
+    """Rounds of train, simulate, select, label; one more training follows on all the data."""
+    oracle_ns: Annotated[Nanoseconds, Field(gt=0)] | None = None
+    """ns of all-atom MD in all, seed data included."""
+    coverage_plateau: Fraction | None = None
+    """Stop when the mean nearest RMSD improved by less than this share in a round."""
+
+
+class Executor(Section):
+    """How oracle work is spread over processes."""
+
+    workers: CountOrZero = 2
+    """Processes with one pinned thread each; 0: in this process."""
+    training_threads: Count = 2
+    """Threads of the training and CG dynamics."""
+
+
+OracleConfig = Annotated[OpenMMOracleConfig | CustomPart, Field(discriminator="kind")]
+SelectorConfig = Annotated[
+    RMSDSelectorConfig | RandomSelectorConfig | CommitteeSelectorConfig | CustomPart,
+    Field(discriminator="kind"),
+]
+SamplerConfig = Annotated[Simulation | CustomPart, Field(discriminator="kind")]
+
+
+class Config(Section):
+    """One active-learning run."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)] = "run"
+    """Title of the report."""
+    seed: CountOrZero = 0
+    """Root of every random stream."""
+    system: System
+    seed_data: SeedData = SeedData()
+    oracle: OracleConfig = OpenMMOracleConfig()
+    training: Training = Training()
+    simulation: SamplerConfig = Simulation()
+    selector: SelectorConfig = RMSDSelectorConfig()
+    evaluation: Evaluation = Evaluation()
+    stopping: Stopping = Stopping()
+    executor: Executor = Executor()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_kinds(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        defaults = {"oracle": "openmm", "simulation": "openmm", "selector": "rmsd"}
+        kinds = {k: {"kind": v, **data[k]} for k, v in defaults.items() if isinstance(data.get(k), dict)}
+        return {**data, **kinds}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if isinstance(self.selector, CommitteeSelectorConfig) and self.training.committee < 2:
+            raise ValueError("selector.kind committee needs training.committee of 2 or more")
+        return self
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, ready for YAML or JSON."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the resolved configuration."""
+        return hash_object(self.resolved())

@@ -1,0 +1,78 @@
+"""Config numbers with a unit: a plain number in the field's unit, or text such as ``"50 ps"``."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+_SCALE: dict[str, dict[str, float]] = {
+    "fs": {"fs": 1.0, "ps": 1e3, "ns": 1e6},
+    "ps": {"fs": 1e-3, "ps": 1.0, "ns": 1e3, "us": 1e6},
+    "ns": {"ps": 1e-3, "ns": 1.0, "us": 1e3},
+    "K": {"K": 1.0},
+    "angstrom": {"angstrom": 1.0, "å": 1.0, "a": 1.0, "nm": 10.0},
+    "1/ps": {"1/ps": 1.0, "ps^-1": 1.0, "1/fs": 1e3, "1/ns": 1e-3},
+}
+_QUANTITY = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(\S.*?)?\s*")
+
+
+def parse_quantity(value: Any, unit: str) -> float:
+    """A finite float in ``unit`` from a number, or from text with a number and a compatible unit.
+
+    Raises
+    ------
+    ValueError
+        Not a number, not finite, or a unit that does not fit (the message names those that do).
+    """
+    scale = _SCALE.get(unit, {})
+    wanted = f"a number in {unit}" if unit else "a number"
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"expected {wanted}, found {value!r}")
+    factor = 1.0
+    if isinstance(value, str):
+        match = _QUANTITY.fullmatch(value)
+        if match is None:
+            raise ValueError(f"expected {wanted}, found {value!r}")
+        number, suffix = match.groups()
+        if suffix is not None:
+            factors = {name.lower(): f for name, f in scale.items()}
+            if suffix.lower() not in factors:
+                allowed = ", ".join(scale) or "none"
+                raise ValueError(f"unit {suffix!r} does not fit; allowed units are {allowed}")
+            factor = factors[suffix.lower()]
+        value = float(number)
+    result = float(value) * factor
+    if not math.isfinite(result):
+        raise ValueError(f"expected {wanted} that is finite, found {value!r}")
+    return result
+
+
+def _parser(unit: str) -> Callable[[Any], float]:
+    def parse(value: Any) -> float:
+        return parse_quantity(value, unit)
+
+    return parse
+
+
+def _quantity(unit: str) -> Any:
+    schema: dict[str, Any] = {"anyOf": [{"type": "number"}, {"type": "string"}]}
+    if unit:
+        schema["unit"] = unit
+    return Annotated[float, BeforeValidator(_parser(unit)), WithJsonSchema(schema)]
+
+
+Number = _quantity("")
+Femtoseconds = _quantity("fs")
+Picoseconds = _quantity("ps")
+Nanoseconds = _quantity("ns")
+Kelvin = _quantity("K")
+Angstrom = _quantity("angstrom")
+PerPicosecond = _quantity("1/ps")
+#: integers are strict: 1.0, "1" and true are not counts
+Count = Annotated[int, Field(strict=True, ge=1)]
+CountOrZero = Annotated[int, Field(strict=True, ge=0)]
+Fraction = Annotated[Number, Field(gt=0, lt=1)]
