@@ -151,7 +151,7 @@ class Training(Section):
     """Force matching in TorchMD-Net, once a round."""
 
     mode: Literal["scratch", "finetune", "replay"] = "finetune"
-    """scratch: new weights each round; finetune: go on from the last; replay: the same, new frames weighted."""
+    """scratch: new weights each round; finetune: go on from the last; replay: same, new frames weigh more."""
     replay_weight: Annotated[Number, Field(ge=1)] = 4.0
     """replay: how many times each frame of the newest round is seen for one of an older frame."""
     epochs: Count = 30
