@@ -1,0 +1,167 @@
+"""Linear maps from atoms to beads, for coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.errors import MappingError
+from cgal_plugin.mapping.residues import CAPS_AND_SOLVENT
+from cgal_plugin.mapping.spec import resolve_spec
+from cgal_plugin.mapping.topology import CGTopology
+from cgal_plugin.provenance import hash_array
+from cgal_plugin.units import as_angstrom
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class CGMapping:
+    """Which atoms, with which weights, make each bead of a molecule.
+
+    Atoms are found by chain, residue and atom name, never by position in a list, so two all-atom
+    topologies that order atoms differently give the same beads. Immutable; arrays are read-only.
+
+    Attributes
+    ----------
+    matrix
+        ``(n_beads, n_atoms)`` float64; row ``I`` holds the weights c of bead ``I``'s atoms and sums
+        to one: R_I = Σ_i c_Ii r_i.
+    topology
+        The :class:`CGTopology` of the beads.
+    """
+
+    matrix: NDArray[np.float64]
+    topology: CGTopology
+
+    def __post_init__(self) -> None:
+        matrix = np.array(self.matrix, dtype=np.float64)
+        if matrix.ndim != 2 or len(matrix) != self.topology.n_beads:
+            raise MappingError(
+                f"map matrix has shape {matrix.shape}; expected ({self.topology.n_beads}, n_atoms)"
+            )
+        if not np.isfinite(matrix).all() or not np.allclose(matrix.sum(axis=1), 1.0, atol=1e-10):
+            raise MappingError("every row of a coordinate map must be finite and sum to one")
+        matrix.setflags(write=False)
+        object.__setattr__(self, "matrix", matrix)
+
+    @classmethod
+    def from_topology(cls, topology: Any, mapping: Any = "CA") -> CGMapping:
+        """Map of an all-atom topology.
+
+        Parameters
+        ----------
+        topology
+            ``mdtraj.Topology``, ``mdtraj.Trajectory`` or ``openmm.app.Topology``. Caps, water and
+            ions have no beads; their columns are zero.
+        mapping
+            ``"CA"``, ``"CACB"``, a YAML file, its content, or a :class:`MapSpec`.
+
+        Raises
+        ------
+        MappingError
+            A residue is unknown, an atom is missing or there twice, a bead is there twice: named.
+        """
+        topology = getattr(topology, "topology", topology)
+        if not callable(getattr(topology, "chains", None)):
+            cg = CGTopology.from_mdtraj(topology, mapping)
+        else:
+            cg = CGTopology.from_openmm(topology, mapping)
+        spec = resolve_spec(mapping)
+        rows: list[tuple[list[int], NDArray[np.float64]]] = []
+        missing = []
+        for name, label, atoms in _residues(topology):
+            for bead in spec.beads_of(name):
+                absent = [a for a in bead.atoms if a not in atoms]
+                if absent:
+                    missing.append(f"{label} lacks {', '.join(absent)} (bead {bead.name})")
+                    continue
+                rows.append(([atoms[a] for a in bead.atoms], bead.normalised_weights))
+        if missing:
+            raise MappingError(f"missing atoms for mapping {spec.name!r}: {'; '.join(missing)}")
+        matrix = np.zeros((len(rows), _n_atoms(topology)))
+        for row, (indices, weights) in zip(matrix, rows, strict=True):
+            row[indices] = weights
+        return cls(matrix, cg)
+
+    @property
+    def n_beads(self) -> int:
+        """Number of beads."""
+        return self.matrix.shape[0]
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms of the all-atom topology."""
+        return self.matrix.shape[1]
+
+    @cached_property
+    def atom_groups(self) -> tuple[tuple[int, ...], ...]:
+        """Atom indices of each bead, ascending."""
+        return tuple(tuple(np.flatnonzero(row).tolist()) for row in self.matrix)
+
+    @property
+    def is_slice(self) -> bool:
+        """Whether each bead is one atom."""
+        return all(len(group) == 1 for group in self.atom_groups)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the matrix and of the CG topology."""
+        return hash_array(self.matrix, np.frombuffer(bytes.fromhex(self.topology.hash), dtype=np.uint8))
+
+    def map_positions(self, xyz: ArrayLike | Any) -> NDArray[np.floating]:
+        """Bead coordinates.
+
+        Parameters
+        ----------
+        xyz
+            ``(n_frames, n_atoms, 3)`` or ``(n_atoms, 3)`` in any unit, which is kept (the map is
+            linear); or an ``mdtraj.Trajectory``, which gives Å.
+
+        Returns
+        -------
+        ``(n_frames, n_beads, 3)`` or ``(n_beads, 3)``; float32 stays float32, else float64.
+
+        Raises
+        ------
+        MappingError
+            The number of atoms is not that of the map.
+        """
+        array = as_angstrom(xyz) if hasattr(xyz, "xyz") else np.asarray(xyz)
+        return apply_map(self.matrix, array, "coordinates")
+
+
+def apply_map(matrix: NDArray[np.float64], array: ArrayLike, what: str) -> NDArray[np.floating]:
+    """``matrix @ array`` over the atom axis of ``(..., n_atoms, 3)``, summed in float64."""
+    array = np.asarray(array)
+    if array.ndim not in (2, 3) or array.shape[-1] != 3 or array.shape[-2] != matrix.shape[1]:
+        raise MappingError(
+            f"{what} have shape {array.shape}; this map takes (n_frames, {matrix.shape[1]}, 3) "
+            f"or ({matrix.shape[1]}, 3)"
+        )
+    mapped = matrix @ array.astype(np.float64)
+    return mapped.astype(np.float32) if array.dtype == np.float32 else mapped
+
+
+def _residues(topology: Any) -> Iterator[tuple[str, str, dict[str, int]]]:
+    """Name, label and ``{atom name: index}`` of each residue that has beads (mdtraj or OpenMM)."""
+
+    def items(thing: Any, name: str) -> Any:
+        member = getattr(thing, name)
+        return member() if callable(member) else member
+
+    for chain in items(topology, "chains"):
+        for residue in items(chain, "residues"):
+            if residue.name.upper() in CAPS_AND_SOLVENT:
+                continue
+            number = getattr(residue, "resSeq", getattr(residue, "id", residue.index + 1))
+            yield residue.name, f"{residue.name}{number}", {a.name: a.index for a in items(residue, "atoms")}
+
+
+def _n_atoms(topology: Any) -> int:
+    return topology.n_atoms if hasattr(topology, "n_atoms") else topology.getNumAtoms()

@@ -1,0 +1,86 @@
+"""OpenMM systems from topologies: force field, implicit solvent, constraints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cgal_plugin.errors import OracleError
+from cgal_plugin.oracle.structure import PROTEIN_FORCE_FIELD
+
+SOLVENTS = ("obc2", "gbn2", "tip3pfb")
+_SOLVENT_XML = {"obc2": "implicit/obc2.xml", "gbn2": "implicit/gbn2.xml", "tip3pfb": "amber14/tip3pfb.xml"}
+_OBC_OFFSET = 0.009  # nm, between a GB radius and the offset radius that the force field stores
+_CUTOFF = 0.9  # nm, direct space of PME
+HYDROGEN_MASS = 3.0  # amu
+
+
+def force_field(solvent: str) -> Any:
+    """The ``openmm.app.ForceField`` for a protein in one of :data:`SOLVENTS`."""
+    from openmm import app
+
+    return app.ForceField(PROTEIN_FORCE_FIELD, _SOLVENT_XML[solvent])
+
+
+def create_system(topology: Any, solvent: str, *, constraints: bool) -> Any:
+    """A system with or without constrained bonds to hydrogens; hydrogens weigh 3 amu.
+
+    Raises
+    ------
+    OracleError
+        The force field has no template for a residue.
+    """
+    from openmm import app
+
+    box = solvent == "tip3pfb"
+    try:
+        system = force_field(solvent).createSystem(
+            topology,
+            nonbondedMethod=app.PME if box else app.NoCutoff,
+            **({"nonbondedCutoff": _CUTOFF} if box else {}),
+            constraints=app.HBonds if constraints else None,
+            rigidWater=True,
+            hydrogenMass=HYDROGEN_MASS,
+        )
+    except ValueError as error:
+        raise OracleError(f"the force field does not fit the structure: {error}") from error
+    if solvent == "obc2":
+        use_native_obc(system)
+    return system
+
+
+def use_native_obc(system: Any) -> None:
+    """Replace obc2.xml's ``CustomGBForce`` by the native force with the same parameters.
+
+    The custom force stores, per atom, charge, offset radius ``or`` = radius - 0.009 nm, and
+    ``sr`` = scale × ``or``.
+    """
+    from openmm import CustomGBForce, GBSAOBCForce
+
+    index = next(i for i, f in enumerate(system.getForces()) if isinstance(f, CustomGBForce))
+    custom, native = system.getForce(index), GBSAOBCForce()
+    names = [custom.getPerParticleParameterName(i) for i in range(custom.getNumPerParticleParameters())]
+    if names != ["charge", "or", "sr"]:
+        raise OracleError(f"OpenMM's obc2.xml has parameters {names}; expected charge, or, sr")
+    for i in range(custom.getNumParticles()):
+        charge, offset_radius, scaled = custom.getParticleParameters(i)
+        native.addParticle(charge, offset_radius + _OBC_OFFSET, scaled / offset_radius)
+    native.setNonbondedMethod(GBSAOBCForce.NoCutoff)
+    system.removeForce(index)
+    system.addForce(native)
+
+
+def constrain(system: Any, pairs: Sequence[tuple[int, int]]) -> None:
+    """Constrain flexible bonds at their equilibrium length, taking their harmonic terms out."""
+    from openmm import HarmonicBondForce
+
+    bonds = next(f for f in system.getForces() if isinstance(f, HarmonicBondForce))
+    wanted = {frozenset(p) for p in pairs}
+    for k in range(bonds.getNumBonds()):
+        i, j, length, _ = bonds.getBondParameters(k)
+        if frozenset((i, j)) in wanted:
+            system.addConstraint(i, j, length)
+            bonds.setBondParameters(k, i, j, length, 0.0)
+            wanted.discard(frozenset((i, j)))
+    if wanted:
+        raise OracleError(f"no bond for the constraints {sorted(sorted(p) for p in wanted)}")
