@@ -1,0 +1,219 @@
+"""Results of a comparison: a value with its interval and floor, and what follows from two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.errors import AnalysisError
+
+if TYPE_CHECKING:
+    from cgal_plugin.analysis._resample import Blocks
+
+
+@dataclass(frozen=True)
+class W1Result:
+    """A Wasserstein-1 distance with everything needed to judge it.
+
+    Attributes
+    ----------
+    metric
+        ``"w1"`` or ``"w1_ucsc"``.
+    value
+        The distance, in ``unit``.
+    interval
+        Block-bootstrap interval at ``confidence``, or None where blocks are too few.
+    floor
+        Mean distance of the reference's halves to each other, or None; ``floor_range`` its least and
+        greatest over the splits. A model cannot be shown to be better than this.
+    bias
+        Mean of the bootstrap replicates minus the value: the upward bias of finite sampling.
+    n_model, n_reference
+        Frames used.
+    n_clipped, n_clipped_reference
+        Frames moved to the clipping limits.
+    model_blocks, reference_blocks
+        Number of bootstrap blocks; ``block_kinds`` what they are.
+    resolution
+        Greatest possible effect of reducing the frames to fewer points.
+    replicates
+        Bootstrap values, for paired comparisons (:func:`relative_reduction`).
+    notes
+        What a reader should know.
+    """
+
+    metric: str
+    value: float
+    interval: tuple[float, float] | None = None
+    floor: float | None = None
+    unit: str = ""
+    confidence: float = 0.95
+    floor_range: tuple[float, float] | None = None
+    bias: float | None = None
+    n_model: int = 0
+    n_reference: int = 0
+    n_clipped: int = 0
+    n_clipped_reference: int = 0
+    model_blocks: int = 0
+    reference_blocks: int = 0
+    block_kinds: tuple[str, str] = ("", "")
+    resolution: float = 0.0
+    replicates: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        metric: str,
+        unit: str,
+        value: float,
+        replicates: Sequence[float],
+        replicate_centre: float,
+        floors: Sequence[float],
+        confidence: float,
+        blocks: tuple[Blocks, Blocks],
+        n_clipped: int = 0,
+        n_clipped_reference: int = 0,
+        resolution: float = 0.0,
+        notes: Sequence[str] = (),
+    ) -> W1Result:
+        """Put a result together from replicates and floors (see :mod:`~cgal_plugin.analysis.wasserstein`).
+
+        ``replicate_centre`` is the full-sample value computed the way the replicates were.
+        """
+        model, reference = blocks
+        notes = list(notes)
+        interval = bias = None
+        if len(replicates):
+            interval = centred_interval(value, replicates, confidence)
+            interval = (max(0.0, interval[0]), interval[1])
+            bias = float(np.mean(replicates) - replicate_centre)
+        elif min(model.n, reference.n) < 2:
+            notes.append("no interval: too few frames for blocks")
+        for name, block in (("model", model), ("reference", reference)):
+            if 1 < block.n < 5:
+                notes.append(f"only {block.n} {name} blocks: the interval is rough")
+        if not len(floors):
+            notes.append("no floor: the reference was not split")
+        share = n_clipped / len(model.label)
+        if share > 0.01:
+            notes.append(f"{100 * share:.1f} % of the model's frames lie far outside the reference (clipped)")
+        return cls(
+            metric=metric,
+            value=float(value),
+            interval=interval,
+            floor=float(np.mean(floors)) if len(floors) else None,
+            unit=unit,
+            confidence=float(confidence),
+            floor_range=(float(min(floors)), float(max(floors))) if len(floors) else None,
+            bias=bias,
+            n_model=len(model.label),
+            n_reference=len(reference.label),
+            n_clipped=n_clipped,
+            n_clipped_reference=n_clipped_reference,
+            model_blocks=model.n,
+            reference_blocks=reference.n,
+            block_kinds=(model.kind, reference.kind),
+            resolution=float(resolution),
+            replicates=tuple(float(r) for r in replicates),
+            notes=tuple(notes),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> W1Result:
+        """Inverse of :meth:`to_dict`.
+
+        Raises
+        ------
+        AnalysisError
+            Keys are missing or unknown.
+        """
+        known = {f.name for f in fields(cls)}
+        if not isinstance(data, Mapping) or not {"metric", "value"} <= set(data) <= known:
+            found = sorted(data) if isinstance(data, Mapping) else type(data).__name__
+            raise AnalysisError(f"not a saved W1 result: keys {found}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+
+    def __str__(self) -> str:
+        parts = [f"{self.value:.3f}"]
+        if self.interval is not None:
+            parts.append(f"[{self.interval[0]:.3f}, {self.interval[1]:.3f}]")
+        else:
+            parts.append("(no interval)")
+        parts.append(f"floor {self.floor:.3f}" if self.floor is not None else "no floor")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """How much lower one W1 is than another, as a fraction of the first, with its interval.
+
+    ``resolved`` says whether the interval excludes zero; ``at_floor`` whether the later value is no
+    higher than the reference's own floor (no further gain could be seen).
+    """
+
+    value: float
+    interval: tuple[float, float]
+    floor: float
+    confidence: float
+
+    @property
+    def resolved(self) -> bool:
+        """The interval excludes zero."""
+        return self.interval[0] > 0 or self.interval[1] < 0
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"{100 * self.value:.1f} % [{100 * low:.1f}, {100 * high:.1f}] (largest that the floor allows: "
+            f"{100 * self.floor:.1f} %)"
+        )
+
+
+def relative_reduction(before: W1Result, after: W1Result) -> Reduction | None:
+    """1 − after/before with an interval from replicates that share the reference's resamples.
+
+    ``floor`` of the result is the reduction of a model that reaches the reference's floor.
+
+    Returns
+    -------
+    None where either result has no interval or floor: such a gain is not to be stated.
+
+    Raises
+    ------
+    AnalysisError
+        The results are of different metrics.
+    """
+    if before.metric != after.metric or before.unit != after.unit:
+        raise AnalysisError(f"cannot compare {before.metric} with {after.metric}")
+    if before.interval is None or after.interval is None or before.floor is None or before.value <= 0:
+        return None
+    n = min(len(before.replicates), len(after.replicates))
+    if n == 0:
+        return None
+    first, last = np.array(before.replicates[:n]), np.array(after.replicates[:n])
+    if (first <= 0).any():
+        return None
+    value = 1.0 - after.value / before.value
+    return Reduction(
+        value=value,
+        interval=centred_interval(value, 1.0 - last / first, before.confidence),
+        floor=1.0 - before.floor / before.value,
+        confidence=before.confidence,
+    )
+
+
+def centred_interval(value: float, replicates: Any, confidence: float) -> tuple[float, float]:
+    """Reversed quantiles of the replicates' deviations from their mean, about ``value``."""
+    deviations = np.asarray(replicates, dtype=float) - np.mean(replicates)
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(deviations, [tail, 1.0 - tail])
+    return float(value - high), float(value - low)

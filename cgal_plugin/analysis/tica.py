@@ -1,0 +1,259 @@
+"""Time-lagged independent components of bead–bead distances, fitted on a reference only."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.analysis._frames import as_trajectories
+from cgal_plugin.errors import AnalysisError
+from cgal_plugin.provenance import atomic_write, canonical_json, hash_array, versions
+from cgal_plugin.units import ANGSTROM_PER_NM
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT_VERSION = 1
+_CHUNK = 20_000
+
+
+def distance_features(frames: NDArray[np.floating]) -> NDArray[np.float64]:
+    """All bead–bead distances, i < j, bonded neighbours included.
+
+    Parameters
+    ----------
+    frames
+        ``(n, n_beads, 3)`` Å.
+
+    Returns
+    -------
+    ``(n, n_beads (n_beads − 1) / 2)`` **nm**: the unit of the published benchmark, on which
+    deeptime's absolute rank cut-off (1e-6) acts.
+    """
+    frames = np.asarray(frames, dtype=np.float64)
+    first, second = np.triu_indices(frames.shape[1], k=1)
+    out = np.empty((len(frames), len(first)))
+    for start in range(0, len(frames), _CHUNK):
+        part = frames[start : start + _CHUNK]
+        out[start : start + _CHUNK] = np.linalg.norm(part[:, first] - part[:, second], axis=-1)
+    return out / ANGSTROM_PER_NM
+
+
+@dataclass(frozen=True, eq=False)
+class TICAModel:
+    """A fitted linear projection of frames on the slowest components.
+
+    Attributes
+    ----------
+    mean
+        ``(n_features,)`` nm.
+    coefficients
+        ``(n_features, dim)`` 1/nm, kinetic-map scaled (each component's variance over the reference is
+        its eigenvalue squared; Noé & Clementi 2015).
+    eigenvalues
+        ``(rank,)`` autocorrelations at the lag, largest magnitude first.
+    lag_frames
+        Lag in frames of the reference.
+    n_beads
+        Beads of the frames that can be projected.
+    provenance
+        JSON-ready facts: frames, pairs, rank, hash of the reference, versions.
+    """
+
+    mean: NDArray[np.float64]
+    coefficients: NDArray[np.float64]
+    eigenvalues: NDArray[np.float64]
+    lag_frames: int
+    n_beads: int
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dim(self) -> int:
+        """Number of components."""
+        return self.coefficients.shape[1]
+
+    @property
+    def timescales(self) -> NDArray[np.float64]:
+        """``(dim,)`` implied timescales −lag / ln|λ| in reference frames (inf where λ ≥ 1)."""
+        value = np.abs(self.eigenvalues[: self.dim])
+        with np.errstate(divide="ignore"):
+            return np.where(value < 1.0, -self.lag_frames / np.log(np.minimum(value, 1.0)), np.inf)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of anything projected with this model should know."""
+        notes = []
+        pairs, rank = self.provenance.get("n_pairs"), self.provenance.get("rank")
+        if pairs is not None and rank is not None and pairs < 5 * rank:
+            notes.append(
+                f"TICs were fitted on {pairs} lagged frame pairs for {rank} independent distances: "
+                "expect over-fitted components"
+            )
+        short = self.provenance.get("n_short_trajectories", 0)
+        if short:
+            notes.append(
+                f"{short} reference trajectories are not longer than the TICA lag ({self.lag_frames} "
+                "frames) and were left out of the TICA fit"
+            )
+        return tuple(notes)
+
+    @classmethod
+    def fit(cls, trajectories: Any, lag_frames: int, dim: int = 2) -> TICAModel:
+        """Fit deeptime's reversible TICA with kinetic-map scaling.
+
+        Pairs of frames are taken within trajectories only. Trajectories not longer than the lag
+        hold no pair; they are left out and counted.
+
+        Parameters
+        ----------
+        trajectories
+            List of ``(n, n_beads, 3)`` Å in time order, equally spaced (or one such array).
+        lag_frames
+            Lag time in frames.
+        dim
+            Components to keep.
+
+        Raises
+        ------
+        AnalysisError
+            Lag or dim out of range, no trajectory longer than the lag, non-finite frames, bead
+            counts that differ, or frames whose distances have fewer than ``dim`` independent directions.
+        """
+        for name, number in (("lag_frames", lag_frames), ("dim", dim)):
+            if int(number) != number or number < 1:
+                raise AnalysisError(f"TICA {name} is {number!r}; it must be an integer of 1 or more")
+        trajs = as_trajectories(trajectories, "TICA reference")
+        n_beads = trajs[0].shape[1]
+        if n_beads < 2:
+            raise AnalysisError(f"TICA needs at least two beads; the reference has {n_beads}")
+        used = [distance_features(t) for t in trajs if len(t) > lag_frames]
+        if not used:
+            raise AnalysisError(
+                f"no reference trajectory is longer than the TICA lag of {lag_frames} frames "
+                f"(longest: {max(len(t) for t in trajs)}); use a shorter lag or longer trajectories"
+            )
+        model, eigenvalues = _deeptime_tica(used, int(lag_frames), int(dim))
+        mean = np.asarray(model.mean_0, dtype=np.float64)
+        return cls(
+            mean=mean,
+            coefficients=np.asarray(model.instantaneous_coefficients, dtype=np.float64)[:, : int(dim)],
+            eigenvalues=eigenvalues,
+            lag_frames=int(lag_frames),
+            n_beads=n_beads,
+            provenance={
+                "n_trajectories": len(used),
+                "n_short_trajectories": len(trajs) - len(used),
+                "n_frames": sum(len(f) for f in used),
+                "n_pairs": sum(len(f) - int(lag_frames) for f in used),
+                "n_features": len(mean),
+                "rank": len(eigenvalues),
+                "reference_sha256": hash_array(*trajs),
+                "scaling": "kinetic_map",
+                "versions": versions(),
+            },
+        )
+
+    def transform(self, frames: Any) -> Any:
+        """Project frames.
+
+        Parameters
+        ----------
+        frames
+            ``(n, n_beads, 3)`` Å, or a sequence of such arrays.
+
+        Returns
+        -------
+        ``(n, dim)``, or a list of such arrays for a sequence (empty trajectories stay, as empty arrays).
+
+        Raises
+        ------
+        AnalysisError
+            Bead count, shape, or non-finite values.
+        """
+        if isinstance(frames, np.ndarray) or hasattr(frames, "xyz"):
+            if len(frames) == 0:
+                return np.empty((0, self.dim))
+            (array,) = as_trajectories(frames, "frames to project", self.n_beads)
+            return self._project(array)
+        return [self.transform(f if hasattr(f, "xyz") else np.asarray(f)) for f in frames]
+
+    def _project(self, array: NDArray[np.float64]) -> NDArray[np.float64]:
+        parts = [
+            (distance_features(array[i : i + _CHUNK]) - self.mean) @ self.coefficients
+            for i in range(0, len(array), _CHUNK)
+        ]
+        return np.concatenate(parts)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write as NPZ (no pickle)."""
+        with atomic_write(path) as handle:
+            np.savez(
+                handle,
+                format_version=np.array(FORMAT_VERSION),
+                mean=self.mean,
+                coefficients=self.coefficients,
+                eigenvalues=self.eigenvalues,
+                lag_frames=np.array(self.lag_frames),
+                n_beads=np.array(self.n_beads),
+                provenance=np.array(canonical_json(dict(self.provenance))),
+            )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> TICAModel:
+        """Read a model written by :meth:`save`.
+
+        Raises
+        ------
+        AnalysisError
+            The file is missing, or is not a saved TICA model of this format.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise AnalysisError(f"TICA model {str(path)!r} does not exist")
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                version = int(data["format_version"])
+                if version != FORMAT_VERSION:
+                    raise AnalysisError(
+                        f"{str(path)!r} has format version {version}; this release reads {FORMAT_VERSION}"
+                    )
+                return cls(
+                    mean=data["mean"],
+                    coefficients=data["coefficients"],
+                    eigenvalues=data["eigenvalues"],
+                    lag_frames=int(data["lag_frames"]),
+                    n_beads=int(data["n_beads"]),
+                    provenance=json.loads(str(data["provenance"])),
+                )
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise AnalysisError(f"{str(path)!r} is not a saved TICA model: {error!r}") from error
+
+
+def _deeptime_tica(
+    features: Sequence[NDArray[np.float64]], lag: int, dim: int
+) -> tuple[Any, NDArray[np.float64]]:
+    from deeptime.decomposition import TICA
+    from deeptime.numeric import ZeroRankError
+
+    estimator = TICA(lagtime=lag, dim=None, scaling="kinetic_map")
+    try:
+        for part in features:
+            estimator.partial_fit((part[:-lag], part[lag:]))
+        model = estimator.fetch_model()
+    except (ZeroRankError, np.linalg.LinAlgError) as error:
+        raise AnalysisError(
+            f"TICA is not possible: the distances of the reference are constant or degenerate ({error})"
+        ) from error
+    eigenvalues = np.asarray(model.singular_values, dtype=np.float64)
+    if len(eigenvalues) < dim:
+        raise AnalysisError(
+            f"TICA with {dim} components is not possible: the distances of the reference vary in only "
+            f"{len(eigenvalues)} independent directions; ask for fewer components or give more frames"
+        )
+    return model, eigenvalues
