@@ -1,0 +1,40 @@
+"""Prior energies of CG models: bonds, angles, dihedrals, repulsion; fitted, frozen, hashed.
+
+The prior classes (``CGBonds`` ...) import TorchMD-Net, which takes seconds: they are loaded on use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cgal_plugin.priors.fit import FitSettings, fit_priors
+    from cgal_plugin.priors.modules import CGAngles, CGBonds, CGDihedrals, CGRepulsion
+    from cgal_plugin.priors.prior_set import PriorSet
+
+__all__ = [
+    "CGAngles",
+    "CGBonds",
+    "CGDihedrals",
+    "CGRepulsion",
+    "FitSettings",
+    "PriorSet",
+    "fit_priors",
+]
+
+_HOME = {
+    "CGAngles": "modules",
+    "CGBonds": "modules",
+    "CGDihedrals": "modules",
+    "CGRepulsion": "modules",
+    "FitSettings": "fit",
+    "PriorSet": "prior_set",
+    "fit_priors": "fit",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,369 @@
+"""Fitting the priors to CG frames, term by term and bead-type tuple by bead-type tuple.
+
+Bonds, angles and dihedrals: maximum likelihood (:mod:`.estimate`). A tuple with too few samples
+falls back to the wildcard of its kind of beads, which pools all such terms; the table says so.
+
+Repulsion: one σ such that the closest pairs seen, by default the nearest percent of all pairs in all
+frames, cost ``contact_kT`` (2 kT). A type pair that was seen closer than that gets its own, smaller
+σ. None gets a larger one: that two beads did not meet in the frames at hand may only mean that
+sampling was short, and a prior must not keep them apart for it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.errors import ConfigError, PriorFitError
+from cgal_plugin.priors import estimate as est
+from cgal_plugin.priors.nonbonded import molecule_pairs
+from cgal_plugin.priors.prior_set import TERMS, PriorSet
+from cgal_plugin.priors.tables import canonical
+from cgal_plugin.units import as_angstrom, kT
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from cgal_plugin.mapping.topology import CGTopology
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How priors are fitted.
+
+    Attributes
+    ----------
+    angle_form
+        ``"theta"`` or ``"cos"``: what the harmonic angle acts on.
+    n_dihedral
+        Highest multiplicity of the dihedral series.
+    power
+        n of the repulsion (σ/r)ⁿ.
+    exclude_bonds
+        Pairs at most that many bonds apart do not repel.
+    per_type
+        Whether to fit bead-type tuples one by one; False: one wildcard row for each kind of beads.
+    min_count, min_effective
+        Samples, and independent samples after correlation in time, below which a tuple falls back.
+    bond_k, angle_k
+        Bounds of the force constants: kcal/mol/Å², kcal/mol/rad² (or kcal/mol for ``cos``).
+    dihedral_k
+        Upper bound of each kₘ, kcal/mol.
+    uniform_fraction
+        Share of a uniform distribution mixed into the dihedral data (0: plain maximum likelihood).
+    contact_percentile, contact_kT
+        Repulsion: the distance at this percentile costs this many kT.
+    sigma
+        Bounds of σ, Å.
+    """
+
+    angle_form: str = "theta"
+    n_dihedral: int = 3
+    power: int = 6
+    exclude_bonds: int = 1
+    per_type: bool = True
+    min_count: int = 100
+    min_effective: float = 20.0
+    bond_k: tuple[float, float] = (1.0, 2000.0)
+    angle_k: tuple[float, float] = (0.1, 500.0)
+    dihedral_k: float = 5.0
+    uniform_fraction: float = 0.0
+    contact_percentile: float = 1.0
+    contact_kT: float = 2.0
+    sigma: tuple[float, float] = (1.0, 8.0)
+
+    def __post_init__(self) -> None:
+        checks = {
+            "angle_form": self.angle_form in ("theta", "cos"),
+            "n_dihedral": 1 <= self.n_dihedral <= 12,
+            "power": self.power >= 1,
+            "exclude_bonds": self.exclude_bonds >= 0,
+            "min_count": self.min_count >= 2,
+            "min_effective": self.min_effective >= 1,
+            "bond_k": 0 < self.bond_k[0] < self.bond_k[1],
+            "angle_k": 0 < self.angle_k[0] < self.angle_k[1],
+            "dihedral_k": self.dihedral_k > 0,
+            "uniform_fraction": 0 <= self.uniform_fraction < 1,
+            "contact_percentile": 0 < self.contact_percentile < 100,
+            "contact_kT": self.contact_kT > 0,
+            "sigma": 0 < self.sigma[0] < self.sigma[1],
+        }
+        for name, good in checks.items():
+            if not good:
+                raise ConfigError(f"prior setting {name} = {getattr(self, name)!r} is out of range")
+
+
+def fit_priors(
+    topology: CGTopology,
+    frames: ArrayLike,
+    temperature: float,
+    *,
+    terms: Sequence[str] = TERMS,
+    unit: str = "angstrom",
+    settings: FitSettings | None = None,
+    **options: Any,
+) -> PriorSet:
+    """Fit prior terms to CG frames at one temperature.
+
+    Parameters
+    ----------
+    topology
+        Beads, types, and bonded terms.
+    frames
+        ``(n, n_beads, 3)`` in ``unit``, or an ``mdtraj.Trajectory``; in the order of the trajectory,
+        as correlation in time is estimated from it. More frames of other runs may follow.
+    temperature
+        K, of the frames.
+    terms
+        Any of ``"bonds"``, ``"angles"``, ``"dihedrals"``, ``"repulsion"``.
+    unit
+        Of ``frames``.
+    settings, **options
+        :class:`FitSettings`, or its fields one by one. ``exclude_bonds`` is 2 by default where
+        angles are fitted as well, else 1.
+
+    Raises
+    ------
+    PriorFitError
+        Frames are too few even for a wildcard, not finite, or have another number of beads.
+    ConfigError
+        A term or a setting is not valid.
+    """
+    settings = _settings(terms, settings, options)
+    frames = _check_frames(topology, frames, unit)
+    if not np.isfinite(temperature) or temperature <= 0:
+        raise ConfigError(f"temperature is {temperature} K; a positive number is needed")
+    beta = 1.0 / kT(temperature)
+    rows: list[dict[str, Any]] = []
+    histograms: list[dict[str, Any]] = []
+    for term in TERMS:
+        if term not in terms:
+            continue
+        if term == "repulsion":
+            rows += _fit_repulsion(topology, frames, beta, settings)
+            continue
+        new_rows, new_histograms = _fit_bonded(term, topology, frames, beta, settings)
+        rows += new_rows
+        histograms += new_histograms
+    return PriorSet(
+        topology=topology,
+        temperature=float(temperature),
+        terms=tuple(t for t in TERMS if t in terms),
+        angle_form=settings.angle_form,
+        power=settings.power,
+        exclude_bonds=settings.exclude_bonds,
+        rows=tuple(rows),
+        histograms=tuple(histograms),
+        n_frames=len(frames),
+    )
+
+
+def _settings(terms: Sequence[str], settings: FitSettings | None, options: Mapping[str, Any]) -> FitSettings:
+    unknown = sorted(set(terms) - set(TERMS))
+    if unknown or not terms:
+        raise ConfigError(f"prior terms {list(terms)} are not valid; use any of {', '.join(TERMS)}")
+    if settings is not None:
+        if options:
+            raise ConfigError(f"give either settings or single options, not both: {sorted(options)}")
+        return settings
+    unknown = sorted(set(options) - set(FitSettings.__dataclass_fields__))
+    if unknown:
+        raise ConfigError(
+            f"prior options {unknown} are not known; allowed are {', '.join(FitSettings.__dataclass_fields__)}"
+        )
+    return FitSettings(**{"exclude_bonds": 2 if "angles" in terms else 1, **options})
+
+
+def _check_frames(topology: CGTopology, frames: ArrayLike, unit: str) -> NDArray[np.float64]:
+    array = np.asarray(as_angstrom(frames, unit), dtype=np.float64)
+    if len(array) == 0:
+        raise PriorFitError("there are no frames to fit priors to")
+    if array.shape[1] != topology.n_beads:
+        raise PriorFitError(f"frames have {array.shape[1]} beads; {topology!r} has {topology.n_beads}")
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2)))
+    if bad.size:
+        raise PriorFitError(f"{bad.size} of {len(array)} frames are not finite (first: frame {bad[0]})")
+    return array
+
+
+def internal_coordinate(
+    term: str, frames: NDArray[np.floating], index: NDArray[np.int64], angle_form: str = "theta"
+) -> NDArray[np.float64]:
+    """Bond lengths (Å), angles (rad, or cosines) or dihedrals (rad) of all frames.
+
+    ``frames`` ``(n, n_beads, 3)`` Å, ``index`` ``(n_terms, width)``; returns ``(n, n_terms)``. The same
+    functions as in the energy, so that what is fitted is what is used.
+    """
+    import torch
+
+    from cgal_plugin.priors import bonded
+
+    n, beads = frames.shape[:2]
+    pos = torch.from_numpy(np.ascontiguousarray(frames, dtype=np.float64)).reshape(-1, 3)
+    shift = torch.arange(n).view(1, n, 1) * beads
+    table = torch.from_numpy(np.ascontiguousarray(index.T)).unsqueeze(1) + shift
+    flat = table.reshape(index.shape[1], -1)
+    if term == "bonds":
+        x = bonded.bond_length(pos, flat)
+    elif term == "angles":
+        x = (bonded.bond_angle if angle_form == "theta" else bonded.bond_angle_cosine)(pos, flat)
+    else:
+        x = bonded.dihedral_angle(pos, flat)[0]
+    return x.reshape(n, len(index)).numpy()
+
+
+def _kinds(topology: CGTopology) -> list[str]:
+    """Wildcard of each bead: ``*``, or ``CB_*`` and so on where there are several kinds of beads."""
+    if len(set(topology.bead_names)) == 1:
+        return ["*"] * topology.n_beads
+    return [f"{name}_*" for name in topology.bead_names]
+
+
+def _group(index: NDArray[np.int64], names: Sequence[str]) -> dict[tuple[str, ...], list[int]]:
+    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for i, term in enumerate(index.tolist()):
+        groups[canonical([names[b] for b in term])].append(i)
+    return dict(sorted(groups.items()))
+
+
+def _fit_bonded(
+    term: str, topology: CGTopology, frames: NDArray[np.float64], beta: float, settings: FitSettings
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    index = {
+        "bonds": topology.bond_index,
+        "angles": topology.angle_index,
+        "dihedrals": topology.dihedral_index,
+    }[term]
+    if len(index) == 0:
+        raise PriorFitError(f"{topology!r} has no {term}; leave that term out")
+    x = internal_coordinate(term, frames, index, settings.angle_form)
+    independent = np.array([est.effective_samples(_linear(term, column)) for column in x.T])
+    wild = _group(index, _kinds(topology))
+    exact = _group(index, topology.type_names) if settings.per_type else {}
+    rows, histograms = [], []
+    for types, members in [*wild.items(), *exact.items()]:
+        is_wild = any("*" in t for t in types)
+        n, n_effective = x.shape[0] * len(members), float(independent[members].sum())
+        facts = {"term": term, "types": list(types), "n": n, "n_effective": round(n_effective, 1)}
+        enough = n >= settings.min_count and n_effective >= settings.min_effective
+        if not enough and is_wild:
+            raise PriorFitError(
+                f"{term} {'-'.join(types)}: {n} samples, {n_effective:.0f} of them independent; needed are "
+                f"{settings.min_count} and {settings.min_effective:.0f}. Give more frames, or lower min_count "
+                "and min_effective"
+            )
+        if not enough:
+            kinds = _kinds(topology)
+            fallback = canonical([kinds[b] for b in index[members[0]]])
+            rows.append({**facts, "parameters": None, "fallback": list(fallback)})
+            continue
+        samples = x[:, members].reshape(-1)
+        fit = _estimate(term, samples, beta, settings)
+        rows.append(_row(facts, fit, samples, n_effective))
+        histograms.append(_histogram(term, types, samples, fit))
+    return rows, histograms
+
+
+def _linear(term: str, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A dihedral series without the jump at ±π, for the autocorrelation: angle about its mean."""
+    if term != "dihedrals":
+        return x
+    return np.angle(np.exp(1j * x) * np.exp(-1j * np.angle(np.exp(1j * x).sum())))
+
+
+def _estimate(term: str, x: NDArray[np.float64], beta: float, settings: FitSettings) -> est.Estimate:
+    if term == "bonds":
+        return est.fit_harmonic(x, beta, np.square, (0.0, np.inf), settings.bond_k)
+    if term == "dihedrals":
+        return est.fit_cosines(x, beta, settings.n_dihedral, settings.dihedral_k, settings.uniform_fraction)
+    if settings.angle_form == "theta":
+        return est.fit_harmonic(x, beta, np.sin, (0.0, np.pi), settings.angle_k)
+    return est.fit_harmonic(x, beta, np.ones_like, (-1.0, 1.0), settings.angle_k)
+
+
+def _row(
+    facts: dict[str, Any], fit: est.Estimate, samples: NDArray[np.float64], n_effective: float
+) -> dict[str, Any]:
+    parameters, error = dict(fit.parameters), dict(fit.error)
+    if facts["term"] == "bonds":
+        parameters, error = ({"k": d["k"], "r0": d["x0"]} for d in (parameters, error))
+    if not np.isfinite(np.concatenate([np.atleast_1d(v) for v in parameters.values()])).all():
+        raise PriorFitError(f"{facts['term']} {'-'.join(facts['types'])}: the fit gave {parameters}")
+    root = np.sqrt(n_effective)
+    return {
+        **facts,
+        "parameters": parameters,
+        "standard_error": {name: (np.asarray(value) / root).tolist() for name, value in error.items()},
+        "ks": round(est.kolmogorov_smirnov(samples, fit), 4),
+        "overlap": round(est.overlap(samples, fit), 4),
+        "at_bound": fit.bounded,
+        "fallback": None,
+    }
+
+
+def _histogram(
+    term: str, types: Sequence[str], samples: NDArray[np.float64], fit: est.Estimate
+) -> dict[str, Any]:
+    counts, edges = est.histogram(samples)
+    wide = 0.15 * (edges[-1] - edges[0])
+    x = np.linspace(max(edges[0] - wide, fit.grid[0]), min(edges[-1] + wide, fit.grid[-1]), 121)
+    model = np.interp(x, fit.grid, fit.density)
+    return {
+        "term": term,
+        "types": list(types),
+        "range": [float(edges[0]), float(edges[-1])],
+        "counts": counts.tolist(),
+        "model_range": [float(x[0]), float(x[-1])],
+        "model": [float(f"{v:.4g}") for v in model],
+    }
+
+
+def _fit_repulsion(
+    topology: CGTopology, frames: NDArray[np.float64], beta: float, settings: FitSettings
+) -> list[dict[str, Any]]:
+    pairs = molecule_pairs(topology.n_beads, topology.bond_index, settings.exclude_bonds).T
+    if len(pairs) == 0:
+        raise PriorFitError(
+            f"{topology!r} has no pairs more than {settings.exclude_bonds} bonds apart to repel each other"
+        )
+    r = internal_coordinate("bonds", frames, pairs)
+    kinds, names = _kinds(topology), topology.type_names
+    epsilon = 1.0
+    factor = (settings.contact_kT / (beta * epsilon)) ** (1.0 / settings.power)
+
+    def row(types: tuple[str, ...], members: list[int], contact: float) -> dict[str, Any]:
+        sigma = float(np.clip(contact * factor, *settings.sigma))
+        return {
+            "term": "repulsion",
+            "types": list(types),
+            "n": r.shape[0] * len(members),
+            "parameters": {"epsilon": epsilon, "sigma": sigma},
+            "contact": float(contact),
+            "closest": float(r[:, members].min()),
+            "at_bound": sigma in settings.sigma,
+            "fallback": None,
+        }
+
+    rows, limit = [], {}
+    for types, members in _group(pairs, kinds).items():
+        n = r.shape[0] * len(members)
+        if n < settings.min_count:
+            raise PriorFitError(
+                f"repulsion {'-'.join(types)}: {n} distances; needed are {settings.min_count}. Give more frames"
+            )
+        limit[types] = float(np.percentile(r[:, members], settings.contact_percentile))
+        rows.append(row(types, members, limit[types]))
+    for types, members in (_group(pairs, names) if settings.per_type else {}).items():
+        wild = canonical([kinds[b] for b in pairs[members[0]]])
+        n = r.shape[0] * len(members)
+        contact = float(np.percentile(r[:, members], settings.contact_percentile))
+        if n >= settings.min_count and contact < limit[wild]:
+            rows.append(row(types, members, contact))
+        else:
+            facts = {"term": "repulsion", "types": list(types), "n": n, "parameters": None}
+            rows.append({**facts, "contact": contact, "fallback": list(wild)})
+    return rows

@@ -1,0 +1,92 @@
+"""Plot of the fitted priors: histogram of the frames against the distribution of the model."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.priors.tables import canonical
+from cgal_plugin.provenance import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from cgal_plugin.priors.prior_set import PriorSet
+
+_LABELS = {"bonds": "bond length / Å", "angles": "angle / °", "dihedrals": "dihedral / °"}
+_COLUMNS = 5
+
+
+def plot_priors(priors: PriorSet, path: str | os.PathLike[str]) -> None:
+    """One panel a fitted row, and one for the repulsion; format by the suffix of ``path``.
+
+    Uses a :class:`matplotlib.figure.Figure` of its own: no backend or global state is touched.
+    """
+    from matplotlib.figure import Figure
+
+    repulsion = [r for r in priors.rows if r["term"] == "repulsion" and r["parameters"] is not None]
+    blocks = [[h for h in priors.histograms if h["term"] == term] for term in priors.terms]
+    n_rows = sum(-(-len(block) // _COLUMNS) for block in blocks) + bool(repulsion)
+    figure = Figure(figsize=(2.6 * _COLUMNS, 2.0 * n_rows + 0.6), layout="constrained")
+    axes = np.atleast_2d(figure.subplots(n_rows, _COLUMNS))
+    line = 0
+    for block in blocks:
+        for i, record in enumerate(block):
+            _panel(axes[line + i // _COLUMNS, i % _COLUMNS], priors, record)
+        line += -(-len(block) // _COLUMNS)
+    if repulsion:
+        _repulsion_panel(axes[line, 0], priors, repulsion)
+    for ax in axes.flat:
+        if not ax.has_data():
+            ax.set_axis_off()
+    figure.suptitle(
+        f"Priors of {priors.topology.sequence} at {priors.temperature:g} K, {priors.n_frames} frames: "
+        "data (bars), model (line)",
+        fontsize=10,
+    )
+    atomic_path(path, lambda name: figure.savefig(name, dpi=110))
+
+
+def _panel(ax: Axes, priors: PriorSet, record: dict[str, Any]) -> None:
+    row = next(r for r in priors.rows if r["term"] == record["term"] and r["types"] == record["types"])
+    counts = np.array(record["counts"], dtype=float)
+    cosine = record["term"] == "angles" and priors.angle_form == "cos"
+    scale = 1.0 if cosine or record["term"] == "bonds" else 180.0 / np.pi
+    edges = np.linspace(*record["range"], len(counts) + 1) * scale
+    ax.stairs(counts / counts.sum() / np.diff(edges), edges, fill=True, color="#9bb8d3")
+    x = np.linspace(*record["model_range"], len(record["model"])) * scale
+    ax.plot(x, np.array(record["model"]) / scale, color="#b03a2e", lw=1.2)
+    ax.set_yticks([])
+    ax.tick_params(labelsize=7)
+    ax.set_xlabel("cos of angle" if cosine else _LABELS[record["term"]], fontsize=7, labelpad=1)
+    ax.set_title(f"{short_name(record['types'])}\nn = {row['n']}, KS {row['ks']:.3f}", fontsize=7)
+
+
+def _repulsion_panel(ax: Axes, priors: PriorSet, rows: list[dict[str, Any]]) -> None:
+    r = np.linspace(2.0, 12.0, 200)
+    for row in rows:
+        p = row["parameters"]
+        wild = any("*" in t for t in row["types"])
+        ax.plot(
+            r,
+            p["epsilon"] * (p["sigma"] / r) ** priors.power,
+            color="#b03a2e" if wild else "#9bb8d3",
+            lw=1.2 if wild else 0.7,
+            zorder=2 if wild else 1,
+        )
+        if wild:
+            ax.axvline(row["contact"], color="#555555", lw=0.8, ls=":")
+    ax.set_ylim(0, 10)
+    ax.tick_params(labelsize=7)
+    ax.set_xlabel("distance / Å", fontsize=7, labelpad=1)
+    ax.set_ylabel("kcal/mol", fontsize=7)
+    ax.set_title("repulsion, red: wildcard\n(dotted: its contact distance)", fontsize=7)
+
+
+def short_name(types: list[str]) -> str:
+    """``TYR-TYR`` for ``CA_TYR, CA_TYR`` where all beads are CA; else the full names."""
+    if all(t.startswith("CA_") for t in canonical(types)):
+        return "-".join(t.removeprefix("CA_") for t in types)
+    return "-".join(types) if any(t != "*" for t in types) else "all"

@@ -1,0 +1,190 @@
+"""A fitted set of priors: table, file, hash, and the values for a TorchMD-Net YAML."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cgal_plugin.errors import ConfigError, MappingError
+from cgal_plugin.mapping.topology import CGTopology
+from cgal_plugin.provenance import atomic_write, hash_object, versions
+
+TERMS = ("bonds", "angles", "dihedrals", "repulsion")
+_CLASSES = {"bonds": "CGBonds", "angles": "CGAngles", "dihedrals": "CGDihedrals", "repulsion": "CGRepulsion"}
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class PriorSet:
+    """Fitted priors of one molecule at one temperature. Made by :func:`fit_priors`.
+
+    Attributes
+    ----------
+    topology, temperature
+        What they belong to; K.
+    terms
+        The terms fitted.
+    angle_form, power, exclude_bonds
+        Settings of angles and repulsion.
+    rows
+        The table, see :meth:`table`.
+    histograms
+        Histogram of the data and density of the model, a record for each fitted row, for the plot.
+    n_frames
+        Number of frames fitted to.
+    """
+
+    topology: CGTopology
+    temperature: float
+    terms: tuple[str, ...]
+    angle_form: str
+    power: int
+    exclude_bonds: int
+    rows: tuple[dict[str, Any], ...]
+    histograms: tuple[dict[str, Any], ...]
+    n_frames: int
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of everything that the energy depends on."""
+        parameters = [[r["term"], r["types"], r["parameters"]] for r in self.rows if r["parameters"] is not None]
+        settings = [self.angle_form, self.power, self.exclude_bonds, list(self.terms)]
+        return hash_object([self.topology.hash, self.temperature, settings, parameters])
+
+    def table(self) -> list[dict[str, Any]]:
+        """One dict a bead-type tuple and term.
+
+        Keys: ``term``, ``types``, ``n`` (samples), ``n_effective`` (independent ones),
+        ``parameters`` (None where the tuple falls back), ``fallback`` (the wildcard used instead, or
+        None), ``standard_error``, ``ks`` (Kolmogorov–Smirnov distance of data and model),
+        ``overlap`` (of histogram and model), ``at_bound``; repulsion: ``contact`` and ``closest``
+        distance, Å.
+        """
+        return [dict(row) for row in self.rows]
+
+    def arguments(self, term: str) -> dict[str, Any]:
+        """Constructor arguments of the prior class of ``term``: plain Python values.
+
+        Raises
+        ------
+        ConfigError
+            The term was not fitted.
+        """
+        if term not in self.terms:
+            raise ConfigError(f"term {term!r} was not fitted; there are {', '.join(self.terms)}")
+        index = {
+            "bonds": self.topology.bond_index,
+            "angles": self.topology.angle_index,
+            "dihedrals": self.topology.dihedral_index,
+            "repulsion": self.topology.bond_index,
+        }[term]
+        settings: dict[str, Any] = {}
+        if term == "angles":
+            settings = {"angle_form": self.angle_form}
+        elif term == "repulsion":
+            settings = {"power": self.power, "exclude_bonds": self.exclude_bonds}
+        return {
+            "table": [
+                {"types": list(row["types"]), **row["parameters"]}
+                for row in self.rows
+                if row["term"] == term and row["parameters"] is not None
+            ],
+            "molecule": {
+                "types": self.topology.types.tolist(),
+                "type_names": list(self.topology.type_names),
+                "index": index.tolist(),
+            },
+            **settings,
+        }
+
+    def to_prior_model(self) -> list[dict[str, Any]]:
+        """Value of TorchMD-Net's ``prior_model`` key: the terms with all their parameters inline."""
+        return [{_CLASSES[term]: self.arguments(term)} for term in self.terms]
+
+    # ------------------------------------------------------------------ files
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write as YAML, atomically."""
+        content = {f.name: getattr(self, f.name) for f in fields(self)}
+        content |= {
+            "format_version": FORMAT_VERSION,
+            "topology": self.topology.to_dict(),
+            "terms": list(self.terms),
+            "rows": [dict(r) for r in self.rows],
+            "histograms": [dict(h) for h in self.histograms],
+            "hash": self.hash,
+            "versions": versions(),
+        }
+        with atomic_write(path, "w") as handle:
+            yaml.dump(content, handle, Dumper=_Dumper, sort_keys=False, width=110)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> PriorSet:
+        """Read a file written by :meth:`save`, and check its hash.
+
+        Raises
+        ------
+        ConfigError
+            The file is missing, is not a saved prior set, or was changed after it was saved.
+        """
+        if not Path(path).is_file():
+            raise ConfigError(f"prior file {str(path)!r} does not exist")
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"prior file {str(path)!r} is not YAML: {error}") from error
+        wanted = {f.name for f in fields(cls)} | {"format_version", "hash", "versions"}
+        if not isinstance(content, dict) or set(content) != wanted:
+            raise ConfigError(f"{str(path)!r} is not a prior file: it must have the keys {sorted(wanted)}")
+        if content["format_version"] != FORMAT_VERSION:
+            raise ConfigError(
+                f"prior file {str(path)!r} has format version {content['format_version']}; "
+                f"this release reads {FORMAT_VERSION}"
+            )
+        try:
+            priors = cls(
+                topology=CGTopology.from_dict(content["topology"]),
+                **{
+                    name: tuple(content[name]) if name in ("terms", "rows", "histograms") else content[name]
+                    for name in (f.name for f in fields(cls))
+                    if name != "topology"
+                },
+            )
+            actual = priors.hash
+        except (KeyError, TypeError, ValueError, MappingError) as error:
+            raise ConfigError(f"prior file {str(path)!r} is damaged: {error!r}") from error
+        if actual != content["hash"]:
+            raise ConfigError(
+                f"prior file {str(path)!r} was changed after it was saved (hash {actual[:12]}, recorded "
+                f"{content['hash'][:12]}); priors are frozen: fit again, or write parameters inline"
+            )
+        return priors
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draw histogram and model of each term; see :func:`cgal_plugin.priors.plot.plot_priors`."""
+        from cgal_plugin.priors.plot import plot_priors
+
+        plot_priors(self, path)
+
+    def __repr__(self) -> str:
+        return f"PriorSet({', '.join(self.terms)}; {self.topology.sequence!r}, {self.temperature} K, {self.hash[:12]})"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lists of plain values on one line, no YAML anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_list(dumper: yaml.SafeDumper, data: list[Any]) -> yaml.Node:
+    plain = not any(isinstance(item, dict) for item in data)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=plain)
+
+
+_Dumper.add_representer(list, _represent_list)

@@ -1,0 +1,115 @@
+"""Parameter tables by bead types: names, ids and wildcards, resolved to one row a term."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.errors import ConfigError
+from cgal_plugin.mapping.spec import BUILTIN
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_MAX_LOOKUP = 20_000_000
+
+
+def canonical(types: Sequence[Any]) -> tuple[Any, ...]:
+    """A type tuple and its reverse are one term: the one that sorts first."""
+    forward = tuple(types)
+    backward = tuple(reversed(forward))
+    return min(forward, backward, key=lambda t: tuple(str(x) for x in t))
+
+
+def known_names(type_names: Iterable[str] = (), types: Iterable[int] = ()) -> dict[int, str]:
+    """Bead type id → name: the built-in maps, and those of a molecule on top."""
+    names = {i: name for spec in BUILTIN.values() for name, i in spec.type_ids.items()}
+    names.update(zip((int(t) for t in types), type_names, strict=True))
+    return names
+
+
+def _matches(pattern: str | int, type_id: int, name: str | None) -> bool:
+    if isinstance(pattern, int):
+        return pattern == type_id
+    return pattern == "*" or (name is not None and fnmatchcase(name, pattern))
+
+
+def _specificity(types: Sequence[Any]) -> tuple[int, int]:
+    exact = sum(isinstance(t, int) or "*" not in t for t in types)
+    return exact, sum(not isinstance(t, int) and "*" in t and t != "*" for t in types)
+
+
+@dataclass(frozen=True, eq=False)
+class Lookup:
+    """From bead type ids to the row of a parameter table.
+
+    ``classes`` ``(max_id + 2,)`` int64 groups ids that no pattern tells apart (the last entry is
+    every larger id); ``rows`` ``(n_classes ** width,)`` int64 is the row of a tuple of classes, read
+    as a number in base ``n_classes``, or −1.
+    """
+
+    classes: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    n_classes: int
+
+    def row(self, types: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Row of each column of ``types`` ``(width, n)``, −1 where the table has none."""
+        classes = self.classes[np.clip(types, 0, len(self.classes) - 1)]
+        code = np.zeros(types.shape[1], dtype=np.int64)
+        for line in classes:
+            code = code * self.n_classes + line
+        return self.rows[code]
+
+
+def build_lookup(patterns: Sequence[Sequence[Any]], width: int, names: Mapping[int, str]) -> Lookup:
+    """Resolve type patterns; the more exact types a pattern has, the higher its rank.
+
+    Parameters
+    ----------
+    patterns
+        One tuple a row: names (``"CA_TYR"``), ids, ``"*"``, or ``"CB_*"``. Order along the chain
+        does not matter.
+    width
+        2, 3 or 4.
+    names
+        Bead type id → name.
+
+    Raises
+    ------
+    ConfigError
+        A tuple has the wrong length, occurs twice, or names an unknown type.
+    """
+    seen: dict[tuple[Any, ...], int] = {}
+    for row, types in enumerate(patterns):
+        if len(types) != width or not all(isinstance(t, str | int) for t in types):
+            raise ConfigError(f"prior table row {row}: types {list(types)!r}; expected {width} names or ids")
+        key = canonical(types)
+        if key in seen:
+            raise ConfigError(f"prior table has {list(types)!r} twice: rows {seen[key]} and {row}")
+        seen[key] = row
+        unknown = [t for t in types if isinstance(t, str) and "*" not in t and t not in names.values()]
+        if unknown:
+            raise ConfigError(
+                f"prior table row {row}: bead types {unknown} are not known; use names such as 'CA_TYR', "
+                "ids, '*', or give the molecule that has them"
+            )
+    elements = sorted({t for types in patterns for t in types}, key=str)
+    ids = [*names, *(e for e in elements if isinstance(e, int))]
+    last = max(ids, default=0) + 1
+    signatures = [tuple(_matches(e, i, names.get(i)) for e in elements) for i in range(last)]
+    signatures.append(tuple(e == "*" for e in elements))
+    unique = sorted(set(signatures))
+    number = {s: c for c, s in enumerate(unique)}
+    if len(unique) ** width > _MAX_LOOKUP:
+        raise ConfigError(f"prior table tells {len(unique)} bead types apart in tuples of {width}: too many")
+    members = {e: [c for c, s in enumerate(unique) if s[k]] for k, e in enumerate(elements)}
+    rows = np.full((len(unique),) * width, -1, dtype=np.int64)
+    for row in sorted(range(len(patterns)), key=lambda r: _specificity(patterns[r])):
+        sets = [members[t] for t in patterns[row]]
+        rows[np.ix_(*sets)] = row
+        rows[np.ix_(*reversed(sets))] = row
+    return Lookup(np.array([number[s] for s in signatures]), rows.reshape(-1), len(unique))
