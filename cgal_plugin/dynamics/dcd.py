@@ -1,0 +1,130 @@
+"""DCD trajectories that can be cut back to any frame, so that an interrupted run goes on exactly.
+
+The CHARMM layout, without unit cell and without a time stamp: every byte follows from the frames, so
+equal frames give equal files. Frames have a fixed size: frame ``i`` lies at ``header + i * frame``.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cgal_plugin.errors import DynamicsError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: one AKMA time unit in ps, the unit of the header's time step
+_AKMA_PS = 0.04888821
+_HEADER_BYTES = 196
+_TITLE = b"Coarse-grained trajectory of cgal_plugin, lengths in Angstrom".ljust(80)
+
+
+def _frame_dtype(n_beads: int) -> np.dtype:
+    fields = []
+    for axis in "xyz":
+        fields += [(f"{axis}_head", "<i4"), (axis, "<f4", (n_beads,)), (f"{axis}_tail", "<i4")]
+    return np.dtype(fields)
+
+
+def _header(n_frames: int, n_beads: int, interval: int, timestep_ps: float) -> bytes:
+    counts = struct.pack("<4i", n_frames, interval, interval, n_frames * interval)
+    control = counts + bytes(20) + struct.pack("<f", timestep_ps / _AKMA_PS) + bytes(36) + struct.pack("<i", 24)
+    return (
+        struct.pack("<i4s", 84, b"CORD")
+        + control
+        + struct.pack("<3i", 84, 84, 1)
+        + _TITLE
+        + struct.pack("<4i", 84, 4, n_beads, 4)
+    )
+
+
+def create_dcd(path: str | os.PathLike[str], n_beads: int, *, interval: int, timestep_ps: float) -> None:
+    """Write an empty trajectory of ``n_beads`` beads, replacing what is there.
+
+    Parameters
+    ----------
+    interval
+        Steps between frames; the first frame is that of step ``interval``.
+    timestep_ps
+        Integration time step, ps.
+    """
+    Path(path).write_bytes(_header(0, n_beads, interval, timestep_ps))
+
+
+def append_dcd(
+    path: str | os.PathLike[str],
+    frames: NDArray[np.floating],
+    *,
+    n_before: int,
+    interval: int,
+    timestep_ps: float,
+) -> None:
+    """Cut the trajectory back to ``n_before`` frames and append ``frames``.
+
+    Parameters
+    ----------
+    frames
+        ``(n, beads, 3)`` floating, Å (stored as float32); ``n`` may be 0, which only cuts.
+    n_before
+        Frames of the file that are kept.
+
+    Raises
+    ------
+    DynamicsError
+        The file has fewer than ``n_before`` frames.
+    """
+    n, n_beads, _ = frames.shape
+    dtype = _frame_dtype(n_beads)
+    block = np.zeros(n, dtype=dtype)
+    for k, axis in enumerate("xyz"):
+        block[f"{axis}_head"] = block[f"{axis}_tail"] = 4 * n_beads
+        block[axis] = frames[:, :, k]
+    keep = _HEADER_BYTES + n_before * dtype.itemsize
+    with open(path, "r+b") as handle:
+        size = handle.seek(0, os.SEEK_END)
+        if size < keep:
+            raise DynamicsError(
+                f"trajectory {os.fspath(path)!r} has {size} bytes; {n_before} frames of {n_beads} beads "
+                f"need {keep}: it was changed after its checkpoint"
+            )
+        handle.truncate(keep)
+        handle.seek(keep)
+        handle.write(block.tobytes())
+        # last, so that a reader of a growing file never sees a count above what is there
+        handle.seek(0)
+        handle.write(_header(n_before + n, n_beads, interval, timestep_ps))
+
+
+def read_dcd(path: str | os.PathLike[str], n_frames: int | None = None) -> NDArray[np.float32]:
+    """Frames of a trajectory written by this module: ``(n, beads, 3)`` float32, Å, exactly as stored.
+
+    Parameters
+    ----------
+    n_frames
+        Read only the first so many; default: as many as the header counts.
+
+    Raises
+    ------
+    DynamicsError
+        The file is missing, is not such a trajectory, or is shorter than that.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise DynamicsError(f"trajectory {str(file)!r} does not exist")
+    with file.open("rb") as handle:
+        header = handle.read(_HEADER_BYTES)
+        if len(header) < _HEADER_BYTES or header[4:8] != b"CORD" or header[100:180] != _TITLE:
+            raise DynamicsError(f"{str(file)!r} is not a trajectory written by cgal_plugin; read it with mdtraj")
+        counted, n_beads = struct.unpack_from("<i", header, 8)[0], struct.unpack_from("<i", header, 188)[0]
+        wanted = counted if n_frames is None else n_frames
+        dtype = _frame_dtype(n_beads)
+        block = np.frombuffer(handle.read(wanted * dtype.itemsize), dtype=np.uint8)
+    if block.size < wanted * dtype.itemsize:
+        raise DynamicsError(f"trajectory {str(file)!r} ends before its frame {wanted}")
+    records = block.view(dtype)
+    return np.stack([records[axis] for axis in "xyz"], axis=-1)

@@ -1,0 +1,199 @@
+"""The packed replicas in an OpenMM Context: step, look, park, restart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.dynamics.force import add_potential
+from cgal_plugin.dynamics.system import build_system
+from cgal_plugin.errors import DynamicsError, StateError
+from cgal_plugin.provenance import derive_seed
+from cgal_plugin.units import ANGSTROM_PER_NM, BOLTZMANN_KCAL_PER_MOL_K, KJ_PER_KCAL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from cgal_plugin.mapping import CGTopology
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What fixes the dynamics of a simulation; units as in :func:`cgal_plugin.dynamics.simulate`."""
+
+    potential: Path
+    topology: CGTopology
+    n_replicas: int
+    timestep_fs: float
+    temperature: float
+    friction: float
+    seed: int
+    backend: str
+    platform: str
+
+    @property
+    def timestep_ps(self) -> float:
+        """Time step, ps."""
+        return self.timestep_fs / 1000.0
+
+
+def maxwell_velocities(settings: Settings, replica: int, *stream: str | int) -> NDArray[np.float64]:
+    """``(beads, 3)`` nm/ps from the Maxwell–Boltzmann distribution, of the replica's own random stream."""
+    rng = np.random.default_rng(derive_seed(settings.seed, "velocities", replica, *stream))
+    energy = BOLTZMANN_KCAL_PER_MOL_K * KJ_PER_KCAL * settings.temperature
+    masses = settings.topology.masses
+    return rng.standard_normal((len(masses), 3)) * np.sqrt(energy / masses)[:, None]
+
+
+class Engine:
+    """R replicas in one Context under LangevinMiddle dynamics (Zhang et al. 2019).
+
+    A parked replica has massless particles, which OpenMM does not move; the others do not see it.
+    """
+
+    def __init__(self, settings: Settings, parked: Iterable[int] = ()) -> None:
+        import openmm
+
+        self.settings = settings
+        self.n_beads = settings.topology.n_beads
+        self.system = build_system(settings.topology, settings.n_replicas)
+        for replica in parked:
+            self._freeze(replica)
+        try:
+            platform = openmm.Platform.getPlatformByName(settings.platform)
+        except openmm.OpenMMException as error:
+            names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
+            raise DynamicsError(
+                f"platform {settings.platform!r} is not available; use one of {', '.join(names)}"
+            ) from error
+        add_potential(
+            self.system,
+            settings.potential,
+            settings.topology,
+            backend=settings.backend,
+            n_replicas=settings.n_replicas,
+            device="cuda" if settings.platform == "CUDA" else "cpu",
+        )
+        self.integrator = openmm.LangevinMiddleIntegrator(
+            settings.temperature, settings.friction, settings.timestep_ps
+        )
+        self.integrator.setRandomNumberSeed(derive_seed(settings.seed, "noise"))
+        try:
+            self.context = openmm.Context(self.system, self.integrator, platform)
+        except openmm.OpenMMException as error:
+            raise DynamicsError(f"OpenMM cannot set up the simulation: {error}") from error
+
+    # ------------------------------------------------------------------ state
+
+    def _shaped(self, quantity: Any) -> NDArray[np.float64]:
+        return np.array(quantity._value, dtype=np.float64).reshape(self.settings.n_replicas, self.n_beads, 3)
+
+    def positions(self) -> NDArray[np.float64]:
+        """``(n_replicas, beads, 3)`` Å."""
+        state = self.context.getState(positions=True)
+        return self._shaped(state.getPositions(asNumpy=True)) * ANGSTROM_PER_NM
+
+    def velocities(self) -> NDArray[np.float64]:
+        """``(n_replicas, beads, 3)`` Å/ps."""
+        state = self.context.getState(velocities=True)
+        return self._shaped(state.getVelocities(asNumpy=True)) * ANGSTROM_PER_NM
+
+    def forces(self) -> NDArray[np.float64]:
+        """``(n_replicas, beads, 3)`` kJ/mol/nm at the present positions.
+
+        Raises
+        ------
+        DynamicsError
+            The potential cannot be evaluated.
+        """
+        import openmm
+
+        try:
+            state = self.context.getState(forces=True, energy=True)
+        except openmm.OpenMMException as error:
+            raise DynamicsError(
+                f"potential {str(self.settings.potential)!r} cannot be evaluated for "
+                f"{self.settings.n_replicas} replica(s) of {self.n_beads} beads: {error}"
+            ) from error
+        return self._shaped(state.getForces(asNumpy=True))
+
+    def set_start(self, positions: NDArray[np.float64], minimize_steps: int = 0) -> None:
+        """Positions ``(n_replicas, beads, 3)`` Å, optionally minimised, and velocities of each replica's stream."""
+        import openmm
+
+        self.context.setPositions(positions.reshape(-1, 3) / ANGSTROM_PER_NM)
+        self.forces()
+        if minimize_steps:
+            openmm.LocalEnergyMinimizer.minimize(self.context, maxIterations=minimize_steps)
+        drawn = [maxwell_velocities(self.settings, r) for r in range(self.settings.n_replicas)]
+        self.context.setVelocities(np.concatenate(drawn))
+
+    def checkpoint(self) -> bytes:
+        """Positions, velocities, time, step count and random generator, exactly."""
+        return self.context.createCheckpoint()
+
+    def restore(self, binary: bytes) -> None:
+        """Go back to a :meth:`checkpoint`.
+
+        Raises
+        ------
+        StateError
+            It was written by another version of OpenMM, platform or System.
+        """
+        import openmm
+
+        try:
+            self.context.loadCheckpoint(binary)
+        except openmm.OpenMMException as error:
+            raise StateError(
+                f"OpenMM {openmm.version.version} cannot load the checkpoint ({error}); "
+                "continue with the version that wrote it (simulation.json), or use another out_dir"
+            ) from error
+
+    # ------------------------------------------------------------------ dynamics
+
+    def step(self, n: int) -> str | None:
+        """Do ``n`` steps; the message if OpenMM or the potential raised, with the state then undefined."""
+        import openmm
+
+        try:
+            self.integrator.step(n)
+        except openmm.OpenMMException as error:
+            return str(error)
+        return None
+
+    def _freeze(self, replica: int) -> None:
+        for bead in range(replica * self.n_beads, (replica + 1) * self.n_beads):
+            self.system.setParticleMass(bead, 0.0)
+
+    def park(self, replicas: Iterable[int], start: NDArray[np.float64], step: int) -> None:
+        """Put replicas back to ``start`` ``(n_replicas, beads, 3)`` Å and stop propagating them.
+
+        The Context is made anew, which seeds its random generator: with a seed of this step, as the
+        first one would repeat the noise since the beginning.
+        """
+        replicas = list(replicas)
+        positions, velocities = self.positions(), self.velocities()
+        for replica in replicas:
+            positions[replica], velocities[replica] = start[replica], 0.0
+            self._freeze(replica)
+        self.integrator.setRandomNumberSeed(derive_seed(self.settings.seed, "noise", step, *replicas))
+        self.context.reinitialize()
+        self._set(positions, velocities)
+
+    def restart(self, replicas: Iterable[int], start: NDArray[np.float64], step: int) -> None:
+        """Put replicas back to ``start`` ``(n_replicas, beads, 3)`` Å with velocities of a new stream."""
+        positions, velocities = self.positions(), self.velocities()
+        for replica in replicas:
+            positions[replica] = start[replica]
+            velocities[replica] = maxwell_velocities(self.settings, replica, step) * ANGSTROM_PER_NM
+        self._set(positions, velocities)
+
+    def _set(self, positions: NDArray[np.float64], velocities: NDArray[np.float64]) -> None:
+        self.context.setPositions(positions.reshape(-1, 3) / ANGSTROM_PER_NM)
+        self.context.setVelocities(velocities.reshape(-1, 3) / ANGSTROM_PER_NM)

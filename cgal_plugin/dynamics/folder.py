@@ -1,0 +1,196 @@
+"""The folder of a simulation: manifest, checkpoint, trajectories, and the lock that guards them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.dynamics.dcd import append_dcd, create_dcd
+from cgal_plugin.dynamics.guard import BlowUp
+from cgal_plugin.errors import StateError
+from cgal_plugin.provenance import atomic_path, atomic_write, read_json, versions, write_json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cgal_plugin.mapping import CGTopology
+
+MANIFEST = "simulation.json"
+CHECKPOINT = "checkpoint.npz"
+TOPOLOGY = "topology.pdb"
+_FORMAT = 1
+
+
+@dataclass
+class Progress:
+    """Where a simulation stands: what a checkpoint holds, beside OpenMM's own.
+
+    Attributes
+    ----------
+    step
+        Steps done.
+    frames
+        Frames stored of each replica.
+    parked
+        Replicas that blew up and are no longer propagated.
+    restarts
+        Times that each replica was started again.
+    seconds
+        Wall time of all runs so far.
+    """
+
+    step: int
+    frames: list[int]
+    parked: list[bool]
+    restarts: list[int]
+    events: list[BlowUp] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @classmethod
+    def start(cls, n_replicas: int) -> Progress:
+        """Nothing done yet."""
+        return cls(0, [0] * n_replicas, [False] * n_replicas, [0] * n_replicas)
+
+    def finished(self, steps: int) -> bool:
+        """Whether nothing is left to do: all steps done, or no replica left."""
+        return self.step >= steps or all(self.parked)
+
+
+class SimulationFolder:
+    """Files of one simulation.
+
+    Order of writing: trajectories first, then the checkpoint, which appears whole or not at all.
+    A killed process leaves trajectories that may run ahead of the checkpoint; they are cut back.
+    """
+
+    def __init__(self, root: Path, n_replicas: int) -> None:
+        self.root = root
+        self.n_replicas = n_replicas
+        width = max(3, len(str(n_replicas - 1)))
+        self.trajectories = tuple(root / f"replica_{r:0{width}d}.dcd" for r in range(n_replicas))
+        self.topology_file = root / TOPOLOGY
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder; the lock goes with the process, however it ends.
+
+        Raises
+        ------
+        StateError
+            Another process runs in this folder.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StateError(f"another process is simulating in {str(self.root)!r}") from error
+            yield
+
+    def open(self, inputs: dict[str, Any], topology: CGTopology, start: NDArray[np.float64]) -> bool:
+        """Make the folder's first files, or check that they belong to the same simulation.
+
+        Returns
+        -------
+        bool
+            Whether there is a simulation to continue.
+
+        Raises
+        ------
+        StateError
+            The folder holds another simulation (the differences are named), or files of unknown origin.
+        """
+        manifest = self.root / MANIFEST
+        if manifest.is_file():
+            self._compare(read_json(manifest), inputs)
+            return (self.root / CHECKPOINT).is_file()
+        strangers = sorted(p.name for p in self.root.glob("replica_*.dcd"))
+        if strangers:
+            raise StateError(
+                f"{str(self.root)!r} has trajectories ({', '.join(strangers[:3])}) but no {MANIFEST}; "
+                "use another out_dir or remove them"
+            )
+        import mdtraj
+
+        centred = (start[0] - start[0].mean(axis=0)) / 10.0
+        frame = mdtraj.Trajectory(centred[None], topology.to_mdtraj())
+        atomic_path(self.topology_file, lambda name: frame.save_pdb(name))
+        write_json(manifest, {"format": _FORMAT, "inputs": inputs, "status": "running", "versions": versions()})
+        return False
+
+    def _compare(self, manifest: Any, inputs: dict[str, Any]) -> None:
+        name = str(self.root / MANIFEST)
+        if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+            raise StateError(f"{name!r} is not a manifest of format {_FORMAT}; use another out_dir")
+        old, new = manifest["inputs"], json.loads(json.dumps(inputs))
+        changed = [
+            f"{key}: {_short(old.get(key))} -> {_short(new.get(key))}"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key)
+        ]
+        if changed:
+            raise StateError(
+                f"{str(self.root)!r} holds a simulation with other inputs ({'; '.join(changed)}); "
+                "use another out_dir, or the same inputs to continue it"
+            )
+
+    def create_trajectories(self, n_beads: int, interval: int, timestep_ps: float) -> None:
+        """Empty trajectories, over whatever an earlier start without a checkpoint left."""
+        for path in self.trajectories:
+            create_dcd(path, n_beads, interval=interval, timestep_ps=timestep_ps)
+
+    def append(
+        self, frames: Sequence[NDArray[np.floating]], before: Sequence[int], interval: int, timestep_ps: float
+    ) -> None:
+        """Append ``frames[r]`` ``(n, beads, 3)`` Å to replica r after its first ``before[r]`` frames."""
+        for path, new, kept in zip(self.trajectories, frames, before, strict=True):
+            append_dcd(path, new, n_before=kept, interval=interval, timestep_ps=timestep_ps)
+
+    def save_checkpoint(self, progress: Progress, binary: bytes) -> None:
+        """Write OpenMM's checkpoint and ours as one file, atomically."""
+        with atomic_write(self.root / CHECKPOINT) as handle:
+            np.savez(
+                handle, openmm=np.frombuffer(binary, dtype=np.uint8), progress=np.array(json.dumps(asdict(progress)))
+            )
+
+    def load_checkpoint(self) -> tuple[Progress, bytes]:
+        """Inverse of :meth:`save_checkpoint`.
+
+        Raises
+        ------
+        StateError
+            The file is damaged.
+        """
+        path = self.root / CHECKPOINT
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                binary = data["openmm"].tobytes()
+                content = json.loads(str(data["progress"]))
+        except (OSError, ValueError, KeyError) as error:
+            raise StateError(f"checkpoint {str(path)!r} is damaged ({error}); use another out_dir") from error
+        content["events"] = [BlowUp(**event) for event in content["events"]]
+        return Progress(**content), binary
+
+    def finish(self, progress: Progress, timings: dict[str, float]) -> None:
+        """Note in the manifest what was done."""
+        manifest = read_json(self.root / MANIFEST)
+        done = {"steps_done": progress.step, "n_frames": progress.frames, "timings": timings}
+        events = [asdict(event) for event in progress.events]
+        write_json(self.root / MANIFEST, manifest | done | {"events": events, "status": "complete"})
+
+    def is_complete(self, progress: Progress) -> bool:
+        """Whether the manifest says that just this has been done."""
+        manifest = read_json(self.root / MANIFEST)
+        return manifest["status"] == "complete" and manifest["steps_done"] == progress.step
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

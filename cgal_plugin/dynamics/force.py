@@ -1,0 +1,246 @@
+"""An exported potential as an OpenMM Force, by whichever backend is installed."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.errors import DynamicsError
+
+if TYPE_CHECKING:
+    import openmm
+
+    from cgal_plugin.mapping import CGTopology
+
+#: in the order in which ``"auto"`` tries them
+BACKENDS = ("torchforce", "pythontorch", "python")
+_INSTALL = 'pip install "cgal_plugin[openmm-torch]" (CPU), or the extra cuda12 or cuda13 (GPU)'
+#: with torch 2.13 the plugin imports, then crashes inside getState
+_TORCH_BELOW = (2, 13)
+
+
+class ScriptedPotential:
+    """A TorchScript potential as the function that PythonForce and PythonTorchForce call.
+
+    Picklable (it is the path that is stored), so a System that holds it can be serialised.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], device: str = "cpu") -> None:
+        self.path = str(Path(path).resolve())
+        self.device = device
+        self._module: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "device": self.device, "_module": None}
+
+    def _evaluate(self, positions: Any) -> tuple[Any, Any]:
+        import torch
+
+        if self._module is None:
+            self._module = torch.jit.load(self.path, map_location=self.device).eval()
+        energy, forces = self._module(positions.to(self.device))
+        return energy.detach(), forces.detach()
+
+    def __call__(self, state: Any, positions: Any = None) -> tuple[Any, Any]:
+        """Energy (kJ/mol) and forces (kJ/mol/nm): tensors for tensor positions, else numbers of a State."""
+        import torch
+
+        if positions is not None:
+            return self._evaluate(positions)
+        # _value: the quantity's nm without a copy through unit conversion, at every step
+        energy, forces = self._evaluate(torch.from_numpy(state.getPositions(asNumpy=True)._value))
+        return float(energy), forces.to("cpu", torch.float64).numpy()
+
+
+def _import_openmmtorch() -> Any:
+    # the plugin's own import prints a deprecation notice of simtk to stderr
+    with contextlib.redirect_stderr(io.StringIO()):
+        try:
+            import openmmtorch
+        except ImportError as error:
+            raise DynamicsError(f"openmm-torch cannot be imported ({error}); {_INSTALL}") from error
+    return openmmtorch
+
+
+def _torch_allowed() -> bool:
+    import torch
+
+    return tuple(int(part) for part in torch.__version__.split(".")[:2]) < _TORCH_BELOW
+
+
+def resolve_backend(backend: str = "auto") -> str:
+    """The backend that will be used for ``backend`` on this machine.
+
+    ``"torchforce"`` is openmmtorch's TorchForce with the exported file, ``"pythontorch"`` its
+    PythonTorchForce (where that version has it), ``"python"`` OpenMM's own PythonForce. ``"auto"``
+    takes TorchForce if openmm-torch imports and torch is below 2.13, else PythonForce.
+
+    Raises
+    ------
+    DynamicsError
+        The backend is unknown or not installed.
+    """
+    if backend == "auto":
+        usable = importlib.util.find_spec("openmmtorch") is not None and _torch_allowed()
+        if usable:
+            try:
+                _import_openmmtorch()
+            except DynamicsError:
+                # built for another torch or CUDA: the fallback gives the same numbers
+                usable = False
+        return "torchforce" if usable else "python"
+    if backend not in BACKENDS:
+        raise DynamicsError(f"backend {backend!r} is not known; use 'auto' or one of {', '.join(BACKENDS)}")
+    if backend == "python":
+        return backend
+    if importlib.util.find_spec("openmmtorch") is None:
+        raise DynamicsError(f"backend {backend!r} needs openmm-torch: {_INSTALL}; or use backend 'python'")
+    if not _torch_allowed():
+        import torch
+
+        raise DynamicsError(
+            f"backend {backend!r} crashes with torch {torch.__version__}: "
+            f"install torch below {'.'.join(map(str, _TORCH_BELOW))}, or use backend 'python'"
+        )
+    plugin = _import_openmmtorch()
+    if backend == "pythontorch" and not hasattr(plugin, "PythonTorchForce"):
+        raise DynamicsError(
+            "backend 'pythontorch' needs an openmm-torch that has PythonTorchForce, which this one has not; "
+            "use 'torchforce' or 'python'"
+        )
+    return backend
+
+
+def read_metadata(potential: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the exported file says of itself (``cgal.json``); empty for a TorchScript file without it.
+
+    Raises
+    ------
+    DynamicsError
+        The file is missing or is not TorchScript.
+    """
+    import torch
+
+    path = Path(potential)
+    if not path.is_file():
+        raise DynamicsError(f"potential {str(path)!r} does not exist; make it with `cgal export`")
+    extra = {"cgal.json": ""}
+    try:
+        torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DynamicsError(
+            f"potential {str(path)!r} is not a TorchScript file ({reason}); make it with `cgal export`"
+        ) from error
+    text = extra["cgal.json"]
+    return json.loads(text) if text else {}
+
+
+def check_metadata(
+    metadata: dict[str, Any], potential: str | os.PathLike[str], topology: CGTopology, n_replicas: int
+) -> None:
+    """Refuse a potential that was exported for other beads or another number of replicas.
+
+    Raises
+    ------
+    DynamicsError
+        Names what differs, and the export that is needed.
+    """
+    name = os.fspath(potential)
+    remedy = "export it again with this topology and n_replicas"
+    wanted = {
+        "n_beads": topology.n_beads,
+        "n_replicas": n_replicas,
+        "types": topology.types.tolist(),
+        "topology_hash": topology.hash,
+    }
+    for key, value in wanted.items():
+        found = metadata.get(key)
+        if found is not None and found != value:
+            raise DynamicsError(f"potential {name!r} was exported for {key} {found}, not {value}; {remedy}")
+
+
+def add_potential(
+    system: openmm.System,
+    potential: str | os.PathLike[str],
+    topology: CGTopology,
+    *,
+    backend: str = "auto",
+    n_replicas: int = 1,
+    device: str = "cpu",
+) -> openmm.Force:
+    """Add an exported potential to ``system``; the same energies and forces by every backend.
+
+    Parameters
+    ----------
+    system
+        ``n_replicas * n_beads`` particles, replica after replica (see :func:`build_system`).
+    potential
+        TorchScript file whose ``forward(positions (n_replicas * n_beads, 3) nm)`` returns the energy
+        in kJ/mol and the forces in kJ/mol/nm, as ``export_torchscript`` writes it.
+    backend
+        See :func:`resolve_backend`.
+    device
+        Where the ``python`` backends evaluate; TorchForce follows the OpenMM platform.
+
+    Returns
+    -------
+    openmm.Force
+        The force that was added.
+
+    Raises
+    ------
+    DynamicsError
+        The backend is missing, or the potential fits neither the topology nor the System.
+    """
+    check_metadata(read_metadata(potential), potential, topology, n_replicas)
+    if system.getNumParticles() != n_replicas * topology.n_beads:
+        raise DynamicsError(
+            f"the System has {system.getNumParticles()} particles; {n_replicas} replica(s) of "
+            f"{topology.n_beads} beads need {n_replicas * topology.n_beads}"
+        )
+    force = make_force(potential, backend=resolve_backend(backend), device=device)
+    system.addForce(force)
+    return force
+
+
+def make_force(
+    potential: str | os.PathLike[str], *, backend: str, device: str = "cpu", particles: Any = None
+) -> openmm.Force:
+    """The Force alone, of a backend that :func:`resolve_backend` returned.
+
+    Parameters
+    ----------
+    particles
+        Indices the potential acts on, default all; TorchForce has no such choice.
+
+    Raises
+    ------
+    DynamicsError
+        ``particles`` were given to TorchForce.
+    """
+    path = str(Path(potential).resolve())
+    if backend == "torchforce":
+        if particles is not None:
+            raise DynamicsError("TorchForce acts on all particles of a System; use backend 'python'")
+        force = _import_openmmtorch().TorchForce(path)
+        force.setOutputsForces(True)
+    else:
+        function = ScriptedPotential(path, device)
+        if backend == "pythontorch":
+            force = _import_openmmtorch().PythonTorchForce(function)
+        else:
+            import openmm
+
+            force = openmm.PythonForce(function)
+        if particles is not None:
+            force.setParticles(np.asarray(particles, dtype=int).tolist())
+    force.setName("CGPotential")
+    return force

@@ -1,0 +1,199 @@
+"""The blow-up guard: which replicas have left the range of sane structures, and why."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.errors import DynamicsError
+from cgal_plugin.units import BOLTZMANN_KCAL_PER_MOL_K, KJ_PER_KCAL
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: amu Å²/ps² in kcal/mol
+_KCAL_PER_AMU_A2_PS2 = 0.01 / KJ_PER_KCAL
+#: chance that a replica in equilibrium exceeds the kinetic limit at one check, whatever its size
+_FALSE_ALARM = 1e-12
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Limits that a replica must stay within; checked at every report interval.
+
+    Non-finite positions and velocities are always caught, with or without a guard.
+
+    Attributes
+    ----------
+    max_bond_ratio, min_bond_ratio
+        A bond longer or shorter than this times its reference length is broken. ``None`` switches off.
+    max_temperature_ratio
+        Energy runaway: a replica whose kinetic temperature exceeds this times the bath's. For a few
+        beads the limit is raised to the quantile of the chi-squared distribution that a replica in
+        equilibrium exceeds with probability 1e-12 a check. ``None`` switches off.
+    bond_reference
+        Reference length of each bond of the topology, Å; default: the median over the start frames.
+    restart_blown
+        ``False``: a blown replica is parked and no more of its frames are stored. ``True``: it goes
+        on from its start frame with new velocities.
+    max_restarts
+        A replica that blew up more often than this is parked.
+    """
+
+    max_bond_ratio: float | None = 1.6
+    min_bond_ratio: float | None = 0.4
+    max_temperature_ratio: float | None = 10.0
+    bond_reference: tuple[float, ...] | None = None
+    restart_blown: bool = False
+    max_restarts: int = 10
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("max_bond_ratio", 1.0, np.inf),
+            ("min_bond_ratio", 0.0, 1.0),
+            ("max_temperature_ratio", 1.0, np.inf),
+        ):
+            value = getattr(self, name)
+            if value is not None and not low < value < high:
+                raise DynamicsError(f"guard: {name} is {value}; it must lie between {low:g} and {high:g}, or be None")
+        if self.max_restarts < 0:
+            raise DynamicsError(f"guard: max_restarts is {self.max_restarts}; it cannot be negative")
+
+    @classmethod
+    def off(cls) -> Guard:
+        """A guard that catches only non-finite values."""
+        return cls(max_bond_ratio=None, min_bond_ratio=None, max_temperature_ratio=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for the manifest."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class BlowUp:
+    """A replica left the range of sane structures.
+
+    Attributes
+    ----------
+    replica
+        0-based.
+    step
+        Step of the check that found it.
+    kind
+        ``"non-finite"``, ``"bond"`` or ``"energy"``.
+    detail
+        What was seen, in words.
+    frame_index
+        Frames of this replica stored before the event: frame ``frame_index - 1`` of its trajectory is
+        the last one before it.
+    """
+
+    replica: int
+    step: int
+    kind: str
+    detail: str
+    frame_index: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A guard together with what it is applied to: see :func:`find_blown`."""
+
+    guard: Guard
+    bond_index: NDArray[np.int64]
+    bond_reference: NDArray[np.float64]
+    masses: NDArray[np.float64]
+    temperature: float
+
+    @classmethod
+    def build(
+        cls,
+        guard: Guard,
+        bond_index: NDArray[np.int64],
+        masses: NDArray[np.float64],
+        temperature: float,
+        start: NDArray[np.float64],
+    ) -> Limits:
+        """Limits with reference bond lengths from ``start`` ``(n_replicas, beads, 3)`` Å, or the guard's own.
+
+        Raises
+        ------
+        DynamicsError
+            ``guard.bond_reference`` does not have one length a bond.
+        """
+        if guard.bond_reference is None:
+            reference = np.median(bond_lengths(start, bond_index), axis=0)
+        else:
+            reference = np.array(guard.bond_reference, dtype=np.float64)
+        if reference.shape != (len(bond_index),):
+            raise DynamicsError(
+                f"guard: bond_reference has {reference.size} lengths; the topology has {len(bond_index)} bonds"
+            )
+        return cls(guard, bond_index, reference, masses, temperature)
+
+    @property
+    def max_temperature(self) -> float:
+        """Kinetic temperature (K) above which a replica has run away."""
+        if self.guard.max_temperature_ratio is None:
+            return np.inf
+        from scipy.stats import chi2
+
+        freedom = 3 * len(self.masses)
+        ratio = max(self.guard.max_temperature_ratio, float(chi2.isf(_FALSE_ALARM, freedom)) / freedom)
+        return ratio * self.temperature
+
+
+def bond_lengths(positions: NDArray[np.floating], bond_index: NDArray[np.int64]) -> NDArray[np.floating]:
+    """``(n, bonds)`` Å from positions ``(n, beads, 3)`` Å."""
+    return np.linalg.norm(positions[:, bond_index[:, 1]] - positions[:, bond_index[:, 0]], axis=-1)
+
+
+def kinetic_temperature(
+    velocities: NDArray[np.floating], masses: NDArray[np.float64]
+) -> NDArray[np.floating]:
+    """``(n,)`` K, 2 E_kin / (3 beads k_B), from velocities ``(n, beads, 3)`` Å/ps and masses amu."""
+    twice = np.einsum("b,rbk,rbk->r", masses, velocities, velocities) * _KCAL_PER_AMU_A2_PS2
+    return twice / (3 * len(masses) * BOLTZMANN_KCAL_PER_MOL_K)
+
+
+def find_blown(
+    positions: NDArray[np.float64], velocities: NDArray[np.float64], limits: Limits
+) -> dict[int, tuple[str, str]]:
+    """Replicas outside the limits: replica → (kind, detail).
+
+    Parameters
+    ----------
+    positions, velocities
+        ``(n_replicas, beads, 3)`` Å and Å/ps.
+    """
+    found: dict[int, tuple[str, str]] = {}
+    finite = np.isfinite(positions).all(axis=(1, 2)) & np.isfinite(velocities).all(axis=(1, 2))
+    for replica in np.flatnonzero(~finite):
+        found[int(replica)] = ("non-finite", "positions or velocities are not finite")
+    guard = limits.guard
+    with np.errstate(all="ignore"):  # a blown replica overflows, which is what is being looked for
+        if len(limits.bond_index) and (guard.max_bond_ratio or guard.min_bond_ratio):
+            lengths = bond_lengths(positions, limits.bond_index)
+            ratio = lengths / limits.bond_reference
+            broken = np.zeros(ratio.shape, dtype=bool)
+            if guard.max_bond_ratio is not None:
+                broken |= ratio > guard.max_bond_ratio
+            if guard.min_bond_ratio is not None:
+                broken |= ratio < guard.min_bond_ratio
+            for replica in np.flatnonzero(broken.any(axis=1) & finite):
+                worst = int(np.argmax(np.where(broken[replica], np.abs(np.log(ratio[replica])), -1.0)))
+                i, j = limits.bond_index[worst]
+                found[int(replica)] = (
+                    "bond",
+                    f"bond {i}-{j} is {lengths[replica, worst]:.3g} Å, "
+                    f"{ratio[replica, worst]:.3g} of its reference {limits.bond_reference[worst]:.3g} Å",
+                )
+        hot = kinetic_temperature(velocities, limits.masses)
+        maximum = limits.max_temperature
+    for replica in np.flatnonzero(finite & ~(hot <= maximum)):
+        if int(replica) not in found:
+            detail = f"kinetic temperature {hot[replica]:.4g} K is above the limit {maximum:.4g} K"
+            found[int(replica)] = ("energy", detail)
+    return dict(sorted(found.items()))

@@ -1,0 +1,180 @@
+"""The loop of a simulation: blocks of steps, checks, frames, checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cgal_plugin.dynamics.engine import Engine, Settings
+from cgal_plugin.dynamics.folder import Progress, SimulationFolder
+from cgal_plugin.dynamics.guard import BlowUp, Limits, find_blown
+from cgal_plugin.errors import DynamicsError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_CHECKPOINT_SECONDS = 5.0
+#: frames are held in memory between checkpoints, up to so many bytes
+_BUFFER_BYTES = 1 << 26
+
+
+class Runner:
+    """Propagates an :class:`Engine` and keeps a :class:`SimulationFolder` up to date."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        limits: Limits,
+        folder: SimulationFolder,
+        start: NDArray[np.float64],
+        *,
+        report_interval: int,
+        checkpoint_interval: int | None,
+        minimize_steps: int,
+        center_frames: bool,
+    ) -> None:
+        self.settings = settings
+        self.limits = limits
+        self.folder = folder
+        self.start = start
+        self.report_interval = report_interval
+        self.checkpoint_interval = checkpoint_interval
+        self.minimize_steps = minimize_steps
+        self.center_frames = center_frames
+        self._buffer: list[list[NDArray[np.float32]]] = [[] for _ in range(settings.n_replicas)]
+        self._buffered = 0
+        self._restarted_at = [-1] * settings.n_replicas
+        self._clock = self._last_time = time.monotonic()
+        self._last_step = 0
+
+    def run(
+        self, steps: int, saved: tuple[Progress, bytes] | None, callback: Callable[[int, int], None] | None
+    ) -> Progress:
+        """Go on until ``steps``, or until no replica is left; what has been done is on disk then."""
+        self._clock = time.monotonic()
+        self._begin(saved)
+        now = self.progress
+        self._checkpoint()
+        while not now.finished(steps):
+            self._block(min(self.report_interval - now.step % self.report_interval, steps - now.step))
+            if self._due():
+                self._checkpoint()
+            if callback is not None:
+                callback(now.step, steps)
+        self._checkpoint()
+        return now
+
+    def _begin(self, saved: tuple[Progress, bytes] | None) -> None:
+        interval, timestep = self.report_interval, self.settings.timestep_ps
+        if saved is not None:
+            self.progress, binary = saved
+            self.engine = Engine(self.settings, np.flatnonzero(self.progress.parked).tolist())
+            self.engine.restore(binary)
+            empty = np.empty((0, self.settings.topology.n_beads, 3))
+            self.folder.append([empty] * self.settings.n_replicas, self.progress.frames, interval, timestep)
+            return
+        self.progress = Progress.start(self.settings.n_replicas)
+        self.folder.create_trajectories(self.settings.topology.n_beads, interval, timestep)
+        self.engine = Engine(self.settings)
+        self.engine.set_start(self.start, self.minimize_steps)
+        finite = np.isfinite(self.engine.forces()).all(axis=(1, 2))
+        blown = find_blown(self.engine.positions(), self.engine.velocities(), self.limits)
+        for replica in np.flatnonzero(~finite):
+            blown[int(replica)] = ("non-finite", "forces at the start are not finite")
+        if len(blown) == self.settings.n_replicas:
+            replica, (kind, detail) = next(iter(blown.items()))
+            raise DynamicsError(
+                f"every replica is outside the guard's limits at the start; replica {replica}: {kind}, {detail}"
+            )
+        # what is wrong at the start would be wrong again after a restart from it
+        self._handle(blown, can_restart=False)
+
+    # ------------------------------------------------------------------ one block
+
+    def _block(self, n: int) -> None:
+        before = self.engine.checkpoint()
+        if self.engine.step(n) is None:
+            self.progress.step += n
+            self._check()
+        else:
+            self.engine.restore(before)
+            self._find_culprit(n)
+        if self.progress.step % self.report_interval == 0:
+            self._store()
+
+    def _find_culprit(self, n: int) -> None:
+        """Repeat a block that raised, step by step, and take out the replica that leaves the limits first."""
+        target = self.progress.step + n
+        while self.progress.step < target and not all(self.progress.parked):
+            message = self.engine.step(1)
+            if message is not None:
+                raise DynamicsError(
+                    f"the potential failed at step {self.progress.step} with every replica within the guard's "
+                    f"limits: {message}; frames up to the last checkpoint are in {str(self.folder.root)!r}"
+                )
+            self.progress.step += 1
+            self._check()
+
+    def _check(self) -> None:
+        blown = find_blown(self.engine.positions(), self.engine.velocities(), self.limits)
+        parked = self.progress.parked
+        self._handle({r: what for r, what in blown.items() if not parked[r]}, can_restart=True)
+
+    def _handle(self, blown: dict[int, tuple[str, str]], *, can_restart: bool) -> None:
+        if not blown:
+            return
+        now, guard = self.progress, self.limits.guard
+        again, park = [], []
+        for replica, (kind, detail) in blown.items():
+            now.events.append(BlowUp(replica, now.step, kind, detail, now.frames[replica]))
+            if can_restart and guard.restart_blown and now.restarts[replica] < guard.max_restarts:
+                now.restarts[replica] += 1
+                again.append(replica)
+            else:
+                now.parked[replica] = True
+                park.append(replica)
+        if park:
+            self.engine.park(park, self.start, now.step)
+        if again:
+            self.engine.restart(again, self.start, now.step)
+            for replica in again:
+                self._restarted_at[replica] = now.step
+
+    # ------------------------------------------------------------------ frames and checkpoints
+
+    def _store(self) -> None:
+        positions = self.engine.positions()
+        if self.center_frames:
+            positions = positions - positions.mean(axis=1, keepdims=True)
+        frames = positions.astype(np.float32)
+        for replica, parked in enumerate(self.progress.parked):
+            # a replica just put back to its start has nothing new to show
+            if not parked and self._restarted_at[replica] != self.progress.step:
+                self._buffer[replica].append(frames[replica])
+                self.progress.frames[replica] += 1
+        self._buffered += frames.nbytes
+
+    def _due(self) -> bool:
+        if self._buffered > _BUFFER_BYTES:
+            return True
+        if self.checkpoint_interval is None:
+            return time.monotonic() - self._last_time > _CHECKPOINT_SECONDS
+        return self.progress.step - self._last_step >= self.checkpoint_interval
+
+    def _checkpoint(self) -> None:
+        now = self.progress
+        empty = np.empty((0, self.settings.topology.n_beads, 3), dtype=np.float32)
+        frames = [np.stack(new) if new else empty for new in self._buffer]
+        if self._buffered:
+            before = [total - len(new) for total, new in zip(now.frames, frames, strict=True)]
+            self.folder.append(frames, before, self.report_interval, self.settings.timestep_ps)
+        self._buffer = [[] for _ in self._buffer]
+        self._buffered = 0
+        clock = time.monotonic()
+        now.seconds += clock - self._clock
+        self._clock = self._last_time = clock
+        self._last_step = now.step
+        self.folder.save_checkpoint(now, self.engine.checkpoint())

@@ -1,0 +1,34 @@
+"""From a CG topology to an OpenMM System with bead masses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cgal_plugin.errors import DynamicsError
+
+if TYPE_CHECKING:
+    import openmm
+
+    from cgal_plugin.mapping import CGTopology
+
+
+def build_system(topology: CGTopology, n_replicas: int = 1) -> openmm.System:
+    """An OpenMM System of ``n_replicas`` copies of the molecule, without forces.
+
+    Bead ``b`` of replica ``r`` is particle ``r * n_beads + b``. There is no box and no
+    CMMotionRemover: it would couple the replicas through their common centre of mass.
+
+    Raises
+    ------
+    DynamicsError
+        ``n_replicas`` is not a positive integer.
+    """
+    import openmm
+
+    if not isinstance(n_replicas, int) or n_replicas < 1:
+        raise DynamicsError(f"n_replicas is {n_replicas!r}; it must be a positive integer")
+    system = openmm.System()
+    for _ in range(n_replicas):
+        for mass in topology.masses.tolist():
+            system.addParticle(mass)
+    return system

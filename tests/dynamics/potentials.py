@@ -1,0 +1,70 @@
+"""Small hand-written TorchScript potentials with the exported file's contract: nm in, kJ/mol and kJ/mol/nm out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Tuple  # noqa: UP035 (TorchScript reads the annotation)
+
+import torch
+
+
+class HarmonicChain(torch.nn.Module):
+    """Springs between neighbouring beads: k in kJ/mol/nm², r0 in nm.
+
+    Faults on request, each where a bead's distance from its replica's centre exceeds ``limit`` (nm):
+    ``fault=1`` makes that replica's forces NaN, ``fault=2`` raises, ``fault=3`` turns the springs
+    repulsive. ``self_term`` adds k |x|²/2 of every bead about the origin.
+    """
+
+    def __init__(
+        self,
+        n_replicas: int,
+        n_beads: int,
+        k: float = 20000.0,
+        r0: float = 0.38,
+        fault: int = 0,
+        limit: float = 1e9,
+        self_term: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.n_replicas, self.n_beads = n_replicas, n_beads
+        self.k, self.r0, self.fault, self.limit, self.self_term = k, r0, fault, limit, self_term
+
+    def forward(self, positions: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:  # noqa: UP006
+        x = positions.view(self.n_replicas, self.n_beads, 3)
+        d = x[:, 1:] - x[:, :-1]
+        r = (d * d).sum(-1, keepdim=True).sqrt()
+        energy = (0.5 * self.k * (r - self.r0) ** 2).sum()
+        pull = self.k * (r - self.r0) * d / r
+        zero = torch.zeros_like(x[:, :1])
+        force = torch.cat([pull, zero], 1) - torch.cat([zero, pull], 1)
+        energy = energy + 0.5 * self.self_term * (x * x).sum()
+        force = force - self.self_term * x
+        if self.fault != 0:
+            far = ((x - x.mean(1, keepdim=True)) ** 2).sum(-1).sqrt().amax(1) > self.limit
+            far = far.view(-1, 1, 1)
+            if self.fault == 1:
+                force = torch.where(far, force * float("nan"), force)
+            elif self.fault == 2:
+                if bool(far.any()):
+                    raise RuntimeError("a bead is too far out")
+            else:
+                force = torch.where(far, -force * 5.0, force)
+        return energy, force.reshape(-1, 3)
+
+
+def save_potential(module: torch.nn.Module, path: Path, metadata: dict | None = None) -> Path:
+    """Script and save a module, with ``cgal.json`` if metadata are given."""
+    extra = {} if metadata is None else {"cgal.json": json.dumps(metadata)}
+    torch.jit.script(module).save(str(path), _extra_files=extra)
+    return path
+
+
+def chain_start(n_replicas: int, n_beads: int, spacing: float = 3.8):
+    """Straight chains, ``(n_replicas, n_beads, 3)`` Å."""
+    import numpy as np
+
+    start = np.zeros((n_replicas, n_beads, 3))
+    start[..., 0] = spacing * np.arange(n_beads)
+    return start
