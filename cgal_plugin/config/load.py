@@ -47,6 +47,18 @@ def load_yaml(path: str | os.PathLike[str]) -> Config:
         The file is missing or not YAML, or keys, types, units or values are wrong: every problem is
         listed with file, line, key, value, what is allowed, and the nearest valid key.
     """
+    content, lines = read_mapping(path)
+    return parse_config(content, base=Path(path).parent, source=str(path), lines=lines)
+
+
+def read_mapping(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
+    """A YAML file's top-level mapping, and the line of every key path in it.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing, is not YAML, gives a key twice or does not hold a mapping.
+    """
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"configuration file {str(path)!r} does not exist")
@@ -67,8 +79,7 @@ def load_yaml(path: str | os.PathLike[str]) -> Config:
         raise ConfigError(
             f"{path} holds {type(content).__name__}; expected keys such as 'system' and 'oracle'"
         )
-    lines = dict(_lines(root, ()))
-    return parse_config(content, base=path.parent, source=str(path), lines=lines)
+    return content, dict(_lines(root, ()))
 
 
 def parse_config(

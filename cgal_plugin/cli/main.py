@@ -1,0 +1,115 @@
+"""The ``cgal`` command. Each function calls one library function that a script could call as well."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cgal_plugin.cli import stages
+from cgal_plugin.errors import CGALError, ConfigError
+
+app = typer.Typer(
+    help="Active learning of coarse-grained neural potentials.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+stages.add_commands(app)
+
+ConfigFile = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
+
+
+@app.command()
+def run(
+    config: ConfigFile,
+    out: Annotated[Path | None, typer.Option(help="Run directory (default: runs/<file name>).")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and the cost, run nothing.")
+    ] = False,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="Go on although the configuration changed.")
+    ] = False,
+) -> None:
+    """Run the whole loop; run again to resume."""
+    from cgal_plugin.config import load_yaml
+
+    settings = load_yaml(config)
+    if dry_run:
+        from cgal_plugin.driver.cost import plan
+
+        typer.echo(plan(settings))
+        return
+    from cgal_plugin.cli.progress import RichReporter
+    from cgal_plugin.driver import run as run_loop
+
+    reporter = RichReporter()
+    result = run_loop(
+        settings, out or Path("runs") / config.stem, reporter=reporter, accept_changes=accept_changes
+    )
+    reporter.message(f"done: report {result.report}, potential {result.potential}")
+
+
+@app.command()
+def validate(config: ConfigFile) -> None:
+    """Check a configuration file and print it with every default filled in."""
+    from cgal_plugin.config import dump_yaml, load_yaml
+
+    typer.echo(dump_yaml(load_yaml(config)), nl=False)
+
+
+@app.command()
+def template(
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write (default: print).")] = None,
+) -> None:
+    """Write a commented configuration."""
+    from cgal_plugin.config.template import template as text
+
+    if out is None:
+        typer.echo(text(), nl=False)
+        return
+    if out.exists():
+        raise ConfigError(f"{out} exists already; choose another name")
+    out.write_text(text(), encoding="utf-8")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the configuration."""
+    from cgal_plugin.config.template import schema as text
+
+    typer.echo(text())
+
+
+@app.command()
+def report(run_dir: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
+    """Write report.html of a run, finished or not."""
+    from cgal_plugin.driver.report import report_run
+
+    typer.echo(str(report_run(run_dir)))
+
+
+def main() -> None:
+    """Entry point: errors of ours become one message and an exit code, not a traceback.
+
+    Exit codes: 0 done; 1 an error of ours; 2 wrong usage or configuration; 130 interrupted.
+    ``--debug`` anywhere shows the traceback.
+    """
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    debug = len(arguments) != len(sys.argv) - 1
+    try:
+        app(args=arguments, prog_name="cgal")
+    except CGALError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

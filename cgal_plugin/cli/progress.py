@@ -1,0 +1,85 @@
+"""A run on the terminal: a progress bar with time left for each stage, a line of results a round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from cgal_plugin.driver.protocols import Progress as ProgressCallback
+
+
+class RichReporter:
+    """Shows a run with rich; on a terminal that is none (a log file), one line a finished stage."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=False, highlight=False)
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[ProgressCallback]:
+        """A bar while the stage runs, a line with its time when it is done."""
+        started = time.monotonic()
+        if self.console.is_terminal:
+            with _bar(self.console) as progress:
+                task = progress.add_task(title, total=None)
+                yield lambda done, total: progress.update(task, completed=done, total=total)
+        else:
+            yield lambda done, total: None
+        self.console.print(f"{title:<24} {time.monotonic() - started:8.1f} s", markup=False)
+
+    def skipped(self, title: str) -> None:
+        """A line that says so."""
+        self.console.print(f"{title:<24}     done before", markup=False)
+
+    def round(self, row: Mapping[str, Any]) -> None:
+        """One line of results."""
+        self.console.print(round_line(row), markup=False, style="bold")
+
+    def message(self, text: str) -> None:
+        """A line."""
+        self.console.print(text, markup=False)
+
+
+def round_line(row: Mapping[str, Any]) -> str:
+    """The results of a round as one line of text."""
+    coverage = row["coverage"]
+    parts = [
+        f"round {row['round']}",
+        f"{row['n_frames']} training frames",
+        f"nearest RMSD mean {coverage['mean']:.2f} 95% {coverage['q95']:.2f} Å",
+        f"{row['n_blow_ups']} blow-ups",
+    ]
+    for key, label in (("w1", "W1"), ("w1_ucsc", "W1 (ucsc)")):
+        if row.get(key) is not None:
+            result = row[key]
+            low, high = result["interval"]
+            parts.append(f"{label} {result['value']:.3f} [{low:.3f}, {high:.3f}] floor {result['floor']:.3f}")
+    if "n_labelled" in row:
+        parts.append(
+            f"{row['n_labelled']} of {row['n_selected']} labelled, {row['n_quarantined']} quarantined"
+        )
+    return " | ".join(parts)
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:<24}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )

@@ -1,0 +1,73 @@
+"""A commented configuration written from the models, so that it cannot fall behind them."""
+
+from __future__ import annotations
+
+import json
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from cgal_plugin.config.models import Config
+
+_EXAMPLE: dict[str, Any] = {"name": "chignolin", "system": {"sequence": "YYDPETGTWY", "temperature": 400.0}}
+
+
+def template() -> str:
+    """YAML with every key, its default and what it means; valid as it stands.
+
+    Keys that are optional and unset are commented out. Of a choice of kinds, the first is written.
+    """
+    lines = [
+        '# Configuration of `cgal run`. Numbers may carry a unit: 5, "5 ps" and "0.005 ns" are the same.'
+    ]
+    _section(Config, 0, lines, _EXAMPLE)
+    return "\n".join(lines) + "\n"
+
+
+def schema() -> str:
+    """JSON schema of the configuration."""
+    return json.dumps(Config.model_json_schema(by_alias=True), indent=2)
+
+
+def _section(model: type[BaseModel], depth: int, lines: list[str], example: dict[str, Any]) -> None:
+    pad = "  " * depth
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        nested = _models(field.annotation)
+        if nested:
+            if depth == 0:
+                lines.append("")
+            others = [m.model_fields["kind"].annotation.__args__[0] for m in nested[1:]]
+            more = f" Other kinds: {', '.join(others)}." if others else ""
+            lines.append(f"{pad}# {(nested[0].__doc__ or '').strip().splitlines()[0]}{more}")
+            lines.append(f"{pad}{key}:")
+            _section(nested[0], depth + 1, lines, example.get(key, {}))
+            continue
+        value = example.get(key, _default(field))
+        comment = f"  # {field.description}" if field.description else ""
+        hidden = "# " if value is None else ""
+        lines.append(f"{pad}{hidden}{key}: {_yaml(value)}{comment}")
+
+
+def _default(field: FieldInfo) -> Any:
+    value = field.get_default(call_default_factory=True)
+    return None if value is PydanticUndefined else value
+
+
+def _yaml(value: Any) -> str:
+    if value is None:
+        return "..."
+    plain = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(plain, default_flow_style=True, width=1000).removesuffix("\n").removesuffix("\n...")
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (Union, UnionType):
+        return [a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+    return []

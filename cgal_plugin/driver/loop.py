@@ -1,0 +1,180 @@
+"""The active-learning loop: which stage comes when. Physics is in the parts, files in the stages."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cgal_plugin.config import Config
+from cgal_plugin.data import DataStore
+from cgal_plugin.driver.parts import Parts, build_parts
+from cgal_plugin.driver.protocols import TrainedModel
+from cgal_plugin.driver.reporter import Reporter, SilentReporter
+from cgal_plugin.driver.rounds import Round
+from cgal_plugin.driver.state import RunDirectory
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run leaves.
+
+    Attributes
+    ----------
+    out_dir
+        The run directory.
+    rounds
+        One dict of results a round; the last is the final model's.
+    checkpoint, potential
+        The final model, as TorchMD-Net checkpoint and as TorchScript for one replica.
+    report
+        The HTML report.
+    """
+
+    out_dir: Path
+    rounds: tuple[Mapping[str, Any], ...]
+    checkpoint: Path
+    potential: Path
+    report: Path
+
+
+def run(
+    config: Config,
+    out_dir: str | os.PathLike[str],
+    *,
+    reporter: Reporter | None = None,
+    accept_changes: bool = False,
+    **parts: Any,
+) -> RunResult:
+    """Run active learning, or go on with a run that was interrupted.
+
+    Parameters
+    ----------
+    config
+        The configuration (:func:`cgal_plugin.config.load_yaml`).
+    out_dir
+        The run directory; made when it is not there.
+    reporter
+        Receives progress; default: silence.
+    accept_changes
+        Go on although the configuration is not the one that the run was started with.
+    **parts
+        Objects to use in place of ours: ``oracle``, ``selector``, ``sampler``, ``trainer`` or
+        ``seed_source`` (see :mod:`cgal_plugin.driver.protocols`).
+
+    Raises
+    ------
+    CGALError
+        Whatever stops the run; all that was computed stays, and the same call goes on from there.
+    """
+    reporter = reporter or SilentReporter()
+    directory = RunDirectory(out_dir)
+    with directory.locked():
+        directory.adopt(config, accept_changes=accept_changes)
+        return _Loop(config, directory, build_parts(config, **parts), reporter).run()
+
+
+class _Loop:
+    def __init__(self, config: Config, directory: RunDirectory, parts: Parts, reporter: Reporter) -> None:
+        self.config = config
+        self.directory = directory
+        self.parts = parts
+        self.reporter = reporter
+
+    def run(self) -> RunResult:
+        store = self._seed()
+        self._prepare(store)
+        model: TrainedModel | None = None
+        rows: list[dict[str, Any]] = []
+        index = 0
+        while True:
+            current = Round(index, self.config, self.directory, self.parts, store, self.reporter)
+            model = current.train(model)
+            current.simulate(model)
+            row = current.evaluate()
+            reason = self._stop_reason(rows, row)
+            if reason is None:
+                current.select(model)
+                row |= current.label()
+            rows.append(row | {"round": index, "stop": reason})
+            self.reporter.round(rows[-1])
+            if reason is not None:
+                self.reporter.message(f"stopped after round {index}: {reason}")
+                break
+            index += 1
+        return self._finish(rows, model, current)
+
+    # ------------------------------------------------------------------ once a run
+
+    def _seed(self) -> DataStore:
+        stage = self.directory.stage("seed")
+        source = self.parts.seed_source
+        if stage.done:
+            stage.manifest()
+            self.reporter.skipped("seed data")
+            source.prepare(stage.folder)
+        else:
+            folder = stage.begin()
+            with self.reporter.stage("seed data") as progress:
+                source.prepare(folder, progress)
+        store = DataStore.create(
+            self.directory.root / "data",
+            source.topology,
+            temperature=self.config.system.temperature,
+            force_map_hash=source.force_map_hash,
+            config_hash=self.config.hash,
+        )
+        source.fill(store)
+        if not stage.done:
+            outputs = sorted(p for p in stage.folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+            stage.finish(
+                {"shards": store.names(), "oracle_ns": getattr(source, "oracle_ns", 0.0)},
+                inputs={
+                    "config": self.config.resolved()["seed_data"],
+                    "system": self.config.resolved()["system"],
+                },
+                outputs=outputs,
+                seeds={"root": self.config.seed},
+            )
+        self.parts.connect(stage.folder, store)
+        return store
+
+    def _prepare(self, store: DataStore) -> None:
+        stage = self.directory.stage("priors")
+        if stage.done:
+            stage.manifest()
+            self.reporter.skipped("priors")
+        folder = stage.begin()
+        self.parts.trainer.prepare(store, folder)
+        if not stage.done:
+            outputs = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+            stage.finish({}, inputs={"shards": store.names()}, outputs=outputs)
+
+    def _stop_reason(self, rows: list[dict[str, Any]], row: Mapping[str, Any]) -> str | None:
+        stopping = self.config.stopping
+        if len(rows) >= stopping.rounds:
+            return f"{stopping.rounds} rounds done (stopping.rounds)"
+        if stopping.oracle_ns is not None:
+            seed_ns = self.directory.stage("seed").results()["oracle_ns"]
+            used = seed_ns + sum(r["oracle_ns"] for r in rows)
+            if used + self.parts.label_ns >= stopping.oracle_ns:
+                return f"oracle budget spent: {used:.3f} of {stopping.oracle_ns} ns (stopping.oracle_ns)"
+        if stopping.coverage_plateau is not None and rows:
+            before, now = rows[-1]["coverage"]["mean"], row["coverage"]["mean"]
+            if before - now < stopping.coverage_plateau * before:
+                return f"coverage plateau, mean nearest RMSD {before:.2f} -> {now:.2f} Å (stopping.coverage_plateau)"
+        return None
+
+    def _finish(self, rows: list[dict[str, Any]], model: TrainedModel, last: Round) -> RunResult:
+        from cgal_plugin.driver.report import report_run
+
+        root = self.directory.root
+        checkpoint, potential = root / "model.ckpt", root / "potential.pt"
+        shutil.copyfile(model.checkpoint, checkpoint)
+        shutil.copyfile(last.potential(1), potential)
+        with self.reporter.stage("report"):
+            report = report_run(root)
+        return RunResult(root, tuple(rows), checkpoint, potential, report)

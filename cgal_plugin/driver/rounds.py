@@ -1,0 +1,358 @@
+"""The stages of one round, each finished once and read back ever after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cgal_plugin.config import Config
+from cgal_plugin.data import DataStore, LabelledFrames
+from cgal_plugin.driver.executor import map_tasks
+from cgal_plugin.driver.parts import Parts
+from cgal_plugin.driver.protocols import SampledFrames, TrainedModel, TrainRequest
+from cgal_plugin.driver.reporter import Reporter
+from cgal_plugin.driver.state import RunDirectory, Stage
+from cgal_plugin.driver.tasks import is_picklable, label_frame
+from cgal_plugin.errors import OracleError, SelectionError, StateError
+from cgal_plugin.provenance import atomic_write, derive_seed, read_json, write_json
+
+QUANTILES = (5, 25, 50, 75, 95)
+
+
+class Round:
+    """One round: train, simulate, evaluate, and where the loop goes on, select and label."""
+
+    def __init__(
+        self,
+        index: int,
+        config: Config,
+        directory: RunDirectory,
+        parts: Parts,
+        store: DataStore,
+        reporter: Reporter,
+    ) -> None:
+        self.index = index
+        self.config = config
+        self.directory = directory
+        self.parts = parts
+        self.store = store
+        self.reporter = reporter
+        self.name = f"round_{index:03d}"
+
+    def _stage(self, name: str) -> Stage:
+        return self.directory.stage("rounds", self.name, name)
+
+    def _seed(self, stage: str) -> int:
+        return derive_seed(self.config.seed, self.index, stage)
+
+    def _title(self, stage: str) -> str:
+        return f"round {self.index}: {stage}"
+
+    @property
+    def _shards(self) -> list[str]:
+        """Shards that this round's model is trained on: those of the seed and of earlier rounds."""
+        return [n for n in self.store.names() if shard_round(n) < self.index]
+
+    # ------------------------------------------------------------------ train
+
+    def train(self, previous: TrainedModel | None) -> TrainedModel:
+        """The round's model, and its potentials for one replica and for the sampler's number."""
+        stage = self._stage("train")
+        if stage.done:
+            self.reporter.skipped(self._title("train"))
+            return _model(stage)
+        folder = stage.begin()
+        shards = self._shards
+        new = [n for n in shards if shard_round(n) == self.index - 1]
+        request = TrainRequest(self.store, tuple(new), folder, previous, self._seed("train"))
+        with self.reporter.stage(self._title("train")) as progress:
+            model = self.parts.trainer.train(request, progress)
+        outputs = [model.checkpoint, *model.committee]
+        for n_replicas in sorted({1, self.parts.n_replicas}):
+            path = self.potential(n_replicas)
+            self.parts.trainer.export(model, self.store.topology, path, n_replicas)
+            outputs.append(path)
+        stage.finish(
+            {
+                "checkpoint": model.checkpoint.relative_to(folder).as_posix(),
+                "committee": [p.relative_to(folder).as_posix() for p in model.committee],
+                "metrics": [dict(m) for m in model.metrics],
+                "n_frames": sum(self.store.record(n)["n_frames"] for n in shards),
+            },
+            inputs={"shards": shards, "new_shards": new, "config": self.config.resolved()["training"]},
+            outputs=outputs,
+            seeds={"train": request.seed},
+        )
+        return _model(stage)
+
+    def potential(self, n_replicas: int) -> Path:
+        """The round's exported potential for that many replicas."""
+        name = "potential.pt" if n_replicas == 1 else f"potential_x{n_replicas}.pt"
+        return self._stage("train").folder / name
+
+    # ------------------------------------------------------------------ simulate
+
+    def simulate(self, model: TrainedModel) -> None:
+        """CG dynamics from training frames."""
+        stage = self._stage("simulate")
+        if stage.done:
+            self.reporter.skipped(self._title("simulate"))
+            return
+        folder = stage.begin()
+        n = self.parts.n_replicas
+        start = self.parts.start_positions(
+            self.store.load_all(self._shards).positions, n, self._seed("start")
+        )
+        with self.reporter.stage(self._title("simulate")) as progress:
+            sampled = self.parts.sampler.sample(
+                self.potential(n),
+                self.store.topology,
+                start,
+                temperature=self.config.system.temperature,
+                seed=self._seed("simulate"),
+                out_dir=folder,
+                progress=progress,
+            )
+        frames = folder / "frames.npz"
+        save_trajectories(frames, sampled)
+        stage.finish(
+            {"events": [dict(e) for e in sampled.events], "steps": int(sampled.steps)},
+            inputs={"potential": self.potential(n).name, "config": self.config.resolved()["simulation"]},
+            outputs=[frames],
+            seeds={"start": self._seed("start"), "simulate": self._seed("simulate")},
+        )
+
+    def trajectories(self) -> list[np.ndarray]:
+        """What this round's model sampled, one ``(n, n_beads, 3)`` Å array a replica."""
+        self._stage("simulate").manifest()
+        return load_trajectories(self._stage("simulate").folder / "frames.npz")
+
+    # ------------------------------------------------------------------ evaluate
+
+    def evaluate(self) -> dict[str, Any]:
+        """Coverage of what was sampled by what the model was trained on; W1 where there is a reference."""
+        stage = self._stage("evaluate")
+        if stage.done:
+            self.reporter.skipped(self._title("evaluate"))
+            return self._row(stage.results())
+        stage.begin()
+        with self.reporter.stage(self._title("evaluate")):
+            trajectories = self.trajectories()
+            sampled = np.concatenate(trajectories)
+            if not len(sampled):
+                raise SelectionError(
+                    f"round {self.index}: every replica blew up before its first frame; see "
+                    f"{self._stage('simulate').folder / 'manifest.json'} for the events. Train longer, use "
+                    "stronger priors or a smaller simulation.timestep_fs"
+                )
+            training = self.store.load_all(self._shards).positions
+            distance = self.parts.nearest_rmsd(sampled, training)
+            coverage = folder_array(stage.folder / "coverage.npz", distance)
+            results: dict[str, Any] = {"coverage": summary(distance)}
+            results |= self.parts.evaluate(trajectories, self._seed("evaluate"))
+            stage.finish(
+                results,
+                inputs={"config": self.config.resolved()["evaluation"], "shards": self._shards},
+                outputs=[coverage],
+                seeds={"evaluate": self._seed("evaluate")},
+            )
+        return self._row(stage.results())
+
+    def _row(self, evaluated: Mapping[str, Any]) -> dict[str, Any]:
+        train, simulate = self._stage("train").results(), self._stage("simulate").results()
+        return {
+            **evaluated,
+            "n_frames": train["n_frames"],
+            "last_epoch": train["metrics"][-1] if train["metrics"] else {},
+            "n_blow_ups": len(simulate["events"]),
+        }
+
+    # ------------------------------------------------------------------ select
+
+    def select(self, model: TrainedModel) -> None:
+        """The frames to label."""
+        stage = self._stage("select")
+        if stage.done:
+            self.reporter.skipped(self._title("select"))
+            return
+        folder = stage.begin()
+        with self.reporter.stage(self._title("select")):
+            trajectories = self.trajectories()
+            candidates = np.concatenate(trajectories)
+            selector = self.parts.selector(model, self._seed("select"))
+            chosen = selector.fit(self.store.load_all(self._shards).positions).select(candidates)
+            indices = np.asarray(chosen.indices, dtype=np.int64)
+            if not len(indices):
+                raise SelectionError(f"round {self.index}: the selector chose no frame of {len(candidates)}")
+            path = folder / "selected.npz"
+            with atomic_write(path) as handle:
+                np.savez(
+                    handle,
+                    positions=candidates[indices],
+                    candidate=indices,
+                    distances=np.asarray(chosen.distances, dtype=np.float64),
+                    replica=np.repeat(np.arange(len(trajectories)), [len(t) for t in trajectories])[indices],
+                )
+        stage.finish(
+            {"n_candidates": len(candidates), "n_selected": len(indices)},
+            inputs={"config": self.config.resolved()["selector"], "shards": self._shards},
+            outputs=[path],
+            seeds={"select": self._seed("select")},
+        )
+
+    def selected(self) -> dict[str, np.ndarray]:
+        """Arrays of the selection: positions (Å), candidate, distances (Å), replica."""
+        stage = self._stage("select")
+        stage.manifest()
+        with np.load(stage.folder / "selected.npz", allow_pickle=False) as arrays:
+            return {k: arrays[k] for k in arrays.files}
+
+    # ------------------------------------------------------------------ label
+
+    def label(self) -> dict[str, Any]:
+        """Ask the oracle; each label is a shard of its own as soon as it is there."""
+        stage = self._stage("label")
+        if stage.done:
+            self.reporter.skipped(self._title("label"))
+            return stage.results()
+        folder = stage.begin()
+        positions = self.selected()["positions"]
+        todo = [i for i in range(len(positions)) if not self._labelled(i) and not self._failure(i).exists()]
+        workers = self.config.executor.workers
+        if workers and not is_picklable(self.parts.oracle):
+            self.reporter.message("the oracle cannot be sent to other processes: labelling one by one")
+            workers = 0
+        tasks = [(self.parts.oracle, positions[i]) for i in todo]
+        done = len(positions) - len(todo)
+        with self.reporter.stage(self._title("label")) as progress:
+            progress(done, len(positions))
+
+            def keep(position: int, frames: LabelledFrames) -> None:
+                nonlocal done
+                self._keep_label(todo[position], frames)
+                done += 1
+                progress(done, len(positions))
+
+            map_tasks(label_frame, tasks, keep, workers=workers)
+        results = self._label_results(len(positions))
+        names = [self._shard(i) for i in range(len(positions)) if self._labelled(i)]
+        if not names:
+            reasons = "; ".join(sorted({q["reason"] for q in results["quarantined"]}))
+            raise OracleError(
+                f"round {self.index}: none of the {len(positions)} selected frames could be labelled. "
+                f"Reasons: {reasons}. What was tried is in {folder}; lower selector.max_rmsd, train longer, "
+                f"or delete {self._stage('select').folder} and {folder} to select again"
+            )
+        stage.finish(results, inputs={"config": self.config.resolved()["oracle"], "shards": names})
+        return stage.results()
+
+    def _shard(self, i: int) -> str:
+        return f"r{self.index:03d}_f{i:04d}"
+
+    def _labelled(self, i: int) -> bool:
+        return self._shard(i) in self.store
+
+    def _failure(self, i: int) -> Path:
+        return self._stage("label").folder / f"quarantined_f{i:04d}.json"
+
+    def _keep_label(self, i: int, frames: LabelledFrames) -> None:
+        if len(frames):
+            index = np.full(len(frames), i, dtype=np.int64)
+            kept = LabelledFrames(
+                frames.positions,
+                frames.forces,
+                index,
+                frames.start_index,
+                frames.force_error,
+                frames.quarantined,
+                frames.metadata,
+            )
+            self.store.append(
+                self._shard(i), kept, source=self.name, round=self.index, config_hash=self.config.hash
+            )
+            return
+        reasons = [{"reason": q.reason, "method": q.method} for q in frames.quarantined]
+        write_json(
+            self._failure(i), {"frame": i, "failures": reasons or [{"reason": "no label", "method": ""}]}
+        )
+
+    def _label_results(self, n: int) -> dict[str, Any]:
+        quarantined = []
+        ns = 0.0
+        for i in range(n):
+            if self._labelled(i):
+                ns += float(self.store.record(self._shard(i))["metadata"].get("oracle_ps", 0.0)) / 1000
+            elif self._failure(i).exists():
+                quarantined += [{"frame": i, **f} for f in read_json(self._failure(i))["failures"]]
+        labelled = sum(self._labelled(i) for i in range(n))
+        new = sum(self.store.record(self._shard(i))["n_frames"] for i in range(n) if self._labelled(i))
+        return {
+            "n_selected": n,
+            "n_labelled": labelled,
+            "n_quarantined": n - labelled,
+            "n_new_frames": new,
+            "quarantined": quarantined,
+            "oracle_ns": ns,
+        }
+
+
+# ---------------------------------------------------------------------- files of a round
+
+
+def shard_round(name: str) -> int:
+    """Round that a shard's labels were made in; -1 for seed data."""
+    return int(name[1:4]) if name[:1] == "r" and name[1:4].isdigit() and name[4:6] == "_f" else -1
+
+
+def save_trajectories(path: Path, sampled: SampledFrames) -> None:
+    """Keep the frames, one array a replica, float32 Å."""
+    with atomic_write(path) as handle:
+        np.savez(
+            handle,
+            **{
+                f"replica_{i:04d}": np.asarray(t, dtype=np.float32)
+                for i, t in enumerate(sampled.trajectories)
+            },
+        )
+
+
+def load_trajectories(path: Path) -> list[np.ndarray]:
+    """Frames kept by :func:`save_trajectories`."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return [arrays[name] for name in sorted(arrays.files)]
+
+
+def folder_array(path: Path, array: np.ndarray) -> Path:
+    """Write one array as ``values`` of an npz; returns the path."""
+    with atomic_write(path) as handle:
+        np.savez(handle, values=array)
+    return path
+
+
+def summary(distance: np.ndarray) -> dict[str, float]:
+    """Mean and quantiles (Å) of nearest RMSDs."""
+    values = {f"q{q:02d}": float(np.percentile(distance, q)) for q in QUANTILES}
+    return {"mean": float(distance.mean()), "max": float(distance.max()), "n": len(distance), **values}
+
+
+def _model(stage: Stage) -> TrainedModel:
+    results = stage.results()
+    try:
+        return TrainedModel(
+            stage.folder / results["checkpoint"],
+            tuple(stage.folder / p for p in results["committee"]),
+            results["metrics"],
+        )
+    except KeyError as error:
+        raise StateError(
+            f"{stage.folder} has a manifest without {error}; delete it to train again"
+        ) from error
+
+
+def quarantine_file(path: Path) -> list[dict[str, Any]]:
+    """Failures kept in one file of a label stage."""
+    return json.loads(path.read_text(encoding="utf-8"))["failures"]

@@ -1,0 +1,205 @@
+"""The run directory: one holder at a time, one manifest a stage, nothing finished done again."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cgal_plugin.config import Config, dump_yaml, parse_config
+from cgal_plugin.config.load import read_mapping
+from cgal_plugin.errors import ConfigError, StateError
+from cgal_plugin.provenance import atomic_write, hash_file, hash_object, read_json, versions, write_json
+
+MANIFEST = "manifest.json"
+#: keys that may change between two calls without a question: they alter no result that exists
+HARMLESS = ("name", "stopping.", "executor.")
+
+
+class RunDirectory:
+    """The folder of one run.
+
+    ``config.yaml`` is the resolved configuration; ``run.lock`` is held while a process works on it;
+    every stage is a folder with a manifest, written last.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run; a second holder is refused with the first one's host and process id.
+
+        Raises
+        ------
+        StateError
+            Another process holds it, or the folder cannot be written.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = open(self.root / "run.lock", "a+", encoding="utf-8")  # noqa: SIM115  held below
+        except OSError as error:
+            raise StateError(f"run directory {self.root} cannot be written: {error}") from error
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                handle.seek(0)
+                holder = handle.read().strip() or "another process"
+                raise StateError(f"run directory {self.root} is in use by {holder}") from error
+            handle.seek(0)
+            handle.truncate()
+            handle.write(f"pid {os.getpid()} on {socket.gethostname()}")
+            handle.flush()
+            yield
+
+    def adopt(self, config: Config, *, accept_changes: bool = False) -> None:
+        """Record the configuration, or compare it with the one that is there.
+
+        Raises
+        ------
+        StateError
+            The run was made with another configuration (the difference is shown) and
+            ``accept_changes`` is false.
+        """
+        path = self.root / "config.yaml"
+        if path.exists():
+            changes = _difference(self.config().resolved(), config.resolved())
+            serious = [text for key, text in changes if not key.startswith(HARMLESS)]
+            if serious and not accept_changes:
+                raise StateError(
+                    f"{self.root} was started with another configuration:\n  "
+                    + "\n  ".join(serious)
+                    + "\nUse another folder (--out), or --accept-changes to go on with the new values; "
+                    "finished stages are kept as they are."
+                )
+            if changes:
+                history = self.root / "config_changes.json"
+                past = read_json(history) if history.exists() else []
+                write_json(history, [*past, {"time": time.time(), "changes": [text for _, text in changes]}])
+        with atomic_write(path, "w") as handle:
+            handle.write(dump_yaml(config))
+        write_json(
+            self.root / "run.json",
+            {"config_hash": config.hash, "seed": config.seed, "versions": versions(), "name": config.name},
+        )
+
+    def config(self) -> Config:
+        """The configuration that the run was last called with.
+
+        Raises
+        ------
+        StateError
+            The folder is not a run directory, or its configuration is damaged.
+        """
+        path = self.root / "config.yaml"
+        if not path.is_file():
+            raise StateError(f"{self.root} is not a run directory: it has no config.yaml")
+        try:
+            return parse_config(read_mapping(path)[0], base=self.root, source=str(path))
+        except ConfigError as error:
+            raise StateError(f"the configuration of this run is damaged: {error}") from error
+
+    def stage(self, *parts: str) -> Stage:
+        """The stage with that path below the run directory."""
+        return Stage(self.root.joinpath(*parts), "/".join(parts))
+
+    def round_folders(self) -> list[Path]:
+        """Folders of the rounds there are, in order."""
+        return sorted(p for p in (self.root / "rounds").glob("round_*") if p.is_dir())
+
+
+class Stage:
+    """One stage's folder; it is finished when its manifest is there."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.name = name
+        self._started = time.time()
+
+    @property
+    def done(self) -> bool:
+        """Whether the stage is finished."""
+        return (self.folder / MANIFEST).is_file()
+
+    def begin(self) -> Path:
+        """Make the folder and start the clock; returns the folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._started = time.time()
+        return self.folder
+
+    def finish(
+        self,
+        results: Mapping[str, Any],
+        *,
+        inputs: Mapping[str, Any],
+        outputs: Iterable[Path] = (),
+        seeds: Mapping[str, int] | None = None,
+    ) -> dict[str, Any]:
+        """Write the manifest: what went in, what came out, seeds, versions, seconds."""
+        write_json(
+            self.folder / MANIFEST,
+            {
+                "stage": self.name,
+                "inputs": dict(inputs),
+                "inputs_hash": hash_object(dict(inputs)),
+                "outputs": {os.path.relpath(p, self.folder): hash_file(p) for p in outputs},
+                "results": dict(results),
+                "seeds": dict(seeds or {}),
+                "seconds": time.time() - self._started,
+                "finished": time.time(),
+                "versions": versions(),
+            },
+        )
+        return self.results()
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest of a finished stage, its outputs checked.
+
+        Raises
+        ------
+        StateError
+            The manifest cannot be read, or an output is gone or has other bytes.
+        """
+        path = self.folder / MANIFEST
+        try:
+            manifest = read_json(path)
+            outputs = manifest["outputs"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StateError(
+                f"{path} is damaged ({error!r}); delete it to run stage {self.name} again"
+            ) from error
+        for name, digest in outputs.items():
+            file = self.folder / name
+            if not file.is_file() or hash_file(file) != digest:
+                state = "damaged" if file.is_file() else "gone"
+                raise StateError(f"{file} is {state}; delete {path} to run stage {self.name} again")
+        return manifest
+
+    def results(self) -> dict[str, Any]:
+        """The ``results`` of the manifest."""
+        return self.manifest()["results"]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        flat: dict[str, Any] = {}
+        for key, item in value.items():
+            flat |= _flat(item, f"{prefix}{key}.")
+        return flat
+    return {prefix.rstrip("."): value}
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, str]]:
+    a, b = _flat(old), _flat(new)
+    absent = "(not set)"
+    return [
+        (key, f"{key}: {a.get(key, absent)!r} -> {b.get(key, absent)!r}")
+        for key in sorted(a.keys() | b.keys())
+        if a.get(key, absent) != b.get(key, absent)
+    ]

@@ -1,0 +1,25 @@
+"""Functions that worker processes run: picklable, at module level."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+
+from cgal_plugin.data import LabelledFrames
+
+
+def is_picklable(obj: Any) -> bool:
+    """Whether ``obj`` can be sent to another process."""
+    try:
+        pickle.dumps(obj)
+    except (pickle.PicklingError, TypeError, AttributeError):
+        return False
+    return True
+
+
+def label_frame(task: tuple[Any, np.ndarray]) -> LabelledFrames:
+    """Label one frame: ``task`` is an oracle and ``(n_beads, 3)`` Å."""
+    oracle, frame = task
+    return oracle.label(frame[None])

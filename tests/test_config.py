@@ -1,0 +1,126 @@
+"""Configuration: every wrong key, type, unit or value is an error that says where and what instead."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cgal_plugin.config import Config, dump_yaml, load_yaml, parse_config
+from cgal_plugin.config.quantities import parse_quantity
+from cgal_plugin.config.template import schema, template
+from cgal_plugin.errors import ConfigError
+
+MINIMAL = {"system": {"sequence": "YYDPETGTWY", "temperature": 400}}
+
+
+def _load(tmp_path: Path, text: str) -> Config:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return load_yaml(path)
+
+
+def test_template_is_valid_and_equals_the_defaults(tmp_path: Path) -> None:
+    config = _load(tmp_path, template())
+    assert config == parse_config({**MINIMAL, "name": "chignolin"})
+
+
+def test_dump_and_load_round_trip(tmp_path: Path) -> None:
+    config = parse_config({**MINIMAL, "selector": {"kind": "custom", "class": "a.b:C", "args": {"x": 1}}})
+    assert _load(tmp_path, dump_yaml(config)) == config
+    assert _load(tmp_path, dump_yaml(config)).hash == config.hash
+
+
+def test_schema_names_every_top_level_key() -> None:
+    assert set(json.loads(schema())["properties"]) == set(Config.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("system: {sequence: AAA}\nsytem: 3", ["run.yaml:2", "sytem", "did you mean 'system'"]),
+        ("system: {sequence: AAA, temperature: 400 C}", ["run.yaml:1", "system.temperature", "400 C", "K"]),
+        ("system: {sequence: AAA, temperature: -1}", ["system.temperature", "-1", "greater than 0"]),
+        (
+            "system: {sequence: AAA}\noracle:\n  production_ps: 5 nm",
+            ["run.yaml:3", "oracle.production_ps", "fs, ps"],
+        ),
+        ("system: {sequence: AAA}\ntraining:\n  model:\n    form: majewsky", ["run.yaml:4", "'majewski'"]),
+        ("system: {sequence: AAA}\ntraining:\n  model: {cutof_upper: 9}", ["run.yaml:3", "'cutoff_upper'"]),
+        ("system: {sequence: AAA}\nselector: {kind: rmds}", ["selector", "'rmsd', 'random', 'committee'"]),
+        ("system: {sequence: AAA}\nstopping: {rounds: true}", ["stopping.rounds", "integer"]),
+        ("system: {sequence: AAA}\nstopping: {rounds: 1.5}", ["stopping.rounds", "integer"]),
+        ("system: {sequence: AAA}\noracle: 3", ["oracle", "section"]),
+        ("system: {}", ["system", "either 'sequence' or 'pdb'"]),
+        ("system: {pdb: nowhere.pdb}", ["run.yaml:1", "system.pdb", "nowhere.pdb", "no such file"]),
+        ("system: {sequence: AAA}\nsystem: {sequence: GGG}", ["'system' is given twice", "line 2"]),
+        ("system: [", ["not valid YAML"]),
+        ("- 1", ["expected keys"]),
+        ("system: {sequence: AAA}\nselector: {min_rmsd: 3, max_rmsd: 2}", ["selector", "not below"]),
+        ("system: {sequence: AAA}\noracle: {mode: mean_force}", ["oracle", "n_starts"]),
+        ("system: {sequence: AAA}\nselector: {kind: committee}", ["training.committee"]),
+        ("system: {sequence: AAA}\nselector: {kind: custom, class: nonsense}", ["selector.class", "pattern"]),
+        ("system: {sequence: AAA}\nsimulation: {report_interval: 9, steps: 3}", ["no frame saved"]),
+        ("system: {sequence: AAA, temperature: .nan}", ["system.temperature", "finite"]),
+    ],
+)
+def test_wrong_files_are_told_apart(tmp_path: Path, text: str, expected: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        _load(tmp_path, text)
+    for part in expected:
+        assert part in str(error.value)
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_config({"system": {"sequence": "AAA", "temperature": 0}, "sed": 1, "stopping": {"rounds": 0}})
+    assert len(str(error.value).splitlines()) == 3
+
+
+def test_missing_file() -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_yaml("nowhere.yaml")
+
+
+def test_units_convert() -> None:
+    assert parse_quantity("0.05 ns", "ps") == pytest.approx(50.0)
+    assert parse_quantity("1.2 nm", "angstrom") == pytest.approx(12.0)
+    assert parse_quantity("1e-3", "") == pytest.approx(1e-3)
+    config = parse_config({**MINIMAL, "seed_data": {"picoseconds": "0.1 ns"}})
+    assert config.seed_data.picoseconds == pytest.approx(100.0)
+
+
+def test_relative_paths_start_from_the_file(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "x.pdb").write_text("END\n")
+    path = tmp_path / "sub" / "run.yaml"
+    path.write_text("system: {pdb: x.pdb}")
+    assert load_yaml(path).system.pdb == (tmp_path / "sub" / "x.pdb").resolve()
+
+
+_scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+_values = st.recursive(
+    _scalars,
+    lambda v: st.lists(v, max_size=2) | st.dictionaries(st.text(max_size=6), v, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_a_mutated_config_is_valid_or_a_config_error(data: st.DataObject) -> None:
+    content = yaml.safe_load(template())
+    section = data.draw(st.sampled_from(sorted(content)))
+    target = content
+    if isinstance(content[section], dict) and data.draw(st.booleans()):
+        target, section = content[section], data.draw(st.sampled_from(sorted(content[section])))
+    target[section] = data.draw(_values)
+    try:
+        config = parse_config(content)
+    except ConfigError:
+        return
+    assert parse_config(config.resolved()) == config
