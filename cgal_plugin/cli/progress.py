@@ -62,14 +62,18 @@ def round_line(row: Mapping[str, Any]) -> str:
     ]
     for key, label in (("w1", "W1"), ("w1_ucsc", "W1 (ucsc)")):
         if row.get(key) is not None:
-            result = row[key]
-            low, high = result["interval"]
-            parts.append(f"{label} {result['value']:.3f} [{low:.3f}, {high:.3f}] floor {result['floor']:.3f}")
+            parts.append(_w1_text(label, row[key]))
     if "n_labelled" in row:
         parts.append(
             f"{row['n_labelled']} of {row['n_selected']} labelled, {row['n_quarantined']} quarantined"
         )
     return " | ".join(parts)
+
+
+def _w1_text(label: str, result: Mapping[str, Any]) -> str:
+    interval, floor = result.get("interval"), result.get("floor")
+    between = f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "(no interval)"
+    return f"{label} {result['value']:.3f} {between} " + (f"floor {floor:.3f}" if floor else "no floor")
 
 
 def _bar(console: Console) -> Progress:

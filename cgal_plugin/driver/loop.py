@@ -165,7 +165,7 @@ class _Loop:
         if stopping.coverage_plateau is not None and rows:
             before, now = rows[-1]["coverage"]["mean"], row["coverage"]["mean"]
             if before - now < stopping.coverage_plateau * before:
-                return f"coverage plateau, mean nearest RMSD {before:.2f} -> {now:.2f} Å (stopping.coverage_plateau)"
+                return f"nearest RMSD {before:.2f} -> {now:.2f} Å: a plateau (stopping.coverage_plateau)"
         return None
 
     def _finish(self, rows: list[dict[str, Any]], model: TrainedModel, last: Round) -> RunResult:
