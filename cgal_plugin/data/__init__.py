@@ -1,6 +1,19 @@
 """Labelled frames on disk and as a TorchMD-Net data set."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from cgal_plugin.data.frames import LabelledFrames, Quarantined, StoredFrames
 from cgal_plugin.data.store import DataStore
 
-__all__ = ["DataStore", "LabelledFrames", "Quarantined", "StoredFrames"]
+__all__ = ["CGDataset", "DataStore", "LabelledFrames", "Quarantined", "StoredFrames", "block_splits"]
+
+
+def __getattr__(name: str) -> Any:
+    # imports torch, which the store does without
+    if name in ("CGDataset", "block_splits"):
+        from cgal_plugin.data import dataset
+
+        return getattr(dataset, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,186 @@
+"""Frames for :class:`~cgal_plugin.data.dataset.CGDataset`: from a data store, or from plain files."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.data.store import DataStore
+from cgal_plugin.errors import DataError
+from cgal_plugin.mapping.topology import CGTopology
+from cgal_plugin.provenance import hash_array, hash_object
+from cgal_plugin.units import KJ_PER_MOL_NM_TO_KCAL_PER_MOL_ANGSTROM, as_angstrom
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_FORCE_UNITS = {"kcal/mol/angstrom": 1.0, "kJ/mol/nm": KJ_PER_MOL_NM_TO_KCAL_PER_MOL_ANGSTROM}
+_BLOCKS_A_FILE = 20
+
+
+@dataclass(frozen=True, eq=False)
+class FrameTable:
+    """All frames of a data set in memory.
+
+    Attributes
+    ----------
+    topology
+        Of every frame.
+    temperature
+        K, or None if not known.
+    positions, forces
+        ``(n, n_beads, 3)`` Å and kcal/mol/Å.
+    block
+        ``(n,)`` int64 number of the correlated block of each frame.
+    source
+        ``(n,)`` index into ``sources`` of each frame.
+    sources
+        Names: a store's sources (``seed``, ``round_001``), or file names.
+    fingerprint
+        SHA-256 that changes with any frame.
+    """
+
+    topology: CGTopology
+    temperature: float | None
+    positions: NDArray[np.floating]
+    forces: NDArray[np.floating]
+    block: NDArray[np.int64]
+    source: NDArray[np.int64]
+    sources: tuple[str, ...]
+    fingerprint: str
+
+
+def read_store(
+    root: str | os.PathLike[str], shards: Sequence[str] | None, sources: Sequence[str] | None
+) -> FrameTable:
+    """Frames of a :class:`DataStore`, or of the chosen shards or sources.
+
+    Raises
+    ------
+    DataError
+        The store is damaged or empty, or a chosen shard or source is not there.
+    """
+    store = DataStore(root)
+    names = store.names()
+    records = {name: store.record(name) for name in names}
+    if shards is not None:
+        missing = sorted(set(shards) - set(names))
+        if missing:
+            raise DataError(f"store {root} has no shards {missing}; it has {names}")
+        names = list(shards)
+    if sources is not None:
+        there = {records[n]["source"] for n in names}
+        missing = sorted(set(sources) - there)
+        if missing:
+            raise DataError(f"store {root} has no frames from {missing}; it has sources {sorted(there)}")
+        names = [n for n in names if records[n]["source"] in sources]
+    frames = store.load_all(names)
+    known = tuple(sorted(set(frames.sources)))
+    of_shard = np.array([known.index(s) for s in frames.sources], dtype=np.int64)
+    return FrameTable(
+        topology=store.topology,
+        temperature=store.temperature,
+        positions=frames.positions,
+        forces=frames.forces,
+        block=frames.block,
+        source=of_shard[frames.shard],
+        sources=known,
+        fingerprint=hash_object([[n, records[n]["sha256"]] for n in names]),
+    )
+
+
+def read_files(
+    root: str | os.PathLike[str],
+    coords: str | Sequence[str],
+    forces: str | Sequence[str],
+    topology: str | os.PathLike[str] | CGTopology | None,
+    *,
+    mapping: Any = "CA",
+    temperature: float | None = None,
+    length_unit: str = "angstrom",
+    force_unit: str = "kcal/mol/angstrom",
+) -> FrameTable:
+    """Frames of ``.npy`` files, one trajectory each; the n-th force file belongs to the n-th coordinate file.
+
+    Raises
+    ------
+    DataError
+        A pattern matches nothing, counts or shapes differ, values are not finite, the topology is
+        missing or has another number of beads, or a unit is not known.
+    """
+    if force_unit not in _FORCE_UNITS:
+        raise DataError(f"force_unit {force_unit!r} is not known; use one of {sorted(_FORCE_UNITS)}")
+    if topology is None:
+        raise DataError("coords and forces need a topology: give a structure file or a saved CG topology")
+    top = (
+        topology if isinstance(topology, CGTopology) else CGTopology.from_file(_find(root, topology), mapping)
+    )
+    coord_files, force_files = _expand(root, "coords", coords), _expand(root, "forces", forces)
+    if len(coord_files) != len(force_files):
+        raise DataError(
+            f"{len(coord_files)} coordinate files and {len(force_files)} force files; they belong in pairs"
+        )
+    positions, targets, blocks, offset = [], [], [], 0
+    for c, f in zip(coord_files, force_files, strict=True):
+        xyz = as_angstrom(_load(c), length_unit)
+        force = _load(f) * _FORCE_UNITS[force_unit]
+        if xyz.shape != force.shape:
+            raise DataError(f"{f} has shape {force.shape}, {c} {xyz.shape}; they must agree")
+        if xyz.shape[1] != top.n_beads:
+            raise DataError(f"{c} has {xyz.shape[1]} beads; {top!r} has {top.n_beads}")
+        if len(xyz) == 0:
+            raise DataError(f"{c} has no frames")
+        positions.append(xyz)
+        targets.append(force)
+        pieces = min(len(xyz), _BLOCKS_A_FILE)
+        blocks.append(offset + np.arange(len(xyz)) * pieces // len(xyz))
+        offset += pieces
+    dtype = np.result_type(*[a.dtype for a in positions + targets], np.float32)
+    xyz, force = (np.concatenate(a).astype(dtype, copy=False) for a in (positions, targets))
+    return FrameTable(
+        topology=top,
+        temperature=None if temperature is None else float(temperature),
+        positions=xyz,
+        forces=force,
+        block=np.concatenate(blocks).astype(np.int64),
+        source=np.repeat(np.arange(len(coord_files)), [len(a) for a in positions]),
+        sources=tuple(p.name for p in coord_files),
+        fingerprint=hash_array(xyz, force),
+    )
+
+
+def _find(root: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
+    """A file given absolutely, under ``root``, or under the working directory."""
+    under = Path(root).expanduser() / name
+    return under if under.exists() else Path(name).expanduser()
+
+
+def _expand(root: str | os.PathLike[str], key: str, patterns: str | Sequence[str]) -> list[Path]:
+    found: list[Path] = []
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        matches = sorted(glob.glob(str(Path(root).expanduser() / pattern))) or sorted(glob.glob(str(pattern)))
+        if not matches:
+            raise DataError(f"{key}: no file matches {pattern!r}, under {str(root)!r} or {os.getcwd()!r}")
+        found += [Path(m) for m in matches]
+    return found
+
+
+def _load(path: Path) -> NDArray[np.floating]:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read as .npy: {error}") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 3 or array.shape[-1] != 3:
+        shape = getattr(array, "shape", type(array).__name__)
+        raise DataError(f"{path} has shape {shape}; expected (n_frames, n_beads, 3)")
+    array = array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2)))
+    if bad.size:
+        raise DataError(f"{path}: {bad.size} of {len(array)} frames are not finite (first: frame {bad[0]})")
+    return array
