@@ -1,0 +1,17 @@
+"""Choosing frames to label: nearest RMSD at scale, least covered, random, committee."""
+
+from cgal_plugin.selector.committee import CommitteeSelector
+from cgal_plugin.selector.k_centre import k_centre
+from cgal_plugin.selector.rmsd import coverage, nearest_rmsd
+from cgal_plugin.selector.strategies import BaseSelector, RandomSelector, RMSDSelector, Selection
+
+__all__ = [
+    "BaseSelector",
+    "CommitteeSelector",
+    "RMSDSelector",
+    "RandomSelector",
+    "Selection",
+    "coverage",
+    "k_centre",
+    "nearest_rmsd",
+]

@@ -1,0 +1,87 @@
+"""Greedy k-centre in RMSD: a spread-out batch, without an n×n matrix."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cgal_plugin.errors import SelectionError
+from cgal_plugin.selector.embedding import fit_embedding
+from cgal_plugin.selector.kernel import centre, exact_rmsd, one_to_many_squared_rmsd, squared_sizes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_FEATURE_ERROR = 1e-6
+#: below this fraction of a frame's own size the eigenvalue form loses digits: use the rotation
+_SMALL = 1e-3
+_BLOCK = 8192
+
+
+def k_centre(
+    frames: NDArray[np.floating], n_select: int, *, distances: NDArray[np.float64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Choose frames one by one, each the farthest from the reference and from those chosen before.
+
+    Greedy choice is within a factor of two of the best possible covering radius (Gonzalez,
+    Theor. Comput. Sci. 38, 293 (1985)).
+
+    Parameters
+    ----------
+    frames
+        ``(n, beads, 3)``, Å, in any position.
+    n_select
+        Frames to choose; at most n are.
+    distances
+        ``(n,)`` Å, distance of each frame to what is covered already. Without it, the first
+        frame is chosen first.
+
+    Returns
+    -------
+    indices
+        ``(k,)`` int64 in the order of the choice; ties go to the lower index.
+    radius
+        ``(k,)`` Å, how far each was from reference and earlier choices when it was chosen
+        (infinity for a first one without reference).
+
+    Raises
+    ------
+    SelectionError
+        ``distances`` has another length than ``frames``.
+    """
+    n = len(frames)
+    left = np.full(n, np.inf) if distances is None else np.array(distances, dtype=np.float64)
+    if left.shape != (n,):
+        raise SelectionError(f"distances have shape {left.shape}; expected ({n},), one per frame")
+    centred = centre(frames)
+    sizes = squared_sizes(centred)
+    features = fit_embedding(centred)(centred)
+    reach = np.sqrt(np.einsum("nk,nk->n", features, features, dtype=np.float64))
+    indices, radius = np.empty(min(n_select, n), dtype=np.int64), np.empty(min(n_select, n))
+    for k in range(len(indices)):
+        pick = int(np.argmax(left))
+        indices[k], radius[k] = pick, left[pick]
+        # only frames that the embedding does not keep beyond their present distance can gain
+        difference = features - features[pick]
+        bound = np.sqrt(np.einsum("nk,nk->n", difference, difference, dtype=np.float64))
+        bound -= _FEATURE_ERROR * (reach + reach[pick])
+        rows = np.flatnonzero(~(bound > left))
+        for lo in range(0, len(rows), _BLOCK):
+            some = rows[lo : lo + _BLOCK]
+            left[some] = np.minimum(left[some], _to_one(centred, sizes, some, pick))
+        left[pick] = -np.inf
+    return indices, radius
+
+
+def _to_one(
+    centred: NDArray[np.float64], sizes: NDArray[np.float64], rows: NDArray[np.int64], pick: int
+) -> NDArray[np.float64]:
+    """RMSD (p,) of the centred frames ``rows`` to the frame ``pick``, Å."""
+    squared = one_to_many_squared_rmsd(centred[pick], centred[rows], sizes[pick], sizes[rows])
+    distance = np.sqrt(squared)
+    close = squared < _SMALL * (sizes[rows] + sizes[pick]) / centred.shape[1]
+    if close.any():
+        near = centred[rows[close]]
+        distance[close] = exact_rmsd(near, np.broadcast_to(centred[pick], near.shape))
+    return distance

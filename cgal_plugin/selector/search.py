@@ -1,0 +1,172 @@
+"""Exact nearest neighbours in RMSD: prune in the embedding of embedding.py, then superpose.
+
+Reference features are sorted into clusters. A candidate's best RMSD so far rules out whole
+clusters (triangle inequality in the embedding), then single frames (their embedded distance, a
+matrix product in single precision with a margin for its rounding); what is left is superposed in
+double precision. Nothing is approximated: the margins only let more pairs through.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cgal_plugin.selector.embedding import Embedding, fit_embedding
+from cgal_plugin.selector.kernel import centre, exact_rmsd, pair_squared_rmsd, squared_sizes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Float = NDArray[np.float64]
+    Int = NDArray[np.int64]
+
+#: a reference frame that is nearer by less than this is not searched for, Å
+TIE = 1e-6
+_CLUSTER_FRAMES = 128
+_MAX_CLUSTERS = 2048
+_GROUP = 128
+_TILE = 4096
+_PAIRS = 4096
+#: relative rounding error of a single-precision feature, with room to spare
+_FEATURE_ERROR = 4e-7
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Centred frames and their features: what a search needs of one side."""
+
+    centred: Float  # (n, beads, 3)
+    columns: Float  # (3, beads, n)
+    sizes: Float  # (n,)
+    features: NDArray[np.float32]  # (n, k)
+    lengths: Float  # (n,) of the features
+
+    @classmethod
+    def prepare(cls, frames: NDArray[np.floating], embedding: Embedding) -> Frames:
+        """Frames ``(n, beads, 3)`` Å in any position."""
+        centred = centre(frames)
+        features = embedding(centred)
+        return cls._from(centred, features)
+
+    @classmethod
+    def _from(cls, centred: Float, features: NDArray[np.float32]) -> Frames:
+        lengths = np.sqrt(np.einsum("nk,nk->n", features, features, dtype=np.float64))
+        columns = np.ascontiguousarray(centred.transpose(2, 1, 0))
+        return cls(centred, columns, squared_sizes(centred), features, lengths)
+
+    def take(self, order: Int) -> Frames:
+        """The frames ``order``."""
+        return self._from(self.centred[order], self.features[order])
+
+
+class Index:
+    """A block of reference frames, sorted into clusters in the embedding."""
+
+    def __init__(self, reference: NDArray[np.floating]) -> None:
+        centred = centre(reference)
+        self.embedding = fit_embedding(centred)
+        features = self.embedding(centred)
+        n_clusters = int(np.clip(len(centred) // _CLUSTER_FRAMES, 1, _MAX_CLUSTERS))
+        spread = np.linspace(0, len(centred) - 1, n_clusters).round().astype(np.int64)
+        self.centres = features[spread].astype(np.float64)
+        label = self.home(features)
+        self.order = np.argsort(label, kind="stable")
+        self.frames = Frames._from(centred[self.order], features[self.order])
+        self.starts = np.searchsorted(label[self.order], np.arange(n_clusters + 1))
+        distance = np.linalg.norm(self.frames.features - self.centres[label[self.order]], axis=1)
+        self.radius = np.full(n_clusters, -np.inf)
+        np.maximum.at(self.radius, label[self.order], distance)
+        # [features, 1] of a candidate times these gives |f|² - 2 q·f
+        f = self.frames.features
+        squares = np.square(self.frames.lengths)[:, None]
+        with np.errstate(over="ignore"):
+            self.table = np.concatenate([-2.0 * f, squares], axis=1, dtype=np.float32)
+        self.longest = float(self.frames.lengths.max())
+
+    def home(self, features: NDArray[np.float32]) -> Int:
+        """Nearest cluster centre (n,) of each row of ``features``."""
+        label = np.empty(len(features), dtype=np.int64)
+        half = 0.5 * np.einsum("ck,ck->c", self.centres, self.centres)
+        for lo in range(0, len(features), _TILE):
+            block = features[lo : lo + _TILE].astype(np.float64)
+            label[lo : lo + _TILE] = np.argmin(half - block @ self.centres.T, axis=1)
+        return label
+
+    def groups(self, frames: Frames) -> list[Int]:
+        """Candidates that share a home cluster, in groups of a tile's height."""
+        label = self.home(frames.features)
+        order = np.argsort(label, kind="stable")
+        return [order[lo : lo + _GROUP] for lo in range(0, len(order), _GROUP)]
+
+    def search(self, group: Frames, best: Float, index: Int) -> None:
+        """Lower ``best`` (n,) Å and set ``index`` (n,) in place where a frame here is nearer."""
+        features = group.features.astype(np.float64)
+        squared = np.square(group.lengths)[:, None] - 2.0 * features @ self.centres.T
+        squared += np.einsum("ck,ck->c", self.centres, self.centres)
+        rounding = _FEATURE_ERROR * (group.lengths + self.longest)
+        bound = np.sqrt(np.maximum(squared, 0.0)) - self.radius - rounding[:, None]
+        # the nearest clusters first: they bring the best down
+        # exploded frames may overflow in single precision: what is not a number is superposed
+        with np.errstate(over="ignore", invalid="ignore"):
+            for tile in self._tiles(np.argsort(bound.min(axis=0), kind="stable"), bound, best):
+                self._search_tile(group, tile, best, index, rounding)
+
+    def _tiles(self, clusters: Int, bound: Float, best: Float):
+        position, target = 0, _CLUSTER_FRAMES
+        while position < len(clusters):
+            members, count = [], 0
+            while position < len(clusters) and count < target:
+                c = clusters[position]
+                position += 1
+                if not (bound[:, c] > best).all() and self.starts[c] < self.starts[c + 1]:
+                    members.append(np.arange(self.starts[c], self.starts[c + 1]))
+                    count += len(members[-1])
+            if members:
+                yield np.concatenate(members)
+            target = min(4 * target, _TILE)
+
+    def _search_tile(self, group: Frames, tile: Int, best: Float, index: Int, rounding: Float) -> None:
+        height, k = group.features.shape
+        left = np.ones((height, k + 1), dtype=np.float32)
+        left[:, :-1] = group.features
+        squared = left @ self.table[tile].T
+        # rounding of a single-precision product of this length, relative to the size of its terms
+        product_error = 2e-7 * (k + 3) * np.square(group.lengths + self.longest)
+        rows, found = np.arange(height), np.argmin(squared, axis=1)
+        fresh = np.isinf(best)
+        if fresh.any():
+            r, c = rows[fresh], tile[found[fresh]]
+            best[r], index[r] = exact_rmsd(group.centred[r], self.frames.centred[c]), self.order[c]
+        limit = np.square(best + rounding) - np.square(group.lengths) + product_error
+        limit[best <= TIE] = -np.inf
+        # the most promising frame of each row first, as it lowers the limit for the others
+        near = ~(squared[rows, found] > limit)
+        if near.any():
+            self._superpose(group, rows[near], tile[found[near]], best, index)
+            limit = np.minimum(limit, np.square(best + rounding) - np.square(group.lengths) + product_error)
+        beyond = squared > limit.astype(np.float32)[:, None]
+        hits = np.flatnonzero(np.logical_not(beyond, out=beyond))
+        for lo in range(0, len(hits), _PAIRS):
+            rows, found = np.divmod(hits[lo : lo + _PAIRS], len(tile))
+            self._superpose(group, rows, tile[found], best, index)
+
+    def _superpose(self, group: Frames, rows: Int, columns: Int, best: Float, index: Int) -> None:
+        ref = self.frames
+        squared, error = pair_squared_rmsd(group.columns, ref.columns, group.sizes, ref.sizes, rows, columns)
+        lowest = np.sqrt(np.maximum(squared - error, 0.0))
+        while True:
+            better = lowest < best[rows] - TIE
+            if not better.any():
+                return
+            rows, columns, lowest = rows[better], columns[better], lowest[better]
+            order = np.lexsort((lowest, rows))
+            rows, columns, lowest = rows[order], columns[order], lowest[order]
+            first = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
+            r, c = rows[first], columns[first]
+            distance = exact_rmsd(group.centred[r], ref.centred[c])
+            nearer = distance < best[r]
+            best[r[nearer]] = distance[nearer]
+            index[r[nearer]] = self.order[c[nearer]]
+            lowest[first] = np.inf
