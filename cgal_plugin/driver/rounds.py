@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore, LabelledFrames
+from cgal_plugin.data.trajectories import load_trajectories, save_trajectories
 from cgal_plugin.driver.executor import map_tasks
 from cgal_plugin.driver.parts import Parts
-from cgal_plugin.driver.protocols import SampledFrames, TrainedModel, TrainRequest
+from cgal_plugin.driver.protocols import TrainedModel, TrainRequest
 from cgal_plugin.driver.reporter import Reporter
 from cgal_plugin.driver.state import RunDirectory, Stage
 from cgal_plugin.driver.tasks import is_picklable, label_frame
@@ -118,7 +119,7 @@ class Round:
                 progress=progress,
             )
         frames = folder / "frames.npz"
-        save_trajectories(frames, sampled)
+        save_trajectories(frames, sampled.trajectories)
         stage.finish(
             {"events": [dict(e) for e in sampled.events], "steps": int(sampled.steps)},
             inputs={"potential": self.potential(n).name, "config": self.config.resolved()["simulation"]},
@@ -151,7 +152,7 @@ class Round:
                 )
             training = self.store.load_all(self._shards).positions
             distance = self.parts.nearest_rmsd(sampled, training)
-            coverage = folder_array(stage.folder / "coverage.npz", distance)
+            coverage = save_array(stage.folder / "coverage.npz", distance)
             results: dict[str, Any] = {"coverage": summary(distance)}
             results |= self.parts.evaluate(trajectories, self._seed("evaluate"))
             stage.finish(
@@ -262,18 +263,9 @@ class Round:
     def _keep_label(self, i: int, frames: LabelledFrames) -> None:
         if len(frames):
             index = np.full(len(frames), i, dtype=np.int64)
-            kept = LabelledFrames(
-                frames.positions,
-                frames.forces,
-                index,
-                frames.start_index,
-                frames.force_error,
-                frames.quarantined,
-                frames.metadata,
-            )
-            self.store.append(
-                self._shard(i), kept, source=self.name, round=self.index, config_hash=self.config.hash
-            )
+            kept = replace(frames, frame_index=index)
+            facts = {"round": self.index, "config_hash": self.config.hash}
+            self.store.append(self._shard(i), kept, source=self.name, **facts)
             return
         reasons = [{"reason": q.reason, "method": q.method} for q in frames.quarantined]
         write_json(
@@ -285,7 +277,7 @@ class Round:
         ns = 0.0
         for i in range(n):
             if self._labelled(i):
-                ns += float(self.store.record(self._shard(i))["metadata"].get("oracle_ps", 0.0)) / 1000
+                ns += float(self.store.record(self._shard(i))["metadata"].get("ps_per_frame", 0.0)) / 1000
             elif self._failure(i).exists():
                 quarantined += [{"frame": i, **f} for f in read_json(self._failure(i))["failures"]]
         labelled = sum(self._labelled(i) for i in range(n))
@@ -308,25 +300,7 @@ def shard_round(name: str) -> int:
     return int(name[1:4]) if name[:1] == "r" and name[1:4].isdigit() and name[4:6] == "_f" else -1
 
 
-def save_trajectories(path: Path, sampled: SampledFrames) -> None:
-    """Keep the frames, one array a replica, float32 Å."""
-    with atomic_write(path) as handle:
-        np.savez(
-            handle,
-            **{
-                f"replica_{i:04d}": np.asarray(t, dtype=np.float32)
-                for i, t in enumerate(sampled.trajectories)
-            },
-        )
-
-
-def load_trajectories(path: Path) -> list[np.ndarray]:
-    """Frames kept by :func:`save_trajectories`."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return [arrays[name] for name in sorted(arrays.files)]
-
-
-def folder_array(path: Path, array: np.ndarray) -> Path:
+def save_array(path: Path, array: np.ndarray) -> Path:
     """Write one array as ``values`` of an npz; returns the path."""
     with atomic_write(path) as handle:
         np.savez(handle, values=array)
@@ -351,8 +325,3 @@ def _model(stage: Stage) -> TrainedModel:
         raise StateError(
             f"{stage.folder} has a manifest without {error}; delete it to train again"
         ) from error
-
-
-def quarantine_file(path: Path) -> list[dict[str, Any]]:
-    """Failures kept in one file of a label stage."""
-    return json.loads(path.read_text(encoding="utf-8"))["failures"]

@@ -1,0 +1,146 @@
+"""CG trajectories as files: our npz, plain npy, or anything that mdtraj reads, all-atom or CG."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.errors import DataError, MappingError
+from cgal_plugin.mapping.topology import CGTopology
+from cgal_plugin.provenance import atomic_write
+from cgal_plugin.units import ANGSTROM_PER_NM
+
+if TYPE_CHECKING:
+    import mdtraj
+    from numpy.typing import NDArray
+
+
+def save_trajectories(path: str | os.PathLike[str], trajectories: Sequence[NDArray[np.floating]]) -> None:
+    """Write trajectories as one npz, atomically.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    trajectories
+        One ``(n_frames, n_beads, 3)`` array a trajectory, Å; kept as float32, in order.
+    """
+    arrays = {f"trajectory_{i:05d}": np.asarray(t, dtype=np.float32) for i, t in enumerate(trajectories)}
+    with atomic_write(path) as handle:
+        np.savez(handle, **arrays)
+
+
+def load_trajectories(
+    path: str | os.PathLike[str],
+    topology: CGTopology | None = None,
+    *,
+    top: str | os.PathLike[str] | None = None,
+    mapping: Any = None,
+) -> list[NDArray[np.floating]]:
+    """Trajectories of one file, as beads in Å.
+
+    Parameters
+    ----------
+    path
+        ``.npz`` (every array one trajectory, Å), ``.npy`` (one, Å), a data store's folder (every
+        shard one), or a format of mdtraj's.
+    topology
+        What the beads have to be; None takes what is there.
+    top
+        Topology file for formats that have none (DCD, XTC).
+    mapping
+        How all-atom frames become beads; default: the topology's map, or CA.
+
+    Raises
+    ------
+    DataError
+        The file is missing, empty, cannot be read, has frames that are not finite, or other beads
+        than ``topology``.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"trajectory {str(path)!r} does not exist")
+    if path.is_dir():
+        from cgal_plugin.data.store import DataStore
+
+        trajectories: list[NDArray[np.floating]] = [frames.positions for _, frames in DataStore(path)]
+    elif path.suffix in (".npz", ".npy"):
+        trajectories = _load_numpy(path)
+    else:
+        trajectories = [_load_mdtraj(path, topology, top, mapping)]
+    trajectories = [t for t in trajectories if len(t)]
+    if not trajectories:
+        raise DataError(f"trajectory {str(path)!r} has no frames")
+    for t in trajectories:
+        if t.ndim != 3 or t.shape[2] != 3:
+            raise DataError(f"{path} holds an array of shape {t.shape}; expected (n_frames, n_beads, 3) in Å")
+        if topology is not None and t.shape[1] != topology.n_beads:
+            raise DataError(f"{path} has {t.shape[1]} beads; {topology!r} has {topology.n_beads}")
+        if not np.isfinite(t).all():
+            bad = int(np.flatnonzero(~np.isfinite(t).all(axis=(1, 2)))[0])
+            raise DataError(f"{path} has coordinates that are not finite (first in frame {bad})")
+    return trajectories
+
+
+def _load_numpy(path: Path) -> list[NDArray[np.floating]]:
+    try:
+        content = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path} cannot be read as {path.suffix}: {error}") from error
+    if isinstance(content, np.ndarray):
+        return [content]
+    with content:
+        if "positions" in content.files:  # a selection or a shard, with other arrays beside the frames
+            return [content["positions"]]
+        return [content[name] for name in sorted(content.files)]
+
+
+def _load_mdtraj(
+    path: Path, topology: CGTopology | None, top: str | os.PathLike[str] | None, mapping: Any
+) -> NDArray[np.floating]:
+    import mdtraj
+
+    try:
+        loaded = mdtraj.load(str(path)) if top is None else mdtraj.load(str(path), top=str(top))
+    except (OSError, ValueError, TypeError, IndexError, KeyError, RuntimeError) as error:
+        hint = "" if top is not None else "; formats such as DCD and XTC need a topology file"
+        raise DataError(f"trajectory {str(path)!r} cannot be read: {error}{hint}") from error
+    return to_beads(loaded, topology, mapping, source=str(path))
+
+
+def to_beads(
+    trajectory: mdtraj.Trajectory,
+    topology: CGTopology | None = None,
+    mapping: Any = None,
+    *,
+    source: str = "",
+) -> NDArray[np.floating]:
+    """Frames of an ``mdtraj.Trajectory`` as beads, ``(n, n_beads, 3)`` Å.
+
+    A trajectory whose atoms are the topology's beads, by name and residue, is taken as it is;
+    anything else is mapped.
+
+    Raises
+    ------
+    DataError
+        It cannot be mapped, or gives other beads than ``topology``.
+    """
+    from cgal_plugin.mapping.maps import CGMapping
+
+    if topology is not None:
+        atoms = [(a.name, a.residue.name, a.residue.index) for a in trajectory.topology.atoms]
+        beads = zip(topology.bead_names, topology.residue_names, topology.residue_index.tolist(), strict=True)
+        if atoms == list(beads):
+            return trajectory.xyz * ANGSTROM_PER_NM
+    chosen = mapping if mapping is not None else "CA" if topology is None else topology.mapping
+    try:
+        cg = CGMapping.from_topology(trajectory.topology, chosen)
+    except MappingError as error:
+        raise DataError(f"{source or 'trajectory'} cannot be mapped to beads: {error}") from error
+    if topology is not None and cg.topology.sequence != topology.sequence:
+        raise DataError(f"{source or 'trajectory'} is of {cg.topology.sequence}, not {topology.sequence}")
+    return cg.map_positions(trajectory)
