@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CLN025_SEQUENCE = "YYDPETGTWY"
 CLN025_PHI = (-93.0, -76.0, -72.0, -92.0, -106.0, 70.0, -104.0, -81.0, -137.0)
 CLN025_PSI = (150.0, 138.0, 134.0, -21.0, -41.0, -17.0, 17.0, 153.0, 133.0)
-_EXTENDED_PHI, _EXTENDED_PSI, _PROLINE_PHI = -120.0, 140.0, -65.0
+EXTENDED_PHI, EXTENDED_PSI, _PROLINE_PHI = -120.0, 140.0, -65.0
 _MAX_PEPTIDE_BOND = 2.5  # Å, between C and the next residue's N
 PROTEIN_FORCE_FIELD = "amber14/protein.ff14SB.xml"
 
@@ -50,8 +50,8 @@ def backbone_angles(
     if phi is None or psi is None:
         if sequence == CLN025_SEQUENCE:
             return list(CLN025_PHI), list(CLN025_PSI)
-        phi = [_PROLINE_PHI if letter == "P" else _EXTENDED_PHI for letter in sequence[1:]]
-        return phi, [_EXTENDED_PSI] * (n - 1)
+        phi = [_PROLINE_PHI if letter == "P" else EXTENDED_PHI for letter in sequence[1:]]
+        return phi, [EXTENDED_PSI] * (n - 1)
     if len(phi) != n - 1 or len(psi) != n - 1:
         raise OracleError(
             f"{n} residues need {n - 1} phi (residues 2..{n}) and {n - 1} psi (residues 1..{n - 1}); "

@@ -116,10 +116,12 @@ class AllAtomModel:
         model = replace(model, positions=model.minimise(model.positions))
         return model if solvent == implicit else model.solvated()
 
-    def solvated(self, positions: ArrayLike | None = None, *, seed: int = 0) -> AllAtomModel:
+    def solvated(
+        self, positions: ArrayLike | None = None, *, seed: int = 0, minimise: bool = True
+    ) -> AllAtomModel:
         """This solute (at ``positions``, ``(n_solute, 3)`` Å) in a neutralised TIP3P-FB box.
 
-        The number of waters depends on the conformation.
+        The number of waters depends on the conformation; the solute may be moved as a whole.
         """
         from openmm import Vec3, app, unit
 
@@ -130,6 +132,8 @@ class AllAtomModel:
             modeller.addSolvent(force_field("tip3pfb"), model="tip3p", padding=_PADDING, neutralize=True)
         placed = np.array(modeller.positions.value_in_unit(unit.nanometer)) * ANGSTROM_PER_NM
         model = AllAtomModel(modeller.topology, placed, self.mapping, "tip3pfb")
+        if not minimise:
+            return model
         return replace(model, positions=model.minimise(placed, max_iterations=200))
 
     @cached_property

@@ -1,0 +1,343 @@
+"""The all-atom oracle: backmaps CG frames, runs OpenMM, and gives mapped forces."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.data.frames import LabelledFrames
+from cgal_plugin.errors import OracleError
+from cgal_plugin.mapping.forces import ForceMap, basic_force_map, optimal_force_map, slice_force_map
+from cgal_plugin.mapping.maps import CGMapping
+from cgal_plugin.mapping.topology import CGTopology
+from cgal_plugin.oracle.labelling import free_rows, label_frames
+from cgal_plugin.oracle.labels import LabelSettings
+from cgal_plugin.oracle.sampling import run_dynamics, stretched_positions
+from cgal_plugin.oracle.system import AllAtomModel
+from cgal_plugin.oracle.trajectory import AllAtomTrajectory, common_temperature
+from cgal_plugin.provenance import versions
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+
+class OpenMMOracle:
+    """All-atom labels from OpenMM (design.md §7).
+
+    Stateless in its randomness: a label depends on the oracle's settings and seed and on the content
+    of the frame, not on what else is labelled, nor in which order or process. Picklable.
+
+    Modes
+    -----
+    ``free``
+        Short free MD from each backmapped frame. Every saved frame is a row with its own mapped force;
+        rows of one start are one correlated block. ``force_error`` is the noise of a single frame
+        (:func:`~cgal_plugin.oracle.labels.frame_noise`).
+    ``mean_force``
+        The bead atoms are frozen at the frame and the mapped force is averaged: one row a frame, at
+        exactly the frame's coordinates, averaged over ``n_starts`` starts whose spread gives
+        ``force_error``. Only for maps whose beads are single atoms.
+
+    Which force maps are valid: forces reported by OpenMM lack constraint forces, so the map must give
+    constrained atoms equal coefficients. In ``free`` mode bonds to hydrogen are constrained, among
+    them CA–HA, which rules the plain slice out: ``basic`` or ``optimal``. In ``mean_force`` mode no
+    constraint touches a bead atom, so all three are valid and have the same mean; ``optimal`` has the
+    least noise.
+
+    Parameters
+    ----------
+    sequence_or_pdb
+        One-letter codes or a PDB file; or an :class:`AllAtomModel`, which brings mapping and solvent.
+    temperature
+        K.
+    mapping
+        ``"CA"``, ``"CACB"``, a YAML file or its content.
+    solvent
+        ``"obc2"``, ``"gbn2"`` or ``"tip3pfb"``.
+    mode, production_ps, relax_ps, save_ps, n_starts, platform, n_threads
+        See :class:`~cgal_plugin.oracle.labels.LabelSettings`. ``n_starts`` is 1 in ``free`` and 2 in
+        ``mean_force`` mode unless given.
+    force_map
+        A :class:`ForceMap` or a file of one; default is the basic map.
+    library
+        All-atom frames that backmapping starts from: what
+        :func:`cgal_plugin.oracle.backmap.backmap` takes. Default is the native structure alone.
+    methods
+        Backmapping methods, in the order they are tried.
+    seed
+        Root of the random streams.
+
+    Raises
+    ------
+    OracleError, MappingError
+        Bad sequence, structure, setting, or a force map that is not valid here.
+    """
+
+    def __init__(
+        self,
+        sequence_or_pdb: str | os.PathLike[str] | AllAtomModel,
+        *,
+        temperature: float,
+        mapping: Any = "CA",
+        solvent: str = "obc2",
+        mode: str = "free",
+        production_ps: float = 5.0,
+        relax_ps: float = 2.0,
+        save_ps: float = 0.04,
+        n_starts: int | None = None,
+        force_map: ForceMap | str | os.PathLike[str] | None = None,
+        library: Any = None,
+        methods: Sequence[str] = ("library", "cgback"),
+        seed: int = 0,
+        n_threads: int = 1,
+        platform: str = "CPU",
+    ) -> None:
+        if not (np.isfinite(temperature) and 0 < temperature <= 2000):
+            raise OracleError(f"temperature = {temperature!r} K must be between 0 and 2000")
+        starts = (2 if mode == "mean_force" else 1) if n_starts is None else n_starts
+        self.temperature = float(temperature)
+        self.settings = LabelSettings(mode, production_ps, relax_ps, save_ps, starts, platform, n_threads)
+        self.seed = int(seed)
+        self.library = library
+        self.methods = tuple(methods)
+        if isinstance(sequence_or_pdb, AllAtomModel):
+            self.model = sequence_or_pdb
+        else:
+            self.model = AllAtomModel.create(sequence_or_pdb, mapping, solvent)
+        if mode == "mean_force" and not self.mapping.is_slice:
+            raise OracleError(
+                f"mode 'mean_force' freezes bead atoms, so each bead of mapping {self.topology.mapping!r} "
+                "must be one atom; use mode 'free'"
+            )
+        if isinstance(force_map, str | os.PathLike):
+            force_map = ForceMap.load(force_map)
+        self.force_map = force_map or basic_force_map(self.mapping, self.model.constraints)
+        self.force_map.check(self.mapping, self.label_constraints)
+
+    # ------------------------------------------------------------------ facts
+
+    @property
+    def mapping(self) -> CGMapping:
+        """Atoms of each bead."""
+        return self.model.mapping
+
+    @property
+    def topology(self) -> CGTopology:
+        """The beads."""
+        return self.model.cg_topology
+
+    @property
+    def atom_topology(self) -> Any:
+        """``mdtraj.Topology`` of the solute, in the oracle's atom order."""
+        return self.model.mdtraj_topology
+
+    @cached_property
+    def label_constraints(self) -> NDArray[np.int64]:
+        """``(n, 2)``: pairs of atoms whose distance is constrained in the labels' dynamics."""
+        pairs = self.model.constraints
+        if self.settings.mode == "free":
+            return pairs
+        beads = [group[0] for group in self.mapping.atom_groups]
+        return pairs[~np.isin(pairs, beads).any(axis=1)]
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """JSON-ready facts that go with every label."""
+        return {
+            "oracle": "openmm",
+            "temperature": self.temperature,
+            "solvent": self.model.solvent,
+            "force_field": "amber14/protein.ff14SB",
+            "force_map": self.force_map.kind,
+            "force_map_hash": self.force_map.hash,
+            "mapping_hash": self.mapping.hash,
+            "seed": self.seed,
+            "backmap_methods": list(self.methods),
+            "timestep_fs": self.settings.timestep_fs,
+            "ps_per_frame": self.settings.ps_per_frame,
+            "versions": versions(),
+            **self.settings.to_dict(),
+            "save_ps": self.settings.stride * self.settings.timestep_fs / 1000.0,
+        }
+
+    def cost_estimate(self, n_frames: int, *, ns_per_day: float = 250.0) -> dict[str, float]:
+        """What labelling ``n_frames`` costs: ``oracle_ns`` and ``minutes`` on one worker.
+
+        ``ns_per_day`` is for chignolin in OBC2 on one core; a second a start is added for backmapping.
+        """
+        ns = n_frames * self.settings.ps_per_frame / 1000.0
+        seconds = ns / ns_per_day * 86400.0 + n_frames * self.settings.n_starts * 1.0
+        return {"oracle_ns": ns, "minutes": seconds / 60.0}
+
+    def native_positions(self) -> NDArray[np.float64]:
+        """``(n_solute, 3)`` Å of the given or built structure, minimised."""
+        return np.array(self.model.positions[: self.model.n_solute])
+
+    def extended_positions(self) -> NDArray[np.float64]:
+        """``(n_solute, 3)`` Å of a stretched chain of the same atoms, minimised."""
+        return stretched_positions(self.model.implicit)
+
+    def __repr__(self) -> str:
+        return (
+            f"OpenMMOracle({self.topology.sequence!r}, {self.temperature:g} K, {self.model.solvent}, "
+            f"{self.settings.mode}, force map {self.force_map.kind})"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "label_constraints"}
+
+    # ------------------------------------------------------------------ trajectories and force map
+
+    def run(
+        self,
+        start: str | ArrayLike,
+        picoseconds: float,
+        *,
+        seed: int,
+        save_ps: float | None = None,
+        temperature: float | None = None,
+        equilibrate_ps: float = 5.0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> AllAtomTrajectory:
+        """Free dynamics for seed or reference data.
+
+        Parameters
+        ----------
+        start
+            ``"folded"`` (the native structure), ``"extended"``, or ``(n_solute, 3)`` Å.
+        picoseconds, save_ps, equilibrate_ps
+            Length, interval of frames (default: the labels'), and discarded beginning, ps.
+        seed
+            Of this trajectory.
+        temperature
+            K; default is the oracle's. Trajectories of another one are for pre-runs only: they cannot
+            be mapped or used for a force map.
+        progress
+            Called as ``progress(frames done, frames in all)``.
+
+        Raises
+        ------
+        OracleError
+            Bad arguments, or the dynamics blew up.
+        """
+        settings = replace(self.settings, save_ps=save_ps or self.settings.save_ps, mode="free")
+        return run_dynamics(
+            self.model,
+            self._start_positions(start),
+            picoseconds,
+            settings,
+            temperature=self.temperature if temperature is None else float(temperature),
+            seed=seed,
+            equilibrate_ps=equilibrate_ps,
+            progress=progress,
+        )
+
+    def _start_positions(self, start: str | ArrayLike) -> NDArray[np.float64]:
+        if isinstance(start, str):
+            known = {"folded": self.native_positions, "extended": self.extended_positions}
+            if start not in known:
+                raise OracleError(f"start {start!r} is not known; use {', '.join(known)} or coordinates in Å")
+            return known[start]()
+        positions = np.asarray(start, dtype=np.float64)
+        if positions.shape != (self.model.n_solute, 3) or not np.isfinite(positions).all():
+            raise OracleError(
+                f"start positions have shape {positions.shape}; "
+                f"expected finite ({self.model.n_solute}, 3) in Å, in the order of atom_topology"
+            )
+        return positions
+
+    def fit_force_map(
+        self, trajectories: Sequence[AllAtomTrajectory], kind: str = "optimal", *, max_frames: int = 20_000
+    ) -> ForceMap:
+        """A force map for this oracle; use it with :meth:`with_force_map`.
+
+        Parameters
+        ----------
+        trajectories
+            From :meth:`run` at the oracle's temperature; not used by ``basic`` and ``slice``.
+        kind
+            ``"optimal"``, ``"basic"`` or ``"slice"``.
+        max_frames
+            Evenly spaced frames that are used of longer data.
+
+        Raises
+        ------
+        OracleError
+            Unknown kind, no trajectories, or another temperature.
+        MappingError
+            Fewer than 200 frames, or no valid map exists.
+        """
+        if kind == "slice":
+            return slice_force_map(self.mapping)
+        if kind == "basic":
+            return basic_force_map(self.mapping, self.model.constraints)
+        if kind != "optimal":
+            raise OracleError(f"force map {kind!r} is not known; use optimal, basic or slice")
+        common_temperature(trajectories, self.temperature)
+        forces = np.concatenate([t.forces for t in trajectories])
+        rows = np.unique(np.linspace(0, len(forces) - 1, min(len(forces), max_frames)).round().astype(int))
+        return optimal_force_map(self.mapping, forces[rows], self.model.constraints)
+
+    def with_force_map(self, force_map: ForceMap) -> OpenMMOracle:
+        """A copy that labels with ``force_map``, after checking that it is valid here."""
+        force_map.check(self.mapping, self.label_constraints)
+        other = copy.copy(self)
+        other.force_map = force_map
+        return other
+
+    def with_library(self, library: Any) -> OpenMMOracle:
+        """A copy whose backmapping starts from the frames of ``library``."""
+        other = copy.copy(self)
+        other.library = library
+        return other
+
+    def map_trajectory(self, trajectory: AllAtomTrajectory, *, index: int = 0) -> LabelledFrames:
+        """CG frames and forces of a trajectory of :meth:`run`, as one block; ``index`` is its frame_index.
+
+        Raises
+        ------
+        OracleError
+            The trajectory is of another temperature.
+        MappingError
+            The force map is not valid for free dynamics with constraints.
+        """
+        common_temperature([trajectory], self.temperature)
+        self.force_map.check(self.mapping, self.model.constraints)
+        rows = free_rows(self, trajectory, index, 0)
+        save_ps = float(trajectory.time_ps[1] - trajectory.time_ps[0]) if len(trajectory) > 1 else 0.0
+        return replace(rows, metadata=self.metadata | {"mode": "free", "save_ps": save_ps, "n_starts": 1})
+
+    # ------------------------------------------------------------------ labels
+
+    def label(
+        self, frames: ArrayLike, *, progress: Callable[[int, int], None] | None = None
+    ) -> LabelledFrames:
+        """Labels of CG frames; the method that the driver calls.
+
+        Parameters
+        ----------
+        frames
+            ``(n, n_beads, 3)`` Å.
+        progress
+            Called as ``progress(frames done, frames in all)``.
+
+        Returns
+        -------
+        LabelledFrames
+            Rows as the mode says. Frames that cannot be labelled (not finite, no sound backmapping,
+            dynamics that blew up, wrong stereochemistry afterwards) are in ``quarantined``; there may
+            be no row at all. Starts that failed beside others that worked are in
+            ``metadata["failed_starts"]``.
+
+        Raises
+        ------
+        OracleError
+            The array has the wrong shape.
+        """
+        return label_frames(self, frames, progress)

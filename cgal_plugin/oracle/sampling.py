@@ -1,0 +1,153 @@
+"""All-atom trajectories for seed and reference data, and where they start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.errors import OracleError
+from cgal_plugin.oracle.labels import LabelSettings
+from cgal_plugin.oracle.structure import EXTENDED_PHI, EXTENDED_PSI
+from cgal_plugin.oracle.system import AllAtomModel
+from cgal_plugin.oracle.trajectory import AllAtomTrajectory, DynamicsFailure, advance, collect, steps_for
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+_HEATING_FRICTION, _FRICTION = 10.0, 1.0  # 1/ps
+_HEATING_SHARE = 0.5  # of the equilibration, at the higher friction
+
+
+@dataclass(frozen=True, eq=False)
+class TrajectoryTask:
+    """One trajectory for a worker process; fields as of :meth:`OpenMMOracle.run`."""
+
+    oracle: Any
+    start: str | NDArray[np.floating]
+    picoseconds: float
+    seed: int
+    save_ps: float | None = None
+    equilibrate_ps: float = 5.0
+
+
+def run_trajectory(
+    task: TrajectoryTask, progress: Callable[[int, int], None] | None = None
+) -> AllAtomTrajectory:
+    """Run a task; at module level, so that a process pool can call it."""
+    return task.oracle.run(
+        task.start,
+        task.picoseconds,
+        seed=task.seed,
+        save_ps=task.save_ps,
+        equilibrate_ps=task.equilibrate_ps,
+        progress=progress,
+    )
+
+
+def run_dynamics(
+    model: AllAtomModel,
+    start: NDArray[np.floating],
+    picoseconds: float,
+    settings: LabelSettings,
+    *,
+    temperature: float,
+    seed: int,
+    equilibrate_ps: float,
+    progress: Callable[[int, int], None] | None = None,
+) -> AllAtomTrajectory:
+    """Free dynamics from ``start`` ``(n_solute, 3)`` Å; see :meth:`OpenMMOracle.run`."""
+    from openmm import LocalEnergyMinimizer
+
+    if not (np.isfinite(temperature) and 0 < temperature <= 2000):
+        raise OracleError(f"temperature = {temperature!r} K must be between 0 and 2000")
+    if not (np.isfinite(equilibrate_ps) and equilibrate_ps >= 0):
+        raise OracleError(f"equilibrate_ps = {equilibrate_ps!r} must not be negative")
+    n_frames = steps_for(picoseconds, settings.timestep_fs, "picoseconds") // settings.stride
+    if n_frames < 1:
+        raise OracleError(
+            f"picoseconds = {picoseconds} is shorter than save_ps = {settings.save_ps}: no frame"
+        )
+    boxed = model.solvent == "tip3pfb"
+    placed = model.solvated(start, seed=seed) if boxed else replace(model, positions=start)
+    context = placed.context(
+        temperature,
+        system=placed.make_system(barostat=temperature if boxed else None),
+        timestep_fs=settings.timestep_fs,
+        friction=_HEATING_FRICTION,
+        seed=seed,
+        n_threads=settings.n_threads,
+        platform=settings.platform,
+    )
+    try:
+        LocalEnergyMinimizer.minimize(context, maxIterations=100)
+        context.setVelocitiesToTemperature(temperature, seed)
+        steps = round(equilibrate_ps * 1000.0 / settings.timestep_fs)
+        advance(context, round(steps * _HEATING_SHARE))
+        context.getIntegrator().setFriction(_FRICTION)
+        advance(context, steps - round(steps * _HEATING_SHARE))
+        return collect(context, n_frames, settings.stride, placed.n_solute, temperature, progress)
+    except DynamicsFailure as error:
+        raise OracleError(f"{model.sequence} at {temperature:g} K: {error}") from error
+
+
+def stretched_positions(model: AllAtomModel) -> NDArray[np.float64]:
+    """The model's atoms with every backbone turned to an extended strand, minimised; Å.
+
+    Raises
+    ------
+    OracleError
+        A bond links residues that are not neighbours (a disulfide), so that the chain cannot turn.
+    """
+    for bond in model.topology.bonds():
+        left, right = bond[0].residue, bond[1].residue
+        if left.chain is not right.chain or abs(left.index - right.index) > 1:
+            raise OracleError(
+                f"{left.name}{left.id} and {right.name}{right.id} are linked, so the chain cannot be "
+                "stretched; start from 'folded' or from coordinates"
+            )
+    xyz = np.array(model.positions)
+    for chain in model.topology.chains():
+        residues = list(chain.residues())
+        names = [{a.name: a.index for a in r.atoms()} for r in residues]
+        for i, (residue, atoms) in enumerate(zip(residues, names, strict=True)):
+            if not {"N", "CA", "C"} <= set(atoms):
+                continue
+            later = [index for following in names[i + 1 :] for index in following.values()]
+            if i > 0 and "C" in names[i - 1] and residue.name != "PRO":
+                fixed = {"N", "CA", "H", "H1", "H2", "H3"}
+                moved = [index for name, index in atoms.items() if name not in fixed] + later
+                quad = (names[i - 1]["C"], atoms["N"], atoms["CA"], atoms["C"])
+                _turn(xyz, quad, moved, EXTENDED_PHI)
+            if i + 1 < len(names) and "N" in names[i + 1]:
+                moved = [atoms[name] for name in ("O",) if name in atoms] + later
+                quad = (atoms["N"], atoms["CA"], atoms["C"], names[i + 1]["N"])
+                _turn(xyz, quad, moved, EXTENDED_PSI)
+    return model.minimise(xyz)
+
+
+def _turn(
+    xyz: NDArray[np.float64], quad: tuple[int, int, int, int], moved: list[int], degrees: float
+) -> None:
+    """Rotate ``moved`` about the middle bond of ``quad``, in place, so that its dihedral is ``degrees``."""
+    origin, axis = xyz[quad[1]].copy(), xyz[quad[2]] - xyz[quad[1]]
+    axis = axis / np.linalg.norm(axis)
+    angle = np.radians(degrees) - dihedral(xyz[list(quad)])
+    v = xyz[moved] - origin
+    along = v @ axis
+    xyz[moved] = (
+        origin
+        + v * np.cos(angle)
+        + np.cross(axis, v) * np.sin(angle)
+        + np.outer(along, axis) * (1.0 - np.cos(angle))
+    )
+
+
+def dihedral(points: ArrayLike) -> float:
+    """Dihedral of four points ``(4, 3)``, radians in (−π, π], IUPAC sign."""
+    a, b, c, d = np.asarray(points, dtype=np.float64)
+    axis = (c - b) / np.linalg.norm(c - b)
+    left, right = np.cross(b - a, axis), np.cross(axis, d - c)
+    return float(np.arctan2(np.cross(left, right) @ axis, left @ right))

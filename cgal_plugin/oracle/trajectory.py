@@ -1,0 +1,173 @@
+"""All-atom dynamics: frames with forces from an OpenMM context, and the trajectory they make."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.errors import CGALError, OracleError
+from cgal_plugin.provenance import atomic_write
+from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL, KJ_PER_MOL_NM_TO_KCAL_PER_MOL_ANGSTROM
+
+if TYPE_CHECKING:
+    import mdtraj
+    from numpy.typing import NDArray
+
+#: no atom of a sound peptide feels more than this (kcal/mol/Å); thermal forces stay under 500
+MAX_FORCE = 20_000.0
+_ARRAYS = ("positions", "forces", "time_ps", "energies")
+
+
+class DynamicsFailure(CGALError):
+    """The all-atom dynamics blew up; the oracle turns it into a quarantined frame or an OracleError."""
+
+
+@dataclass(frozen=True, eq=False)
+class AllAtomTrajectory:
+    """Frames of the solute with the forces on its atoms.
+
+    Attributes
+    ----------
+    positions
+        ``(n, n_atoms, 3)`` float32 Å.
+    forces
+        ``(n, n_atoms, 3)`` float32 kcal/mol/Å, without constraint forces.
+    time_ps
+        ``(n,)`` float64, from the first step after equilibration.
+    energies
+        ``(n,)`` float64 potential energy of the whole system, kcal/mol.
+    temperature
+        K.
+    """
+
+    positions: NDArray[np.float32]
+    forces: NDArray[np.float32]
+    time_ps: NDArray[np.float64]
+    energies: NDArray[np.float64]
+    temperature: float
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, rows: slice) -> AllAtomTrajectory:
+        return AllAtomTrajectory(*(getattr(self, name)[rows] for name in _ARRAYS), self.temperature)
+
+    def to_mdtraj(self, topology: mdtraj.Topology) -> mdtraj.Trajectory:
+        """As an :class:`mdtraj.Trajectory` (nm, ps); ``topology`` is the model's ``mdtraj_topology``."""
+        import mdtraj
+
+        return mdtraj.Trajectory(self.positions / ANGSTROM_PER_NM, topology, time=self.time_ps)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write ``.npz``, without pickle."""
+        with atomic_write(path) as handle:
+            np.savez(
+                handle,
+                temperature=np.array(self.temperature),
+                **{name: getattr(self, name) for name in _ARRAYS},
+            )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> AllAtomTrajectory:
+        """Read a trajectory written by :meth:`save`.
+
+        Raises
+        ------
+        OracleError
+            The file is missing or is no saved trajectory.
+        """
+        if not Path(path).is_file():
+            raise OracleError(f"trajectory file {str(path)!r} does not exist")
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                return cls(*(data[name] for name in _ARRAYS), float(data["temperature"]))
+        except (ValueError, KeyError, OSError) as error:
+            raise OracleError(f"{str(path)!r} is not a saved all-atom trajectory: {error}") from error
+
+
+def steps_for(picoseconds: float, timestep_fs: float, what: str) -> int:
+    """Whole steps nearest to a time (0.05 ps of 4 fs are 12 steps, 0.048 ps).
+
+    Raises
+    ------
+    OracleError
+        The time is not finite or shorter than one step.
+    """
+    if not np.isfinite(picoseconds) or picoseconds * 1000.0 < timestep_fs * (1 - 1e-9):
+        raise OracleError(f"{what} = {picoseconds!r} ps must be at least one time step, {timestep_fs:g} fs")
+    return round(picoseconds * 1000.0 / timestep_fs)
+
+
+def advance(context: Any, steps: int) -> None:
+    """Take steps, turning OpenMM's NaN into :class:`DynamicsFailure`."""
+    from openmm import OpenMMException
+
+    try:
+        context.getIntegrator().step(steps)
+    except OpenMMException as error:
+        raise DynamicsFailure(f"all-atom dynamics failed: {error}") from error
+
+
+def collect(
+    context: Any,
+    n_frames: int,
+    stride: int,
+    n_atoms: int,
+    temperature: float,
+    progress: Callable[[int, int], None] | None = None,
+) -> AllAtomTrajectory:
+    """Run ``n_frames * stride`` steps and keep every ``stride``-th frame of the first ``n_atoms`` atoms.
+
+    Raises
+    ------
+    DynamicsFailure
+        Coordinates, energy or forces are not finite, or a force exceeds :data:`MAX_FORCE`.
+    """
+    from openmm import unit
+
+    kj_nm = unit.kilojoule_per_mole / unit.nanometer
+    positions = np.empty((n_frames, n_atoms, 3), dtype=np.float32)
+    forces = np.empty_like(positions)
+    energies = np.empty(n_frames)
+    for k in range(n_frames):
+        advance(context, stride)
+        state = context.getState(getPositions=True, getForces=True, getEnergy=True)
+        xyz = np.asarray(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))[:n_atoms]
+        force = np.asarray(state.getForces(asNumpy=True).value_in_unit(kj_nm))[:n_atoms]
+        positions[k] = xyz * ANGSTROM_PER_NM
+        forces[k] = force * KJ_PER_MOL_NM_TO_KCAL_PER_MOL_ANGSTROM
+        energies[k] = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole) / KJ_PER_KCAL
+        largest = float(np.abs(forces[k]).max())
+        if not (np.isfinite(energies[k]) and np.isfinite(positions[k]).all() and largest < MAX_FORCE):
+            raise DynamicsFailure(
+                f"all-atom dynamics exploded at frame {k}: energy {energies[k]:.3g} kcal/mol, "
+                f"largest force {largest:.3g} kcal/mol/Å"
+            )
+        if progress is not None:
+            progress(k + 1, n_frames)
+    timestep_ps = context.getIntegrator().getStepSize().value_in_unit(unit.picosecond)
+    time_ps = np.arange(1, n_frames + 1) * stride * timestep_ps
+    return AllAtomTrajectory(positions, forces, time_ps, energies, float(temperature))
+
+
+def common_temperature(trajectories: Sequence[AllAtomTrajectory], temperature: float) -> None:
+    """Refuse trajectories of another temperature than the oracle's.
+
+    Raises
+    ------
+    OracleError
+        There is none, or a temperature differs.
+    """
+    if not trajectories:
+        raise OracleError("no all-atom trajectory given")
+    other = sorted({t.temperature for t in trajectories if abs(t.temperature - temperature) > 1e-6})
+    if other:
+        raise OracleError(
+            f"trajectories at {', '.join(f'{t:g}' for t in other)} K cannot be used at {temperature:g} K: "
+            "a PMF belongs to one temperature"
+        )
