@@ -33,7 +33,8 @@ def _frame_dtype(n_beads: int) -> np.dtype:
 
 def _header(n_frames: int, n_beads: int, interval: int, timestep_ps: float) -> bytes:
     counts = struct.pack("<4i", n_frames, interval, interval, n_frames * interval)
-    control = counts + bytes(20) + struct.pack("<f", timestep_ps / _AKMA_PS) + bytes(36) + struct.pack("<i", 24)
+    delta = struct.pack("<f", timestep_ps / _AKMA_PS)
+    control = counts + bytes(20) + delta + bytes(36) + struct.pack("<i", 24)
     return (
         struct.pack("<i4s", 84, b"CORD")
         + control
@@ -119,7 +120,7 @@ def read_dcd(path: str | os.PathLike[str], n_frames: int | None = None) -> NDArr
     with file.open("rb") as handle:
         header = handle.read(_HEADER_BYTES)
         if len(header) < _HEADER_BYTES or header[4:8] != b"CORD" or header[100:180] != _TITLE:
-            raise DynamicsError(f"{str(file)!r} is not a trajectory written by cgal_plugin; read it with mdtraj")
+            raise DynamicsError(f"{str(file)!r} is not a trajectory of cgal_plugin; read it with mdtraj")
         counted, n_beads = struct.unpack_from("<i", header, 8)[0], struct.unpack_from("<i", header, 188)[0]
         wanted = counted if n_frames is None else n_frames
         dtype = _frame_dtype(n_beads)

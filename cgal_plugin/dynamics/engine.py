@@ -67,9 +67,10 @@ class Engine:
         try:
             platform = openmm.Platform.getPlatformByName(settings.platform)
         except openmm.OpenMMException as error:
-            names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
+            known = (openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms()))
             raise DynamicsError(
-                f"platform {settings.platform!r} is not available; use one of {', '.join(names)}"
+                f"platform {settings.platform!r} is not available; "
+                f"use one of {', '.join(p.getName() for p in known)}"
             ) from error
         add_potential(
             self.system,
@@ -123,7 +124,7 @@ class Engine:
         return self._shaped(state.getForces(asNumpy=True))
 
     def set_start(self, positions: NDArray[np.float64], minimize_steps: int = 0) -> None:
-        """Positions ``(n_replicas, beads, 3)`` Å, optionally minimised, and velocities of each replica's stream."""
+        """Positions ``(n_replicas, beads, 3)`` Å, optionally minimised, and velocities drawn for each."""
         import openmm
 
         self.context.setPositions(positions.reshape(-1, 3) / ANGSTROM_PER_NM)

@@ -122,7 +122,8 @@ class SimulationFolder:
         centred = (start[0] - start[0].mean(axis=0)) / 10.0
         frame = mdtraj.Trajectory(centred[None], topology.to_mdtraj())
         atomic_path(self.topology_file, lambda name: frame.save_pdb(name))
-        write_json(manifest, {"format": _FORMAT, "inputs": inputs, "status": "running", "versions": versions()})
+        content = {"format": _FORMAT, "inputs": inputs, "status": "running", "versions": versions()}
+        write_json(manifest, content)
         return False
 
     def _compare(self, manifest: Any, inputs: dict[str, Any]) -> None:
@@ -155,10 +156,9 @@ class SimulationFolder:
 
     def save_checkpoint(self, progress: Progress, binary: bytes) -> None:
         """Write OpenMM's checkpoint and ours as one file, atomically."""
+        ours = np.array(json.dumps(asdict(progress)))
         with atomic_write(self.root / CHECKPOINT) as handle:
-            np.savez(
-                handle, openmm=np.frombuffer(binary, dtype=np.uint8), progress=np.array(json.dumps(asdict(progress)))
-            )
+            np.savez(handle, openmm=np.frombuffer(binary, dtype=np.uint8), progress=ours)
 
     def load_checkpoint(self) -> tuple[Progress, bytes]:
         """Inverse of :meth:`save_checkpoint`.

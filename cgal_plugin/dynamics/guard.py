@@ -57,7 +57,9 @@ class Guard:
         ):
             value = getattr(self, name)
             if value is not None and not low < value < high:
-                raise DynamicsError(f"guard: {name} is {value}; it must lie between {low:g} and {high:g}, or be None")
+                raise DynamicsError(
+                    f"guard: {name} is {value}; it must lie between {low:g} and {high:g}, or be None"
+                )
         if self.max_restarts < 0:
             raise DynamicsError(f"guard: max_restarts is {self.max_restarts}; it cannot be negative")
 
@@ -127,9 +129,10 @@ class Limits:
             reference = np.median(bond_lengths(start, bond_index), axis=0)
         else:
             reference = np.array(guard.bond_reference, dtype=np.float64)
-        if reference.shape != (len(bond_index),):
+        n_bonds = len(bond_index)
+        if reference.shape != (n_bonds,):
             raise DynamicsError(
-                f"guard: bond_reference has {reference.size} lengths; the topology has {len(bond_index)} bonds"
+                f"guard: bond_reference has {reference.size} lengths; the topology has {n_bonds} bonds"
             )
         return cls(guard, bond_index, reference, masses, temperature)
 

@@ -85,9 +85,10 @@ class Runner:
         for replica in np.flatnonzero(~finite):
             blown[int(replica)] = ("non-finite", "forces at the start are not finite")
         if len(blown) == self.settings.n_replicas:
-            replica, (kind, detail) = next(iter(blown.items()))
+            kind, detail = next(iter(blown.values()))
             raise DynamicsError(
-                f"every replica is outside the guard's limits at the start; replica {replica}: {kind}, {detail}"
+                f"every replica is outside the guard's limits at the start, the first as: {kind}, {detail}; "
+                "give other start frames or wider limits"
             )
         # what is wrong at the start would be wrong again after a restart from it
         self._handle(blown, can_restart=False)
@@ -112,8 +113,9 @@ class Runner:
             message = self.engine.step(1)
             if message is not None:
                 raise DynamicsError(
-                    f"the potential failed at step {self.progress.step} with every replica within the guard's "
-                    f"limits: {message}; frames up to the last checkpoint are in {str(self.folder.root)!r}"
+                    f"the potential failed at step {self.progress.step} with every replica within the "
+                    f"guard's limits: {message}; what was done up to the last checkpoint is kept in "
+                    f"{str(self.folder.root)!r}"
                 )
             self.progress.step += 1
             self._check()

@@ -143,7 +143,12 @@ def simulate(
         ``out_dir`` holds another simulation, a longer one, or one that is running.
     """
     start = _start_frames(start_positions, topology, n_replicas)
-    _check_numbers(steps, timestep_fs, temperature, friction, report_interval, checkpoint_interval, minimize_steps)
+    _check_positive(timestep_fs=timestep_fs, temperature=temperature, friction=friction)
+    _check_counts(steps=steps, report_interval=report_interval)
+    if checkpoint_interval is not None:
+        _check_counts(checkpoint_interval=checkpoint_interval)
+    if minimize_steps:
+        _check_counts(minimize_steps=minimize_steps)
     if not Path(potential).is_file():
         raise DynamicsError(f"potential {str(potential)!r} does not exist; make it with `cgal export`")
     guard = Guard() if guard is None else guard
@@ -165,7 +170,8 @@ def simulate(
         saved = folder.load_checkpoint() if folder.open(inputs, topology, start) else None
         if saved is not None and saved[0].step > steps:
             raise StateError(
-                f"{str(out_dir)!r} holds {saved[0].step} steps already, more than steps={steps}; use another out_dir"
+                f"{str(out_dir)!r} holds {saved[0].step} steps already, more than steps={steps}; "
+                "use another out_dir"
             )
         if saved is not None and saved[0].finished(steps) and folder.is_complete(saved[0]):
             return _result(folder, saved[0])
@@ -221,30 +227,16 @@ def _start_frames(start_positions: Any, topology: CGTopology, n_replicas: int | 
     return start
 
 
-def _check_numbers(
-    steps: int,
-    timestep_fs: float,
-    temperature: float,
-    friction: float,
-    report_interval: int,
-    checkpoint_interval: int | None,
-    minimize_steps: int,
-) -> None:
-    for name, value in (
-        ("timestep_fs", timestep_fs),
-        ("temperature", temperature),
-        ("friction", friction),
-    ):
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
         if not (math.isfinite(value) and value > 0):
             raise DynamicsError(f"{name} is {value}; it must be positive")
-    for name, value, low in (
-        ("steps", steps, 1),
-        ("report_interval", report_interval, 1),
-        ("checkpoint_interval", 1 if checkpoint_interval is None else checkpoint_interval, 1),
-        ("minimize_steps", minimize_steps, 0),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
-            raise DynamicsError(f"{name} is {value!r}; it must be an integer of at least {low}")
+
+
+def _check_counts(**values: int) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise DynamicsError(f"{name} is {value!r}; it must be an integer of at least 1")
 
 
 def _inputs(

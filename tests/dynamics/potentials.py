@@ -1,4 +1,4 @@
-"""Small hand-written TorchScript potentials with the exported file's contract: nm in, kJ/mol and kJ/mol/nm out."""
+"""A hand-written TorchScript potential with the exported file's contract: nm, kJ/mol, kJ/mol/nm."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ class HarmonicChain(torch.nn.Module):
     """Springs between neighbouring beads: k in kJ/mol/nm², r0 in nm.
 
     Faults on request, each where a bead's distance from its replica's centre exceeds ``limit`` (nm):
-    ``fault=1`` makes that replica's forces NaN, ``fault=2`` raises, ``fault=3`` turns the springs
-    repulsive. ``self_term`` adds k |x|²/2 of every bead about the origin.
+    ``fault=1`` makes that replica's forces NaN, ``fault=2`` raises, ``fault=3`` drives it apart, and
+    ``fault=4`` drives it apart and raises beyond twice the limit. ``self_term`` (kJ/mol/nm²) holds
+    every bead to the origin.
     """
 
     def __init__(
@@ -42,15 +43,17 @@ class HarmonicChain(torch.nn.Module):
         energy = energy + 0.5 * self.self_term * (x * x).sum()
         force = force - self.self_term * x
         if self.fault != 0:
-            far = ((x - x.mean(1, keepdim=True)) ** 2).sum(-1).sqrt().amax(1) > self.limit
-            far = far.view(-1, 1, 1)
+            size = ((x - x.mean(1, keepdim=True)) ** 2).sum(-1).sqrt().amax(1).view(-1, 1, 1)
+            far = size > self.limit
             if self.fault == 1:
                 force = torch.where(far, force * float("nan"), force)
             elif self.fault == 2:
                 if bool(far.any()):
                     raise RuntimeError("a bead is too far out")
             else:
-                force = torch.where(far, -force * 5.0, force)
+                if self.fault == 4 and bool((size > 2 * self.limit).any()):
+                    raise RuntimeError("a bead is too far out")
+                force = torch.where(far, 1e5 * (x - x.mean(1, keepdim=True)), force)
         return energy, force.reshape(-1, 3)
 
 

@@ -1,0 +1,75 @@
+"""What the guard catches, and that it leaves replicas in equilibrium alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cgal_plugin.dynamics import Guard
+from cgal_plugin.dynamics.guard import Limits, find_blown, kinetic_temperature
+from cgal_plugin.errors import DynamicsError
+from cgal_plugin.units import BOLTZMANN_KCAL_PER_MOL_K, KJ_PER_KCAL
+from tests.dynamics.potentials import chain_start
+
+
+def maxwell(rng, n, masses, temperature):
+    """Å/ps; 1 amu Å²/ps² is 0.01 kJ/mol."""
+    scale = np.sqrt(BOLTZMANN_KCAL_PER_MOL_K * KJ_PER_KCAL * 100 * temperature / masses)
+    return rng.standard_normal((n, len(masses), 3)) * scale[:, None]
+
+
+def limits(topology, start, guard=None, temperature=300.0):
+    return Limits.build(guard or Guard(), topology.bond_index, topology.masses, temperature, start)
+
+
+def test_each_kind_of_blow_up_is_found_in_its_replica(chignolin):
+    start = chain_start(5, 10)
+    velocities = np.zeros_like(start)
+    positions = start.copy()
+    positions[1, 4] = np.nan
+    positions[2, 5:] += 3.8 * 0.7  # bond 4-5, along the chain and across it
+    velocities[3] = 50.0
+    positions[4, 1:] -= [3.8 * 0.9, 0, 0]
+    found = find_blown(positions, velocities, limits(chignolin, start))
+    assert {r: kind for r, (kind, _) in found.items()} == {1: "non-finite", 2: "bond", 3: "energy", 4: "bond"}
+    assert "bond 4-5" in found[2][1]
+    assert "bond 0-1" in found[4][1]
+    only_finite = find_blown(positions, velocities, limits(chignolin, start, Guard.off()))
+    assert list(only_finite) == [1]
+
+
+def test_overflowing_replicas_are_caught(chignolin):
+    start = chain_start(2, 10)
+    positions = start.copy()
+    positions[1, 3] = 1e200
+    assert list(find_blown(positions, np.zeros_like(start), limits(chignolin, start))) == [1]
+    velocities = np.zeros_like(start)
+    velocities[0] = 1e200
+    assert find_blown(start, velocities, limits(chignolin, start))[0][0] == "energy"
+
+
+@pytest.mark.parametrize("sequence_beads", [2, 10])
+def test_replicas_in_equilibrium_do_not_run_away(chignolin, pair, sequence_beads):
+    # chance of a false alarm: 100,000 checks at 1e-12 or less each
+    topology = pair if sequence_beads == 2 else chignolin
+    velocities = maxwell(np.random.default_rng(0), 100_000, topology.masses, 300.0)
+    assert abs(kinetic_temperature(velocities, topology.masses).mean() - 300.0) < 2.0  # 5 sigma is 1.6 K at most
+    start = chain_start(1, topology.n_beads)
+    assert not find_blown(np.repeat(start, 100_000, 0), velocities, limits(topology, start))
+
+
+def test_the_reference_lengths_are_the_median_of_the_starts_or_given(pair):
+    start = chain_start(3, 2)
+    start[0, 1, 0] = 30.0
+    assert limits(pair, start).bond_reference.tolist() == [3.8]
+    assert limits(pair, start, Guard(bond_reference=(4.2,))).bond_reference.tolist() == [4.2]
+    with pytest.raises(DynamicsError, match=r"2 lengths; the topology has 1 bond"):
+        limits(pair, start, Guard(bond_reference=(4.2, 3.8)))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_bond_ratio": 0.9}, {"min_bond_ratio": 1.5}, {"max_temperature_ratio": 0}, {"max_restarts": -1}]
+)
+def test_senseless_limits_are_refused(wrong):
+    with pytest.raises(DynamicsError, match=next(iter(wrong))):
+        Guard(**wrong)
