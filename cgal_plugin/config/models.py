@@ -205,24 +205,24 @@ class Simulation(Section):
 class _Selector(Section):
     n_select: Count = 16
     """Frames to label each round."""
+    min_rmsd: Annotated[Angstrom, Field(ge=0)] = 0.0
+    """Å; frames closer to the training set are covered already. 0: off."""
+    max_rmsd: Annotated[Angstrom, Field(gt=0)] | None = 8.0
+    """Å; frames farther away are taken for exploded. null: off."""
+
+    @model_validator(mode="after")
+    def _cuts(self) -> _Selector:
+        if self.max_rmsd is not None and self.min_rmsd >= self.max_rmsd:
+            raise ValueError(f"min_rmsd {self.min_rmsd} is not below max_rmsd {self.max_rmsd}")
+        return self
 
 
 class RMSDSelectorConfig(_Selector):
     """The frames that the training set covers least."""
 
     kind: Literal["rmsd"] = "rmsd"
-    min_rmsd: Annotated[Angstrom, Field(ge=0)] = 0.0
-    """Å; closer frames are covered already."""
-    max_rmsd: Annotated[Angstrom, Field(gt=0)] = 8.0
-    """Å; farther frames are taken for exploded."""
     diverse: bool = Field(default=True, strict=True)
     """Spread the batch (greedy k-centre in RMSD)."""
-
-    @model_validator(mode="after")
-    def _cuts(self) -> RMSDSelectorConfig:
-        if self.min_rmsd >= self.max_rmsd:
-            raise ValueError(f"min_rmsd {self.min_rmsd} is not below max_rmsd {self.max_rmsd}")
-        return self
 
 
 class RandomSelectorConfig(_Selector):
@@ -235,6 +235,8 @@ class CommitteeSelectorConfig(_Selector):
     """The frames on whose forces an ensemble of models disagrees most."""
 
     kind: Literal["committee"]
+    diverse: bool = Field(default=True, strict=True)
+    """Spread the batch among the frames of highest disagreement."""
 
 
 class Evaluation(Section):

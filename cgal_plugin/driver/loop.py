@@ -139,7 +139,7 @@ class _Loop:
                 outputs=outputs,
                 seeds={"root": self.config.seed},
             )
-        self.parts.connect(stage.folder, store)
+        self.parts.connect()
         return store
 
     def _prepare(self, store: DataStore) -> None:

@@ -1,0 +1,183 @@
+"""The report of a run directory, finished or not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from cgal_plugin.analysis import ReportInput, RoundSummary, write_report
+from cgal_plugin.analysis.inputs import BlowUpRecord, QuarantineRecord, SelectedFrames
+from cgal_plugin.analysis.results import W1Result
+from cgal_plugin.config import Config
+from cgal_plugin.data import DataStore
+from cgal_plugin.data.trajectories import load_trajectories
+from cgal_plugin.driver.evaluation import ReferenceEvaluator
+from cgal_plugin.driver.rounds import shard_round
+from cgal_plugin.driver.state import RunDirectory
+from cgal_plugin.errors import StateError
+from cgal_plugin.provenance import read_json
+
+
+def report_run(run_dir: str | os.PathLike[str]) -> Path:
+    """Write ``report.html`` of a run; returns its path.
+
+    Raises
+    ------
+    StateError
+        The folder is no run directory, or no round has been simulated yet.
+    """
+    directory = RunDirectory(run_dir)
+    config = directory.config()
+    rounds = [r for r in directory.round_folders() if (r / "simulate" / "manifest.json").is_file()]
+    if not rounds:
+        raise StateError(f"{run_dir}: no round has been simulated yet, so there is nothing to report")
+    store = DataStore(directory.root / "data")
+    evaluator = ReferenceEvaluator(config, store.topology)
+    summaries = [_summary(directory, i, folder.name) for i, folder in enumerate(rounds)]
+    table, plot = _priors(directory.root / "priors")
+    report = ReportInput(
+        title=config.name,
+        topology=store.topology,
+        temperature=config.system.temperature,
+        reference=evaluator.reference or None,
+        before=load_trajectories(rounds[0] / "simulate" / "frames.npz"),
+        after=load_trajectories(rounds[-1] / "simulate" / "frames.npz"),
+        training_frames=store.load_all().positions,
+        seed_trajectories=[store.load(n).positions for n in store.names() if shard_round(n) < 0],
+        tica=evaluator.tica,
+        lag_frames=evaluator.lag_frames if evaluator.reference else _seed_lag(config),
+        frame_interval_ps=_interval(config),
+        rounds=summaries,
+        prior_table=table,
+        prior_plot=plot,
+        selected=_selected(directory, rounds),
+        quarantine=_quarantine(directory, rounds),
+        provenance=_provenance(directory, config),
+        facts=_facts(config, store, len(summaries)),
+        notes=_notes(config, directory),
+    )
+    path = directory.root / "report.html"
+    write_report(path, report)
+    return path
+
+
+def _summary(directory: RunDirectory, index: int, name: str) -> RoundSummary:
+    def results(stage: str) -> dict[str, Any]:
+        found = directory.stage("rounds", name, stage)
+        return found.results() if found.done else {}
+
+    train, simulate, evaluate, label = (results(s) for s in ("train", "simulate", "evaluate", "label"))
+    coverage_file = directory.root / "rounds" / name / "evaluate" / "coverage.npz"
+    coverage = None
+    if coverage_file.exists():
+        with np.load(coverage_file, allow_pickle=False) as data:
+            coverage = data["values"]
+    stages = ("train", "simulate", "evaluate", "select", "label")
+    manifests = {s: directory.root / "rounds" / name / s / "manifest.json" for s in stages}
+    return RoundSummary(
+        index=index,
+        coverage=coverage,
+        w1=W1Result.from_dict(evaluate["w1"]) if evaluate.get("w1") else None,
+        w1_ucsc=W1Result.from_dict(evaluate["w1_ucsc"]) if evaluate.get("w1_ucsc") else None,
+        n_selected=label.get("n_selected"),
+        n_labelled=label.get("n_labelled"),
+        n_quarantined=label.get("n_quarantined"),
+        n_frames=train.get("n_frames"),
+        n_new_frames=label.get("n_new_frames"),
+        blow_ups=[BlowUpRecord(**e) for e in simulate.get("events", [])],
+        cg_steps=simulate.get("steps"),
+        oracle_ns=label.get("oracle_ns"),
+        training=train.get("metrics", []),
+        timings={s: read_json(p)["seconds"] for s, p in manifests.items() if p.exists()},
+    )
+
+
+def _selected(directory: RunDirectory, rounds: list[Path]) -> SelectedFrames | None:
+    positions, distances, numbers, labels = [], [], [], []
+    for index, folder in enumerate(rounds):
+        path = folder / "select" / "selected.npz"
+        if not path.exists():
+            continue
+        with np.load(path, allow_pickle=False) as data:
+            positions.append(data["positions"])
+            distances.append(data["distances"])
+            numbers += [index] * len(data["positions"])
+        failed = {f["frame"]: f["reason"] for f in _failures(directory, folder.name)}
+        labels += [failed.get(i, "labelled") for i in range(len(positions[-1]))]
+    if not positions:
+        return None
+    return SelectedFrames(np.concatenate(positions), np.concatenate(distances), np.array(numbers), labels)
+
+
+def _failures(directory: RunDirectory, name: str) -> list[dict[str, Any]]:
+    stage = directory.stage("rounds", name, "label")
+    return stage.results()["quarantined"] if stage.done else []
+
+
+def _quarantine(directory: RunDirectory, rounds: list[Path]) -> list[QuarantineRecord]:
+    return [
+        QuarantineRecord(index, f["frame"], f["reason"], f.get("method", ""))
+        for index, folder in enumerate(rounds)
+        for f in _failures(directory, folder.name)
+    ]
+
+
+def _priors(folder: Path) -> tuple[list[dict[str, Any]], Path | None]:
+    if not (folder / "priors.yaml").exists():
+        return [], None
+    from cgal_plugin.priors import PriorSet
+
+    plot = folder / "priors.png"
+    return PriorSet.load(folder / "priors.yaml").table(), plot if plot.exists() else None
+
+
+def _provenance(directory: RunDirectory, config: Config) -> dict[str, Any]:
+    run = read_json(directory.root / "run.json")
+    changes = directory.root / "config_changes.json"
+    return {
+        "configuration hash": run["config_hash"],
+        "seed": run["seed"],
+        "versions": run["versions"],
+        "configuration": yaml.safe_dump(config.resolved(), sort_keys=False),
+        **({"configuration changes": read_json(changes)} if changes.exists() else {}),
+    }
+
+
+def _facts(config: Config, store: DataStore, n_models: int) -> dict[str, str]:
+    return {
+        "Molecule": store.topology.sequence,
+        "Beads": f"{store.topology.n_beads} ({store.topology.mapping})",
+        "Oracle": config.oracle.kind
+        if config.oracle.kind == "custom"
+        else f"{config.oracle.solvent}, {config.oracle.mode}, {config.oracle.production_ps:g} ps a label",
+        "Models trained": str(n_models),
+        "Labelled frames": str(sum(store.record(n)["n_frames"] for n in store.names())),
+    }
+
+
+def _notes(config: Config, directory: RunDirectory) -> list[str]:
+    notes = []
+    if not config.evaluation.reference:
+        notes.append(
+            "No reference ensemble was given (evaluation.reference): TICs are fitted on the all-atom seed "
+            "trajectories, which are no equilibrium ensemble, and no W1 is computed."
+        )
+    if not (directory.root / "model.ckpt").exists():
+        notes.append("The run is not finished.")
+    return notes
+
+
+def _interval(config: Config) -> float:
+    evaluation = config.evaluation
+    return evaluation.reference_interval_ps if evaluation.reference else config.seed_data.save_ps
+
+
+def _seed_lag(config: Config) -> int:
+    """The lag in frames of the seed trajectories, at most a fifth of one."""
+    data = config.seed_data
+    frames = int(data.picoseconds / data.save_ps)
+    return max(1, min(round(config.evaluation.lag_ps / data.save_ps), frames // 5))

@@ -1,0 +1,156 @@
+"""Where the first labelled frames come from: all-atom trajectories, or a data store that exists."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cgal_plugin.config import Config
+from cgal_plugin.data import DataStore
+from cgal_plugin.driver.executor import map_tasks
+from cgal_plugin.driver.protocols import Progress
+from cgal_plugin.errors import DataError
+from cgal_plugin.mapping import CGTopology
+from cgal_plugin.provenance import atomic_path, derive_seed
+
+if TYPE_CHECKING:
+    from cgal_plugin.oracle import OpenMMOracle
+    from cgal_plugin.oracle.trajectory import AllAtomTrajectory
+
+#: kept in a data store's folder beside the shards, so that more labels can be added to it
+FORCE_MAP = "force_map.npz"
+_STARTS = {"folded": ("folded",), "extended": ("extended",), "mixed": ("folded", "extended")}
+
+
+class OpenMMSeeds:
+    """All-atom trajectories at the run's temperature, the force map fitted to them, a backmapping library.
+
+    Files in the stage's folder: ``trajectory_*.npz``, ``force_map.npz``, ``library.npz``, ``native.pdb``.
+    """
+
+    def __init__(self, config: Config, oracle: OpenMMOracle) -> None:
+        self.config = config
+        self.oracle = oracle
+        self.topology = oracle.topology
+        self.force_map_hash = ""
+        self._trajectories: list[AllAtomTrajectory] = []
+
+    @property
+    def oracle_ns(self) -> float:
+        """All-atom MD that the seed data costs, ns."""
+        data = self.config.seed_data
+        return data.n_trajectories * (data.picoseconds + data.equilibration_ps) / 1000
+
+    def prepare(self, out_dir: Path, progress: Progress | None = None) -> None:
+        """Run the trajectories that are not there yet; fit the force map; build the library."""
+        from cgal_plugin.mapping.forces import ForceMap
+        from cgal_plugin.oracle.library import AllAtomLibrary
+        from cgal_plugin.oracle.trajectory import AllAtomTrajectory
+
+        paths = [out_dir / f"trajectory_{i:03d}.npz" for i in range(self.config.seed_data.n_trajectories)]
+        self._run_missing(paths, progress)
+        self._trajectories = [AllAtomTrajectory.load(p) for p in paths]
+        map_path, library_path, native = (out_dir / n for n in (FORCE_MAP, "library.npz", "native.pdb"))
+        if not map_path.exists():
+            self.oracle.fit_force_map(self._trajectories, self.config.seed_data.force_map).save(map_path)
+        self.oracle = self.oracle.with_force_map(ForceMap.load(map_path))
+        self.force_map_hash = self.oracle.force_map.hash
+        if not library_path.exists():
+            library = AllAtomLibrary(self.oracle.model)
+            stride = max(1, round(1.0 / self.config.seed_data.save_ps))  # a frame a ps is dense enough
+            for trajectory in self._trajectories:
+                library.add(trajectory.positions[::stride])
+            library.save(library_path)
+        self.oracle = self.oracle.with_library(AllAtomLibrary.load(library_path, self.oracle.model))
+        if not native.exists():
+            self._save_native(native)
+
+    def _run_missing(self, paths: list[Path], progress: Progress | None) -> None:
+        from cgal_plugin.oracle.sampling import TrajectoryTask, run_trajectory
+
+        data = self.config.seed_data
+        starts = _STARTS[data.start]
+        missing = [i for i, path in enumerate(paths) if not path.exists()]
+        tasks = [
+            TrajectoryTask(
+                self.oracle,
+                starts[i % len(starts)],
+                data.picoseconds,
+                derive_seed(self.config.seed, "seed", i),
+                data.save_ps,
+                data.equilibration_ps,
+            )
+            for i in missing
+        ]
+        done = len(paths) - len(missing)
+
+        def keep(task: int, trajectory: Any) -> None:
+            nonlocal done
+            trajectory.save(paths[missing[task]])
+            done += 1
+            if progress is not None:
+                progress(done, len(paths))
+
+        if progress is not None:
+            progress(done, len(paths))
+        map_tasks(run_trajectory, tasks, keep, workers=self.config.executor.workers)
+
+    def _save_native(self, path: Path) -> None:
+        import mdtraj
+
+        from cgal_plugin.units import ANGSTROM_PER_NM
+
+        native = self.oracle.native_positions()[None] / ANGSTROM_PER_NM
+        atomic_path(path, mdtraj.Trajectory(native, self.oracle.atom_topology).save_pdb)
+
+    def fill(self, store: DataStore) -> None:
+        """One shard a trajectory, and the force map."""
+        if not (store.root / FORCE_MAP).exists():
+            self.oracle.force_map.save(store.root / FORCE_MAP)
+        for i, trajectory in enumerate(self._trajectories):
+            name = f"seed_{i:03d}"
+            if name not in store:
+                frames = self.oracle.map_trajectory(trajectory)
+                store.append(name, frames, source="seed", config_hash=self.config.hash)
+
+
+class StoredSeeds:
+    """The shards of an existing data store.
+
+    Raises
+    ------
+    DataError
+        The store is of another molecule or temperature than the configuration says.
+    """
+
+    oracle_ns = 0.0
+
+    def __init__(self, config: Config, topology: CGTopology) -> None:
+        assert config.seed_data.store is not None
+        self.source = DataStore(config.seed_data.store)
+        if self.source.topology != topology:
+            raise DataError(
+                f"seed_data.store {self.source.root} is of {self.source.topology!r}; system says {topology!r}"
+            )
+        if abs(self.source.temperature - config.system.temperature) > 1e-6:
+            raise DataError(
+                f"seed_data.store {self.source.root} holds labels at {self.source.temperature} K; "
+                f"system.temperature is {config.system.temperature} K"
+            )
+        if not self.source.names():
+            raise DataError(f"seed_data.store {self.source.root} has no frames")
+        self.topology = topology
+        self.force_map_hash = self.source.force_map_hash
+
+    def prepare(self, out_dir: Path, progress: Progress | None = None) -> None:
+        """Nothing has to be run."""
+
+    def fill(self, store: DataStore) -> None:
+        """Copy the shards, as seed data, and the force map where there is one."""
+        force_map = self.source.root / FORCE_MAP
+        if force_map.exists() and not (store.root / FORCE_MAP).exists():
+            atomic_path(store.root / FORCE_MAP, lambda name: shutil.copyfile(force_map, name))
+        for i, (name, frames) in enumerate(self.source):
+            if f"seed_{i:03d}" not in store:
+                store.append(f"seed_{i:03d}", frames, source="seed", copied_from=name)

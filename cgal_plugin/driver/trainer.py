@@ -1,0 +1,143 @@
+"""The loop's trainer: TorchMD-Net, with priors that are fitted once and frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cgal_plugin.config import Config
+from cgal_plugin.data import DataStore
+from cgal_plugin.driver.protocols import Progress, TrainedModel, TrainRequest
+from cgal_plugin.errors import PriorFitError, StateError
+from cgal_plugin.mapping import CGTopology
+from cgal_plugin.provenance import derive_seed
+
+_PRIORS = "priors.yaml"
+
+
+class TorchMDNetTrainer:
+    """Trains ``model: cgschnet`` with the settings of the configuration."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._prior_model: list[dict[str, Any]] | None = None
+
+    # ------------------------------------------------------------------ priors
+
+    def prepare(self, store: DataStore, out_dir: Path) -> None:
+        """Fit the priors to the seed data, or take the file of the configuration; then they are frozen.
+
+        Raises
+        ------
+        PriorFitError
+            The data are too few, or the given file is for another molecule or temperature.
+        StateError
+            The frozen priors are not the ones that were saved.
+        """
+        priors = self.config.training.priors
+        if not priors.terms and priors.file is None:
+            self._prior_model = None
+            return
+        from cgal_plugin.priors import PriorSet, fit_priors
+
+        path = out_dir / _PRIORS
+        if not path.exists():
+            if priors.file is not None:
+                fitted = PriorSet.load(priors.file)
+            else:
+                frames = store.load_all([n for n in store.names() if store.record(n)["source"] == "seed"])
+                fitted = fit_priors(store.topology, frames.positions, store.temperature, terms=priors.terms)
+            fitted.plot(out_dir / "priors.png")
+            fitted.save(path)
+        frozen = PriorSet.load(path)
+        if frozen.topology != store.topology or abs(frozen.temperature - store.temperature) > 1e-6:
+            raise PriorFitError(
+                f"priors of {path} are for {frozen.topology!r} at {frozen.temperature} K; "
+                f"the data are of {store.topology!r} at {store.temperature} K"
+            )
+        self._prior_model = frozen.to_prior_model()
+
+    # ------------------------------------------------------------------ training
+
+    def train(self, request: TrainRequest, progress: Progress | None = None) -> TrainedModel:
+        """One training, or one for each member of the committee."""
+        members = self.config.training.committee
+        models = [self._train_member(request, i, members, progress) for i in range(members)]
+        first = models[0]
+        return TrainedModel(first.checkpoint, tuple(m.checkpoint for m in models[1:]), first.metrics)
+
+    def _train_member(
+        self, request: TrainRequest, member: int, members: int, progress: Progress | None
+    ) -> TrainedModel:
+        from cgal_plugin.training import train
+
+        settings = self.config.training
+        fresh = request.previous is None or settings.mode == "scratch"
+        start = None if fresh else _member(request.previous, member)
+
+        def report(epoch: int, epochs: int, metrics: Mapping[str, Any]) -> None:
+            if progress is not None:
+                progress(member * epochs + epoch, members * epochs)
+
+        result = train(
+            self.hparams(request, fresh),
+            request.out_dir / f"member_{member}",
+            init_checkpoint=start,
+            mode="scratch" if fresh else settings.mode,
+            seed=derive_seed(request.seed, "member", member),
+            n_threads=self.config.executor.training_threads,
+            config_hash=self.config.hash,
+            progress=report,
+        )
+        return TrainedModel(result.checkpoint, (), result.metrics)
+
+    def hparams(self, request: TrainRequest, fresh: bool) -> dict[str, Any]:
+        """TorchMD-Net's keys for this request."""
+        settings = self.config.training
+        model = settings.model
+        shards = request.store.names()
+        repeat = {}
+        if settings.mode == "replay" and not fresh:
+            repeat = {s: settings.replay_weight for s in _sources(request.store, request.new_shards)}
+        return {
+            "model": "cgschnet",
+            "cgschnet": {"form": model.form},
+            "embedding_dimension": model.embedding_dimension,
+            "num_layers": model.num_layers,
+            "num_rbf": model.num_rbf,
+            "cutoff_lower": model.cutoff_lower,
+            "cutoff_upper": model.cutoff_upper,
+            "activation": model.activation,
+            "prior_model": self._prior_model,
+            "dataset": "CGDataset",
+            "dataset_root": str(request.store.root),
+            "dataset_arg": {"shards": shards, **({"repeat": repeat} if repeat else {})},
+            "num_epochs": settings.epochs if fresh else settings.finetune_epochs,
+            "batch_size": settings.batch_size,
+            "lr": settings.learning_rate if fresh else settings.finetune_learning_rate,
+            "val_size": settings.validation_fraction,
+            **settings.torchmdnet,
+        }
+
+    # ------------------------------------------------------------------ export
+
+    def export(self, model: TrainedModel, topology: CGTopology, path: Path, n_replicas: int) -> None:
+        """TorchScript for ``n_replicas`` replicas."""
+        from cgal_plugin.export import export_torchscript
+
+        export_torchscript(model.checkpoint, topology, path, n_replicas=n_replicas)
+
+
+def _member(previous: TrainedModel | None, member: int) -> Path:
+    checkpoints = [] if previous is None else [previous.checkpoint, *previous.committee]
+    if member >= len(checkpoints):
+        raise StateError(
+            f"member {member} of the committee has no model of the last round to go on from; "
+            "training.committee cannot grow during a run: use mode scratch"
+        )
+    return checkpoints[member]
+
+
+def _sources(store: DataStore, shards: tuple[str, ...]) -> list[str]:
+    return sorted({store.record(n)["source"] for n in shards})
