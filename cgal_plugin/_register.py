@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import io
 from collections.abc import Callable
 from importlib import import_module, metadata
 from types import ModuleType
@@ -82,7 +84,9 @@ def check_version(version: str | None = None) -> None:
 
 def _module(name: str) -> ModuleType:
     try:
-        return import_module(name)
+        # NVIDIA Warp greets on the screen when it is first imported
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            return import_module(name)
     except ImportError as error:
         raise RegistrationError(f"{name} cannot be imported: {error}") from error
 

@@ -1,0 +1,78 @@
+"""Epoch checkpoints that are whole or not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cgal_plugin.provenance import atomic_path, hash_file, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A finished epoch: its number (0-based), checkpoint and record."""
+
+    number: int
+    checkpoint: Path
+    record: Mapping[str, Any]
+
+    @property
+    def score(self) -> float:
+        """What the best epoch has least of."""
+        return float(self.record["score"])
+
+
+class CheckpointFolder:
+    """``epoch_0007.ckpt`` with ``epoch_0007.json``, which is written last and holds the SHA-256.
+
+    A checkpoint without its record, or with other bytes than recorded, is unfinished or damaged and
+    is passed over.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def save(self, number: int, write: Callable[[str], Any], record: Mapping[str, Any]) -> Epoch:
+        """Write the checkpoint of an epoch by ``write(file name)``, then its record."""
+        checkpoint = self._checkpoint(number)
+        atomic_path(checkpoint, write)
+        full = {"epoch": number, **record, "sha256": hash_file(checkpoint)}
+        write_json(checkpoint.with_suffix(".json"), full)
+        return Epoch(number, checkpoint, full)
+
+    def last(self) -> Epoch | None:
+        """The newest epoch whose checkpoint is whole."""
+        for number in sorted(self._numbers(), reverse=True):
+            epoch = self.get(number)
+            if epoch is not None:
+                return epoch
+        return None
+
+    def get(self, number: int) -> Epoch | None:
+        """An epoch, or None if its checkpoint is missing or damaged."""
+        checkpoint = self._checkpoint(number)
+        if not checkpoint.is_file():
+            return None
+        try:
+            record = read_json(checkpoint.with_suffix(".json"))
+            whole = record["sha256"] == hash_file(checkpoint)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return Epoch(number, checkpoint, record) if whole else None
+
+    def prune(self, keep: set[int]) -> None:
+        """Delete all epochs but those, and what an interrupted write has left."""
+        for number in self._numbers() - keep:
+            # the record first: a record without its checkpoint would be taken for damage
+            self._checkpoint(number).with_suffix(".json").unlink(missing_ok=True)
+            self._checkpoint(number).unlink(missing_ok=True)
+        for leftover in self.path.glob(".epoch_*.tmp*"):
+            leftover.unlink(missing_ok=True)
+
+    def _checkpoint(self, number: int) -> Path:
+        return self.path / f"epoch_{number:04d}.ckpt"
+
+    def _numbers(self) -> set[int]:
+        return {int(p.stem.split("_")[1]) for p in self.path.glob("epoch_*.ckpt")}

@@ -1,0 +1,177 @@
+"""The few things that train() adds to TorchMD-Net's DataModule and to Lightning's Trainer."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import signal
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from torch.utils.data import Sampler
+from torch_geometric.loader import DataLoader
+from torchmdnet.data import DataModule
+
+from cgal_plugin.errors import TrainingError
+from cgal_plugin.provenance import derive_seed
+
+
+class EpochSampler(Sampler[int]):
+    """A permutation that depends on seed and epoch only, so that a resumed run goes on as it would have.
+
+    Parameters
+    ----------
+    size
+        Number of items.
+    seed
+        Of the training.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed, self.epoch = size, seed, 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "shuffle", self.epoch))
+        return iter(torch.randperm(self.size, generator=generator).tolist())
+
+
+class SeededDataModule(DataModule):
+    """TorchMD-Net's data module with :class:`EpochSampler` for the training set.
+
+    Parameters
+    ----------
+    hparams
+        TorchMD-Net's.
+    dataset
+        Or None for the one that ``hparams`` names.
+    seed
+        Of the training.
+    """
+
+    def __init__(self, hparams: dict[str, Any], dataset: Any, seed: int) -> None:
+        super().__init__(hparams, dataset)
+        self.shuffle_seed = seed
+        self.epoch = 0
+
+    def setup(self, stage: str) -> None:
+        """Load and split once; Lightning asks before every epoch."""
+        if not hasattr(self, "idx_train"):
+            super().setup(stage)
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches of the current ``epoch``."""
+        sampler = EpochSampler(len(self.train_dataset), self.shuffle_seed)
+        sampler.epoch = self.epoch
+        return DataLoader(
+            self.train_dataset,
+            batch_size=self.hparams["batch_size"],
+            sampler=sampler,
+            num_workers=self.hparams["num_workers"],
+        )
+
+    def val_dataloader(self) -> list[DataLoader]:
+        """The validation set, in order; the test set has no part in training."""
+        return [
+            DataLoader(
+                self.val_dataset,
+                batch_size=self.hparams["inference_batch_size"],
+                num_workers=self.hparams["num_workers"],
+            )
+        ]
+
+
+class FiniteLoss(Callback):
+    """Stop at the first loss that is not finite, before its weights are saved."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Check the loss of the batch."""
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        if not bool(torch.isfinite(loss)):
+            raise TrainingError(
+                f"the loss became {float(loss)} in epoch {trainer.current_epoch}, batch {batch_idx}: training "
+                "diverged. Lower lr, set gradient_clipping (1 to 10), or look for frames with extreme forces"
+            )
+
+
+class Stamp(Callback):
+    """Write where a checkpoint comes from into it, under ``cgal_plugin``."""
+
+    def __init__(self, provenance: dict[str, Any]) -> None:
+        self.provenance = provenance
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the stamp."""
+        checkpoint["cgal_plugin"] = self.provenance
+
+
+def make_trainer(
+    hparams: dict[str, Any], folder: Path, max_epochs: int, provenance: dict[str, Any]
+) -> Trainer:
+    """A silent Lightning Trainer on one device that leaves no files of its own."""
+    callbacks: list[Callback] = [FiniteLoss(), Stamp(provenance)]
+    if hparams["early_stopping_monitor"] is not None:
+        callbacks.append(
+            EarlyStopping(hparams["early_stopping_monitor"], patience=hparams["early_stopping_patience"])
+        )
+    return Trainer(
+        max_epochs=max_epochs,
+        accelerator="auto",
+        devices=1,
+        default_root_dir=folder,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        precision=hparams["precision"],
+        gradient_clip_val=hparams["gradient_clipping"],
+        inference_mode=False,
+        use_distributed_sampler=False,
+    )
+
+
+def fit(trainer: Trainer, module: LightningModule, data: DataModule, checkpoint: Path | None) -> None:
+    """``trainer.fit`` that leaves Ctrl-C a KeyboardInterrupt and the signal handler as it was."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(
+            module, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=False
+        )
+    except SystemExit as error:
+        if error.code == 1 and trainer.interrupted:
+            signal.signal(signal.SIGINT, before)
+            raise KeyboardInterrupt from error
+        raise
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No notes from Lightning, PyG and TorchMD-Net on the screen; errors are raised as ever."""
+    loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.filterwarnings("ignore", module=r"(lightning|torch_geometric|torchmdnet|torch)(\.|$)")
+        warnings.filterwarnings(
+            "ignore", message=r".*(num_workers|does not have many workers|logging interval).*"
+        )
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,278 @@
+"""Train, resume, fine-tune: TorchMD-Net's LNNP and data module under Lightning's Trainer."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cgal_plugin.errors import ConfigError, TrainingError
+from cgal_plugin.provenance import (
+    atomic_write,
+    derive_seed,
+    hash_file,
+    hash_object,
+    read_json,
+    versions,
+    write_json,
+)
+from cgal_plugin.training.checkpoints import CheckpointFolder, Epoch
+from cgal_plugin.training.prepare import Prepared, prepare
+from cgal_plugin.training.settings import resolve
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
+
+MODES = ("scratch", "finetune", "replay")
+#: called as ``progress(epochs done, epochs in all, metrics of the last)``
+Progress = Callable[[int, int, Mapping[str, Any]], None]
+#: settings that may differ when a training is continued
+_FREE = ("num_epochs", "num_workers", "log_dir", "dataset_root", "splits", "ngpus", "num_nodes", "prior_args")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training left.
+
+    Attributes
+    ----------
+    checkpoint
+        Of the epoch with the lowest ``checkpoint_monitor`` (default: validation loss).
+    last_checkpoint
+        Of the last epoch.
+    metrics
+        One dict an epoch, those of earlier calls included: ``epoch``, ``lr``, ``seconds``, TorchMD-Net's
+        losses, and ``train_force_rmse``, ``val_force_rmse`` (kcal/mol/Å, where the loss is mse).
+    epochs_run
+        Epochs that this call ran.
+    """
+
+    checkpoint: Path
+    last_checkpoint: Path
+    metrics: list[dict[str, Any]]
+    epochs_run: int
+
+
+def train(
+    hparams: Mapping[str, Any],
+    out_dir: str | os.PathLike[str],
+    *,
+    seed: int,
+    init_checkpoint: str | os.PathLike[str] | None = None,
+    mode: str = "scratch",
+    replay_weight: float = 4.0,
+    newest: Sequence[str] | None = None,
+    config_hash: str = "",
+    progress: Progress | None = None,
+) -> TrainingResult:
+    """Train a model by force matching, or go on where an interrupted call stopped.
+
+    Every epoch leaves a checkpoint (TorchMD-Net's own format, for ``load_model`` and
+    ``cgal-train --load-model``); the best, the last and the one before it are kept. Each epoch starts
+    from its predecessor's checkpoint and a shuffle drawn from (seed, epoch), so on a CPU a resumed
+    training equals an uninterrupted one bit for bit.
+
+    Parameters
+    ----------
+    hparams
+        TorchMD-Net YAML keys; what is left out gets :data:`~cgal_plugin.training.CG_DEFAULTS`, then
+        TorchMD-Net's defaults. Without ``splits``, a ``CGDataset`` is split by correlated blocks with
+        ``val_size`` and ``test_size``.
+    out_dir
+        For ``epoch_*.ckpt``, ``metrics.csv``, ``training.json``, ``hparams.yaml`` and ``splits.npz``.
+    seed
+        Of weights, shuffle and split.
+    init_checkpoint
+        Weights to start from, with modes ``finetune`` and ``replay``; optimizer and schedule start
+        anew. Its priors are kept. Without one, the weights are new (a first round).
+    mode
+        ``"scratch"``; ``"finetune"``; ``"replay"``: as finetune, with frames of the newest source
+        repeated ``replay_weight`` times an epoch.
+    replay_weight
+        At least 1; need not be whole.
+    newest
+        Sources that count as newest (default: of the highest round in the store's records).
+    config_hash
+        Kept in the checkpoints' provenance.
+    progress
+        Called as ``progress(done, total, metrics)`` after each epoch.
+
+    Returns
+    -------
+    TrainingResult
+
+    Raises
+    ------
+    ConfigError
+        A key or value is not allowed.
+    DataError
+        The data set cannot be read or split.
+    TrainingError
+        ``out_dir`` holds another training, ``init_checkpoint`` does not fit, or the loss is not
+        finite any more (finished epochs stay).
+    """
+    if mode not in MODES:
+        raise ConfigError(f"mode is {mode!r}; allowed are {', '.join(MODES)}")
+    if mode == "scratch" and init_checkpoint is not None:
+        raise ConfigError("mode is 'scratch' with an init_checkpoint; use 'finetune' or 'replay', or none")
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    values = {**resolve(hparams), "seed": seed, "log_dir": str(out_dir)}
+    init = None if init_checkpoint is None else _existing(init_checkpoint)
+    weight = replay_weight if mode == "replay" else None
+    prepared = prepare(values, out_dir, init, weight, newest, seed)
+    settings = {
+        "hparams": {k: v for k, v in prepared.hparams.items() if k not in _FREE},
+        "data": prepared.data_hash,
+        "mode": mode,
+        "init_checkpoint": None if init is None else hash_file(init),
+        "seed": seed,
+    }
+    _claim(out_dir, settings)
+    provenance = {
+        "versions": versions(),
+        "config_hash": config_hash,
+        "hparams_hash": hash_object(settings["hparams"]),
+        "data_hash": prepared.data_hash,
+        "mode": mode,
+        "init_checkpoint": settings["init_checkpoint"],
+        "seed": seed,
+    }
+    return _run(prepared, out_dir, seed, init, provenance, progress)
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise TrainingError(f"checkpoint {str(path)!r} does not exist")
+    return path
+
+
+def _claim(out_dir: Path, settings: dict[str, Any]) -> None:
+    """Say whose folder this is, or check that it is ours."""
+    path = out_dir / "training.json"
+    if not path.exists():
+        write_json(path, settings)
+        return
+    try:
+        there = read_json(path)
+    except ValueError as error:
+        raise TrainingError(f"{path} is damaged: {error}") from error
+    if hash_object(there) == hash_object(settings):
+        return
+    before = {**there.get("hparams", {}), **{k: v for k, v in there.items() if k != "hparams"}}
+    now = {**settings["hparams"], **{k: v for k, v in settings.items() if k != "hparams"}}
+    changed = [
+        f"{k}: {str(before.get(k))[:60]} -> {str(now.get(k))[:60]}"
+        for k in sorted({*before, *now})
+        if hash_object(before.get(k)) != hash_object(now.get(k))
+    ]
+    raise TrainingError(
+        f"{out_dir} holds a training with other settings ({'; '.join(changed)}); use another folder"
+    )
+
+
+def _run(
+    prepared: Prepared,
+    out_dir: Path,
+    seed: int,
+    init: Path | None,
+    provenance: dict[str, Any],
+    progress: Progress | None,
+) -> TrainingResult:
+    from cgal_plugin.training.lightning import SeededDataModule, fit, make_trainer, quiet
+
+    folder = CheckpointFolder(out_dir)
+    last = folder.last()
+    total = prepared.hparams["num_epochs"]
+    if last is not None and progress is not None:
+        progress(last.number + 1, total, last.record["metrics"][-1])
+    run = 0
+    module = None
+    while not _finished(last, total):
+        if module is None:
+            module = _module(prepared, out_dir, seed, init, last)
+            data = SeededDataModule(prepared.hparams, prepared.dataset, seed)
+        number = 0 if last is None else last.number + 1
+        data.epoch = number
+        started = time.monotonic()
+        with quiet():
+            trainer = make_trainer(prepared.hparams, out_dir, number + 1, provenance)
+            fit(trainer, module, data, None if last is None else last.checkpoint)
+            metrics = _metrics(trainer, number, time.monotonic() - started)
+            history = [] if last is None else list(last.record["metrics"])
+            score = metrics.get(prepared.hparams["checkpoint_monitor"], math.inf)
+            best = number if last is None or score < last.record["best_score"] else last.record["best"]
+            record = {
+                "score": score,
+                "best": best,
+                "best_score": score if best == number else last.record["best_score"],
+                "stopped": bool(trainer.should_stop),
+                "metrics": [*history, metrics],
+                "provenance": provenance,
+            }
+            saved = folder.save(number, trainer.save_checkpoint, record)
+        folder.prune({number, best} | ({last.number} if last else set()))
+        last = saved
+        run += 1
+        _write_csv(out_dir / "metrics.csv", last.record["metrics"])
+        if progress is not None:
+            progress(number + 1, total, metrics)
+    best_epoch = folder.get(last.record["best"]) or last
+    return TrainingResult(best_epoch.checkpoint, last.checkpoint, list(last.record["metrics"]), run)
+
+
+def _finished(last: Epoch | None, total: int) -> bool:
+    return last is not None and (last.number + 1 >= total or last.record["stopped"])
+
+
+def _module(
+    prepared: Prepared, out_dir: Path, seed: int, init: Path | None, last: Epoch | None
+) -> LightningModule:
+    """LNNP with fresh weights, or those of ``init``; a checkpoint to resume from is loaded by Lightning."""
+    import torch
+    from torchmdnet.module import LNNP
+
+    from cgal_plugin.training.prepare import load_weights, make_priors, write_hparams
+
+    known = None if last is None else last.checkpoint
+    hparams, priors = make_priors(prepared, known or init, frozen=known is None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "weights"))
+        module = LNNP(hparams, prior_model=priors or None)
+    if last is None and init is not None:
+        load_weights(module, init)
+    write_hparams(out_dir / "hparams.yaml", dict(module.hparams))
+    return module
+
+
+def _metrics(trainer: Any, number: int, seconds: float) -> dict[str, Any]:
+    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise TrainingError(
+            f"{', '.join(sorted(bad))} not finite after epoch {number}: training diverged. Lower lr, set "
+            "gradient_clipping (1 to 10), or look for frames with extreme forces"
+        )
+    values["epoch"] = number
+    values["seconds"] = round(seconds, 3)
+    for stage in ("train", "val"):
+        if f"{stage}_neg_dy_mse_loss" in values:
+            values[f"{stage}_force_rmse"] = math.sqrt(values[f"{stage}_neg_dy_mse_loss"])
+    return values
+
+
+def _write_csv(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
+    names = ["epoch", *sorted({k for row in metrics for k in row} - {"epoch"})]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    writer.writerows(metrics)
+    with atomic_write(path, "w") as handle:
+        handle.write(text.getvalue())

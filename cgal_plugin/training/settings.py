@@ -1,0 +1,115 @@
+"""TorchMD-Net's hyper-parameters with defaults for CG force matching, checked and completed."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from cgal_plugin.errors import ConfigError, TrainingError
+from cgal_plugin.models.build import MODEL_DEFAULTS, MODEL_NAME
+
+#: our defaults where they differ from TorchMD-Net's; they apply to :func:`~cgal_plugin.training.train`
+#: (``cgal-train`` has TorchMD-Net's own)
+CG_DEFAULTS: dict[str, Any] = {
+    **{k: v for k, v in MODEL_DEFAULTS.items() if k not in ("prior_args",)},
+    "model": MODEL_NAME,
+    "dataset": "CGDataset",
+    # force matching: CG energies are free energies, no label has one
+    "y_weight": 0.0,
+    "neg_dy_weight": 1.0,
+    "num_epochs": 30,
+    "batch_size": 128,
+    "lr": 1e-3,
+    "lr_factor": 0.5,
+    "lr_patience": 4,
+    "lr_min": 1e-6,
+    "early_stopping_patience": 30,
+    "train_size": None,
+    "val_size": 0.1,
+    "test_size": 0.0,
+    "num_workers": 0,
+}
+#: keys of torchmd-train that train() does itself
+_NOT_HERE = {
+    "load_model": "use init_checkpoint with mode='finetune', or cgal-train --load-model",
+    "load_weights": "use init_checkpoint with mode='finetune'",
+    "reset_trainer": "use init_checkpoint with mode='finetune'",
+    "conf": "pass the file's content as hparams",
+    "redirect": "train() prints nothing",
+    "log_dir": "pass out_dir",
+    "seed": "pass seed",
+}
+
+
+def resolve(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """All of TorchMD-Net's keys: those given, ours where we have a default, TorchMD-Net's elsewhere.
+
+    Text is converted as on TorchMD-Net's command line (YAML reads ``1e-4`` as text).
+
+    Parameters
+    ----------
+    hparams
+        TorchMD-Net YAML keys, and ``cgschnet``. Not changed.
+
+    Raises
+    ------
+    ConfigError
+        A key is unknown, or a value cannot be converted or is not among the choices.
+    """
+    from cgal_plugin import register
+
+    register()
+    from torchmdnet.scripts.train import get_argparse
+
+    actions = {a.dest: a for a in get_argparse()._actions if a.dest != "help"}
+    for key in hparams:
+        if key in _NOT_HERE:
+            raise ConfigError(f"{key} is not a key of train(): {_NOT_HERE[key]}")
+        if key not in actions and key != "prior_args":
+            near = difflib.get_close_matches(str(key), list(actions), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{key} is not a TorchMD-Net key{hint} (see torchmd-train --help)")
+    values = {key: action.default for key, action in actions.items()}
+    values |= CG_DEFAULTS
+    values |= {key: _convert(key, value, actions.get(key)) for key, value in hparams.items()}
+    for key in ("conf", "redirect"):
+        values.pop(key)
+    if values["inference_batch_size"] is None:
+        values["inference_batch_size"] = values["batch_size"]
+    _check(values)
+    return values
+
+
+def _convert(key: str, value: Any, action: argparse.Action | None) -> Any:
+    if action is None or value is None:
+        return value
+    kind = action.type
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    elif isinstance(value, str) and kind in (int, float):
+        try:
+            value = kind(value)
+        except ValueError as error:
+            raise ConfigError(f"{key} is {value!r}; it must be a number") from error
+    if kind in (int, float) and not isinstance(value, kind):
+        raise ConfigError(f"{key} is {value!r}; it must be {'a whole number' if kind is int else 'a number'}")
+    if kind is bool and not isinstance(value, bool):
+        raise ConfigError(f"{key} is {value!r}; it must be true or false")
+    if action.choices is not None and value not in action.choices:
+        raise ConfigError(f"{key} is {value!r}; allowed are {', '.join(map(str, action.choices))}")
+    return value
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    for key in ("num_epochs", "batch_size", "inference_batch_size"):
+        if values[key] < 1:
+            raise ConfigError(f"{key} is {values[key]}; it must be at least 1")
+    for key in ("lr", "lr_min"):
+        if not values[key] > 0:
+            raise ConfigError(f"{key} is {values[key]}; it must be above 0")
+    if values["neg_dy_weight"] > 0 and not values["derivative"]:
+        raise ConfigError("derivative is false, so there are no forces to match; set derivative: true")
+    if values["remove_ref_energy"]:
+        raise TrainingError("remove_ref_energy is for data with energies; use cgal-train for such data")
