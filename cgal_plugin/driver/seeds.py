@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,3 +155,29 @@ class StoredSeeds:
         for i, (name, frames) in enumerate(self.source):
             if f"seed_{i:03d}" not in store:
                 store.append(f"seed_{i:03d}", frames, source="seed", copied_from=name)
+
+
+def seed_store(config: Config, out_dir: str | os.PathLike[str]) -> DataStore:
+    """The seed data of a configuration as a data store, outside a run; called again, it goes on.
+
+    Raises
+    ------
+    CGALError
+        The molecule or the settings are wrong, or the dynamics failed.
+    """
+    from cgal_plugin.driver.parts import build_parts
+
+    out = Path(out_dir)
+    source = build_parts(config).seed_source
+    folder = out / "seed"
+    folder.mkdir(parents=True, exist_ok=True)
+    source.prepare(folder)
+    store = DataStore.create(
+        out,
+        source.topology,
+        temperature=config.system.temperature,
+        force_map_hash=source.force_map_hash,
+        config_hash=config.hash,
+    )
+    source.fill(store)
+    return store

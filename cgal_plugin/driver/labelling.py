@@ -1,0 +1,81 @@
+"""Labels outside the loop: frames of a file into a data store, each a shard, resumable."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from cgal_plugin.data import DataStore, LabelledFrames
+from cgal_plugin.data.trajectories import load_trajectories
+from cgal_plugin.driver.executor import map_tasks
+from cgal_plugin.driver.seeds import FORCE_MAP
+from cgal_plugin.driver.tasks import label_frame
+from cgal_plugin.provenance import hash_array
+
+
+def label_file(
+    frames: str | os.PathLike[str],
+    system: str,
+    out: str | os.PathLike[str],
+    *,
+    top: str | os.PathLike[str] | None = None,
+    workers: int = 1,
+    **oracle_options: Any,
+) -> tuple[int, list[tuple[int, str]]]:
+    """Label the frames of a file.
+
+    Parameters
+    ----------
+    frames
+        What :func:`~cgal_plugin.data.trajectories.load_trajectories` reads.
+    system
+        One-letter sequence, or PDB file.
+    out
+        Data store. One that exists is added to, with the force map that it holds.
+    top
+        Topology file of formats without one.
+    workers
+        Processes.
+    **oracle_options
+        Of :class:`~cgal_plugin.oracle.OpenMMOracle`.
+
+    Returns
+    -------
+    Number of labelled frames, and ``(frame, reason)`` of those that are quarantined.
+
+    Raises
+    ------
+    CGALError
+        Frames, molecule, settings or store are wrong, or do not belong together.
+    """
+    from cgal_plugin.mapping.forces import ForceMap
+    from cgal_plugin.oracle import OpenMMOracle
+
+    oracle = OpenMMOracle(system, **oracle_options)
+    positions = np.concatenate(load_trajectories(frames, oracle.topology, top=top))
+    force_map = os.path.join(os.fspath(out), FORCE_MAP)
+    if os.path.exists(force_map):
+        oracle = oracle.with_force_map(ForceMap.load(force_map))
+    store = DataStore.create(
+        out, oracle.topology, temperature=oracle.temperature, force_map_hash=oracle.force_map.hash
+    )
+    if not os.path.exists(force_map):
+        oracle.force_map.save(force_map)
+    # named by content: the same frame is not labelled twice, whatever file it comes in
+    names = [f"frame_{hash_array(np.asarray(f, dtype=np.float32))[:16]}" for f in positions]
+    todo = [i for i, name in enumerate(names) if name not in store and names.index(name) == i]
+    failed: list[tuple[int, str]] = []
+
+    def keep(task: int, labelled: LabelledFrames) -> None:
+        i = todo[task]
+        if len(labelled):
+            kept = replace(labelled, frame_index=np.full(len(labelled), i, dtype=np.int64))
+            store.append(names[i], kept, source=os.path.basename(os.fspath(frames)))
+        else:
+            failed.append((i, "; ".join(q.reason for q in labelled.quarantined)))
+
+    map_tasks(label_frame, [(oracle, positions[i]) for i in todo], keep, workers=workers)
+    return sum(name in store for name in names), sorted(failed)
