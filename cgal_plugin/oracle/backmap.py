@@ -1,0 +1,288 @@
+"""CG frames to all-atom structures: a ladder of methods, a screen, and quarantine for what fails."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.errors import BackmapError
+from cgal_plugin.oracle import cgback
+from cgal_plugin.oracle.library import AllAtomLibrary, superposed_rmsd
+from cgal_plugin.oracle.pull import Puller, PullSettings
+from cgal_plugin.oracle.screen import Screen, screen
+from cgal_plugin.provenance import derive_seed, hash_array
+from cgal_plugin.units import as_angstrom
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from cgal_plugin.oracle.system import AllAtomModel
+
+METHODS = ("library", "cgback")
+_POOL = 50  # nearest library frames among which starts are chosen
+
+
+@dataclass(frozen=True, eq=False)
+class BackmapResult:
+    """All-atom structure of one CG frame, or why there is none.
+
+    Attributes
+    ----------
+    positions
+        ``(n_atoms, 3)`` float64, Å, in the order of the model's solute atoms, superposed on the frame;
+        all NaN when quarantined.
+    ok
+        Whether the structure passed the screen and lies on the frame.
+    reason
+        Empty when ``ok``; else what each method failed at.
+    energy
+        Potential energy in the model's implicit solvent without restraints, kcal/mol; NaN when
+        quarantined.
+    method
+        ``"library"`` or ``"cgback"``; empty when quarantined.
+    rmsd_to_target
+        RMSD of the beads to the frame after superposition, Å; NaN when quarantined.
+    """
+
+    positions: NDArray[np.float64]
+    ok: bool
+    reason: str
+    energy: float
+    method: str
+    rmsd_to_target: float
+
+    @property
+    def quarantined(self) -> bool:
+        """Whether there is no structure."""
+        return not self.ok
+
+
+@dataclass(frozen=True)
+class BackmapSettings:
+    """Limits of the ladder.
+
+    Attributes
+    ----------
+    max_rmsd
+        Beads further than this (Å, superposed RMSD) from the frame: rejected, as the label would
+        belong to another conformation.
+    n_starts
+        Library structures tried at most, nearest first.
+    start_distance
+        Bead RMSD (Å) by which a further start differs from those already tried, if any does.
+    high_energy
+        kcal/mol a residue above the model's own structure, from which a good result makes the ladder
+        go on; the lowest energy wins then. Below it the first good result is kept.
+    max_stretch
+        A bond of beads longer than this many times the model's is not attempted.
+    pull
+        Of the targeted MD.
+    """
+
+    max_rmsd: float = 0.5
+    n_starts: int = 3
+    start_distance: float = 1.0
+    high_energy: float = 3.0
+    max_stretch: float = 2.0
+    pull: PullSettings = field(default_factory=PullSettings)
+
+
+def backmap(
+    frames: ArrayLike | Any,
+    topology: Any,
+    *,
+    library: AllAtomLibrary | None = None,
+    methods: Sequence[str] = METHODS,
+    seed: int = 0,
+    unit: str = "angstrom",
+    settings: BackmapSettings | None = None,
+) -> list[BackmapResult]:
+    """All-atom structures on CG frames; one result a frame, in order.
+
+    Parameters
+    ----------
+    frames
+        ``(n, n_beads, 3)`` or ``(n_beads, 3)`` in ``unit``, or an ``mdtraj.Trajectory`` of the beads.
+    topology
+        The molecule: an :class:`AllAtomModel`, a one-letter sequence or PDB file (beads at CA), or a
+        :class:`CGTopology` with a built-in mapping.
+    library
+        Structures to start from; the model's own is always one more.
+    methods
+        In the order of trial. ``"library"``: the nearest structures pulled onto the frame by targeted
+        MD. ``"cgback"``: a diffusion model's structure, relaxed on the frame.
+    seed
+        Results depend on frame, library and seed, not on the other frames.
+
+    Raises
+    ------
+    BackmapError
+        Unknown method, wrong number of beads, a library of another molecule. A frame that cannot be
+        backmapped is no error: it comes back with ``ok=False`` and its reason.
+    ImportError
+        ``"cgback"`` is the only method and is not installed. Beside another method it is skipped
+        then, and the reason says so.
+    """
+    return Backmapper(as_model(topology), library=library, methods=methods, seed=seed, settings=settings).run(
+        frames, unit
+    )
+
+
+class Backmapper:
+    """:func:`backmap` for repeated use: keeps its OpenMM context. Parameters as there."""
+
+    def __init__(
+        self,
+        model: AllAtomModel,
+        *,
+        library: AllAtomLibrary | None = None,
+        methods: Sequence[str] = METHODS,
+        seed: int = 0,
+        settings: BackmapSettings | None = None,
+    ) -> None:
+        unknown = [m for m in methods if m not in METHODS]
+        if unknown or not methods:
+            raise BackmapError(
+                f"backmapping methods {list(methods)}: use one or more of {', '.join(METHODS)}"
+            )
+        if tuple(methods) == ("cgback",):
+            cgback.require()
+        self.settings = settings or BackmapSettings()
+        self.methods, self.seed = tuple(methods), seed
+        self.puller = Puller(model, self.settings.pull)
+        self.model = self.puller.model
+        self.library = AllAtomLibrary(self.model) if library is None else library
+        if self.library.mapping.hash != self.model.mapping.hash:
+            raise BackmapError(
+                f"the library is of {self.library.mapping.topology!r}, "
+                f"the frames of {self.model.cg_topology!r}"
+            )
+        self._own = AllAtomLibrary(self.model, self.model.positions[None])
+        high = self.settings.high_energy * len(set(self.model.cg_topology.residue_index.tolist()))
+        self._high_energy = self.puller.energy(self.model.positions) + high
+
+    def run(self, frames: ArrayLike | Any, unit: str = "angstrom") -> list[BackmapResult]:
+        """Backmap ``(n, n_beads, 3)`` or ``(n_beads, 3)`` frames in ``unit``."""
+        if not hasattr(frames, "xyz") and np.ndim(frames) == 2:
+            frames = np.asarray(frames)[None]
+        targets = as_angstrom(frames, unit).astype(np.float64)
+        n_beads = self.model.mapping.n_beads
+        if targets.shape[1] != n_beads:
+            raise BackmapError(
+                f"frames have {targets.shape[1]} beads; {self.model.cg_topology!r} has {n_beads}"
+            )
+        return [self._one(target) for target in targets]
+
+    def _one(self, target: NDArray[np.float64]) -> BackmapResult:
+        hopeless = self._hopeless(target)
+        if hopeless:
+            return self._quarantined(hopeless)
+        failures: list[str] = []
+        good: list[BackmapResult] = []
+        root = derive_seed(self.seed, "backmap", hash_array(target.astype(np.float32)))
+        for label, start in self._starts(target, root, failures):
+            try:
+                pulled = self.puller.pull(
+                    start, target, derive_seed(root, label), rough=label.startswith("cgback")
+                )
+            except BackmapError as error:
+                failures.append(f"{label}: {error}")
+                continue
+            distance = float(
+                superposed_rmsd(self.model.mapping.map_positions(pulled.positions)[None], target)[0]
+            )
+            verdict = self._judge(pulled.positions, distance)
+            if not verdict:
+                failures.append(f"{label}: {'; '.join(verdict.reasons)}")
+                continue
+            method = label.split()[0]
+            good.append(BackmapResult(pulled.positions, True, "", pulled.energy, method, distance))
+            if pulled.energy < self._high_energy:
+                break
+        if good:
+            return min(good, key=lambda result: result.energy)
+        return self._quarantined(" | ".join(failures))
+
+    def _judge(self, positions: NDArray[np.float64], distance: float) -> Screen:
+        verdict = screen(positions, self.puller.tables)
+        assert isinstance(verdict, Screen)
+        if distance > self.settings.max_rmsd:
+            far = f"beads end {distance:.2f} Å from the frame (allowed {self.settings.max_rmsd:g} Å)"
+            return Screen(False, (*verdict.reasons, far))
+        return verdict
+
+    def _hopeless(self, target: NDArray[np.float64]) -> str:
+        """Why the frame is not worth an attempt; empty if it is."""
+        bad = int((~np.isfinite(target).all(axis=1)).sum())
+        if bad:
+            return f"{bad} of {len(target)} beads have non-finite coordinates"
+        i, j = self.model.cg_topology.bond_index.T
+        own = self._own.beads[0]
+        ratio = np.linalg.norm(target[i] - target[j], axis=1) / np.linalg.norm(own[i] - own[j], axis=1)
+        if not len(ratio) or ratio.max() <= self.settings.max_stretch:
+            return ""
+        k = int(ratio.argmax())
+        return (
+            f"the bond of beads {i[k]} and {j[k]} is {ratio[k]:.1f} times its length in the molecule "
+            f"(attempted up to {self.settings.max_stretch:g}): no structure lies on this frame"
+        )
+
+    def _starts(
+        self, target: NDArray[np.float64], seed: int, failures: list[str]
+    ) -> Iterator[tuple[str, NDArray[np.float64]]]:
+        """``(label, start structure)`` in the order of trial; lazily, as most are never needed."""
+        for method in self.methods:
+            if method == "library":
+                for number, (start, distance) in enumerate(self._library_starts(target), 1):
+                    yield f"library start {number} ({distance:.1f} Å away)", start
+                continue
+            try:
+                yield (
+                    "cgback",
+                    cgback.cgback_structure(
+                        self.model, self.puller.tables, target, derive_seed(seed, method)
+                    ),
+                )
+            except (BackmapError, ImportError) as error:
+                failures.append(f"cgback: {error}")
+
+    def _library_starts(self, target: NDArray[np.float64]) -> list[tuple[NDArray[np.float64], float]]:
+        pools = [pool for pool in (self.library, self._own) if len(pool)]
+        found = [
+            (float(d), pool.positions[i].astype(np.float64), pool.beads[i])
+            for pool in pools
+            for i, d in zip(*pool.nearest(target, _POOL), strict=True)
+        ]
+        found.sort(key=lambda item: item[0])
+        chosen = [found.pop(0)]
+        while found and len(chosen) < self.settings.n_starts:
+            beads = np.stack([item[2] for item in chosen])
+            apart = [superposed_rmsd(beads, item[2]).min() >= self.settings.start_distance for item in found]
+            chosen.append(found.pop(apart.index(True) if any(apart) else 0))
+        return [(positions, distance) for distance, positions, _ in chosen]
+
+    def _quarantined(self, reason: str) -> BackmapResult:
+        nothing = np.full((self.model.mapping.n_atoms, 3), np.nan)
+        return BackmapResult(nothing, False, reason, float("nan"), "", float("nan"))
+
+
+def as_model(topology: Any) -> AllAtomModel:
+    """The :class:`AllAtomModel` that ``topology`` is or describes; see :func:`backmap`."""
+    from cgal_plugin.mapping import CGTopology
+    from cgal_plugin.mapping.spec import BUILTIN
+    from cgal_plugin.oracle.system import AllAtomModel
+
+    if isinstance(topology, AllAtomModel):
+        return topology
+    if isinstance(topology, str | os.PathLike):
+        return AllAtomModel.create(topology)
+    if isinstance(topology, CGTopology) and topology.mapping in BUILTIN and ":" not in topology.sequence:
+        return AllAtomModel.from_sequence(topology.sequence, topology.mapping)
+    raise BackmapError(
+        f"cannot backmap onto {topology!r}: give an AllAtomModel, a one-letter sequence, a PDB file, "
+        "or the CGTopology of one chain with a built-in mapping"
+    )

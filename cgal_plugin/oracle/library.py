@@ -1,0 +1,198 @@
+"""All-atom frames that a backmap can start from, searched by the RMSD of their beads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.errors import BackmapError
+from cgal_plugin.provenance import atomic_write, hash_array
+from cgal_plugin.units import as_angstrom
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from cgal_plugin.oracle.system import AllAtomModel
+
+_FORMAT = 1
+# names that programs give to the same atom of a terminal residue or side chain
+_ALIASES = {"H1": "H", "HN": "H", "OT1": "O", "OT2": "OXT", "OXT1": "O", "OXT2": "OXT"}
+
+
+class AllAtomLibrary:
+    """Frames of one molecule, all atoms and beads.
+
+    Frames never leave and keep their index; :meth:`add` appends.
+
+    Parameters
+    ----------
+    model
+        The molecule: its solute's atoms, in its order, and its mapping.
+    positions
+        ``(n, n_atoms, 3)`` Å, solute only; default none.
+    """
+
+    def __init__(self, model: AllAtomModel, positions: ArrayLike | None = None) -> None:
+        self.mapping = model.mapping
+        self.atom_keys = atom_keys(model.mdtraj_topology)
+        self.positions: NDArray[np.float32] = np.zeros((0, self.mapping.n_atoms, 3), dtype=np.float32)
+        self.beads: NDArray[np.float64] = np.zeros((0, self.mapping.n_beads, 3))
+        if positions is not None:
+            self.add(positions)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __repr__(self) -> str:
+        return f"AllAtomLibrary({self.mapping.topology.sequence!r}, {len(self)} frames)"
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the frames and the names of their atoms."""
+        return hash_array(self.positions, np.array(self.atom_keys))
+
+    def add(self, positions: ArrayLike | Any, *, unit: str = "angstrom") -> None:
+        """Append frames.
+
+        Parameters
+        ----------
+        positions
+            ``(n, n_atoms, 3)`` in the model's atom order, in ``unit``; or an ``mdtraj.Trajectory``,
+            whose atoms are matched by chain, residue and name, and whose water is left out.
+
+        Raises
+        ------
+        BackmapError
+            Wrong number of atoms, atoms missing by name, or non-finite coordinates.
+        """
+        xyz = as_angstrom(positions, unit)
+        topology = getattr(positions, "topology", None)
+        if topology is not None:
+            xyz = xyz[:, match_atoms(topology, self.atom_keys)]
+        if xyz.shape[1] != self.mapping.n_atoms:
+            raise BackmapError(
+                f"library frames have {xyz.shape[1]} atoms; "
+                f"{self.mapping.topology.sequence} has {self.mapping.n_atoms}"
+            )
+        bad = np.flatnonzero(~np.isfinite(xyz).all(axis=(1, 2)))
+        if len(bad):
+            raise BackmapError(
+                f"{len(bad)} library frames have non-finite coordinates, the first is {bad[0]}"
+            )
+        xyz = xyz.astype(np.float32)
+        self.positions = np.concatenate([self.positions, xyz])
+        self.beads = np.concatenate([self.beads, self.mapping.map_positions(xyz.astype(np.float64))])
+
+    def nearest(self, frame: ArrayLike, n: int = 1) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The ``n`` library frames whose beads are nearest to ``frame`` ``(n_beads, 3)`` Å.
+
+        Returns
+        -------
+        ``(indices (m,), RMSD (m,) Å)`` with m = min(n, frames), nearest first; the RMSD is that of the
+        best superposition without reflection.
+
+        Raises
+        ------
+        BackmapError
+            The library is empty or the frame has the wrong shape.
+        """
+        target = np.asarray(frame, dtype=np.float64)
+        if not len(self):
+            raise BackmapError("the library is empty; add frames, or pass library=None")
+        if target.shape != self.beads.shape[1:]:
+            raise BackmapError(f"frame has shape {target.shape}; expected {self.beads.shape[1:]}")
+        distance = superposed_rmsd(self.beads, target)
+        order = np.argsort(distance, kind="stable")[:n]
+        return order, distance[order]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write an ``.npz`` file, atomically."""
+        with atomic_write(path) as handle:
+            np.savez_compressed(
+                handle, format=_FORMAT, positions=self.positions, atoms=np.array(self.atom_keys)
+            )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], model: AllAtomModel) -> AllAtomLibrary:
+        """Read a saved library of ``model``'s molecule, whatever mapping and atom order it was saved with.
+
+        Raises
+        ------
+        BackmapError
+            The file is missing, is no library, or is one of another molecule.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise BackmapError(f"library file {str(path)!r} does not exist")
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                positions, keys = data["positions"], [str(k) for k in data["atoms"]]
+        except (OSError, ValueError, KeyError) as error:
+            raise BackmapError(f"{str(path)!r} is not an all-atom library: {error}") from error
+        library = cls(model)
+        library.add(positions[:, _order(keys, library.atom_keys, str(path))])
+        return library
+
+
+def atom_keys(topology: Any) -> tuple[str, ...]:
+    """A name for every atom of an ``mdtraj.Topology``, unique in it: ``chain:residue:code:atom``."""
+    keys = []
+    for chain in topology.chains:
+        for number, residue in enumerate(chain.residues):
+            own = {a.name for a in residue.atoms}
+            for atom in residue.atoms:
+                alias = _ALIASES.get(atom.name, atom.name)
+                name = atom.name if alias in own else alias
+                keys.append(f"{chain.index}:{number}:{residue.name[:3].upper()}:{name}")
+    return tuple(keys)
+
+
+def match_atoms(source: Any, target: tuple[str, ...]) -> NDArray[np.int64]:
+    """Indices into ``source`` (``mdtraj.Topology``) of the atoms that ``target`` (:func:`atom_keys`) names.
+
+    Raises
+    ------
+    BackmapError
+        Atoms of ``target`` that ``source`` lacks.
+    """
+    return _order(atom_keys(source), target, "the trajectory")
+
+
+def _order(source: Any, target: tuple[str, ...], what: str) -> NDArray[np.int64]:
+    index = {key: i for i, key in enumerate(source)}
+    missing = [key for key in target if key not in index]
+    if missing:
+        raise BackmapError(
+            f"{what} lacks {len(missing)} of {len(target)} atoms (chain:residue:code:atom): "
+            f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}"
+        )
+    return np.array([index[key] for key in target], dtype=np.int64)
+
+
+def superposed_rmsd(frames: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """RMSD ``(n,)`` of ``frames`` ``(n, k, 3)`` to ``target`` ``(k, 3)`` after optimal superposition.
+
+    From the singular values of the covariance, the smallest taken negative when the best match would
+    be a reflection (Kabsch, Acta Cryst. A 1978, 34, 827).
+    """
+    a = frames - frames.mean(axis=1, keepdims=True)
+    b = target - target.mean(axis=0)
+    covariance = np.einsum("nki,kj->nij", a, b)
+    s = np.linalg.svd(covariance, compute_uv=False)
+    s[:, 2] *= np.sign(np.linalg.det(covariance))
+    square = (a**2).sum(axis=(1, 2)) + (b**2).sum() - 2.0 * s.sum(axis=1)
+    return np.sqrt(np.maximum(square, 0.0) / len(b))
+
+
+def superpose(
+    atoms: NDArray[np.float64], beads: NDArray[np.float64], target: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """``atoms`` moved rigidly, without reflection, so that ``beads`` match ``target`` with the least RMSD."""
+    a, b = beads - beads.mean(axis=0), target - target.mean(axis=0)
+    u, _, vt = np.linalg.svd(a.T @ b)
+    if np.linalg.det(u @ vt) < 0:
+        u[:, -1] *= -1.0
+    return (atoms - beads.mean(axis=0)) @ (u @ vt) + target.mean(axis=0)

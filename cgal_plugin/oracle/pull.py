@@ -1,0 +1,195 @@
+"""Pull an all-atom structure onto bead positions: restrained minimisation and short targeted MD."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cgal_plugin.errors import BackmapError
+from cgal_plugin.oracle.library import superpose
+from cgal_plugin.oracle.restraint import RESTRAINT_PARAMETER, BeadRestraint
+from cgal_plugin.oracle.stereo import stereo_tables
+from cgal_plugin.oracle.system import get_positions, set_positions
+
+if TYPE_CHECKING:
+    import openmm
+    from numpy.typing import NDArray
+
+    from cgal_plugin.oracle.system import AllAtomModel
+
+_PHYSICS_GROUP, _RESTRAINT_GROUP = 0, 31
+_STEREO = "k_stereo"
+_STAGE_STEPS = 25
+_ROUGH_TOLERANCE = 100.0  # kJ/mol/nm
+_TETRAHEDRAL = 2.0 * np.pi / 3.0  # angle between two substituents, seen along the bond to a third
+
+
+@dataclass(frozen=True)
+class PullSettings:
+    """How hard and how long to pull.
+
+    Attributes
+    ----------
+    restraint
+        Spring constant of each bead, kJ/mol/nm².
+    stereo, last_stereo
+        Strength k (kJ/mol) of the terms k (1 − cos(θ − θ₀)) that hold stereocentres and trans peptide
+        bonds while pulling, and in the last minimisation, where they only undo the twist that bead
+        restraints leave in a strained peptide bond. They are no part of ``energy``.
+    temperature, friction, timestep_fs
+        Of the targeted MD: K, 1/ps, fs.
+    pull_ps_per_angstrom, max_pull_ps
+        Time in which the restraints travel one Å of superposed RMSD, and at most in all.
+    settle_ps
+        Restrained MD at the target.
+    first_iterations, rough_iterations, last_iterations
+        Bounds of the first minimisation (of a good and of a rough start) and of the last.
+    tolerance
+        Of the last minimisation, kJ/mol/nm.
+    """
+
+    restraint: float = 20_000.0
+    stereo: float = 500.0
+    last_stereo: float = 100.0
+    temperature: float = 300.0
+    friction: float = 10.0
+    timestep_fs: float = 4.0
+    pull_ps_per_angstrom: float = 0.25
+    settle_ps: float = 0.5
+    max_pull_ps: float = 4.0
+    first_iterations: int = 50
+    rough_iterations: int = 300
+    last_iterations: int = 500
+    tolerance: float = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class Pulled:
+    """Outcome of a pull: ``positions`` ``(n_atoms, 3)`` Å, ``energy`` kcal/mol without restraints."""
+
+    positions: NDArray[np.float64]
+    energy: float
+
+
+class Puller:
+    """Reusable OpenMM context for pulling one molecule onto many targets.
+
+    Single-threaded and deterministic: the same start, target and seed give the same result,
+    whatever was pulled before.
+
+    Parameters
+    ----------
+    model
+        The molecule; one in explicit water is pulled in implicit OBC2.
+
+    Raises
+    ------
+    BackmapError
+        The model's topology has no bonds.
+    """
+
+    def __init__(self, model: AllAtomModel, settings: PullSettings | None = None) -> None:
+        import openmm
+
+        self.model = model.implicit
+        self.settings = s = settings or PullSettings()
+        self.tables = stereo_tables(self.model.mdtraj_topology)
+        self._restraint = BeadRestraint(self.model.mapping)
+        system = self.model.make_system()
+        for index in reversed(range(system.getNumForces())):
+            force = system.getForce(index)
+            if isinstance(force, openmm.CMMotionRemover):
+                system.removeForce(index)  # it would work against the restraints
+            else:
+                force.setForceGroup(_PHYSICS_GROUP)
+        system.addForce(self._stereo_force())
+        restraint = self._restraint.make_force()
+        restraint.setForceGroup(_RESTRAINT_GROUP)
+        system.addForce(restraint)
+        self._context = self.model.context(
+            s.temperature, system=system, timestep_fs=s.timestep_fs, friction=s.friction
+        )
+        self._integrator = self._context.getIntegrator()
+
+    def _stereo_force(self) -> openmm.CustomTorsionForce:
+        import openmm
+
+        force = openmm.CustomTorsionForce(f"{_STEREO}*(1-cos(theta-theta0))")
+        force.addGlobalParameter(_STEREO, 0.0)
+        force.addPerTorsionParameter("theta0")
+        for atoms in self.tables.omegas.tolist():
+            force.addTorsion(*atoms, [np.pi])
+        for centre, a, b, c in self.tables.centres.tolist():
+            force.addTorsion(a, centre, b, c, [-_TETRAHEDRAL])
+        force.setForceGroup(_RESTRAINT_GROUP)
+        return force
+
+    def pull(
+        self, start: NDArray[np.float64], target: NDArray[np.float64], seed: int, *, rough: bool = False
+    ) -> Pulled:
+        """Bring ``start`` ``(n_atoms, 3)`` to bead positions ``target`` ``(n_beads, 3)``, both in Å.
+
+        ``start`` is superposed on the target, its restraints travel from where its beads are to the
+        target during targeted MD, it settles there, and is minimised with restraints on. ``rough``
+        says that ``start`` has overlaps which take a longer first minimisation.
+
+        Raises
+        ------
+        BackmapError
+            The dynamics or a minimisation became non-finite.
+        """
+        import openmm
+
+        s = self.settings
+        origin = target.mean(axis=0)  # forces are single precision: keep coordinates small
+        goal = target - origin
+        atoms = superpose(start, self.model.mapping.map_positions(start), goal)
+        beads = self.model.mapping.map_positions(atoms)
+        context = self._context
+        try:
+            # a new random stream: reinitialize reads the seed, which "preserveState" would undo
+            self._integrator.setRandomNumberSeed(seed or 1)
+            context.reinitialize()
+            context.setParameter(RESTRAINT_PARAMETER, s.restraint)
+            context.setParameter(_STEREO, s.stereo)
+            self._restraint.set_targets(context, beads)
+            set_positions(context, atoms)
+            openmm.LocalEnergyMinimizer.minimize(
+                context, _ROUGH_TOLERANCE, s.rough_iterations if rough else s.first_iterations
+            )
+            context.setVelocitiesToTemperature(s.temperature, seed or 1)
+            self._travel(beads, goal)
+            context.setParameter(_STEREO, s.last_stereo)
+            openmm.LocalEnergyMinimizer.minimize(context, s.tolerance, s.last_iterations)
+            energy = self._physics_energy()
+        except openmm.OpenMMException as error:
+            raise BackmapError(f"OpenMM stopped: {error}") from error
+        positions = get_positions(context) + origin
+        if not (np.isfinite(positions).all() and np.isfinite(energy)):
+            raise BackmapError("the minimisation became non-finite")
+        return Pulled(positions, energy)
+
+    def energy(self, positions: NDArray[np.float64]) -> float:
+        """Potential energy without restraints (kcal/mol) of ``(n_atoms, 3)`` Å."""
+        set_positions(self._context, positions)
+        return self._physics_energy()
+
+    def _physics_energy(self) -> float:
+        from openmm import unit
+
+        state = self._context.getState(getEnergy=True, groups={_PHYSICS_GROUP})
+        return float(state.getPotentialEnergy().value_in_unit(unit.kilocalorie_per_mole))
+
+    def _travel(self, beads: NDArray[np.float64], goal: NDArray[np.float64]) -> None:
+        """Targeted MD: the restraints go in a straight line from ``beads`` to ``goal``, then stay."""
+        s = self.settings
+        distance = np.sqrt(((beads - goal) ** 2).sum(axis=1).mean())
+        steps_per_ps = 1e3 / s.timestep_fs
+        travel_ps = min(distance * s.pull_ps_per_angstrom, s.max_pull_ps)
+        stages = max(1, round(travel_ps * steps_per_ps / _STAGE_STEPS))
+        for stage in range(1, stages + 1):
+            self._restraint.set_targets(self._context, beads + (goal - beads) * (stage / stages))
+            self._integrator.step(_STAGE_STEPS)
+        self._integrator.step(round(s.settle_ps * steps_per_ps))
