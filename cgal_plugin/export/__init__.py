@@ -1,0 +1,18 @@
+"""Export of models to self-contained TorchScript potentials for OpenMM and others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cgal_plugin.export.potential import export_torchscript, load_metadata
+
+__all__ = ["export_torchscript", "load_metadata"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from cgal_plugin.export import potential
+
+    return getattr(potential, name)
