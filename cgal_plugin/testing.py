@@ -62,4 +62,4 @@ def _check_selection(selection: Any, most: int, n_candidates: int) -> None:
     assert len(set(indices.tolist())) == len(indices), "a frame was chosen twice"
     assert indices.min() >= 0, "an index is negative"
     assert indices.max() < n_candidates, f"index {indices.max()} is beyond the {n_candidates} candidates"
-    assert distances.shape == indices.shape, f"distances have shape {distances.shape}; expected {indices.shape}"
+    assert distances.shape == indices.shape, f"distances: shape {distances.shape}, not {indices.shape}"

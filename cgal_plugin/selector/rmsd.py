@@ -6,6 +6,7 @@ memory, so that memory-mapped arrays larger than the machine's memory work.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -161,11 +162,17 @@ def nearest_rmsd(
     return best, index
 
 
+@functools.cache
+def _blas_libraries() -> Any:
+    # finding the loaded libraries takes milliseconds; numpy's is there by now
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
 def _search(
     block: Index, some: NDArray[np.floating], best: NDArray[np.float64], threads: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    from threadpoolctl import threadpool_limits
-
     distance, nearest = best.copy(), np.zeros(len(best), dtype=np.int64)
     frames = Frames.prepare(some, block.embedding)
 
@@ -176,7 +183,7 @@ def _search(
 
     # groups are independent, so that the result does not depend on the number of threads;
     # each is small: threads inside BLAS would only get into each other's way
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+    with _blas_libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, block.groups(frames)))
     return distance, nearest
 

@@ -67,7 +67,7 @@ class BaseSelector:
         if isinstance(n_select, bool) or not isinstance(n_select, (int, np.integer)) or n_select < 1:
             raise SelectionError(f"n_select is {n_select!r}; expected a positive integer")
         if not 0.0 <= min_rmsd < max_rmsd:
-            raise SelectionError(f"min_rmsd={min_rmsd!r}, max_rmsd={max_rmsd!r}: expected 0 <= min < max, in Å")
+            raise SelectionError(f"min_rmsd={min_rmsd!r}, max_rmsd={max_rmsd!r}; expected 0 <= min < max")
         self.n_select = int(n_select)
         self.min_rmsd = float(min_rmsd)
         self.max_rmsd = float(max_rmsd)
