@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from cgal_plugin.data import DataStore
 from cgal_plugin.driver.protocols import Progress, TrainedModel, TrainRequest
 from cgal_plugin.errors import PriorFitError, StateError
 from cgal_plugin.mapping import CGTopology
-from cgal_plugin.provenance import derive_seed
 
 _PRIORS = "priors.yaml"
 
@@ -62,44 +62,45 @@ class TorchMDNetTrainer:
 
     def train(self, request: TrainRequest, progress: Progress | None = None) -> TrainedModel:
         """One training, or one for each member of the committee."""
-        members = self.config.training.committee
-        models = [self._train_member(request, i, members, progress) for i in range(members)]
-        first = models[0]
-        return TrainedModel(first.checkpoint, tuple(m.checkpoint for m in models[1:]), first.metrics)
-
-    def _train_member(
-        self, request: TrainRequest, member: int, members: int, progress: Progress | None
-    ) -> TrainedModel:
-        from cgal_plugin.training import train
+        from cgal_plugin.training import train_ensemble
 
         settings = self.config.training
         fresh = request.previous is None or settings.mode == "scratch"
-        start = None if fresh else _member(request.previous, member)
 
-        def report(epoch: int, epochs: int, metrics: Mapping[str, Any]) -> None:
+        def report(done: int, total: int, metrics: Mapping[str, Any]) -> None:
             if progress is not None:
-                progress(member * epochs + epoch, members * epochs)
+                progress(done, total)
 
-        result = train(
-            self.hparams(request, fresh),
-            request.out_dir / f"member_{member}",
-            init_checkpoint=start,
-            mode="scratch" if fresh else settings.mode,
-            seed=derive_seed(request.seed, "member", member),
-            n_threads=self.config.executor.training_threads,
-            config_hash=self.config.hash,
-            progress=report,
-        )
-        return TrainedModel(result.checkpoint, (), result.metrics)
+        with _threads(self.config.executor.training_threads):
+            results = train_ensemble(
+                self.hparams(request, fresh),
+                request.out_dir,
+                n_models=settings.committee,
+                seed=request.seed,
+                init_checkpoints=None if fresh else self._members(request.previous),
+                progress=report,
+                mode="scratch" if fresh else settings.mode,
+                replay_weight=settings.replay_weight,
+                newest=sorted({request.store.record(n)["source"] for n in request.new_shards}) or None,
+                config_hash=self.config.hash,
+            )
+        first, *others = results
+        return TrainedModel(first.checkpoint, tuple(r.checkpoint for r in others), first.metrics)
+
+    def _members(self, previous: TrainedModel | None) -> list[Path]:
+        found = [] if previous is None else [previous.checkpoint, *previous.committee]
+        wanted = self.config.training.committee
+        if len(found) < wanted:
+            raise StateError(
+                f"training.committee is {wanted}, but the last round trained {len(found)} models to go on "
+                "from; a committee cannot grow during a run with mode finetune or replay: use mode scratch"
+            )
+        return found[:wanted]
 
     def hparams(self, request: TrainRequest, fresh: bool) -> dict[str, Any]:
         """TorchMD-Net's keys for this request."""
         settings = self.config.training
         model = settings.model
-        shards = request.store.names()
-        repeat = {}
-        if settings.mode == "replay" and not fresh:
-            repeat = {s: settings.replay_weight for s in _sources(request.store, request.new_shards)}
         return {
             "model": "cgschnet",
             "cgschnet": {"form": model.form},
@@ -112,7 +113,7 @@ class TorchMDNetTrainer:
             "prior_model": self._prior_model,
             "dataset": "CGDataset",
             "dataset_root": str(request.store.root),
-            "dataset_arg": {"shards": shards, **({"repeat": repeat} if repeat else {})},
+            "dataset_arg": {"shards": request.store.names()},
             "num_epochs": settings.epochs if fresh else settings.finetune_epochs,
             "batch_size": settings.batch_size,
             "lr": settings.learning_rate if fresh else settings.finetune_learning_rate,
@@ -129,15 +130,13 @@ class TorchMDNetTrainer:
         export_torchscript(model.checkpoint, topology, path, n_replicas=n_replicas)
 
 
-def _member(previous: TrainedModel | None, member: int) -> Path:
-    checkpoints = [] if previous is None else [previous.checkpoint, *previous.committee]
-    if member >= len(checkpoints):
-        raise StateError(
-            f"member {member} of the committee has no model of the last round to go on from; "
-            "training.committee cannot grow during a run: use mode scratch"
-        )
-    return checkpoints[member]
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    import torch
 
-
-def _sources(store: DataStore, shards: tuple[str, ...]) -> list[str]:
-    return sorted({store.record(n)["source"] for n in shards})
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

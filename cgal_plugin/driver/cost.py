@@ -1,0 +1,127 @@
+"""What a run will do and roughly cost, before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cgal_plugin.config import Config
+from cgal_plugin.config.models import CustomPart, OpenMMOracleConfig, Simulation
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Throughput of one core, measured on chignolin (166 atoms, 10 beads); see ``tests/benchmarks``.
+
+    Attributes
+    ----------
+    oracle_ns_per_day
+        All-atom MD, by solvent.
+    backmap_seconds
+        Per frame and start.
+    training_frames_per_second
+        With ``features`` 64 and ``blocks`` 2.
+    replica_steps_per_second
+        CG dynamics of 16 replicas with that network.
+    """
+
+    oracle_ns_per_day: tuple[tuple[str, float], ...] = (("obc2", 300.0), ("gbn2", 60.0), ("tip3pfb", 10.0))
+    backmap_seconds: float = 1.5
+    training_frames_per_second: float = 1500.0
+    replica_steps_per_second: float = 4000.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Estimate for a whole run: all-atom MD (ns), CG replica-steps, training frames, minutes."""
+
+    oracle_ns: float
+    cg_steps: int
+    labels: int
+    minutes: float
+
+
+def estimate(config: Config, rates: Rates | None = None) -> Cost:
+    """Cost of a run if it goes on for all its rounds.
+
+    Rough: rates are chignolin's, scaled by the size of the network only; a larger molecule costs more.
+    """
+    rates = rates or Rates()
+    rounds = config.stopping.rounds
+    workers = max(1, config.executor.workers)
+    seed, oracle, training = config.seed_data, config.oracle, config.training
+    custom = isinstance(oracle, CustomPart)
+    settings = OpenMMOracleConfig() if custom else oracle
+    per_day = dict(rates.oracle_ns_per_day)[settings.solvent]
+    seed_ns = 0.0 if seed.store else seed.n_trajectories * (seed.picoseconds + seed.equilibration_ps) / 1000
+    labels = getattr(config.selector, "n_select", 1) * rounds
+    label_ns = (
+        0.0 if custom else labels * settings.n_starts * (settings.relax_ps + settings.production_ps) / 1000
+    )
+    oracle_seconds = (
+        seed_ns + label_ns
+    ) / per_day * 86400 + labels * settings.n_starts * rates.backmap_seconds
+    size = training.model.embedding_dimension**2 * training.model.num_layers / (64**2 * 2)
+    frames = _training_frames(config, settings)
+    training_seconds = frames * training.committee * size / rates.training_frames_per_second
+    simulation = config.simulation
+    cg_steps = (
+        simulation.n_replicas * simulation.steps * (rounds + 1) if isinstance(simulation, Simulation) else 0
+    )
+    cg_seconds = cg_steps * size / rates.replica_steps_per_second
+    seconds = oracle_seconds / workers + training_seconds + cg_seconds + 10 * (rounds + 1) + 30
+    return Cost(seed_ns + label_ns, cg_steps, labels, seconds / 60)
+
+
+def _training_frames(config: Config, oracle: OpenMMOracleConfig) -> float:
+    seed, training = config.seed_data, config.training
+    data = seed.n_trajectories * seed.picoseconds / seed.save_ps
+    per_label = (
+        1.0 if oracle.mode == "mean_force" else oracle.n_starts * oracle.production_ps / oracle.save_ps
+    )
+    new = getattr(config.selector, "n_select", 1) * per_label
+    total = data * training.epochs
+    later = training.epochs if training.mode == "scratch" else training.finetune_epochs
+    for _ in range(config.stopping.rounds):
+        data += new
+        total += later * (data + (training.replay_weight - 1) * new * (training.mode == "replay"))
+    return total
+
+
+def plan(config: Config) -> str:
+    """The plan and the cost of a run, as text."""
+    cost = estimate(config)
+    rounds = config.stopping.rounds
+    seed = config.seed_data
+    source = (
+        f"data store {seed.store}"
+        if seed.store
+        else f"{seed.n_trajectories} x {seed.picoseconds:g} ps all-atom MD, start {seed.start}"
+    )
+    simulation = config.simulation
+    dynamics = (
+        f"{simulation.n_replicas} replicas x {simulation.steps} steps of {simulation.timestep_fs:g} fs"
+        if isinstance(simulation, Simulation)
+        else simulation.target
+    )
+    oracle = config.oracle
+    labels = (
+        oracle.target
+        if isinstance(oracle, CustomPart)
+        else f"{oracle.solvent}, {oracle.mode}, "
+        f"{oracle.n_starts} x ({oracle.relax_ps:g} + {oracle.production_ps:g}) ps"
+    )
+    training = config.training
+    lines = [
+        f"{config.name}: {config.system.sequence or config.system.pdb}, {config.system.temperature:g} K",
+        f"  seed data    {source}",
+        f"  training     {training.model.form}, {training.model.embedding_dimension} features, "
+        f"{training.model.num_layers} blocks; {training.epochs} epochs, then {training.mode}",
+        f"  simulation   {dynamics}",
+        f"  selection    {config.selector.kind}, {getattr(config.selector, 'n_select', '?')} frames a round",
+        f"  oracle       {labels}",
+        f"  rounds       {rounds}, then a last training on all the data and its evaluation",
+        f"cost: {cost.oracle_ns:.3f} ns of all-atom MD, {cost.labels} labels, "
+        f"{cost.cg_steps:,} CG replica-steps, about {cost.minutes:.0f} min with "
+        f"{config.executor.workers} workers (rough: rates of chignolin on one core each)",
+    ]
+    return "\n".join(lines)
