@@ -213,8 +213,8 @@ def prior_terms(prior: Any, topology: CGTopology) -> tuple[Tensor, Tensor]:
 
 
 def _as_set(index: Tensor, row: Tensor) -> set[tuple[int, ...]]:
-    columns = [(*min(tuple(c), tuple(reversed(c))), r) for c, r in zip(index.T.tolist(), row.tolist(), strict=True)]
-    return set(columns)
+    terms = zip(index.T.tolist(), row.tolist(), strict=True)
+    return {(*min(tuple(beads), tuple(reversed(beads))), r) for beads, r in terms}
 
 
 def _difference(start: Tensor, end: Tensor, n_beads: int) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from cgal_plugin.priors.bonded import dihedral_energy, harmonic_energy
+from cgal_plugin.priors.bonded import harmonic_energy
 from cgal_plugin.priors.nonbonded import repulsion_energy
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cgal_plugin.priors.fit import FitSettings, fit_priors
+    from cgal_plugin.priors.fit import fit_priors
     from cgal_plugin.priors.modules import CGAngles, CGBonds, CGDihedrals, CGRepulsion
     from cgal_plugin.priors.prior_set import PriorSet
+    from cgal_plugin.priors.settings import FitSettings
 
 __all__ = [
     "CGAngles",
@@ -28,7 +29,7 @@ _HOME = {
     "CGBonds": "modules",
     "CGDihedrals": "modules",
     "CGRepulsion": "modules",
-    "FitSettings": "fit",
+    "FitSettings": "settings",
     "PriorSet": "prior_set",
     "fit_priors": "fit",
 }

@@ -109,7 +109,9 @@ def fit_harmonic(
     )
 
 
-def fit_cosines(phi: NDArray[np.floating], beta: float, n_terms: int, k_max: float, uniform: float) -> Estimate:
+def fit_cosines(
+    phi: NDArray[np.floating], beta: float, n_terms: int, k_max: float, uniform: float
+) -> Estimate:
     """kₘ and φ₀ₘ of Σ kₘ (1 + cos(m φ − φ₀ₘ)) by maximum likelihood, kₘ between 0 and ``k_max``.
 
     Parameters

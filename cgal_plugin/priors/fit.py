@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from cgal_plugin.errors import ConfigError, PriorFitError
 from cgal_plugin.priors import estimate as est
 from cgal_plugin.priors.nonbonded import molecule_pairs
 from cgal_plugin.priors.prior_set import TERMS, PriorSet
+from cgal_plugin.priors.settings import FitSettings
 from cgal_plugin.priors.tables import canonical
 from cgal_plugin.units import as_angstrom, kT
 
@@ -29,72 +29,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from cgal_plugin.mapping.topology import CGTopology
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """How priors are fitted.
-
-    Attributes
-    ----------
-    angle_form
-        ``"theta"`` or ``"cos"``: what the harmonic angle acts on.
-    n_dihedral
-        Highest multiplicity of the dihedral series.
-    power
-        n of the repulsion (σ/r)ⁿ.
-    exclude_bonds
-        Pairs at most that many bonds apart do not repel.
-    per_type
-        Whether to fit bead-type tuples one by one; False: one wildcard row for each kind of beads.
-    min_count, min_effective
-        Samples, and independent samples after correlation in time, below which a tuple falls back.
-    bond_k, angle_k
-        Bounds of the force constants: kcal/mol/Å², kcal/mol/rad² (or kcal/mol for ``cos``).
-    dihedral_k
-        Upper bound of each kₘ, kcal/mol.
-    uniform_fraction
-        Share of a uniform distribution mixed into the dihedral data (0: plain maximum likelihood).
-    contact_percentile, contact_kT
-        Repulsion: the distance at this percentile costs this many kT.
-    sigma
-        Bounds of σ, Å.
-    """
-
-    angle_form: str = "theta"
-    n_dihedral: int = 3
-    power: int = 6
-    exclude_bonds: int = 1
-    per_type: bool = True
-    min_count: int = 100
-    min_effective: float = 20.0
-    bond_k: tuple[float, float] = (1.0, 2000.0)
-    angle_k: tuple[float, float] = (0.1, 500.0)
-    dihedral_k: float = 5.0
-    uniform_fraction: float = 0.0
-    contact_percentile: float = 1.0
-    contact_kT: float = 2.0
-    sigma: tuple[float, float] = (1.0, 8.0)
-
-    def __post_init__(self) -> None:
-        checks = {
-            "angle_form": self.angle_form in ("theta", "cos"),
-            "n_dihedral": 1 <= self.n_dihedral <= 12,
-            "power": self.power >= 1,
-            "exclude_bonds": self.exclude_bonds >= 0,
-            "min_count": self.min_count >= 2,
-            "min_effective": self.min_effective >= 1,
-            "bond_k": 0 < self.bond_k[0] < self.bond_k[1],
-            "angle_k": 0 < self.angle_k[0] < self.angle_k[1],
-            "dihedral_k": self.dihedral_k > 0,
-            "uniform_fraction": 0 <= self.uniform_fraction < 1,
-            "contact_percentile": 0 < self.contact_percentile < 100,
-            "contact_kT": self.contact_kT > 0,
-            "sigma": 0 < self.sigma[0] < self.sigma[1],
-        }
-        for name, good in checks.items():
-            if not good:
-                raise ConfigError(f"prior setting {name} = {getattr(self, name)!r} is out of range")
 
 
 def fit_priors(
@@ -173,7 +107,8 @@ def _settings(terms: Sequence[str], settings: FitSettings | None, options: Mappi
     unknown = sorted(set(options) - set(FitSettings.__dataclass_fields__))
     if unknown:
         raise ConfigError(
-            f"prior options {unknown} are not known; allowed are {', '.join(FitSettings.__dataclass_fields__)}"
+            f"prior options {unknown} are not known; "
+            f"allowed are {', '.join(FitSettings.__dataclass_fields__)}"
         )
     return FitSettings(**{"exclude_bonds": 2 if "angles" in terms else 1, **options})
 
@@ -253,8 +188,8 @@ def _fit_bonded(
         if not enough and is_wild:
             raise PriorFitError(
                 f"{term} {'-'.join(types)}: {n} samples, {n_effective:.0f} of them independent; needed are "
-                f"{settings.min_count} and {settings.min_effective:.0f}. Give more frames, or lower min_count "
-                "and min_effective"
+                f"{settings.min_count} and {settings.min_effective:.0f}. Give more frames, or lower "
+                "min_count and min_effective"
             )
         if not enough:
             kinds = _kinds(topology)
@@ -353,7 +288,8 @@ def _fit_repulsion(
         n = r.shape[0] * len(members)
         if n < settings.min_count:
             raise PriorFitError(
-                f"repulsion {'-'.join(types)}: {n} distances; needed are {settings.min_count}. Give more frames"
+                f"repulsion {'-'.join(types)}: {n} distances, needed are {settings.min_count}: "
+                "give more frames"
             )
         limit[types] = float(np.percentile(r[:, members], settings.contact_percentile))
         rows.append(row(types, members, limit[types]))

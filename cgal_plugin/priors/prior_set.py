@@ -52,7 +52,8 @@ class PriorSet:
     @cached_property
     def hash(self) -> str:
         """SHA-256 of everything that the energy depends on."""
-        parameters = [[r["term"], r["types"], r["parameters"]] for r in self.rows if r["parameters"] is not None]
+        fitted = [r for r in self.rows if r["parameters"] is not None]
+        parameters = [[r["term"], r["types"], r["parameters"]] for r in fitted]
         settings = [self.angle_form, self.power, self.exclude_bonds, list(self.terms)]
         return hash_object([self.topology.hash, self.temperature, settings, parameters])
 
@@ -172,7 +173,8 @@ class PriorSet:
         plot_priors(self, path)
 
     def __repr__(self) -> str:
-        return f"PriorSet({', '.join(self.terms)}; {self.topology.sequence!r}, {self.temperature} K, {self.hash[:12]})"
+        what = f"{', '.join(self.terms)}; {self.topology.sequence!r}, {self.temperature} K"
+        return f"PriorSet({what}, {self.hash[:12]})"
 
 
 class _Dumper(yaml.SafeDumper):

@@ -1,0 +1,73 @@
+"""Settings of the prior fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cgal_plugin.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How priors are fitted.
+
+    Attributes
+    ----------
+    angle_form
+        ``"theta"`` or ``"cos"``: what the harmonic angle acts on.
+    n_dihedral
+        Highest multiplicity of the dihedral series.
+    power
+        n of the repulsion (σ/r)ⁿ.
+    exclude_bonds
+        Pairs at most that many bonds apart do not repel.
+    per_type
+        Whether to fit bead-type tuples one by one; False: one wildcard row for each kind of beads.
+    min_count, min_effective
+        Samples, and independent samples after correlation in time, below which a tuple falls back.
+    bond_k, angle_k
+        Bounds of the force constants: kcal/mol/Å², kcal/mol/rad² (or kcal/mol for ``cos``).
+    dihedral_k
+        Upper bound of each kₘ, kcal/mol.
+    uniform_fraction
+        Share of a uniform distribution mixed into the dihedral data (0: plain maximum likelihood).
+    contact_percentile, contact_kT
+        Repulsion: the distance at this percentile costs this many kT.
+    sigma
+        Bounds of σ, Å.
+    """
+
+    angle_form: str = "theta"
+    n_dihedral: int = 3
+    power: int = 6
+    exclude_bonds: int = 1
+    per_type: bool = True
+    min_count: int = 100
+    min_effective: float = 20.0
+    bond_k: tuple[float, float] = (1.0, 2000.0)
+    angle_k: tuple[float, float] = (0.1, 500.0)
+    dihedral_k: float = 5.0
+    uniform_fraction: float = 0.0
+    contact_percentile: float = 1.0
+    contact_kT: float = 2.0
+    sigma: tuple[float, float] = (1.0, 8.0)
+
+    def __post_init__(self) -> None:
+        checks = {
+            "angle_form": self.angle_form in ("theta", "cos"),
+            "n_dihedral": 1 <= self.n_dihedral <= 12,
+            "power": self.power >= 1,
+            "exclude_bonds": self.exclude_bonds >= 0,
+            "min_count": self.min_count >= 2,
+            "min_effective": self.min_effective >= 1,
+            "bond_k": 0 < self.bond_k[0] < self.bond_k[1],
+            "angle_k": 0 < self.angle_k[0] < self.angle_k[1],
+            "dihedral_k": self.dihedral_k > 0,
+            "uniform_fraction": 0 <= self.uniform_fraction < 1,
+            "contact_percentile": 0 < self.contact_percentile < 100,
+            "contact_kT": self.contact_kT > 0,
+            "sigma": 0 < self.sigma[0] < self.sigma[1],
+        }
+        for name, good in checks.items():
+            if not good:
+                raise ConfigError(f"prior setting {name} = {getattr(self, name)!r} is out of range")
