@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,15 +11,18 @@ import numpy as np
 from cgal_plugin.data.frames import LabelledFrames, Quarantined
 from cgal_plugin.errors import OracleError
 from cgal_plugin.oracle.labels import frame_noise, free_label, frozen_label, mean_and_error
+from cgal_plugin.oracle.structure import PROTEIN_FORCE_FIELD
 from cgal_plugin.oracle.trajectory import AllAtomTrajectory, DynamicsFailure
-from cgal_plugin.provenance import derive_seed, hash_array
+from cgal_plugin.provenance import derive_seed, hash_array, versions
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from cgal_plugin.oracle.backmap import Backmapper
     from cgal_plugin.oracle.openmm import OpenMMOracle
 
 _DYNAMICS_OMEGA_MIN = 90.0  # degrees; thermal peptide bonds pass 150
+_MIN_SHARE = 4  # library frames for each start, from which on starts do not share frames
 
 
 def label_frames(
@@ -57,6 +61,27 @@ def label_frames(
     )
 
 
+def metadata(oracle: OpenMMOracle) -> dict[str, Any]:
+    """See :attr:`OpenMMOracle.metadata`."""
+    settings = oracle.settings
+    return {
+        "oracle": "openmm",
+        "temperature": oracle.temperature,
+        "solvent": oracle.model.solvent,
+        "force_field": PROTEIN_FORCE_FIELD,
+        "force_map": oracle.force_map.kind,
+        "force_map_hash": oracle.force_map.hash,
+        "mapping_hash": oracle.mapping.hash,
+        "seed": oracle.seed,
+        "backmap_methods": list(oracle.methods),
+        "timestep_fs": settings.timestep_fs,
+        "ps_per_frame": settings.ps_per_frame,
+        "versions": versions(),
+        **asdict(settings),
+        "save_ps": settings.stride * settings.timestep_fs / 1000.0,
+    }
+
+
 def free_rows(oracle: OpenMMOracle, trajectory: AllAtomTrajectory, frame: int, start: int) -> LabelledFrames:
     """CG rows of free dynamics, one correlated block."""
     forces = oracle.force_map.map_forces(trajectory.forces)
@@ -79,19 +104,28 @@ def _label_one(
     content = hash_array(frame)
     failures: list[tuple[int, str, str]] = []
     done: list[tuple[int, AllAtomTrajectory]] = []
+    origin = frame.mean(axis=0, dtype=np.float64)  # forces are single precision: keep coordinates small
     for start in range(oracle.settings.n_starts):
-        result = _backmap(oracle, frame, start)
+        backmapper = oracle.backmapper(start)
+        result = backmapper.run(frame[None])[0]
         if not result.ok:
             failures.append((start, f"backmapping: {result.reason}", result.method))
             continue
         run = free_label if oracle.settings.mode == "free" else frozen_label
         seed = derive_seed(oracle.seed, "label", content, start)
         try:
-            trajectory = run(oracle.model, result.positions, frame, oracle.settings, oracle.temperature, seed)
+            trajectory = run(
+                oracle.model,
+                result.positions - origin,
+                frame - origin,
+                oracle.settings,
+                oracle.temperature,
+                seed,
+            )
         except DynamicsFailure as error:
             failures.append((start, str(error), result.method))
             continue
-        reason = _screen(oracle, trajectory)
+        reason = _screen(backmapper, trajectory)
         if reason:
             failures.append((start, f"after the dynamics: {reason}", result.method))
         else:
@@ -107,15 +141,24 @@ def _label_one(
     ), failures
 
 
-def _backmap(oracle: OpenMMOracle, frame: NDArray[np.float32], start: int) -> Any:
-    from cgal_plugin.oracle.backmap import backmap
+def make_backmapper(oracle: OpenMMOracle, start: int) -> Backmapper:
+    """See :meth:`OpenMMOracle.backmapper`."""
+    from cgal_plugin.oracle.backmap import Backmapper
+    from cgal_plugin.oracle.library import AllAtomLibrary
 
-    return backmap(frame[None], oracle.model.implicit, library=oracle.library, methods=oracle.methods)[0]
+    model, library, n = oracle.model.implicit, oracle.library, oracle.settings.n_starts
+    if library is None:
+        library = AllAtomLibrary(model, oracle.extended_positions()[None])
+    elif len(library) >= _MIN_SHARE * n:
+        library = AllAtomLibrary(model, library.positions[start::n])
+    seed = derive_seed(oracle.seed, "start", start)
+    return Backmapper(model, library=library, methods=oracle.methods, seed=seed)
 
 
-def _screen(oracle: OpenMMOracle, trajectory: AllAtomTrajectory) -> str:
+def _screen(backmapper: Backmapper, trajectory: AllAtomTrajectory) -> str:
     """What is wrong with the last frame of a label's dynamics; empty when nothing is."""
-    from cgal_plugin.oracle.screen import screen
+    from cgal_plugin.oracle.screen import Screen, screen
 
-    verdict = screen(trajectory.positions[-1], oracle.atom_topology, omega_min=_DYNAMICS_OMEGA_MIN)
+    verdict = screen(trajectory.positions[-1], backmapper.puller.tables, omega_min=_DYNAMICS_OMEGA_MIN)
+    assert isinstance(verdict, Screen)
     return "; ".join(verdict.reasons)

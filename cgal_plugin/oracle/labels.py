@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,10 +88,6 @@ class LabelSettings:
     def ps_per_frame(self) -> float:
         """All-atom dynamics that one labelled CG frame costs, ps (backmapping apart)."""
         return self.n_starts * (self.relax_ps + self.production_ps)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def free_label(

@@ -13,18 +13,20 @@ import numpy as np
 
 from cgal_plugin.data.frames import LabelledFrames
 from cgal_plugin.errors import OracleError
-from cgal_plugin.mapping.forces import ForceMap, basic_force_map, optimal_force_map, slice_force_map
+from cgal_plugin.mapping.forces import ForceMap, basic_force_map
 from cgal_plugin.mapping.maps import CGMapping
 from cgal_plugin.mapping.topology import CGTopology
-from cgal_plugin.oracle.labelling import free_rows, label_frames
+from cgal_plugin.oracle.labelling import free_rows, label_frames, make_backmapper, metadata
 from cgal_plugin.oracle.labels import LabelSettings
-from cgal_plugin.oracle.sampling import run_dynamics, stretched_positions
+from cgal_plugin.oracle.sampling import fit_force_map, run_dynamics, start_positions, stretched_positions
 from cgal_plugin.oracle.system import AllAtomModel
 from cgal_plugin.oracle.trajectory import AllAtomTrajectory, common_temperature
-from cgal_plugin.provenance import versions
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+
+    from cgal_plugin.oracle.backmap import Backmapper
+    from cgal_plugin.oracle.library import AllAtomLibrary
 
 
 class OpenMMOracle:
@@ -44,11 +46,10 @@ class OpenMMOracle:
         exactly the frame's coordinates, averaged over ``n_starts`` starts whose spread gives
         ``force_error``. Only for maps whose beads are single atoms.
 
-    Which force maps are valid: forces reported by OpenMM lack constraint forces, so the map must give
-    constrained atoms equal coefficients. In ``free`` mode bonds to hydrogen are constrained, among
-    them CA–HA, which rules the plain slice out: ``basic`` or ``optimal``. In ``mean_force`` mode no
-    constraint touches a bead atom, so all three are valid and have the same mean; ``optimal`` has the
-    least noise.
+    Force maps: OpenMM reports no constraint forces, so a valid map gives constrained atoms equal
+    coefficients. In ``free`` mode bonds to hydrogen are constrained, CA–HA among them, which rules the
+    slice out. In ``mean_force`` mode no constraint touches a bead atom: all three maps are valid and
+    have the same mean; ``optimal`` has the least noise.
 
     Parameters
     ----------
@@ -66,8 +67,8 @@ class OpenMMOracle:
     force_map
         A :class:`ForceMap` or a file of one; default is the basic map.
     library
-        All-atom frames that backmapping starts from: what
-        :func:`cgal_plugin.oracle.backmap.backmap` takes. Default is the native structure alone.
+        :class:`~cgal_plugin.oracle.library.AllAtomLibrary` that backmapping starts from, beside the
+        native structure; default is a stretched chain.
     methods
         Backmapping methods, in the order they are tried.
     seed
@@ -92,7 +93,7 @@ class OpenMMOracle:
         save_ps: float = 0.04,
         n_starts: int | None = None,
         force_map: ForceMap | str | os.PathLike[str] | None = None,
-        library: Any = None,
+        library: AllAtomLibrary | None = None,
         methods: Sequence[str] = ("library", "cgback"),
         seed: int = 0,
         n_threads: int = 1,
@@ -149,22 +150,7 @@ class OpenMMOracle:
     @property
     def metadata(self) -> dict[str, Any]:
         """JSON-ready facts that go with every label."""
-        return {
-            "oracle": "openmm",
-            "temperature": self.temperature,
-            "solvent": self.model.solvent,
-            "force_field": "amber14/protein.ff14SB",
-            "force_map": self.force_map.kind,
-            "force_map_hash": self.force_map.hash,
-            "mapping_hash": self.mapping.hash,
-            "seed": self.seed,
-            "backmap_methods": list(self.methods),
-            "timestep_fs": self.settings.timestep_fs,
-            "ps_per_frame": self.settings.ps_per_frame,
-            "versions": versions(),
-            **self.settings.to_dict(),
-            "save_ps": self.settings.stride * self.settings.timestep_fs / 1000.0,
-        }
+        return metadata(self)
 
     def cost_estimate(self, n_frames: int, *, ns_per_day: float = 250.0) -> dict[str, float]:
         """What labelling ``n_frames`` costs: ``oracle_ns`` and ``minutes`` on one worker.
@@ -190,7 +176,15 @@ class OpenMMOracle:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "label_constraints"}
+        # OpenMM contexts belong to a process; copies and other processes make their own
+        return {k: v for k, v in self.__dict__.items() if k not in ("label_constraints", "_backmappers")}
+
+    def backmapper(self, start: int) -> Backmapper:
+        """The backmapper of a frame's ``start``-th structure; starts draw on disjoint library frames."""
+        made = self.__dict__.setdefault("_backmappers", {})
+        if start not in made:
+            made[start] = make_backmapper(self, start)
+        return made[start]
 
     # ------------------------------------------------------------------ trajectories and force map
 
@@ -226,10 +220,12 @@ class OpenMMOracle:
         OracleError
             Bad arguments, or the dynamics blew up.
         """
-        settings = replace(self.settings, save_ps=save_ps or self.settings.save_ps, mode="free")
+        save_ps = self.settings.save_ps if save_ps is None else save_ps
+        length = max(picoseconds, save_ps)
+        settings = replace(self.settings, save_ps=save_ps, production_ps=length, mode="free")
         return run_dynamics(
             self.model,
-            self._start_positions(start),
+            start_positions(self, start),
             picoseconds,
             settings,
             temperature=self.temperature if temperature is None else float(temperature),
@@ -238,51 +234,20 @@ class OpenMMOracle:
             progress=progress,
         )
 
-    def _start_positions(self, start: str | ArrayLike) -> NDArray[np.float64]:
-        if isinstance(start, str):
-            known = {"folded": self.native_positions, "extended": self.extended_positions}
-            if start not in known:
-                raise OracleError(f"start {start!r} is not known; use {', '.join(known)} or coordinates in Å")
-            return known[start]()
-        positions = np.asarray(start, dtype=np.float64)
-        if positions.shape != (self.model.n_solute, 3) or not np.isfinite(positions).all():
-            raise OracleError(
-                f"start positions have shape {positions.shape}; "
-                f"expected finite ({self.model.n_solute}, 3) in Å, in the order of atom_topology"
-            )
-        return positions
-
     def fit_force_map(
         self, trajectories: Sequence[AllAtomTrajectory], kind: str = "optimal", *, max_frames: int = 20_000
     ) -> ForceMap:
         """A force map for this oracle; use it with :meth:`with_force_map`.
 
-        Parameters
-        ----------
-        trajectories
-            From :meth:`run` at the oracle's temperature; not used by ``basic`` and ``slice``.
-        kind
-            ``"optimal"``, ``"basic"`` or ``"slice"``.
-        max_frames
-            Evenly spaced frames that are used of longer data.
+        ``trajectories`` are of :meth:`run` at the oracle's temperature (``"basic"`` and ``"slice"`` need
+        none); of longer data, ``max_frames`` evenly spaced frames are used.
 
         Raises
         ------
-        OracleError
-            Unknown kind, no trajectories, or another temperature.
-        MappingError
-            Fewer than 200 frames, or no valid map exists.
+        OracleError, MappingError
+            Unknown kind, another temperature, fewer than 200 frames, or no valid map exists.
         """
-        if kind == "slice":
-            return slice_force_map(self.mapping)
-        if kind == "basic":
-            return basic_force_map(self.mapping, self.model.constraints)
-        if kind != "optimal":
-            raise OracleError(f"force map {kind!r} is not known; use optimal, basic or slice")
-        common_temperature(trajectories, self.temperature)
-        forces = np.concatenate([t.forces for t in trajectories])
-        rows = np.unique(np.linspace(0, len(forces) - 1, min(len(forces), max_frames)).round().astype(int))
-        return optimal_force_map(self.mapping, forces[rows], self.model.constraints)
+        return fit_force_map(self.model, trajectories, self.temperature, kind, max_frames)
 
     def with_force_map(self, force_map: ForceMap) -> OpenMMOracle:
         """A copy that labels with ``force_map``, after checking that it is valid here."""
@@ -291,7 +256,7 @@ class OpenMMOracle:
         other.force_map = force_map
         return other
 
-    def with_library(self, library: Any) -> OpenMMOracle:
+    def with_library(self, library: AllAtomLibrary | None) -> OpenMMOracle:
         """A copy whose backmapping starts from the frames of ``library``."""
         other = copy.copy(self)
         other.library = library
@@ -302,10 +267,8 @@ class OpenMMOracle:
 
         Raises
         ------
-        OracleError
-            The trajectory is of another temperature.
-        MappingError
-            The force map is not valid for free dynamics with constraints.
+        OracleError, MappingError
+            Another temperature, or a force map that is not valid with constraints (slice).
         """
         common_temperature([trajectory], self.temperature)
         self.force_map.check(self.mapping, self.model.constraints)

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgal_plugin.errors import OracleError
+from cgal_plugin.mapping.forces import ForceMap, basic_force_map, optimal_force_map, slice_force_map
 from cgal_plugin.oracle.labels import LabelSettings
 from cgal_plugin.oracle.structure import EXTENDED_PHI, EXTENDED_PSI
 from cgal_plugin.oracle.system import AllAtomModel
-from cgal_plugin.oracle.trajectory import AllAtomTrajectory, DynamicsFailure, advance, collect, steps_for
+from cgal_plugin.oracle.trajectory import (
+    AllAtomTrajectory,
+    DynamicsFailure,
+    advance,
+    collect,
+    common_temperature,
+    steps_for,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+
+    from cgal_plugin.oracle.openmm import OpenMMOracle
 
 _HEATING_FRICTION, _FRICTION = 10.0, 1.0  # 1/ps
 _HEATING_SHARE = 0.5  # of the equilibration, at the higher friction
@@ -91,6 +101,42 @@ def run_dynamics(
         return collect(context, n_frames, settings.stride, placed.n_solute, temperature, progress)
     except DynamicsFailure as error:
         raise OracleError(f"{model.sequence} at {temperature:g} K: {error}") from error
+
+
+def start_positions(oracle: OpenMMOracle, start: str | ArrayLike) -> NDArray[np.float64]:
+    """``(n_solute, 3)`` Å of ``"folded"``, ``"extended"``, or the coordinates given, checked."""
+    if isinstance(start, str):
+        known = {"folded": oracle.native_positions, "extended": oracle.extended_positions}
+        if start not in known:
+            raise OracleError(f"start {start!r} is not known; use {', '.join(known)} or coordinates in Å")
+        return known[start]()
+    positions = np.asarray(start, dtype=np.float64)
+    if positions.shape != (oracle.model.n_solute, 3) or not np.isfinite(positions).all():
+        raise OracleError(
+            f"start positions have shape {positions.shape}; "
+            f"expected finite ({oracle.model.n_solute}, 3) in Å, in the order of atom_topology"
+        )
+    return positions
+
+
+def fit_force_map(
+    model: AllAtomModel,
+    trajectories: Sequence[AllAtomTrajectory],
+    temperature: float,
+    kind: str,
+    max_frames: int,
+) -> ForceMap:
+    """See :meth:`OpenMMOracle.fit_force_map`."""
+    if kind == "slice":
+        return slice_force_map(model.mapping)
+    if kind == "basic":
+        return basic_force_map(model.mapping, model.constraints)
+    if kind != "optimal":
+        raise OracleError(f"force map {kind!r} is not known; use optimal, basic or slice")
+    common_temperature(trajectories, temperature)
+    forces = np.concatenate([t.forces for t in trajectories])
+    rows = np.unique(np.linspace(0, len(forces) - 1, min(len(forces), max_frames)).round().astype(int))
+    return optimal_force_map(model.mapping, forces[rows], model.constraints)
 
 
 def stretched_positions(model: AllAtomModel) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ import numpy as np
 from cgal_plugin.errors import OracleError
 from cgal_plugin.mapping.maps import CGMapping
 from cgal_plugin.mapping.topology import CGTopology
+from cgal_plugin.oracle.contexts import get_positions, potential_energy, set_positions
 from cgal_plugin.oracle.forcefield import SOLVENTS, constrain, create_system, force_field
 from cgal_plugin.oracle.restraint import BeadRestraint
 from cgal_plugin.oracle.structure import (
@@ -283,26 +284,3 @@ class AllAtomModel:
         if not (np.isfinite(energy) and np.isfinite(xyz).all()):
             raise OracleError(f"{self.sequence}: the energy is not finite after minimisation")
         return xyz
-
-
-# ---------------------------------------------------------------------- contexts in Å and kcal/mol
-
-
-def set_positions(context: Any, positions: ArrayLike) -> None:
-    """Set positions given in Å."""
-    context.setPositions(np.asarray(positions, dtype=np.float64) / ANGSTROM_PER_NM)
-
-
-def get_positions(context: Any) -> NDArray[np.float64]:
-    """Positions in Å, molecules whole."""
-    from openmm import unit
-
-    state = context.getState(getPositions=True)
-    return np.array(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)) * ANGSTROM_PER_NM
-
-
-def potential_energy(context: Any) -> float:
-    """Potential energy in kcal/mol."""
-    from openmm import unit
-
-    return context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(unit.kilocalorie_per_mole)
