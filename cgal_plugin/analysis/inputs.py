@@ -92,7 +92,7 @@ class RoundSummary:
     reference_coverage
         ``(n,)`` Å: nearest RMSD of each reference frame to that training data, where a reference is given.
     w1, w1_ucsc
-        Distances of this round's samples to the reference.
+        Distances of this round's samples to the reference (:class:`W1Result` or its ``to_dict()``).
     n_selected, n_labelled, n_quarantined
         Frames chosen; chosen frames with a label; chosen frames without one.
     n_frames
@@ -126,6 +126,14 @@ class RoundSummary:
     oracle_ns: float | None = None
     training: Sequence[Mapping[str, Any]] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        from cgal_plugin.analysis.results import W1Result
+
+        for name in ("w1", "w1_ucsc"):
+            value = getattr(self, name)
+            if isinstance(value, Mapping):
+                object.__setattr__(self, name, W1Result.from_dict(value))
 
 
 @dataclass(frozen=True, eq=False)
