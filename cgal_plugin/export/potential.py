@@ -155,14 +155,11 @@ def _load(model_or_ckpt: nn.Module | str | os.PathLike[str]) -> nn.Module:
         return model_or_ckpt
     if not Path(model_or_ckpt).is_file():
         raise ExportError(f"checkpoint {str(model_or_ckpt)!r} does not exist")
-    from torchmdnet.models.model import load_model
+    from cgal_plugin.training import load_model
 
-    from cgal_plugin import register
-
-    register()
     try:
-        return load_model(str(model_or_ckpt), derivative=True)
-    except (RuntimeError, KeyError, ValueError, EOFError, AssertionError) as error:
+        return load_model(model_or_ckpt)
+    except CGALError as error:
         raise ExportError(f"checkpoint {str(model_or_ckpt)!r} cannot be loaded: {error}") from error
 
 
