@@ -281,14 +281,7 @@ class OpenMMOracle:
     def label(
         self, frames: ArrayLike, *, progress: Callable[[int, int], None] | None = None
     ) -> LabelledFrames:
-        """Labels of CG frames; the method that the driver calls.
-
-        Parameters
-        ----------
-        frames
-            ``(n, n_beads, 3)`` Å.
-        progress
-            Called as ``progress(frames done, frames in all)``.
+        """Labels of CG frames ``(n, n_beads, 3)`` Å; ``progress`` is called with frames done and in all.
 
         Returns
         -------

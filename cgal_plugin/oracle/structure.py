@@ -127,17 +127,19 @@ def _prepare(text: str, what: str, ph: float) -> tuple[Any, NDArray[np.float64]]
     from openmm import Platform, app, unit
     from pdbfixer import PDBFixer
 
+    if not any(line.startswith(("ATOM", "HETATM")) for line in text.splitlines()):
+        raise OracleError(f"{what} holds no protein residue: it has no ATOM record")
     try:
         fixer = PDBFixer(pdbfile=io.StringIO(text))
     except (ValueError, IndexError, KeyError, TypeError) as error:
         raise OracleError(f"{what} cannot be read as PDB: {error}") from error
-    fixer.removeHeterogens(keepWater=False)
-    if fixer.topology.getNumAtoms() == 0:
-        raise OracleError(f"{what} holds no protein residue")
     fixer.findNonstandardResidues()
     if fixer.nonstandardResidues:
         found = ", ".join(f"{r.name}{r.id}" for r, _ in fixer.nonstandardResidues)
         raise OracleError(f"{what} has non-standard residues: {found}; replace them first")
+    fixer.removeHeterogens(keepWater=False)
+    if fixer.topology.getNumAtoms() == 0:
+        raise OracleError(f"{what} holds no protein residue")
     modeller = app.Modeller(fixer.topology, fixer.positions)
     hydrogens = [a for a in modeller.topology.atoms() if a.element is app.element.hydrogen]
     if hydrogens:
