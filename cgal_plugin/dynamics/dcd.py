@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cgal_plugin.errors import DynamicsError
+from cgal_plugin.errors import DynamicsError, StateError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,7 +76,7 @@ def append_dcd(
 
     Raises
     ------
-    DynamicsError
+    StateError
         The file has fewer than ``n_before`` frames.
     """
     n, n_beads, _ = frames.shape
@@ -89,7 +89,7 @@ def append_dcd(
     with open(path, "r+b") as handle:
         size = handle.seek(0, os.SEEK_END)
         if size < keep:
-            raise DynamicsError(
+            raise StateError(
                 f"trajectory {os.fspath(path)!r} has {size} bytes; {n_before} frames of {n_beads} beads "
                 f"need {keep}: it was changed after its checkpoint"
             )

@@ -119,7 +119,7 @@ class Engine:
         except openmm.OpenMMException as error:
             raise DynamicsError(
                 f"potential {str(self.settings.potential)!r} cannot be evaluated for "
-                f"{self.settings.n_replicas} replica(s) of {self.n_beads} beads: {error}"
+                f"{self.settings.n_replicas} replica(s) of {self.n_beads} beads: {_last_line(error)}"
             ) from error
         return self._shaped(state.getForces(asNumpy=True))
 
@@ -165,7 +165,7 @@ class Engine:
         try:
             self.integrator.step(n)
         except openmm.OpenMMException as error:
-            return str(error)
+            return _last_line(error)
         return None
 
     def _freeze(self, replica: int) -> None:
@@ -198,3 +198,9 @@ class Engine:
     def _set(self, positions: NDArray[np.float64], velocities: NDArray[np.float64]) -> None:
         self.context.setPositions(positions.reshape(-1, 3) / ANGSTROM_PER_NM)
         self.context.setVelocities(velocities.reshape(-1, 3) / ANGSTROM_PER_NM)
+
+
+def _last_line(error: Exception) -> str:
+    # a TorchScript error is a page of traceback that ends with the reason
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -170,10 +171,10 @@ class SimulationFolder:
         """
         path = self.root / CHECKPOINT
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with path.open("rb") as handle, np.load(handle, allow_pickle=False) as data:
                 binary = data["openmm"].tobytes()
                 content = json.loads(str(data["progress"]))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise StateError(f"checkpoint {str(path)!r} is damaged ({error}); use another out_dir") from error
         content["events"] = [BlowUp(**event) for event in content["events"]]
         return Progress(**content), binary

@@ -34,7 +34,7 @@ class CGSchNetPotentialFactory:
         modelPath
             File of :func:`cgal_plugin.export.export_torchscript`.
         mapping
-            CG map of the topologies to come, for their bead masses: ``"CA"``, ``"CACB"`` or a YAML file.
+            CG map of the topologies to come, for the masses of a file that does not know its beads.
 
         Raises
         ------
@@ -42,9 +42,13 @@ class CGSchNetPotentialFactory:
             ``modelPath`` is missing or not a TorchScript file, or further arguments are given.
         """
         if modelPath is None:
-            raise DynamicsError(f"MLPotential({name!r}) needs modelPath='potential.pt', made by `cgal export`")
+            raise DynamicsError(
+                f"MLPotential({name!r}) needs modelPath='potential.pt', made by `cgal export`"
+            )
         if args:
-            raise DynamicsError(f"MLPotential({name!r}) does not know {sorted(args)}; it takes modelPath, mapping")
+            raise DynamicsError(
+                f"MLPotential({name!r}) does not know {sorted(args)}; it takes modelPath, mapping"
+            )
         metadata = read_metadata(modelPath)
         from openmmml.mlpotential import MLPotentialImpl
 
@@ -60,7 +64,14 @@ class CGSchNetPotentialFactory:
                 **kwargs: Any,
             ) -> None:
                 add_forces(
-                    topology, system, atoms, forceGroup, path=modelPath, metadata=metadata, mapping=mapping, **kwargs
+                    topology,
+                    system,
+                    atoms,
+                    forceGroup,
+                    path=modelPath,
+                    metadata=metadata,
+                    mapping=mapping,
+                    **kwargs,
                 )
 
             def getMLLongRange(self) -> bool:
@@ -98,7 +109,7 @@ def add_forces(
     DynamicsError
         The number of beads is not that of the potential, or the backend is missing.
     MappingError
-        The topology is not one of the mapping.
+        The file does not say what its beads are, and the topology is not one of ``mapping``.
     """
     from cgal_plugin.mapping import CGTopology
 
@@ -111,7 +122,11 @@ def add_forces(
         )
     if atoms is None:
         # in a mixed system the masses are the conventional force field's business
-        masses = CGTopology.from_openmm(topology, mapping).masses
+        saved = metadata.get("topology")
+        if saved is not None:
+            masses = np.tile(np.array(saved["masses"]), metadata["n_replicas"])
+        else:
+            masses = CGTopology.from_openmm(topology, mapping).masses
         if masses.size != beads.size:
             raise DynamicsError(
                 f"the topology has {beads.size} atoms; mapping {mapping!r} makes {masses.size} beads of it: "

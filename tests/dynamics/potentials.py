@@ -71,3 +71,20 @@ def chain_start(n_replicas: int, n_beads: int, spacing: float = 3.8):
     start = np.zeros((n_replicas, n_beads, 3))
     start[..., 0] = spacing * np.arange(n_beads)
     return start
+
+
+def coil_start(n_replicas: int, n_beads: int, seed: int = 0):
+    """The same random coil for every replica, ``(n_replicas, n_beads, 3)`` Å."""
+    import numpy as np
+
+    steps = np.random.default_rng(seed).normal(size=(n_beads - 1, 3))
+    steps *= 3.8 / np.linalg.norm(steps, axis=1, keepdims=True)
+    coil = np.concatenate([np.zeros((1, 3)), np.cumsum(steps, axis=0)])
+    return np.repeat(coil[None], n_replicas, axis=0)
+
+
+def largest_extent(frames):
+    """Distance of the outermost bead from the centre, nm, of each of ``(n, beads, 3)`` Å frames."""
+    import numpy as np
+
+    return np.linalg.norm(frames - frames.mean(axis=1, keepdims=True), axis=-1).max(axis=1) / 10

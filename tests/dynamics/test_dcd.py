@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cgal_plugin.dynamics import read_dcd
 from cgal_plugin.dynamics.dcd import append_dcd, create_dcd
-from cgal_plugin.errors import DynamicsError
+from cgal_plugin.errors import DynamicsError, StateError
 
 WHEN = {"interval": 10, "timestep_ps": 0.004}
 
@@ -49,7 +49,7 @@ def test_mdtraj_reads_the_same_frames(tmp_path, chignolin):
 
 def test_a_file_shorter_than_its_checkpoint_is_an_error(tmp_path):
     create_dcd(tmp_path / "a.dcd", 2, **WHEN)
-    with pytest.raises(DynamicsError, match=r"3 frames of 2 beads"):
+    with pytest.raises(StateError, match=r"3 frames of 2 beads"):
         append_dcd(tmp_path / "a.dcd", np.zeros((1, 2, 3)), n_before=3, **WHEN)
     with pytest.raises(DynamicsError, match="ends before its frame 4"):
         read_dcd(tmp_path / "a.dcd", 4)

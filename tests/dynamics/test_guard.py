@@ -53,7 +53,9 @@ def test_replicas_in_equilibrium_do_not_run_away(chignolin, pair, sequence_beads
     # chance of a false alarm: 100,000 checks at 1e-12 or less each
     topology = pair if sequence_beads == 2 else chignolin
     velocities = maxwell(np.random.default_rng(0), 100_000, topology.masses, 300.0)
-    assert abs(kinetic_temperature(velocities, topology.masses).mean() - 300.0) < 2.0  # 5 sigma is 1.6 K at most
+    assert (
+        abs(kinetic_temperature(velocities, topology.masses).mean() - 300.0) < 2.0
+    )  # 5 sigma is 1.6 K at most
     start = chain_start(1, topology.n_beads)
     assert not find_blown(np.repeat(start, 100_000, 0), velocities, limits(topology, start))
 
@@ -68,7 +70,8 @@ def test_the_reference_lengths_are_the_median_of_the_starts_or_given(pair):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_bond_ratio": 0.9}, {"min_bond_ratio": 1.5}, {"max_temperature_ratio": 0}, {"max_restarts": -1}]
+    "wrong",
+    [{"max_bond_ratio": 0.9}, {"min_bond_ratio": 1.5}, {"max_temperature_ratio": 0}, {"max_restarts": -1}],
 )
 def test_senseless_limits_are_refused(wrong):
     with pytest.raises(DynamicsError, match=next(iter(wrong))):

@@ -1,0 +1,162 @@
+"""A simulation that was cut off ends with the same bytes as one that was not."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cgal_plugin.dynamics import Guard, simulate
+from cgal_plugin.errors import StateError
+from tests.dynamics.potentials import HarmonicChain, coil_start, largest_extent, save_potential
+
+STEPS = 1500
+N = 3
+ARGUMENTS = {"timestep_fs": 4.0, "temperature": 300.0, "friction": 1.0, "seed": 11, "report_interval": 20}
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", params=["healthy", "parked", "restarted"])
+def scenario(request, chignolin, tmp_path_factory):
+    """A potential, arguments and the uninterrupted simulation: without and with blow-ups."""
+    folder = tmp_path_factory.mktemp(request.param)
+    potential = save_potential(HarmonicChain(N, 10), folder / "healthy.pt")
+    start = coil_start(N, 10)
+    arguments = dict(ARGUMENTS)
+    full = simulate(potential, chignolin, start, steps=STEPS, out_dir=folder / "full", **arguments)
+    if request.param != "healthy":
+        extent = np.sort([largest_extent(f).max() for f in full.load()])
+        potential = save_potential(
+            HarmonicChain(N, 10, fault=1, limit=float(extent[-2:].mean())), folder / "ill.pt"
+        )
+        arguments["guard"] = Guard(restart_blown=request.param == "restarted")
+        full = simulate(potential, chignolin, start, steps=STEPS, out_dir=folder / "ill", **arguments)
+        assert full.events
+        assert full.events[0].step > 100
+    return potential, start, arguments, full
+
+
+def assert_same(result, full):
+    assert result.events == full.events
+    assert result.n_frames == full.n_frames
+    assert result.steps_done == full.steps_done
+    for path, expected in zip(result.trajectories, full.trajectories, strict=True):
+        assert path.read_bytes() == expected.read_bytes()
+
+
+class Interrupted(Exception):
+    """Raised by a progress callback."""
+
+
+def stop_at(step):
+    def progress(done, total):
+        if done >= step:
+            raise Interrupted
+
+    return progress
+
+
+@pytest.mark.parametrize("backend", ["torchforce", "python"])
+def test_interruptions_leave_no_trace(scenario, chignolin, tmp_path, backend):
+    potential, start, arguments, full = scenario
+    arguments = arguments | {"backend": backend, "out_dir": tmp_path / "sim", "steps": STEPS}
+    for at, every in ((100, 60), (700, 200), (1240, 20)):
+        with pytest.raises(Interrupted):
+            simulate(
+                potential, chignolin, start, progress=stop_at(at), checkpoint_interval=every, **arguments
+            )
+    # a process killed between writing frames and the checkpoint leaves frames too many
+    with (tmp_path / "sim" / "replica_000.dcd").open("ab") as handle:
+        handle.write(bytes(1000))
+    seen = []
+    result = simulate(potential, chignolin, start, progress=lambda d, t: seen.append(d), **arguments)
+    assert seen[0] > 1200
+    if backend == "torchforce":
+        assert_same(result, full)
+    else:  # last digits of two backends may differ; the same run by this backend is the measure
+        whole = simulate(potential, chignolin, start, **arguments | {"out_dir": tmp_path / "whole"})
+        assert_same(result, whole)
+
+
+def test_sigkill_leaves_no_trace(scenario, chignolin, tmp_path):
+    potential, start, arguments, full = scenario
+    guard = arguments.get("guard", Guard())
+    script = textwrap.dedent(f"""
+        import sys
+        import numpy as np
+        from cgal_plugin.dynamics import Guard, simulate
+        from cgal_plugin.mapping import CGTopology
+
+        def progress(done, total):
+            print(done, flush=True)
+            if done >= 600:
+                sys.stdin.readline()  # never comes: waits for its end
+
+        simulate({str(potential)!r}, CGTopology.from_sequence({chignolin.sequence!r}),
+                 np.load({str(tmp_path / "start.npy")!r}), steps={STEPS}, out_dir={str(tmp_path / "sim")!r},
+                 guard=Guard(**{guard.to_dict()!r}), progress=progress, checkpoint_interval=140,
+                 **{ARGUMENTS!r})
+    """)
+    np.save(tmp_path / "start.npy", start)
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    with process:
+        for line in process.stdout:
+            if int(line) >= 600:
+                process.send_signal(signal.SIGKILL)
+                break
+    assert process.returncode == -signal.SIGKILL
+    seen = []
+    result = simulate(
+        potential,
+        chignolin,
+        start,
+        steps=STEPS,
+        out_dir=tmp_path / "sim",
+        progress=lambda done, total: seen.append(done),
+        **arguments,
+    )
+    assert seen[0] in range(560, 640, 20)
+    assert_same(result, full)
+
+
+def test_a_finished_simulation_returns_at_once_and_can_be_made_longer(scenario, chignolin, tmp_path):
+    potential, start, arguments, full = scenario
+    arguments = arguments | {"out_dir": tmp_path / "sim"}
+    simulate(potential, chignolin, start, steps=810, **arguments)
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "sim").glob("[!.]*")}
+    seen = []
+    again = simulate(potential, chignolin, start, steps=810, progress=lambda *a: seen.append(a), **arguments)
+    assert again.steps_done == 810
+    assert seen == []
+    assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "sim").glob("[!.]*")} == before
+    assert_same(simulate(potential, chignolin, start, steps=STEPS, **arguments), full)
+    manifest = json.loads((tmp_path / "sim" / "simulation.json").read_text())
+    assert manifest["steps_done"] == STEPS
+    assert manifest["n_frames"] == list(full.n_frames)
+
+
+def test_damage_is_an_error_that_names_the_file(chignolin, tmp_path):
+    potential = save_potential(HarmonicChain(N, 10), tmp_path / "p.pt")
+    arguments = ARGUMENTS | {"out_dir": tmp_path / "sim"}
+    simulate(potential, chignolin, coil_start(N, 10), steps=100, **arguments)
+    checkpoint = tmp_path / "sim" / "checkpoint.npz"
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[:100])
+    with pytest.raises(StateError, match=r"checkpoint.npz' is damaged"):
+        simulate(potential, chignolin, coil_start(N, 10), steps=200, **arguments)
+    checkpoint.write_bytes(content)
+    (tmp_path / "sim" / "replica_001.dcd").write_bytes(b"")
+    with pytest.raises(StateError, match=r"replica_001.dcd' has 0 bytes"):
+        simulate(potential, chignolin, coil_start(N, 10), steps=200, **arguments)
