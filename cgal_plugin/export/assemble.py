@@ -200,7 +200,7 @@ def prior_terms(prior: Any, topology: CGTopology) -> tuple[Tensor, Tensor]:
         "angle_index": topology.angle_index,
         "dihedral_index": topology.dihedral_index,
     }
-    given = {k: torch.from_numpy(np.ascontiguousarray(t.T)) for k, t in tables.items()}
+    given = {k: torch.from_numpy(np.array(t.T)) for k, t in tables.items()}
     try:
         index, row = prior.terms(types, torch.zeros_like(types), 1, given)
         if stored.shape[0]:

@@ -83,6 +83,7 @@ def export_torchscript(
         "n_replicas": int(n_replicas),
         "topology": topology.to_dict(),
         "topology_hash": topology.hash,
+        "types": topology.types.tolist(),
         "units": {"positions": "nm", "energy": "kJ/mol", "forces": "kJ/mol/nm"},
         "dtype": str(potential.vectors.dtype).removeprefix("torch."),
         "periodic": False,

@@ -69,8 +69,8 @@ def fit_priors(
     """
     settings = _settings(terms, settings, options)
     frames = _check_frames(topology, frames, unit)
-    if not np.isfinite(temperature) or temperature <= 0:
-        raise ConfigError(f"temperature is {temperature} K; a positive number is needed")
+    if temperature is None or not np.isfinite(temperature) or temperature <= 0:
+        raise ConfigError(f"temperature of the frames is {temperature} K; a positive number is needed")
     beta = 1.0 / kT(temperature)
     rows: list[dict[str, Any]] = []
     histograms: list[dict[str, Any]] = []
@@ -140,7 +140,7 @@ def internal_coordinate(
     n, beads = frames.shape[:2]
     pos = torch.from_numpy(np.ascontiguousarray(frames, dtype=np.float64)).reshape(-1, 3)
     shift = torch.arange(n).view(1, n, 1) * beads
-    table = torch.from_numpy(np.ascontiguousarray(index.T)).unsqueeze(1) + shift
+    table = torch.from_numpy(np.array(index.T)).unsqueeze(1) + shift
     flat = table.reshape(index.shape[1], -1)
     if term == "bonds":
         x = bonded.bond_length(pos, flat)

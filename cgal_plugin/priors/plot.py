@@ -29,7 +29,11 @@ def plot_priors(priors: PriorSet, path: str | os.PathLike[str]) -> None:
     repulsion = [r for r in priors.rows if r["term"] == "repulsion" and r["parameters"] is not None]
     blocks = [[h for h in priors.histograms if h["term"] == term] for term in priors.terms]
     n_rows = sum(-(-len(block) // _COLUMNS) for block in blocks) + bool(repulsion)
-    figure = Figure(figsize=(2.6 * _COLUMNS, 2.0 * n_rows + 0.6), layout="constrained")
+    height = 2.1 * n_rows + 0.5
+    figure = Figure(figsize=(2.6 * _COLUMNS, height))
+    figure.subplots_adjust(
+        left=0.045, right=0.99, bottom=0.42 / height, top=1 - 0.85 / height, hspace=0.75, wspace=0.12
+    )
     axes = np.atleast_2d(figure.subplots(n_rows, _COLUMNS))
     line = 0
     for block in blocks:
@@ -45,6 +49,7 @@ def plot_priors(priors: PriorSet, path: str | os.PathLike[str]) -> None:
         f"Priors of {priors.topology.sequence} at {priors.temperature:g} K, {priors.n_frames} frames: "
         "data (bars), model (line)",
         fontsize=10,
+        y=1 - 0.12 / height,
     )
     atomic_path(path, lambda name: figure.savefig(name, dpi=110))
 

@@ -17,6 +17,8 @@ from cgal_plugin.provenance import atomic_write, hash_object, versions
 TERMS = ("bonds", "angles", "dihedrals", "repulsion")
 _CLASSES = {"bonds": "CGBonds", "angles": "CGAngles", "dihedrals": "CGDihedrals", "repulsion": "CGRepulsion"}
 FORMAT_VERSION = 1
+# libyaml's safe loader and dumper where PyYAML has them: ten times faster
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +138,7 @@ class PriorSet:
         if not Path(path).is_file():
             raise ConfigError(f"prior file {str(path)!r} does not exist")
         try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_LOADER)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"prior file {str(path)!r} is not YAML: {error}") from error
         wanted = {f.name for f in fields(cls)} | {"format_version", "hash", "versions"}
@@ -177,7 +179,7 @@ class PriorSet:
         return f"PriorSet({what}, {self.hash[:12]})"
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     """Lists of plain values on one line, no YAML anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:

@@ -47,9 +47,7 @@ def place(length: np.ndarray, angle: np.ndarray, dihedral: np.ndarray) -> np.nda
     m = np.cross(normal, b)
     s, c = np.sin(angle[:, 1]), np.cos(angle[:, 1])
     direction = (
-        -c[:, None] * b
-        - (s * np.cos(dihedral))[:, None] * m
-        - (s * np.sin(dihedral))[:, None] * -normal
+        -c[:, None] * b + (s * np.cos(dihedral))[:, None] * m + (s * np.sin(dihedral))[:, None] * normal
     )
     x[:, 3] = x[:, 2] + length[:, 2, None] * direction
     return x
