@@ -268,8 +268,8 @@ class Executor(Section):
 
     workers: CountOrZero = 2
     """Processes with one pinned thread each; 0: in this process."""
-    training_threads: Count = 2
-    """Threads of the training and CG dynamics."""
+    training_threads: Count = 1
+    """Threads of training and CG dynamics; small networks gain little from more than one."""
 
 
 OracleConfig = Annotated[OpenMMOracleConfig | CustomPart, Field(discriminator="kind")]
