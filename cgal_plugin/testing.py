@@ -63,3 +63,91 @@ def _check_selection(selection: Any, most: int, n_candidates: int) -> None:
     assert indices.min() >= 0, "an index is negative"
     assert indices.max() < n_candidates, f"index {indices.max()} is beyond the {n_candidates} candidates"
     assert distances.shape == indices.shape, f"distances: shape {distances.shape}, not {indices.shape}"
+
+
+def check_prior(prior: Any, topology: Any, frames: Any, *, tolerance: float = 1e-6) -> None:
+    """Check that a TorchMD-Net prior keeps the contract that training, restart and dynamics rely on.
+
+    Parameters
+    ----------
+    prior
+        The prior, built for ``topology``. It is copied, not changed.
+    topology
+        :class:`~cgal_plugin.mapping.CGTopology` of one molecule.
+    frames
+        ``(n, beads, 3)`` Å, at least two, of that molecule.
+    tolerance
+        Relative, for energies; forces are compared with finite differences a thousand times as
+        coarsely.
+
+    Raises
+    ------
+    AssertionError
+        Saying what the prior did that it must not do.
+    """
+    import copy
+
+    import torch
+    from torchmdnet.priors.base import BasePrior
+
+    frames = np.array(frames, dtype=np.float64)
+    assert isinstance(prior, BasePrior), f"{type(prior).__name__} is no torchmdnet.priors.base.BasePrior"
+    assert frames.ndim == 3, f"frames have shape {frames.shape}; expected (n, beads, 3)"
+    assert len(frames) >= 2, "give at least two frames"
+    arguments = prior.get_init_args()
+    _check_plain(arguments, "get_init_args()")
+    own = copy.deepcopy(prior).double()
+    again = type(prior)(**copy.deepcopy(arguments)).double()
+    assert again.get_init_args() == arguments, "a prior rebuilt from get_init_args() returns other arguments"
+    again.reset_parameters()
+
+    def energy(which: Any, coordinates: Any) -> Any:
+        n, beads = coordinates.shape[:2]
+        z = torch.tensor(np.tile(topology.types, n))
+        batch = torch.arange(n).repeat_interleave(beads)
+        x = torch.zeros(n * beads, 1, dtype=torch.float64)
+        pos = coordinates.reshape(-1, 3)
+        per_bead = which.pre_reduce(x, z, pos, batch, None).reshape(n, beads).sum(1, keepdim=True)
+        found = which.post_reduce(per_bead, z, pos, batch, None, None)
+        assert tuple(found.shape) == (n, 1), f"energies have shape {tuple(found.shape)}; expected ({n}, 1)"
+        return found
+
+    positions = torch.tensor(frames, requires_grad=True)
+    together = energy(own, positions)
+    assert torch.isfinite(together).all(), "an energy is not finite"
+    scale = 1.0 + float(together.detach().abs().max())
+
+    def same(a: Any, b: Any, message: str) -> None:
+        gap = float((a - b).detach().abs().max()) / scale
+        assert gap < tolerance, f"{message} (relative difference {gap:.1e})"
+
+    same(together, energy(again, positions), "rebuilt from get_init_args(), the energy is another")
+    alone = torch.cat([energy(own, positions[i : i + 1]) for i in range(len(frames))])
+    same(together, alone, "the energy of a frame depends on the batch it is in")
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    rotation *= np.sign(np.linalg.det(rotation))
+    moved = torch.tensor(frames @ rotation.T + np.array([11.0, -7.0, 3.0]))
+    same(together, energy(own, moved), "the energy changes when the molecule is rotated and moved")
+
+    (gradient,) = torch.autograd.grad(together.sum(), positions)
+    assert torch.isfinite(gradient).all(), "a force is not finite"
+    direction = torch.tensor(np.random.default_rng(1).normal(size=frames.shape))
+    step, fixed = 1e-5, positions.detach()
+    rise = (energy(own, fixed + step * direction) - energy(own, fixed - step * direction)).sum() / (2 * step)
+    slope = (gradient * direction).sum()
+    gap = float((rise - slope).abs()) / (1.0 + float(gradient.abs().max()))
+    assert gap < 1e3 * tolerance, f"forces are not the gradient of the energy (relative difference {gap:.1e})"
+
+
+def _check_plain(value: Any, where: str) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            assert type(key) in (str, int), f"{where} has the key {key!r}; use plain strings"
+            _check_plain(item, f"{where}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            _check_plain(item, f"{where}[{i}]")
+    else:
+        assert type(value) in (str, int, float, bool, type(None)), (
+            f"{where} is {type(value).__name__}; a checkpoint needs plain Python values"
+        )

@@ -1,0 +1,283 @@
+"""The TorchMD-Net prior classes: batches, rebuilding, wildcards, data sets, TorchScript."""
+
+from __future__ import annotations
+
+import types
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from cgal_plugin.errors import ConfigError, DataError, PriorFitError
+from cgal_plugin.mapping import CGTopology
+from cgal_plugin.priors import PriorSet, fit_priors
+from cgal_plugin.priors.modules import PRIORS, CGAngles, CGBonds, CGDihedrals, CGRepulsion
+from cgal_plugin.testing import check_prior
+from tests.priors.chains import chains
+
+TEMPERATURE = 400.0
+
+
+@pytest.fixture(scope="module")
+def topology() -> CGTopology:
+    return CGTopology.from_sequence("YYDPETGTWY")
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    return chains(150, 10)
+
+
+@pytest.fixture(scope="module")
+def fitted(topology: CGTopology, frames: np.ndarray) -> PriorSet:
+    return fit_priors(topology, frames, TEMPERATURE)
+
+
+def tables(*molecules: CGTopology) -> dict[str, Tensor]:
+    """Index tables of a batch, with PyG's offsets."""
+    found: dict[str, list[np.ndarray]] = {"bond_index": [], "angle_index": [], "dihedral_index": []}
+    offset = 0
+    for molecule in molecules:
+        for name, parts in found.items():
+            parts.append(getattr(molecule, name).T + offset)
+        offset += molecule.n_beads
+    return {name: torch.from_numpy(np.concatenate(parts, axis=1)) for name, parts in found.items()}
+
+
+def energy(prior: Any, positions: list[np.ndarray], molecules: list[CGTopology], extra: Any = None) -> Tensor:
+    z = torch.from_numpy(np.concatenate([m.types for m in molecules]))
+    pos = torch.from_numpy(np.concatenate(positions))
+    batch = torch.repeat_interleave(
+        torch.arange(len(molecules)), torch.tensor([m.n_beads for m in molecules])
+    )
+    return prior.post_reduce(torch.zeros(len(molecules), 1).double(), z, pos, batch, None, extra)
+
+
+@pytest.mark.parametrize("term", list(PRIORS))
+def test_contract(term: str, fitted: PriorSet, topology: CGTopology, frames: np.ndarray) -> None:
+    check_prior(PRIORS[term](**fitted.arguments(term)), topology, frames[:3])
+
+
+@pytest.mark.parametrize("term", list(PRIORS))
+def test_copies_tables_and_single_frames_agree(
+    term: str, fitted: PriorSet, topology: CGTopology, frames: np.ndarray
+) -> None:
+    prior = PRIORS[term](**fitted.arguments(term))
+    stored = energy(prior, list(frames[:4]), [topology] * 4)
+    given = energy(prior, list(frames[:4]), [topology] * 4, tables(*[topology] * 4))
+    single = torch.cat([energy(prior, [f], [topology]) for f in frames[:4]])
+    assert stored.shape == (4, 1)
+    torch.testing.assert_close(stored, given, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(stored, single, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("term", list(PRIORS))
+def test_batch_of_different_molecules(term: str, fitted: PriorSet, topology: CGTopology) -> None:
+    prior = PRIORS[term](**fitted.arguments(term))
+    other = CGTopology.from_sequence("GAKWV")  # types the fit has never seen: the wildcard serves
+    positions = [chains(1, 10, seed=5)[0], chains(1, 5, seed=6)[0], chains(1, 10, seed=7)[0]]
+    molecules = [topology, other, topology]
+    together = energy(prior, positions, molecules, tables(*molecules))
+    alone = [energy(prior, [p], [m], tables(m)) for p, m in zip(positions, molecules, strict=True)]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-12, atol=1e-12)
+    with pytest.raises(DataError, match="not copies"):
+        energy(prior, positions, molecules)
+
+
+@pytest.mark.parametrize("term", list(PRIORS))
+def test_rebuilds_from_its_arguments_through_yaml(
+    term: str, fitted: PriorSet, topology: CGTopology, frames: np.ndarray
+) -> None:
+    prior = PRIORS[term](**fitted.arguments(term)).float()
+    arguments = yaml.safe_load(yaml.safe_dump(prior.get_init_args()))
+    assert arguments == fitted.arguments(term)  # not 3.79999995
+    again = type(prior)(**arguments)
+    assert again.get_init_args() == prior.get_init_args()
+    again.reset_parameters()
+    original = PRIORS[term](**fitted.arguments(term))
+    assert torch.equal(energy(again, [frames[0]], [topology]), energy(original, [frames[0]], [topology]))
+
+
+def test_most_exact_row_wins(topology: CGTopology) -> None:
+    def row(*names: str | int, r0: float) -> dict[str, Any]:
+        return {"types": list(names), "k": 100.0, "r0": r0}
+
+    tyr = int(topology.types[0])
+    prior = CGBonds(
+        table=[
+            row("*", "*", r0=1.0),
+            row("CA_ASP", "*", r0=2.0),
+            row("CA_PRO", "CA_ASP", r0=3.0),
+            row(tyr, tyr, r0=4.0),
+        ],
+        molecule={
+            "types": topology.types.tolist(),
+            "type_names": list(topology.type_names),
+            "index": topology.bond_index.tolist(),
+        },
+    )
+    chosen = prior.r0[prior.molecule_row].tolist()
+    assert chosen == [4.0, 2.0, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+
+
+def test_fits_itself_to_a_data_set(topology: CGTopology, frames: np.ndarray, fitted: PriorSet) -> None:
+    dataset = types.SimpleNamespace(topology=topology, frames=frames, temperature=TEMPERATURE)
+    for cls, term in ((CGBonds, "bonds"), (CGAngles, "angles"), (CGDihedrals, "dihedrals")):
+        assert cls(dataset=dataset).get_init_args() == fitted.arguments(term)
+    assert CGRepulsion(dataset=dataset, power=8).get_init_args()["power"] == 8
+    dataset.temperature = None
+    with pytest.raises(ConfigError, match="temperature"):
+        CGBonds(dataset=dataset)
+
+
+def test_file_of_a_fit(fitted: PriorSet, topology: CGTopology, frames: np.ndarray, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "priors.yaml")
+    prior = CGAngles(file=str(tmp_path / "priors.yaml"))
+    assert prior.get_init_args() == fitted.arguments("angles")
+    other = types.SimpleNamespace(topology=CGTopology.from_sequence("AAA"), frames=None, temperature=1.0)
+    with pytest.raises(ConfigError, match="is for"):
+        CGAngles(file=str(tmp_path / "priors.yaml"), dataset=other)
+    only = fit_priors(topology, frames, TEMPERATURE, terms=("bonds",))
+    only.save(tmp_path / "bonds.yaml")
+    with pytest.raises(ConfigError, match="no angles"):
+        CGAngles(file=str(tmp_path / "bonds.yaml"))
+
+
+def test_molecules_in_the_table_of_another_map() -> None:
+    mapping = {"name": "one", "residues": {"ALA": {"BB": ["N", "CA", "C"]}, "GLY": {"BB": ["CA"]}}}
+    custom = CGTopology.from_sequence("AGA", mapping={**mapping, "backbone": "BB"})
+    molecule = {
+        "types": custom.types.tolist(),
+        "type_names": list(custom.type_names),
+        "index": custom.bond_index.tolist(),
+    }
+    prior = CGBonds(table=[{"types": ["BB_*", "BB_GLY"], "k": 10.0, "r0": 3.5}], molecule=molecule)
+    positions = np.array([[0.0, 0, 0], [3.5, 0, 0], [3.5, 4.5, 0]])
+    assert energy(prior, [positions], [custom]).item() == pytest.approx(5.0)
+
+
+def test_bad_tables_are_named() -> None:
+    with pytest.raises(PriorFitError, match="no parameters"):
+        CGBonds()
+    with pytest.raises(ConfigError, match="needs keys"):
+        CGBonds(table=[{"types": ["*", "*"], "k": 1.0}])
+    with pytest.raises(ConfigError, match="CA_XXX"):
+        CGBonds(table=[{"types": ["CA_XXX", "*"], "k": 1.0, "r0": 1.0}])
+    with pytest.raises(ConfigError, match="twice"):
+        CGBonds(
+            table=[
+                {"types": ["*", "CA_ALA"], "k": 1.0, "r0": 1.0},
+                {"types": ["CA_ALA", "*"], "k": 2.0, "r0": 1.0},
+            ]
+        )
+    with pytest.raises(ConfigError, match="not finite"):
+        CGBonds(table=[{"types": ["*", "*"], "k": float("nan"), "r0": 1.0}])
+    with pytest.raises(ConfigError, match="not a number"):
+        CGBonds(table=[{"types": ["*", "*"], "k": "stiff", "r0": 1.0}])
+    with pytest.raises(ConfigError, match="stiffness"):
+        CGBonds(table=[], stiffness=3)
+    with pytest.raises(ConfigError, match="angle_form"):
+        CGAngles(table=[{"types": ["*"] * 3, "k": 1.0, "x0": 1.0}], angle_form="degrees")
+    with pytest.raises(ConfigError, match="one length"):
+        CGDihedrals(table=[{"types": ["*"] * 4, "k": [1.0, 2.0], "phase": [0.0]}])
+    with pytest.raises(ConfigError, match="power"):
+        CGRepulsion(table=[{"types": ["*", "*"], "epsilon": 1.0, "sigma": 4.0}], power=0)
+    ala = CGTopology.from_sequence("AA")
+    with pytest.raises(ConfigError, match="no parameters for"):
+        CGBonds(
+            table=[{"types": ["CA_GLY", "CA_GLY"], "k": 1.0, "r0": 1.0}],
+            molecule={"types": ala.types.tolist(), "type_names": list(ala.type_names), "index": [[0, 1]]},
+        )
+
+
+class Adapter(torch.nn.Module):
+    """Makes ``post_reduce`` reachable for the TorchScript compiler."""
+
+    def __init__(self, prior: torch.nn.Module) -> None:
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, y: Tensor, z: Tensor, pos: Tensor, batch: Tensor, extra: dict[str, Tensor]) -> Tensor:
+        return self.prior.post_reduce(y, z, pos, batch, None, extra) + self.prior.post_reduce(
+            y, z, pos, batch, None, None
+        )
+
+
+@pytest.mark.parametrize("term", list(PRIORS))
+def test_can_be_scripted(term: str, fitted: PriorSet, topology: CGTopology, frames: np.ndarray) -> None:
+    prior = PRIORS[term](**fitted.arguments(term))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\..*")
+        script = torch.jit.script(Adapter(prior))
+    z = torch.from_numpy(np.tile(topology.types, 2))
+    pos = torch.from_numpy(frames[:2].reshape(-1, 3))
+    batch = torch.arange(2).repeat_interleave(10)
+    y = torch.zeros(2, 1).double()
+    expected = 2 * prior.post_reduce(y, z, pos, batch, None, None)
+    torch.testing.assert_close(script(y, z, pos, batch, tables(topology, topology)), expected)
+
+
+@pytest.mark.parametrize("term", list(PRIORS))
+def test_float32_is_close_to_float64(
+    term: str, fitted: PriorSet, topology: CGTopology, frames: np.ndarray
+) -> None:
+    prior = PRIORS[term](**fitted.arguments(term))
+    exact = energy(prior, [frames[0]], [topology])
+    z, batch = torch.from_numpy(topology.types.copy()), torch.zeros(10, dtype=torch.long)
+    single = prior.float().post_reduce(
+        torch.zeros(1, 1), z, torch.from_numpy(frames[0]).float(), batch, None, None
+    )
+    assert single.dtype == torch.float32
+    assert single.item() == pytest.approx(exact.item(), rel=2e-4, abs=1e-4)
+
+
+class _Leaky(CGBonds):
+    """Counts the copies in a batch into the energy."""
+
+    def post_reduce(
+        self, y: Tensor, z: Tensor, pos: Tensor, batch: Tensor, box: Any, extra_args: Any
+    ) -> Tensor:
+        return super().post_reduce(y, z, pos, batch, box, extra_args) + 0.1 * y.shape[0]
+
+
+class _Rounded(CGBonds):
+    """Returns its arguments from float32 buffers."""
+
+    def get_init_args(self) -> dict[str, Any]:
+        rows = [dict(row, r0=float(np.float32(row["r0"]))) for row in super().get_init_args()["table"]]
+        return {**super().get_init_args(), "table": [*rows[:-1], {**rows[-1], "k": np.float64(1.0)}]}
+
+
+class _Detached(CGBonds):
+    """No force."""
+
+    def energy(self, pos: Tensor, index: Tensor, row: Tensor) -> Tensor:
+        return super().energy(pos.detach(), index, row) + 0.0 * pos.sum()
+
+
+class _Anchored(CGBonds):
+    """Depends on where the molecule is."""
+
+    def energy(self, pos: Tensor, index: Tensor, row: Tensor) -> Tensor:
+        return super().energy(pos, index, row) + 0.01 * pos[index[0], 0]
+
+
+@pytest.mark.parametrize(
+    ("cls", "complaint"),
+    [
+        (_Leaky, "batch it is in"),
+        (_Rounded, "plain Python"),
+        (_Detached, "not the gradient"),
+        (_Anchored, "rotated and moved"),
+    ],
+)
+def test_check_prior_sees_what_is_wrong(
+    cls: type[CGBonds], complaint: str, fitted: PriorSet, topology: CGTopology, frames: np.ndarray
+) -> None:
+    with pytest.raises(AssertionError, match=complaint):
+        check_prior(cls(**fitted.arguments("bonds")), topology, frames[:3])
