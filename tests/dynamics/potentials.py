@@ -15,7 +15,7 @@ class HarmonicChain(torch.nn.Module):
     Faults on request, each where a bead's distance from its replica's centre exceeds ``limit`` (nm):
     ``fault=1`` makes that replica's forces NaN, ``fault=2`` raises, ``fault=3`` drives it apart, and
     ``fault=4`` drives it apart and raises beyond twice the limit. ``self_term`` (kJ/mol/nm²) holds
-    every bead to the origin.
+    every bead to the origin. An ``energy_factor`` other than one makes forces and energy disagree.
     """
 
     def __init__(
@@ -27,9 +27,11 @@ class HarmonicChain(torch.nn.Module):
         fault: int = 0,
         limit: float = 1e9,
         self_term: float = 0.0,
+        energy_factor: float = 1.0,
     ) -> None:
         super().__init__()
         self.n_replicas, self.n_beads = n_replicas, n_beads
+        self.energy_factor = energy_factor
         self.k, self.r0, self.fault, self.limit, self.self_term = k, r0, fault, limit, self_term
 
     def forward(self, positions: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:  # noqa: UP006
@@ -54,7 +56,7 @@ class HarmonicChain(torch.nn.Module):
                 if self.fault == 4 and bool((size > 2 * self.limit).any()):
                     raise RuntimeError("a bead is too far out")
                 force = torch.where(far, 1e5 * (x - x.mean(1, keepdim=True)), force)
-        return energy, force.reshape(-1, 3)
+        return self.energy_factor * energy, force.reshape(-1, 3)
 
 
 def save_potential(module: torch.nn.Module, path: Path, metadata: dict | None = None) -> Path:
