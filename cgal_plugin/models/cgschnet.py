@@ -39,7 +39,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchmdnet.models.output_modules import OutputModel
 from torchmdnet.models.utils import (
     CosineCutoff,
     NeighborEmbedding,
@@ -50,6 +49,9 @@ from torchmdnet.models.utils import (
 )
 
 from cgal_plugin.errors import ConfigError, DataError
+from cgal_plugin.models.parts import EnergyHead, molecule_pairs
+
+__all__ = ["AGGREGATIONS", "FORMS", "CGSchNet", "EnergyHead", "InteractionBlock"]
 
 FORMS = ("majewski", "mlcg")
 AGGREGATIONS = ("add", "mean", "max")
@@ -104,9 +106,11 @@ class InteractionBlock(nn.Module):
         """
         w = self.mlp(rbf) * cutoff
         h = self.lin1(x)
-        message = torch.cat([w * h.index_select(0, j), w * h.index_select(0, i)])
-        target = torch.cat([i, j])
-        summed = scatter(message, target, dim=0, dim_size=x.shape[0], reduce=self.aggr)
+        to_i, to_j = w * h.index_select(0, j), w * h.index_select(0, i)
+        if self.aggr == "add":
+            summed = torch.zeros_like(h).index_add(0, i, to_i).index_add(0, j, to_j)
+        else:
+            summed = scatter(torch.cat([to_i, to_j]), torch.cat([i, j]), 0, x.shape[0], self.aggr)
         return self.lin(self.act(self.lin2(summed)))
 
 
@@ -320,92 +324,3 @@ class CGSchNet(nn.Module):
             f"rbf_type={self.rbf_type!r}, activation={self.activation!r}, "
             f"cutoff={self.cutoff_lower}-{self.cutoff_upper} Å)"
         )
-
-
-def molecule_pairs(batch: Tensor) -> tuple[Tensor, Tensor]:
-    """Every unordered pair of different beads of one molecule, once.
-
-    Parameters
-    ----------
-    batch
-        ``(n_beads,)`` int64 molecule of each bead, in any order.
-
-    Returns
-    -------
-    i, j : ``(n_pairs,)`` int64
-    """
-    n = batch.shape[0]
-    order = torch.argsort(batch, stable=True)
-    molecule = batch.index_select(0, order)
-    counts = torch.bincount(batch)
-    start = (counts.cumsum(0) - counts).index_select(0, molecule)
-    place = torch.arange(n, device=batch.device)
-    # the bead at each sorted place pairs with those of its molecule before it
-    before = place - start
-    i = torch.repeat_interleave(place, before)
-    shift = start - (before.cumsum(0) - before)
-    j = torch.arange(i.shape[0], device=batch.device) + torch.repeat_interleave(shift, before)
-    return order.index_select(0, i), order.index_select(0, j)
-
-
-class EnergyHead(OutputModel):
-    """An MLP from bead features to one energy a bead: any widths, last layer with or without bias.
-
-    ``output_network.layers[0, 2, ...]`` are the linear layers, as in TorchMD-Net's ``Scalar``, which
-    this equals for one hidden layer of F//2 and a bias in the last.
-
-    Parameters
-    ----------
-    hidden_channels
-        Size F of the bead features.
-    widths
-        Of the hidden layers; ``(128, 64)`` in mlcg. None at all makes the head linear.
-    activation
-        Name of a TorchMD-Net activation.
-    last_bias
-        Whether the last layer has a bias.
-    reduce_op
-        ``"sum"``/``"add"`` or ``"mean"`` over the beads of a molecule.
-    dtype
-        Of the parameters.
-    """
-
-    def __init__(
-        self,
-        hidden_channels: int,
-        widths: tuple[int, ...] = (128, 64),
-        activation: str = "tanh",
-        last_bias: bool = False,
-        reduce_op: str = "sum",
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        super().__init__(allow_prior_model=True, reduce_op=reduce_op)
-        layers: list[nn.Module] = []
-        size = hidden_channels
-        for width in widths:
-            layers += [nn.Linear(size, width, dtype=dtype), act_class_mapping[activation]()]
-            size = width
-        layers.append(nn.Linear(size, 1, bias=last_bias, dtype=dtype))
-        self.output_network = nn.Module()
-        self.output_network.layers = nn.Sequential(*layers)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Xavier-uniform weights, zero biases."""
-        for layer in self.output_network.layers:
-            if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
-
-    def pre_reduce(
-        self,
-        x: Tensor,
-        v: Tensor | None,
-        z: Tensor,
-        pos: Tensor,
-        batch: Tensor,
-        box: Tensor | None = None,
-    ) -> Tensor:
-        """Energy of each bead, ``(n_beads, 1)``."""
-        return self.output_network.layers(x)

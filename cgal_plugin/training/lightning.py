@@ -96,11 +96,12 @@ class FiniteLoss(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Check the loss of the batch."""
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        loss = (outputs["loss"] if isinstance(outputs, dict) else outputs).detach()
         if not bool(torch.isfinite(loss)):
             raise TrainingError(
-                f"the loss became {float(loss)} in epoch {trainer.current_epoch}, batch {batch_idx}: training "
-                "diverged. Lower lr, set gradient_clipping (1 to 10), or look for frames with extreme forces"
+                f"the loss became {float(loss)} in epoch {trainer.current_epoch}, batch {batch_idx}: "
+                "training diverged. Lower lr, set gradient_clipping (1 to 10), or look for frames with "
+                "extreme forces"
             )
 
 

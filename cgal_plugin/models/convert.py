@@ -1,0 +1,256 @@
+"""Weights of other codebases as our TorchMD_Net: TorchMD-Net's graph-network and mlcg's SchNet."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cgal_plugin.errors import ConfigError
+from cgal_plugin.models.build import MODEL_DEFAULTS, build_model
+from cgal_plugin.models.states import State, activation_name, output_layers, require, search, sizes, unpack
+
+if TYPE_CHECKING:
+    from torchmdnet.models.model import TorchMD_Net
+
+# ---------------------------------------------------------------------- TorchMD-Net
+
+
+def from_torchmdnet_gn(
+    state_dict: State | str | os.PathLike[str], hparams: Mapping[str, Any] | None = None
+) -> TorchMD_Net:
+    """CGSchNet with the weights of a TorchMD-Net ``graph-network``; same energies and forces.
+
+    Parameters
+    ----------
+    state_dict
+        Of the ``TorchMD_Net`` or of Lightning's LNNP (names start with ``model.``); or a whole
+        checkpoint, or its file, which has the hyper-parameters too.
+    hparams
+        TorchMD-Net's hyper-parameters; those given here win over the checkpoint's. Sizes are read
+        from the weights; ``cutoff_upper`` and ``activation`` must be here, ``cutoff_lower`` is 0 and
+        ``rbf_type`` as the weights say unless they are here. Priors come along.
+
+    Returns
+    -------
+    TorchMD_Net
+        In the dtype of the weights, with its hyper-parameters as ``cgal_hparams``.
+
+    Raises
+    ------
+    ConfigError
+        The weights are not a graph-network's, or something is missing.
+    """
+    state, known = unpack(state_dict, hparams)
+    state = {re.sub(r"^model\.", "", k): v for k, v in state.items()}
+    # releases before 2.0 had the output layers one level up
+    old = r"^output_model\.output_network\.(\d+)\.(weight|bias)$"
+    state = {re.sub(old, r"output_model.output_network.layers.\1.\2", k): v for k, v in state.items()}
+    kind = known.get("model", "graph-network")
+    if kind != "graph-network" or "representation_model.interactions.0.conv.lin1.weight" not in state:
+        raise ConfigError(f"the weights are not those of a graph-network (model: {kind!r})")
+    require(known, "cutoff_upper", "activation")
+    body = "representation_model."
+    trainable = known.get("trainable_rbf", False)
+    args = {
+        **MODEL_DEFAULTS,
+        **known,
+        **sizes(state, body + "embedding.weight", body + "interactions.{}.mlp.0.weight"),
+        "rbf_type": "expnorm" if body + "distance_expansion.means" in state else "gauss",
+        "trainable_rbf": trainable,
+        "neighbor_embedding": body + "neighbor_embedding.embedding.weight" in state,
+        "activation": activation_name(known["activation"]),
+        "cgschnet": {
+            "form": "majewski",
+            "num_filters": state[body + "interactions.0.mlp.0.weight"].shape[0],
+            **output_layers(state, "output_model.output_network.layers"),
+        },
+    }
+    new = {
+        k.replace(".conv.", "."): v
+        for k, v in state.items()
+        # the filter is there twice
+        if ".conv.net." not in k
+    }
+    new.setdefault(body + "distance.box", state[body + "embedding.weight"].new_zeros(3, 3))
+    for name, value in (("mean", 0.0), ("std", 1.0)):
+        new.setdefault(name, state[body + "embedding.weight"].new_tensor(value))
+    return _load(args, new)
+
+
+# ---------------------------------------------------------------------- mlcg
+
+
+def from_mlcg(
+    state_dict: State | str | os.PathLike[str], hparams: Mapping[str, Any] | None = None
+) -> TorchMD_Net:
+    """CGSchNet with the weights of an ``mlcg`` StandardSchNet; same energies and forces.
+
+    Parameters
+    ----------
+    state_dict
+        Of the SchNet, or of a full model (names start with ``models.SchNet.model.`` or the like), or
+        a file or dict that holds it under ``state_dict``. Other parts of a full model, its priors, are
+        left out with a warning.
+    hparams
+        What the weights do not tell: ``cutoff_upper`` (Å) and ``activation`` (a name such as
+        ``tanh``, ``torch.nn.Tanh``, or a module); ``cutoff_lower`` (default 0) and ``alpha`` (default
+        5/(upper − lower)). mlcg's own nested configuration is searched for them, so its ``model``
+        section can be given as it is. ``reduce_op``, ``aggr``, ``trainable_rbf``, ``derivative`` of
+        TorchMD-Net are taken over.
+
+    Returns
+    -------
+    TorchMD_Net
+        In the dtype of the weights, with its hyper-parameters as ``cgal_hparams``.
+
+    Raises
+    ------
+    ConfigError
+        The weights are not a SchNet's, or something is missing.
+    """
+    state, known = unpack(state_dict, hparams)
+    prefix = _mlcg_prefix(state)
+    left = sorted(k for k in state if not k.startswith(prefix))
+    if left:
+        warnings.warn(
+            f"only {prefix}* is converted; the energies of {len(left)} other entries "
+            f"({', '.join(left[:3])}, ...) are not in the result",
+            UserWarning,
+            stacklevel=2,
+        )
+    state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    found = search(known)
+    require(found, "cutoff_upper", "activation")
+    lower = float(found.get("cutoff_lower", 0.0))
+    upper = float(found["cutoff_upper"])
+    alpha = found.get("alpha")
+    if alpha is not None and abs(float(alpha) * (upper - lower) - 5.0) > 1e-6:
+        raise ConfigError(
+            f"alpha is {alpha}; CGSchNet has 5/(cutoff_upper - cutoff_lower) = {5 / (upper - lower)}"
+        )
+    new = _mlcg_names(state)
+    body = "representation_model."
+    carried = ("reduce_op", "aggr", "trainable_rbf", "derivative", "max_num_neighbors")
+    args = {
+        **MODEL_DEFAULTS,
+        **{k: found[k] for k in carried if k in found},
+        **sizes(new, body + "embedding.weight", body + "interactions.{}.mlp.0.weight"),
+        "rbf_type": "expnorm" if body + "distance_expansion.means" in new else "gauss",
+        "activation": activation_name(found["activation"]),
+        "cutoff_lower": lower,
+        "cutoff_upper": upper,
+        "cgschnet": {
+            "form": "mlcg",
+            "num_filters": new[body + "interactions.0.mlp.0.weight"].shape[0],
+            **output_layers(new, "output_model.output_network.layers"),
+        },
+    }
+    first = new[body + "embedding.weight"]
+    new |= {
+        body + "distance.box": first.new_zeros(3, 3),
+        "mean": first.new_zeros(()),
+        "std": first.new_ones(()),
+    }
+    return _load(args, new)
+
+
+_MLCG_NAMES = (
+    (r"embedding_layer\.weight", "representation_model.embedding.weight"),
+    (r"rbf_layer\.(means|betas|offset|coeff)", r"representation_model.distance_expansion.\1"),
+    (
+        r"interaction_blocks\.(\d+)\.conv\.filter_network\.layers\.([02])\.(weight|bias)",
+        r"representation_model.interactions.\1.mlp.\2.\3",
+    ),
+    (
+        r"interaction_blocks\.(\d+)\.conv\.(lin[12])\.(weight|bias)",
+        r"representation_model.interactions.\1.\2.\3",
+    ),
+    (r"interaction_blocks\.(\d+)\.lin\.(weight|bias)", r"representation_model.interactions.\1.lin.\2"),
+    (r"output_network\.layers\.(\d+)\.(weight|bias)", r"output_model.output_network.layers.\1.\2"),
+)
+
+
+def _mlcg_prefix(state: State) -> str:
+    ends = [k.removesuffix("embedding_layer.weight") for k in state if k.endswith("embedding_layer.weight")]
+    if len(ends) != 1:
+        raise ConfigError(
+            f"the weights have {len(ends)} entries embedding_layer.weight; a single SchNet has one"
+        )
+    return ends[0]
+
+
+def _mlcg_names(state: State) -> dict[str, Any]:
+    new, unknown = {}, []
+    for key, value in state.items():
+        for pattern, replacement in _MLCG_NAMES:
+            if re.fullmatch(pattern, key):
+                new[re.sub(pattern, replacement, key)] = value
+                break
+        else:
+            if not re.fullmatch(r"(rbf_layer\.)?(cutoff|.*\.cutoff)\..*", key):
+                unknown.append(key)
+    if unknown:
+        raise ConfigError(
+            f"the weights have entries that a StandardSchNet does not have: {sorted(unknown)[:5]}"
+        )
+    if "representation_model.interactions.0.mlp.0.weight" not in new:
+        raise ConfigError(
+            "the weights have no interaction_blocks.0.conv.filter_network: not a StandardSchNet"
+        )
+    return new
+
+
+# ---------------------------------------------------------------------- shared
+
+
+def save_checkpoint(model: TorchMD_Net, path: str | os.PathLike[str], **hparams: Any) -> None:
+    """Write a converted model as a checkpoint for TorchMD-Net's ``load_model`` (after ``register()``).
+
+    Parameters
+    ----------
+    model
+        From this module.
+    path
+        File to write.
+    **hparams
+        Hyper-parameters to add or replace.
+
+    Raises
+    ------
+    ConfigError
+        The model was not made here.
+    """
+    import torch
+
+    from cgal_plugin.provenance import atomic_write, versions
+
+    known = getattr(model, "cgal_hparams", None)
+    if known is None:
+        raise ConfigError("only a model from from_torchmdnet_gn or from_mlcg can be saved here")
+    content = {
+        "state_dict": {f"model.{k}": v for k, v in model.state_dict().items()},
+        "hyper_parameters": {**known, **hparams},
+        "cgal_plugin": {"versions": versions(), "mode": "converted"},
+    }
+    with atomic_write(path) as handle:
+        torch.save(content, handle)
+
+
+def _load(args: dict[str, Any], state: dict[str, Any]) -> TorchMD_Net:
+    from cgal_plugin import register
+
+    if args.get("prior_model"):
+        register()
+    model = build_model(args)
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"the weights do not fit the model that they and hparams describe: {error}"
+        ) from error
+    # a plain attribute: what save_checkpoint needs
+    model.cgal_hparams = args
+    return model

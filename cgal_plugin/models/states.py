@@ -1,0 +1,141 @@
+"""Reading state dicts and configurations of other codebases."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from cgal_plugin.errors import ConfigError
+from cgal_plugin.models.build import MODEL_NAME
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+State = Mapping[str, Any]
+
+#: other names for the same thing in mlcg's configurations
+_ALIASES = {
+    "cutoff_upper": ("cutoff_upper", "cutoff", "upper_cutoff", "r_cut", "rc"),
+    "cutoff_lower": ("cutoff_lower", "lower_cutoff"),
+    "activation": ("activation", "activation_func", "activation_function"),
+}
+
+
+def search(config: Any) -> dict[str, Any]:
+    """Values of a nested configuration by key, outermost first, under the names used here."""
+    flat: dict[str, Any] = {}
+    level: list[Any] = [config]
+    while level:
+        for section in level:
+            for key, value in section.items():
+                flat.setdefault(str(key), value)
+        level = [v for section in level for v in section.values() if isinstance(v, Mapping)]
+    for name, others in _ALIASES.items():
+        for other in others:
+            if other in flat and not (name.startswith("cutoff") and not isinstance(flat[other], int | float)):
+                flat[name] = flat[other]
+                break
+        else:
+            flat.pop(name, None)
+    return flat
+
+
+def unpack(
+    state: State | str | os.PathLike[str], hparams: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    import pickle
+
+    import torch
+
+    if isinstance(state, str | os.PathLike):
+        try:
+            state = torch.load(state, map_location="cpu", weights_only=False)
+        except (
+            OSError,
+            RuntimeError,
+            EOFError,
+            pickle.UnpicklingError,
+            ImportError,
+            AttributeError,
+        ) as error:
+            raise ConfigError(f"weights file cannot be read: {error}") from error
+    if hasattr(state, "state_dict") and not isinstance(state, Mapping):
+        state = state.state_dict()
+    known: dict[str, Any] = {}
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        known = dict(state.get("hyper_parameters") or {})
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not state:
+        raise ConfigError("no weights: give a state dict, a checkpoint or its file")
+    if hparams is not None and not isinstance(hparams, Mapping):
+        hparams = vars(hparams)
+    return dict(state), {**known, **(hparams or {})}
+
+
+def require(known: Mapping[str, Any], *keys: str) -> None:
+    missing = [k for k in keys if known.get(k) is None]
+    if missing:
+        raise ConfigError(f"hparams lack {', '.join(missing)}, which the weights do not tell")
+
+
+def activation_name(value: Any) -> str:
+    """TorchMD-Net's name of an activation given by name, class, module or ``class_path``."""
+    from torchmdnet.models.utils import act_class_mapping
+
+    if isinstance(value, Mapping):
+        value = value.get("class_path", value)
+    if isinstance(value, str):
+        name = value.rsplit(".", 1)[-1].removesuffix("()").lower()
+    else:
+        name = (value if isinstance(value, type) else type(value)).__name__.lower()
+    name = {"shiftedsoftplus": "ssp", "shifted_softplus": "ssp"}.get(name, name)
+    if name not in act_class_mapping:
+        raise ConfigError(f"activation {value!r} is not known; known are {', '.join(act_class_mapping)}")
+    return name
+
+
+def _count(state: State, pattern: str) -> int:
+    number = 0
+    while pattern.format(number) in state:
+        number += 1
+    return number
+
+
+def sizes(state: State, embedding: str, first_filter: str) -> dict[str, Any]:
+    import torch
+
+    table: Tensor = state[embedding]
+    bits = {torch.float16: 16, torch.float32: 32, torch.float64: 64}
+    if table.dtype not in bits:
+        raise ConfigError(f"weights are {table.dtype}; float16, float32 and float64 are supported")
+    return {
+        "precision": bits[table.dtype],
+        "max_z": table.shape[0],
+        "embedding_dimension": table.shape[1],
+        "num_layers": _count(state, first_filter),
+        "num_rbf": state[first_filter.format(0)].shape[1],
+        "model": MODEL_NAME,
+        "output_model": "Scalar",
+    }
+
+
+def output_layers(state: State, prefix: str) -> dict[str, Any]:
+    numbers = sorted(_layer_numbers(state, prefix))
+    if not numbers or numbers != list(range(0, 2 * len(numbers), 2)):
+        raise ConfigError(f"output layers are numbered {numbers}; expected 0, 2, 4, ...")
+    *hidden, last = [state[f"{prefix}.{n}.weight"] for n in numbers]
+    if last.shape[0] != 1:
+        raise ConfigError(f"the last output layer has {last.shape[0]} outputs; an energy is one")
+    biased = [f"{prefix}.{n}.bias" in state for n in numbers]
+    if not all(biased[:-1]):
+        raise ConfigError("hidden output layers without bias are not supported")
+    return {"output_layers": [w.shape[0] for w in hidden], "output_bias": biased[-1]}
+
+
+def _layer_numbers(state: State, prefix: str) -> Iterator[int]:
+    for key in state:
+        match = re.fullmatch(re.escape(prefix) + r"\.(\d+)\.weight", key)
+        if match:
+            yield int(match[1])
