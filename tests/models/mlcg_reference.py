@@ -10,7 +10,8 @@ ACT = {
     "tanh": torch.tanh,
     "silu": torch.nn.functional.silu,
     "sigmoid": torch.sigmoid,
-    "ssp": lambda x: torch.nn.functional.softplus(x) - math.log(2.0),
+    # both codebases shift by the float32 logarithm of 2, also in float64
+    "ssp": lambda x: torch.nn.functional.softplus(x) - torch.log(torch.tensor(2.0)).item(),
 }
 
 
