@@ -24,6 +24,8 @@ _NEWTON_STEPS = 60
 _NEWTON_TOLERANCE = 1e-12
 #: relative error of a double root found in double precision is about sqrt(machine epsilon)
 _ROOT_ERROR = 1e-7
+#: rounding error of the quartic in its own units, with room to spare
+_SIGN_ERROR = 1e-13
 
 
 def centre(frames: NDArray[np.floating]) -> Float:
@@ -40,32 +42,36 @@ def squared_sizes(centred: Float) -> Float:
     return np.einsum("nbk,nbk->n", centred, centred)
 
 
-def _largest_root(cov: list[Float], start: Float) -> Float:
-    """Largest root of the quartic for covariances ``cov`` (nine arrays (p,), row major).
+def _quartic(cov: Float, unit: Float) -> tuple[Float, Float, Float]:
+    """Coefficients (‖C‖², -8 det C, ‖C‖⁴ - 4‖adj C‖²) (p,) for covariances ``cov`` (9, p), row major.
 
-    Newton's iteration from above: ``start`` (p,) is an upper bound, all four roots are real, so
-    the iterates fall monotonically and an unfinished one is still an upper bound.
+    They belong to λ / ``unit``: of order one whatever the size of the molecule.
     """
     a, b, c, d, e, f, g, h, i = cov
-    norm = a * a
-    for entry in cov[1:]:
-        norm += entry * entry
+    norm = np.einsum("cp,cp->p", cov, cov)
     m0, m1, m2 = e * i - f * h, f * g - d * i, d * h - e * g
     determinant = a * m0 + b * m1 + c * m2
     minors = m0 * m0 + m1 * m1 + m2 * m2
     for p, q, r, s in ((b, i, c, h), (c, g, a, i), (a, h, b, g), (b, f, c, e), (c, d, a, f), (a, e, b, d)):
         minor = p * q - r * s
         minors += minor * minor
-    # in units of the start the coefficients are of order one whatever the size of the molecule
+    square = unit * unit
+    norm /= square
+    return norm, determinant * (-8.0 / (square * unit)), norm * norm - minors * (4.0 / (square * square))
+
+
+def _largest_root(cov: Float, start: Float) -> Float:
+    """Largest root (p,) of the quartics; ``start`` (p,) is an upper bound of it.
+
+    Newton's iteration from above: all four roots are real, so the iterates fall monotonically
+    and an unfinished one is still an upper bound.
+    """
     unit = np.where(start > 0.0, start, 1.0)
-    norm /= unit * unit
-    linear = -8.0 * determinant / unit**3
-    constant = norm * norm - 4.0 * minors / unit**4
+    norm, linear, constant = _quartic(cov, unit)
     root = np.where(start > 0.0, 1.0, 0.0)
     for _ in range(_NEWTON_STEPS):
         square = root * root
-        half = square - 2.0 * norm
-        value = (half * root + linear) * root + constant
+        value = ((square - 2.0 * norm) * root + linear) * root + constant
         slope = 4.0 * root * (square - norm) + linear
         # at a multiple root value and slope are both rounding noise: stay
         step = np.divide(value, slope, out=np.zeros_like(value), where=slope > 1e-14)
@@ -76,29 +82,47 @@ def _largest_root(cov: list[Float], start: Float) -> Float:
     return root * unit
 
 
-def _squared_rmsd(cov: list[Float], sizes_x: Float, sizes_y: Float, n_beads: int) -> tuple[Float, Float]:
-    mean_size = 0.5 * (sizes_x + sizes_y)
-    gap = mean_size - _largest_root(cov, mean_size)
-    return np.maximum(gap, 0.0) * (2.0 / n_beads), mean_size * (2.0 * _ROOT_ERROR / n_beads)
+def _squared_rmsd(cov: Float, mean_size: Float, n_beads: int) -> Float:
+    return np.maximum(mean_size - _largest_root(cov, mean_size), 0.0) * (2.0 / n_beads)
 
 
-def pair_squared_rmsd(
-    x: Float, y: Float, sizes_x: Float, sizes_y: Float, i: Int, j: Int
-) -> tuple[Float, Float]:
-    """Squared RMSD (p,) of the pairs ``x[i], y[j]`` and a bound (p,) of its numerical error, Å².
+def pair_covariance(x: Float, y: Float, i: Int, j: Int) -> Float:
+    """Covariances (9, p), row major, of the pairs ``x[i], y[j]``.
 
     ``x`` and ``y`` are centred frames *transposed* to ``(3, beads, n)``, so that every operation
-    runs over contiguous pairs. The error matters next to zero only: see :func:`exact_rmsd`.
+    runs over contiguous pairs.
     """
-    n_beads = x.shape[1]
     xs, ys = np.take(x, i, axis=2), np.take(y, j, axis=2)
-    cov = []
-    product = np.empty((n_beads, len(i)))
+    cov = np.empty((9, len(i)))
+    product = np.empty((x.shape[1], len(i)))
     for k in range(3):
         for m in range(3):
             np.multiply(xs[k], ys[m], out=product)
-            cov.append(product.sum(axis=0))
-    return _squared_rmsd(cov, sizes_x[i], sizes_y[j], n_beads)
+            np.add.reduce(product, axis=0, out=cov[3 * k + m])
+    return cov
+
+
+def may_be_within(cov: Float, mean_size: Float, limit: Float, n_beads: int) -> NDArray[np.bool_]:
+    """Whether pairs (p,) may have an RMSD below ``limit`` (p,) Å: False is certain, True is not.
+
+    Without finding the root: above the largest root of a quartic whose roots are real, and only
+    there, the quartic and all its derivatives are positive (Fourier's theorem).
+    """
+    unit = np.where(mean_size > 0.0, mean_size, 1.0)
+    norm, linear, constant = _quartic(cov, unit)
+    at = (mean_size - 0.5 * n_beads * limit * limit) / unit
+    square = at * at
+    beyond = ((square - 2.0 * norm) * at + linear) * at + constant > _SIGN_ERROR
+    beyond &= 4.0 * at * (square - norm) + linear > _SIGN_ERROR
+    beyond &= 3.0 * square - norm > _SIGN_ERROR
+    beyond &= at > 0.0
+    return ~beyond
+
+
+def pair_squared_rmsd_bound(cov: Float, mean_size: Float, n_beads: int) -> Float:
+    """A lower bound (p,) of the squared RMSD, below it by rounding errors only, Å²."""
+    squared = _squared_rmsd(cov, mean_size, n_beads)
+    return np.maximum(squared - mean_size * (2.0 * _ROOT_ERROR / n_beads), 0.0)
 
 
 def one_to_many_squared_rmsd(frame: Float, frames: Float, size: float, sizes: Float) -> Float:
@@ -106,8 +130,8 @@ def one_to_many_squared_rmsd(frame: Float, frames: Float, size: float, sizes: Fl
     n, n_beads, _ = frames.shape
     # (3, n) per column of the frame: one matrix product with the beads as the inner dimension
     covariance = np.tensordot(frames, frame, axes=([1], [0]))
-    cov = [np.ascontiguousarray(covariance[:, k, m]) for k in range(3) for m in range(3)]
-    return _squared_rmsd(cov, sizes, np.full(n, size), n_beads)[0]
+    cov = np.ascontiguousarray(covariance.reshape(n, 9).T)
+    return _squared_rmsd(cov, 0.5 * (sizes + size), n_beads)
 
 
 def exact_rmsd(x: Float, y: Float) -> Float:

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cgal_plugin.selector.embedding import Embedding, fit_embedding
-from cgal_plugin.selector.kernel import centre, exact_rmsd, pair_squared_rmsd, squared_sizes
+from cgal_plugin.selector.kernel import (
+    centre,
+    exact_rmsd,
+    may_be_within,
+    pair_covariance,
+    pair_squared_rmsd_bound,
+    squared_sizes,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,6 +36,7 @@ _MAX_CLUSTERS = 2048
 _GROUP = 128
 _TILE = 4096
 _PAIRS = 4096
+_LABELS = 256
 #: relative rounding error of a single-precision feature, with room to spare
 _FEATURE_ERROR = 4e-7
 
@@ -87,11 +95,13 @@ class Index:
 
     def home(self, features: NDArray[np.float32]) -> Int:
         """Nearest cluster centre (n,) of each row of ``features``."""
+        # any label is right, the nearest one is only the most useful: single precision will do
         label = np.empty(len(features), dtype=np.int64)
-        half = 0.5 * np.einsum("ck,ck->c", self.centres, self.centres)
-        for lo in range(0, len(features), _TILE):
-            block = features[lo : lo + _TILE].astype(np.float64)
-            label[lo : lo + _TILE] = np.argmin(half - block @ self.centres.T, axis=1)
+        centres = self.centres.astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            half = 0.5 * np.einsum("ck,ck->c", centres, centres)
+            for lo in range(0, len(features), _LABELS):
+                label[lo : lo + _LABELS] = np.argmin(half - features[lo : lo + _LABELS] @ centres.T, axis=1)
         return label
 
     def groups(self, frames: Frames) -> list[Int]:
@@ -153,9 +163,12 @@ class Index:
             self._superpose(group, rows, tile[found], best, index)
 
     def _superpose(self, group: Frames, rows: Int, columns: Int, best: Float, index: Int) -> None:
-        ref = self.frames
-        squared, error = pair_squared_rmsd(group.columns, ref.columns, group.sizes, ref.sizes, rows, columns)
-        lowest = np.sqrt(np.maximum(squared - error, 0.0))
+        ref, n_beads = self.frames, group.centred.shape[1]
+        cov = pair_covariance(group.columns, ref.columns, rows, columns)
+        mean_size = 0.5 * (group.sizes[rows] + ref.sizes[columns])
+        hope = np.flatnonzero(may_be_within(cov, mean_size, best[rows] - TIE, n_beads))
+        rows, columns = rows[hope], columns[hope]
+        lowest = np.sqrt(pair_squared_rmsd_bound(cov[:, hope], mean_size[hope], n_beads))
         while True:
             better = lowest < best[rows] - TIE
             if not better.any():

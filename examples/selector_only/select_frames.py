@@ -36,7 +36,8 @@ def made_up(n_frames: int, seed: int, n_beads: int = 10) -> mdtraj.Trajectory:
 
 def main() -> None:
     """Load or make two trajectories, select, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("candidates", nargs="?", help="trajectory to choose from")
     parser.add_argument("reference", nargs="?", help="trajectory that is covered already")
     parser.add_argument("--top", help="topology file, where the trajectories need one")

@@ -146,19 +146,19 @@ def test_threads_and_blocks_do_not_change_the_result(n_threads: int, monkeypatch
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    # with blocks of 1 MB, 19 MB of reference as double precision never come into memory at once
+    # with blocks of 1 MB, 7 MB of reference as double precision never come into memory at once
     monkeypatch.setattr(rmsd_module, "_BLOCK_BYTES", 2**20)
     rng = np.random.default_rng(8)
-    y = np.lib.format.open_memmap(tmp_path / "y.npy", "w+", np.float32, (80_000, 10, 3))
-    y[:] = np.repeat(walks(8_000, 10, rng), 10, axis=0)
-    y[50_007] += 3.0 * np.arange(10, dtype=np.float32)[:, None] ** 2
+    y = np.lib.format.open_memmap(tmp_path / "y.npy", "w+", np.float32, (30_000, 10, 3))
+    y[:] = np.repeat(walks(3_000, 10, rng), 10, axis=0)
+    y[20_007] += 3.0 * np.arange(10, dtype=np.float32)[:, None] ** 2
     tracemalloc.start()
-    distance, index = nearest_rmsd(y[[5, 50_007]], y, n_threads=1)
+    distance, index = nearest_rmsd(y[[5, 20_007]], y, n_threads=1)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert distance.max() < 1e-6
-    assert index[1] == 50_007
-    assert peak < 12 * 2**20
+    assert index[1] == 20_007
+    assert peak < 6 * 2**20
 
 
 def test_trajectory_and_units() -> None:
