@@ -11,6 +11,7 @@ from cgal_plugin.oracle.structure import PROTEIN_FORCE_FIELD
 SOLVENTS = ("obc2", "gbn2", "tip3pfb")
 _SOLVENT_XML = {"obc2": "implicit/obc2.xml", "gbn2": "implicit/gbn2.xml", "tip3pfb": "amber14/tip3pfb.xml"}
 _OBC_OFFSET = 0.009  # nm, between a GB radius and the offset radius that the force field stores
+_SOLVENT_DIELECTRIC = 78.5  # of obc2.xml; the native force's default is 78.3
 _CUTOFF = 0.9  # nm, direct space of PME
 HYDROGEN_MASS = 3.0  # amu
 
@@ -65,6 +66,7 @@ def use_native_obc(system: Any) -> None:
     for i in range(custom.getNumParticles()):
         charge, offset_radius, scaled = custom.getParticleParameters(i)
         native.addParticle(charge, offset_radius + _OBC_OFFSET, scaled / offset_radius)
+    native.setSolventDielectric(_SOLVENT_DIELECTRIC)
     native.setNonbondedMethod(GBSAOBCForce.NoCutoff)
     system.removeForce(index)
     system.addForce(native)

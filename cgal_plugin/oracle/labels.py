@@ -11,7 +11,14 @@ import numpy as np
 from cgal_plugin.errors import OracleError
 from cgal_plugin.oracle.restraint import RESTRAINT_PARAMETER, BeadRestraint
 from cgal_plugin.oracle.system import AllAtomModel, set_positions
-from cgal_plugin.oracle.trajectory import AllAtomTrajectory, DynamicsFailure, advance, collect, steps_for
+from cgal_plugin.oracle.trajectory import (
+    AllAtomTrajectory,
+    DynamicsFailure,
+    advance,
+    collect,
+    minimise,
+    steps_for,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -121,7 +128,7 @@ def free_label(
     context = _context(placed, system, settings, temperature, seed)
     BeadRestraint(placed.mapping).set_targets(context, target + shift)
     context.setParameter(RESTRAINT_PARAMETER, _RESTRAINT)
-    _minimise(context)
+    minimise(context, _MINIMISER_STEPS)
     context.setVelocitiesToTemperature(temperature, seed)
     half = _relax_steps(settings) // 2
     context.getIntegrator().setFriction(_HEATING_FRICTION)
@@ -161,7 +168,7 @@ def frozen_label(
     system = placed.make_system(frozen=atoms)
     context = _context(placed, system, settings, temperature, seed)
     set_positions(context, positions)
-    _minimise(context)
+    minimise(context, _MINIMISER_STEPS)
     context.setVelocitiesToTemperature(temperature, seed)
     half = _relax_steps(settings) // 2
     context.getIntegrator().setFriction(_HEATING_FRICTION)
@@ -234,12 +241,3 @@ def _context(model: AllAtomModel, system: Any, settings: LabelSettings, temperat
 
 def _relax_steps(settings: LabelSettings) -> int:
     return round(settings.relax_ps * 1000.0 / settings.timestep_fs)
-
-
-def _minimise(context: Any) -> None:
-    from openmm import LocalEnergyMinimizer, OpenMMException
-
-    try:
-        LocalEnergyMinimizer.minimize(context, maxIterations=_MINIMISER_STEPS)
-    except OpenMMException as error:
-        raise DynamicsFailure(f"minimisation failed: {error}") from error

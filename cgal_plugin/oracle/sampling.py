@@ -19,6 +19,7 @@ from cgal_plugin.oracle.trajectory import (
     advance,
     collect,
     common_temperature,
+    minimise,
     steps_for,
 )
 
@@ -69,8 +70,6 @@ def run_dynamics(
     progress: Callable[[int, int], None] | None = None,
 ) -> AllAtomTrajectory:
     """Free dynamics from ``start`` ``(n_solute, 3)`` Å; see :meth:`OpenMMOracle.run`."""
-    from openmm import LocalEnergyMinimizer
-
     if not (np.isfinite(temperature) and 0 < temperature <= 2000):
         raise OracleError(f"temperature = {temperature!r} K must be between 0 and 2000")
     if not (np.isfinite(equilibrate_ps) and equilibrate_ps >= 0):
@@ -92,7 +91,7 @@ def run_dynamics(
         platform=settings.platform,
     )
     try:
-        LocalEnergyMinimizer.minimize(context, maxIterations=100)
+        minimise(context, 100)
         context.setVelocitiesToTemperature(temperature, seed)
         steps = round(equilibrate_ps * 1000.0 / settings.timestep_fs)
         advance(context, round(steps * _HEATING_SHARE))

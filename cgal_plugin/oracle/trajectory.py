@@ -113,6 +113,16 @@ def advance(context: Any, steps: int) -> None:
         raise DynamicsFailure(f"all-atom dynamics failed: {error}") from error
 
 
+def minimise(context: Any, max_iterations: int) -> None:
+    """Minimise the energy, turning OpenMM's NaN into :class:`DynamicsFailure`."""
+    from openmm import LocalEnergyMinimizer, OpenMMException
+
+    try:
+        LocalEnergyMinimizer.minimize(context, maxIterations=max_iterations)
+    except OpenMMException as error:
+        raise DynamicsFailure(f"minimisation failed: {error}") from error
+
+
 def collect(
     context: Any,
     n_frames: int,
