@@ -165,7 +165,7 @@ def evaluate(
         w1=w1_points(tics_m, tics_r, notes=tica.notes, **options),
         w1_ucsc=w1_ucsc(model, reference, tica=tica, **options),
         jsd_tic=_tic_divergence(x, y, weights, halves),
-        observables=compare_observables(frames_m, frames_r, topology, weights, halves),
+        observables=compare_observables(frames_m, frames_r, topology, weights, halves[:4]),
         contact_rmsd=_contacts(frames_m, frames_r, weights, topology),
         fes_model=free_energy_surface(x, edges, temperature),
         fes_reference=free_energy_surface(y, edges, temperature, weights=weights),

@@ -209,7 +209,7 @@ def _distance_rows(
         blocks = make_blocks([len(t) for t in frames.sets["reference"]])
         halves = [
             h
-            for h in split_halves(blocks, 10, derive_seed(0, "halves"))
+            for h in split_halves(blocks, 4, derive_seed(0, "halves"))
             if weights[h].sum() > 0 and weights[~h].sum() > 0
         ]
     found = {n: compare_observables(sets[n][0], positions, report.topology, weights, halves) for n in models}

@@ -65,7 +65,7 @@ def training_curves(rounds: Sequence[RoundSummary]) -> Figure | None:
     figure = new_figure(4.8 * len(keys), 3.3)
     drawn = 0
     for axes, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True):
-        positive = True
+        seen: list[float] = []
         for n, r in enumerate(rounds):
             points = [
                 (_number(row.get(x)) if x else float(i), _number(row.get(key)))
@@ -76,12 +76,13 @@ def training_curves(rounds: Sequence[RoundSummary]) -> Figure | None:
                 continue
             drawn += 1
             a, b = np.array(clean).T
-            positive &= bool((b > 0).all())
+            seen += b.tolist()
             axes.plot(
                 a, b, marker="o", ms=3, lw=1.4, color=CYCLE[n % len(CYCLE)],
                 ls=("-", "--", "-.", ":")[n // len(CYCLE) % 4], label=f"round {r.index}",
             )  # fmt: skip
-        if positive:
+        # decades are worth a logarithmic axis; less than one only gives it awkward labels
+        if seen and min(seen) > 0 and max(seen) > 10 * min(seen):
             axes.set_yscale("log")
         tidy(axes, x or "epoch of the round", key.replace("_", " "), "")
         axes.legend(fontsize=8, frameon=False, ncols=2)

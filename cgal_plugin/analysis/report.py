@@ -23,7 +23,7 @@ from cgal_plugin.analysis.inputs import (
     SelectedFrames,
 )
 from cgal_plugin.analysis.plots import finite
-from cgal_plugin.analysis.results import W1Result, relative_reduction
+from cgal_plugin.analysis.results import Reduction, W1Result, relative_reduction
 from cgal_plugin.analysis.viewer import viewer_data
 from cgal_plugin.errors import AnalysisError
 from cgal_plugin.provenance import atomic_write
@@ -231,8 +231,8 @@ def headline_cards(report: ReportInput) -> list[dict[str, str]]:
         small = f"{quarantined} quarantined" + (f" · {sum(oracle):.3g} ns of all-atom MD" if oracle else "")
         cards.append(
             {
-                "title": "Frames labelled",
-                "value": f"{sum(labelled)} of {sum(chosen)} selected",
+                "title": "Selected frames that were labelled",
+                "value": f"{sum(labelled)} of {sum(chosen)}" if chosen else str(sum(labelled)),
                 "small": small,
             }
         )
@@ -260,18 +260,24 @@ def _w1_card(report: ReportInput, name: str, title: str) -> dict[str, str]:
     if reduction is None:
         small = "change not stated: no interval or no floor"
     else:
-        low, high = (100 * v for v in reduction.interval)
-        small = (
-            f"{100 * reduction.value:.0f} % lower, {100 * reduction.confidence:.0f} % interval "
-            f"[{low:.0f}, {high:.0f}] %"
-            + ("" if reduction.resolved else " (not resolved: the interval contains 0)")
-            + f" · floor {last.floor:.2f}"
-        )
+        small = _reduction_text(reduction) + f" · floor {last.floor:.2f}"
+        if last.value <= last.floor:
+            small += ", reached: no further gain can be seen with this reference"
     return {
         "title": f"{title}, round {present[0].index} → {present[-1].index}",
         "value": f"{first.value:.2f} → {last.value:.2f}",
         "small": small,
     }
+
+
+def _reduction_text(reduction: Reduction) -> str:
+    sign, word = (1.0, "lower") if reduction.value >= 0 else (-1.0, "higher")
+    low, high = sorted(100 * sign * v for v in reduction.interval)
+    text = (
+        f"{100 * sign * reduction.value:.0f}\u00a0% {word}, {100 * reduction.confidence:.0f}\u00a0% interval "
+        f"[{low:.0f},\u00a0{high:.0f}]\u00a0%"
+    )
+    return text if reduction.resolved else text + " (not resolved: it contains 0)"
 
 
 def w1_text(result: W1Result) -> str:
@@ -296,10 +302,10 @@ def _coverage_card(report: ReportInput) -> dict[str, str]:
     medians = [float(np.median(v)) for v in (first, last)]
     if len(present) == 1:
         small = f"median {medians[0]:.2f} Å, round {a}"
-        return {"title": title, "value": f"{tails[0]:.2f} Å", "small": small}
+        return {"title": title, "value": f"{tails[0]:.2f}\u00a0Å", "small": small}
     return {
         "title": title,
-        "value": f"{tails[0]:.2f} → {tails[1]:.2f} Å",
+        "value": f"{tails[0]:.2f} → {tails[1]:.2f}\u00a0Å",
         "small": f"median {medians[0]:.2f} → {medians[1]:.2f} Å, round {a} → {b}",
     }
 

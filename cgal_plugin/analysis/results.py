@@ -200,11 +200,14 @@ def relative_reduction(before: W1Result, after: W1Result) -> Reduction | None:
     if (first <= 0).any():
         return None
     value = 1.0 - after.value / before.value
+    if after.floor is None:
+        return None
     blocks = (before.model_blocks, before.reference_blocks, after.model_blocks, after.reference_blocks)
     n_blocks = max(2, min(blocks))
+    low, high = centred_interval(value, 1.0 - last / first, before.confidence, n_blocks)
     return Reduction(
         value=value,
-        interval=centred_interval(value, 1.0 - last / first, before.confidence, n_blocks),
+        interval=(low, min(high, 1.0)),
         floor=1.0 - before.floor / before.value,
         confidence=before.confidence,
     )

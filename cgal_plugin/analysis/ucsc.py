@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 GRID = 25
 MARGIN = 0.1
-#: cells holding less than this share are left out of bootstrap replicates (not of the value)
-_NEGLIGIBLE = 1e-6
+#: the emptiest cells that hold this share together are left out of bootstrap replicates (not of the value)
+_NEGLIGIBLE = 1e-4
 
 
 def trimmed(trajectory: NDArray[Any]) -> NDArray[Any]:
@@ -184,13 +184,19 @@ def _block_densities(
             f"no density can be estimated from {len(points)} points: their TIC 1–2 covariance is singular"
         ) from error
     whiten = np.linalg.inv(np.linalg.cholesky(kde.covariance))
-    centres, targets = points @ whiten.T, grid @ whiten.T
+    # about the middle of the points, so that |c|² + |t|² − 2 c·t keeps its digits
+    middle = points.mean(axis=0)
+    centres, targets = (points - middle) @ whiten.T, (grid - middle) @ whiten.T
+    reach = (targets**2).sum(axis=1)
     out = np.zeros((n_blocks, len(grid)))
-    for start in range(0, len(centres), 4096):
-        part = centres[start : start + 4096]
-        square = ((part[:, None, :] - targets[None, :, :]) ** 2).sum(axis=-1)
-        kernel = np.exp(-0.5 * square) * weights[start : start + 4096, None]
-        np.add.at(out, label[start : start + 4096], kernel)
+    for block in range(n_blocks):
+        mine = np.flatnonzero(label == block)
+        for start in range(0, len(mine), 4096):
+            rows = mine[start : start + 4096]
+            square = centres[rows] @ (-2.0 * targets.T)
+            square += reach
+            square += (centres[rows] ** 2).sum(axis=1)[:, None]
+            out[block] += weights[rows] @ np.exp(-0.5 * np.maximum(square, 0.0))
     return out
 
 
@@ -204,5 +210,12 @@ def _grid_w1(
         )
     p, q = p / p.sum(), q / q.sum()
     if negligible:
-        p, q = np.where(p > negligible, p, 0.0), np.where(q > negligible, q, 0.0)
+        p, q = _without_tail(p, negligible), _without_tail(q, negligible)
     return exact_w1(grid, grid, p, q)
+
+
+def _without_tail(p: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    order = np.argsort(p)
+    kept = p.copy()
+    kept[order[np.cumsum(p[order]) < share]] = 0.0
+    return kept

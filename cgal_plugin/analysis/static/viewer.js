@@ -36,7 +36,7 @@
     canvas.width = width * ratio; canvas.height = height * ratio;
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
-    const scale = zoom * 0.44 * Math.min(width, height) / extent;
+    const scale = zoom * 0.48 * Math.min(width, height) / extent;
     const radius = 1.25 * scale;
     const points = data.frames[frame].map((p) => {
       const x = turn[0] * p[0] + turn[1] * p[1] + turn[2] * p[2];
@@ -50,10 +50,15 @@
     items.sort((a, b) => a.z - b.z);
     for (const item of items) {
       if (item.bond) {
-        const [a, b] = item.bond.map((i) => points[i]);
+        const [p, q] = item.bond.map((i) => points[i]);
+        // a bond ends at the beads' surfaces, so that it does not run over their letters
+        const length = Math.hypot(q[0] - p[0], q[1] - p[1], (q[2] - p[2]) * scale) || 1;
+        const cut = Math.min(0.45, 0.85 * radius / length);
+        const a = [p[0] + cut * (q[0] - p[0]), p[1] + cut * (q[1] - p[1])];
+        const b = [q[0] - cut * (q[0] - p[0]), q[1] - cut * (q[1] - p[1])];
         context.strokeStyle = shade("#4b5563", fog(item.z));
         context.lineWidth = Math.max(2, 0.5 * scale);
-        context.lineCap = "round";
+        context.lineCap = "butt";
         context.beginPath(); context.moveTo(a[0], a[1]); context.lineTo(b[0], b[1]); context.stroke();
         continue;
       }
