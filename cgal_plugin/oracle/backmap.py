@@ -75,8 +75,8 @@ class BackmapSettings:
     start_distance
         Bead RMSD (Å) by which a further start differs from those already tried, if any does.
     high_energy
-        kcal/mol a residue above the model's own structure, from which a good result makes the ladder
-        go on; the lowest energy wins then. Below it the first good result is kept.
+        kcal/mol a residue above the model's own structure, from which a good result has the other
+        method tried as well, and the lower energy wins. Below it the first good result is kept.
     max_stretch
         A bond of beads longer than this many times the model's is not attempted.
     pull
@@ -86,9 +86,17 @@ class BackmapSettings:
     max_rmsd: float = 0.5
     n_starts: int = 3
     start_distance: float = 1.0
-    high_energy: float = 3.0
+    high_energy: float = 5.0
     max_stretch: float = 2.0
     pull: PullSettings = field(default_factory=PullSettings)
+
+
+@dataclass(frozen=True, eq=False)
+class _Attempt:
+    method: str
+    label: str
+    start: NDArray[np.float64]
+    retry: bool  # only worth it when nothing good was found
 
 
 def backmap(
@@ -113,8 +121,9 @@ def backmap(
     library
         Structures to start from; the model's own is always one more.
     methods
-        In the order of trial. ``"library"``: the nearest structures pulled onto the frame by targeted
-        MD. ``"cgback"``: a diffusion model's structure, relaxed on the frame.
+        In the order of trial; the first good result of a normal energy ends it. ``"library"``: the
+        nearest structures pulled onto the frame by targeted MD. ``"cgback"``: a diffusion model's
+        structure on the CA beads, relaxed on the frame.
     seed
         Results depend on frame, library and seed, not on the other frames.
 
@@ -184,25 +193,24 @@ class Backmapper:
         failures: list[str] = []
         good: list[BackmapResult] = []
         root = derive_seed(self.seed, "backmap", hash_array(target.astype(np.float32)))
-        for label, start in self._starts(target, root, failures):
+        for attempt in self._attempts(target, root, failures):
+            if good and (attempt.retry or min(r.energy for r in good) < self._high_energy):
+                break
             try:
                 pulled = self.puller.pull(
-                    start, target, derive_seed(root, label), rough=label.startswith("cgback")
+                    attempt.start, target, derive_seed(root, attempt.label), rough=attempt.method == "cgback"
                 )
             except BackmapError as error:
-                failures.append(f"{label}: {error}")
+                failures.append(f"{attempt.label}: {error}")
                 continue
-            distance = float(
-                superposed_rmsd(self.model.mapping.map_positions(pulled.positions)[None], target)[0]
-            )
+            beads = self.model.mapping.map_positions(pulled.positions)
+            distance = float(superposed_rmsd(beads[None], target)[0])
             verdict = self._judge(pulled.positions, distance)
-            if not verdict:
-                failures.append(f"{label}: {'; '.join(verdict.reasons)}")
-                continue
-            method = label.split()[0]
-            good.append(BackmapResult(pulled.positions, True, "", pulled.energy, method, distance))
-            if pulled.energy < self._high_energy:
-                break
+            if verdict:
+                found = BackmapResult(pulled.positions, True, "", pulled.energy, attempt.method, distance)
+                good.append(found)
+            else:
+                failures.append(f"{attempt.label}: {'; '.join(verdict.reasons)}")
         if good:
             return min(good, key=lambda result: result.energy)
         return self._quarantined(" | ".join(failures))
@@ -231,24 +239,27 @@ class Backmapper:
             f"(attempted up to {self.settings.max_stretch:g}): no structure lies on this frame"
         )
 
-    def _starts(
-        self, target: NDArray[np.float64], seed: int, failures: list[str]
-    ) -> Iterator[tuple[str, NDArray[np.float64]]]:
-        """``(label, start structure)`` in the order of trial; lazily, as most are never needed."""
+    def _attempts(self, target: NDArray[np.float64], seed: int, failures: list[str]) -> Iterator[_Attempt]:
+        """First one attempt of each method, then the further library starts. Lazy: most are never made."""
+        further: list[_Attempt] = []
         for method in self.methods:
             if method == "library":
-                for number, (start, distance) in enumerate(self._library_starts(target), 1):
-                    yield f"library start {number} ({distance:.1f} Å away)", start
+                made = [
+                    _Attempt(method, f"library start {k} ({far:.1f} Å away)", start, k > 1)
+                    for k, (start, far) in enumerate(self._library_starts(target), 1)
+                ]
+                further += made[1:]
+                yield made[0]
                 continue
             try:
-                yield (
-                    "cgback",
-                    cgback.cgback_structure(
-                        self.model, self.puller.tables, target, derive_seed(seed, method)
-                    ),
+                start = cgback.cgback_structure(
+                    self.model, self.puller.tables, target, derive_seed(seed, method)
                 )
             except (BackmapError, ImportError) as error:
-                failures.append(f"cgback: {error}")
+                failures.append(f"{method}: {error}")
+                continue
+            yield _Attempt(method, method, start, False)
+        yield from further
 
     def _library_starts(self, target: NDArray[np.float64]) -> list[tuple[NDArray[np.float64], float]]:
         pools = [pool for pool in (self.library, self._own) if len(pool)]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cgal_plugin.errors import BackmapError
+from cgal_plugin.oracle.contexts import get_positions, set_positions
 from cgal_plugin.oracle.library import superpose
 from cgal_plugin.oracle.restraint import RESTRAINT_PARAMETER, BeadRestraint
 from cgal_plugin.oracle.stereo import stereo_tables
-from cgal_plugin.oracle.system import get_positions, set_positions
 
 if TYPE_CHECKING:
     import openmm
@@ -61,7 +61,7 @@ class PullSettings:
     max_pull_ps: float = 4.0
     first_iterations: int = 50
     rough_iterations: int = 300
-    last_iterations: int = 500
+    last_iterations: int = 200
     tolerance: float = 10.0
 
 
