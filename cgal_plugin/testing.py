@@ -151,3 +151,71 @@ def _check_plain(value: Any, where: str) -> None:
         assert type(value) in (str, int, float, bool, type(None)), (
             f"{where} is {type(value).__name__}; a checkpoint needs plain Python values"
         )
+
+
+def check_oracle(oracle: Any, frames: Any, *, deterministic: bool = True) -> None:
+    """Check that an oracle keeps the contract that the driver relies on.
+
+    Parameters
+    ----------
+    oracle
+        An object with ``label(frames) -> LabelledFrames``.
+    frames
+        ``(n, beads, 3)`` Å, at least two, of the oracle's molecule.
+    deterministic
+        Also require that a frame labelled alone gets the label that it got in company. A run that is
+        interrupted and resumed labels frames in another company.
+
+    Raises
+    ------
+    AssertionError
+        Saying what the oracle did that it must not do.
+    """
+    frames = np.asarray(frames)
+    assert frames.ndim == 3, f"frames have shape {frames.shape}; expected (n, beads, 3)"
+    assert len(frames) >= 2, "give at least two frames"
+    given = frames.copy()
+    labels = oracle.label(frames)
+    _check_labels(labels, len(frames), frames.shape[1])
+    assert np.array_equal(given, frames), "label changed the frames that it was given"
+
+    broken = frames[:2].copy()
+    broken[1] = np.nan
+    try:
+        beside = oracle.label(broken)
+    except CGALError as error:
+        raise AssertionError(
+            f"a frame that is not finite must be quarantined, not raise {error!r}"
+        ) from error
+    _check_labels(beside, 2, frames.shape[1])
+    assert 1 in {q.frame_index for q in beside.quarantined}, "a frame that is not finite was labelled"
+    if not deterministic:
+        return
+    for name in ("positions", "forces"):
+        whole = getattr(labels, name)[np.asarray(labels.frame_index) == 0]
+        alone = getattr(beside, name)[np.asarray(beside.frame_index) == 0]
+        assert np.array_equal(whole, alone), (
+            f"{name} of a frame depend on what else is labelled, or on what was labelled before; "
+            "derive the seed of a label from the frame's content"
+        )
+
+
+def _check_labels(labels: Any, n_frames: int, n_beads: int) -> None:
+    from cgal_plugin.data import LabelledFrames
+
+    assert isinstance(labels, LabelledFrames), (
+        f"label returned {type(labels).__name__}; expected cgal_plugin.data.LabelledFrames"
+    )
+    assert labels.positions.shape[1:] == (n_beads, 3), (
+        f"positions have shape {labels.positions.shape}; expected (n, {n_beads}, 3)"
+    )
+    labelled, refused = set(labels.frame_index.tolist()), {q.frame_index for q in labels.quarantined}
+    outside = sorted(i for i in labelled | refused if not 0 <= i < n_frames)
+    assert not outside, f"frame_index {outside[:3]} is not one of the {n_frames} frames given"
+    both = sorted(labelled & refused)
+    assert not both, f"frames {both[:3]} are labelled and quarantined"
+    lost = sorted(set(range(n_frames)) - labelled - refused)
+    assert not lost, f"frames {lost[:3]} are neither labelled nor quarantined"
+    assert all(q.reason for q in labels.quarantined), "a quarantined frame has no reason"
+    missing = sorted({"temperature", "mode", "force_map_hash"} - set(labels.metadata))
+    assert not missing, f"metadata lacks {', '.join(missing)}"
