@@ -75,9 +75,10 @@ class Block(nn.Module):
     def forward(self, h: Tensor, w: Tensor, neighbor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """New features, y = lin1(h), and the activation's derivative."""
         y = torch.matmul(h, self.lin1.t())
-        u = torch.addmm(self.lin2_bias, self.gather(w, y, neighbor), self.lin2.t())
+        # F.linear, not addmm: torch.jit.freeze (TorchForce calls it) gets the shapes of addmm wrong
+        u = torch.nn.functional.linear(self.gather(w, y, neighbor), self.lin2, self.lin2_bias)
         v, dv = activation(u, self.kind)
-        return h + torch.addmm(self.lin_bias, v, self.lin.t()), y, dv
+        return h + torch.nn.functional.linear(v, self.lin, self.lin_bias), y, dv
 
     def backward(self, dh: Tensor, dv: Tensor) -> Tensor:
         """dE/dm of the summed messages m, ``(R·N, G)``."""
@@ -132,7 +133,7 @@ class OutputLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x Wᵀ + b."""
-        return torch.addmm(self.bias, x, self.weight.t())
+        return torch.nn.functional.linear(x, self.weight, self.bias)
 
 
 class Network(nn.Module):
