@@ -74,10 +74,11 @@ def cgback_structure(
     """
     require()
     trace = _ca_trace(model, target)
+    network = _diffusion_model()
     samples: list[tuple[int, NDArray[np.float64]]] = []
     for attempt in range(_ATTEMPTS):
         with _own_random(seed + attempt):
-            atoms = _sample(model, trace)
+            atoms = _sample(model, network, trace)
         samples.append((int((chirality(atoms, tables) <= 0).sum()), atoms))
         if samples[-1][0] == 0:
             break
@@ -109,7 +110,8 @@ def _diffusion_model() -> Any:
         # pickled numpy metadata beside the weights; as trusted as the package's code
         checkpoint = torch.load(path, map_location="cpu", weights_only=False)
     state = {k.removeprefix("module."): v for k, v in checkpoint["model"]["state_dict"].items()}
-    network = DDPM(_STEPS, _FEATURES, _WIDTH, _LAYERS, "cosine")
+    with _own_random(0):  # initial weights are drawn before the stored ones replace them
+        network = DDPM(_STEPS, _FEATURES, _WIDTH, _LAYERS, "cosine")
     network.load_state_dict(state)
     return network.eval()
 
@@ -129,7 +131,7 @@ def _own_random(seed: int) -> Iterator[None]:
             np.random.set_state(saved)  # noqa: NPY002
 
 
-def _sample(model: AllAtomModel, trace: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sample(model: AllAtomModel, network: Any, trace: NDArray[np.float64]) -> NDArray[np.float64]:
     from cgback.dataloader import collate_fn
     from cgback.dataset import ProteinDataset
     from cgback.hydrogen import update_hydrogen_coordinates
@@ -155,7 +157,7 @@ def _sample(model: AllAtomModel, trace: NDArray[np.float64]) -> NDArray[np.float
     dataset = ProteinDataset(system, _CUTOFF)
     if len(dataset) != n:
         raise BackmapError(f"cgback made {len(dataset)} graphs for {n} residues")
-    data = _diffusion_model().sample(collate_fn([dataset[i] for i in range(n)]), verbose=False)
+    data = network.sample(collate_fn([dataset[i] for i in range(n)]), verbose=False)
     offset = 0
     for i, (own, context) in enumerate(zip(data.num_h.tolist(), data.num_u.tolist(), strict=True)):
         # the residue's atoms without CA (N, C, O, side chain), then its context, of which CA is first

@@ -138,10 +138,12 @@ class Puller:
         Raises
         ------
         BackmapError
-            The dynamics or a minimisation became non-finite.
+            Non-finite coordinates given, or the dynamics or a minimisation became non-finite.
         """
         import openmm
 
+        if not (np.isfinite(start).all() and np.isfinite(target).all()):
+            raise BackmapError("the start structure or the target has non-finite coordinates")
         s = self.settings
         origin = target.mean(axis=0)  # forces are single precision: keep coordinates small
         goal = target - origin

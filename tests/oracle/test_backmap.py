@@ -1,0 +1,243 @@
+"""Backmapping on real peptides: on the frame, right stereochemistry, or quarantined with a reason."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from cgal_plugin.errors import BackmapError
+from cgal_plugin.mapping import CGTopology
+from cgal_plugin.oracle import cgback
+from cgal_plugin.oracle.backmap import Backmapper, BackmapSettings, as_model, backmap
+from cgal_plugin.oracle.contexts import potential_energy, set_positions
+from cgal_plugin.oracle.library import AllAtomLibrary, superposed_rmsd
+from cgal_plugin.oracle.pull import Puller, PullSettings
+from cgal_plugin.oracle.screen import screen
+from cgal_plugin.oracle.structure import build_peptide
+from cgal_plugin.oracle.system import AllAtomModel
+
+CLN025 = "YYDPETGTWY"
+
+
+@pytest.fixture(scope="module")
+def hairpin() -> AllAtomModel:
+    return AllAtomModel.create(CLN025)
+
+
+@pytest.fixture(scope="module")
+def small() -> AllAtomModel:
+    """Five residues, two of them with two stereocentres, and a proline."""
+    return AllAtomModel.create("AIPTA")
+
+
+@pytest.fixture(scope="module")
+def small_frame(small) -> np.ndarray:
+    """The beads of another conformation of the small peptide, (5, 3) Å."""
+    _, positions = build_peptide("AIPTA", phi=[-70, -65, -100, -70], psi=[-40, 140, -30, 120])
+    return small.mapping.map_positions(positions)
+
+
+def assert_sound(result, model, frame, rmsd=0.5):
+    assert result.ok, result.reason
+    assert not result.quarantined
+    assert result.reason == ""
+    assert result.positions.shape == (model.n_solute, 3)
+    assert screen(result.positions, model.mdtraj_topology)
+    beads = model.mapping.map_positions(result.positions)
+    # on the frame where it is, not only after superposition
+    assert np.sqrt(((beads - frame) ** 2).sum(axis=1).mean()) < rmsd
+    assert result.rmsd_to_target == pytest.approx(superposed_rmsd(beads[None], frame)[0], abs=1e-9)
+
+
+def test_frame_anywhere_in_space_and_energy_is_the_models(hairpin):
+    beads = hairpin.mapping.map_positions(hairpin.positions)
+    frame = beads @ Rotation.random(random_state=3).as_matrix() + [300.0, -50.0, 20.0]
+    (result,) = backmap(frame, hairpin)
+    assert_sound(result, hairpin, frame, rmsd=0.15)
+    assert result.method == "library"
+    context = hairpin.context(300.0)
+    set_positions(context, result.positions - frame.mean(axis=0))
+    assert result.energy == pytest.approx(potential_energy(context), abs=0.05)
+    set_positions(context, hairpin.positions)
+    assert abs(result.energy - potential_energy(context)) < 15.0
+
+
+def test_folded_model_reaches_the_stretched_chain_without_a_library(hairpin):
+    """6 Å or more away from the only structure at hand."""
+    _, positions = build_peptide(CLN025, phi=[-120.0] * 9, psi=[140.0] * 9)
+    frame = hairpin.mapping.map_positions(positions)
+    start = hairpin.mapping.map_positions(hairpin.positions)
+    assert superposed_rmsd(start[None], frame)[0] > 5.0
+    (result,) = backmap(frame, hairpin, methods=["library"])
+    assert_sound(result, hairpin, frame)
+
+
+def test_noise_of_a_cg_model_is_borne(small, small_frame):
+    frames = small_frame + np.random.default_rng(0).normal(0, 0.2, (2, 5, 3))
+    for result, frame in zip(backmap(frames, small, methods=["library"]), frames, strict=True):
+        assert_sound(result, small, frame)
+
+
+def test_result_depends_on_frame_and_seed_only(small, small_frame):
+    own = small.mapping.map_positions(small.positions)
+    mapper = Backmapper(small, seed=4)
+    together = mapper.run(np.stack([own, small_frame]))
+    again = mapper.run(np.stack([small_frame, own]))
+    alone = backmap(small_frame, small, seed=4)[0]
+    for other in (again[0], alone):
+        np.testing.assert_array_equal(together[1].positions, other.positions)
+        assert together[1].energy == other.energy
+    different = backmap(small_frame, small, seed=5)[0]
+    assert np.abs(different.positions - alone.positions).max() > 1e-3
+
+
+def test_units_and_nearer_library_structures_are_used(small, small_frame):
+    _, positions = build_peptide("AIPTA", phi=[-70, -65, -100, -70], psi=[-40, 140, -30, 120])
+    library = AllAtomLibrary(small, positions[None])
+    mapper = Backmapper(small, library=library, methods=["library"])
+    far = [distance for _, distance in mapper._library_starts(small_frame)]
+    assert far[0] < 1e-3  # the library's frame first, the model's own after it
+    assert len(far) == 2
+    np.testing.assert_allclose(
+        mapper.run(small_frame / 10, unit="nm")[0].positions, mapper.run(small_frame)[0].positions, atol=0.2
+    )
+
+
+def test_beads_of_side_chains_are_targets_too():
+    model = AllAtomModel.create("ATGPV", mapping="CACB")
+    _, positions = build_peptide("ATGPV", phi=[-90, -80, -65, -110], psi=[130, 120, 150, 140])
+    frame = model.mapping.map_positions(positions)
+    assert frame.shape == (9, 3)
+    (result,) = backmap(frame, model)
+    assert_sound(result, model, frame, rmsd=0.2)
+
+
+def test_distorted_frames_end_sound_or_with_a_reason(small, small_frame):
+    mirrored = small_frame * [-1.0, 1.0, 1.0]
+    stretched = small_frame * 1.25
+    overlapping = small_frame.copy()
+    overlapping[3] = overlapping[1] + 0.1
+    point = np.zeros_like(small_frame)
+    nan = small_frame.copy()
+    nan[2, 0] = np.nan
+    torn = small_frame.copy()
+    torn[3:] += 30.0
+    frames = np.stack([mirrored, stretched, overlapping, point, nan, torn, small_frame])
+    results = backmap(frames, small)
+    for result, frame in zip(results, frames, strict=True):
+        if result.ok:
+            assert_sound(result, small, frame)
+        else:
+            assert result.quarantined
+            assert result.reason
+            assert np.isnan(result.positions).all()
+            assert np.isnan(result.energy)
+    assert "1 of 5 beads have non-finite" in results[4].reason
+    assert "bond of beads 2 and 3" in results[5].reason
+    for i in (2, 3):
+        assert "library start 1" in results[i].reason
+        assert "cgback" in results[i].reason
+        assert "from the frame" in results[i].reason or "bond" in results[i].reason
+    assert results[6].ok  # bad neighbours in the batch do no harm
+
+
+def test_mirrored_start_structures_never_give_d_residues(small, small_frame):
+    library = AllAtomLibrary(small, (small.positions * [1.0, -1.0, 1.0])[None])
+    settings = BackmapSettings(n_starts=1)
+    frame = library.beads[0]
+    (result,) = backmap(frame, small, library=library, methods=["library"], settings=settings)
+    if result.ok:
+        assert_sound(result, small, frame)
+    else:
+        assert "library start 1 (0.0 Å away)" in result.reason
+
+
+def test_dynamics_that_explode_are_a_reason_and_leave_the_context_usable(small, small_frame):
+    wild = BackmapSettings(n_starts=1, pull=PullSettings(timestep_fs=80.0))
+    (result,) = backmap(small_frame, small, methods=["library"], settings=wild)
+    assert result.quarantined
+    assert "OpenMM stopped" in result.reason or "non-finite" in result.reason
+    puller = Puller(small)
+    good = puller.pull(small.positions, small_frame, 1)
+    start = small.positions.copy()
+    start[:] = start[0]  # all atoms in one place
+    for bad in (start, start * np.nan):
+        try:
+            pulled = puller.pull(bad, small_frame, 1)
+        except BackmapError:
+            continue
+        assert np.isfinite(pulled.energy)
+    np.testing.assert_array_equal(puller.pull(small.positions, small_frame, 1).positions, good.positions)
+
+
+def test_cgback_alone(small, small_frame):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("cgback")
+    mapper = Backmapper(small, methods=["cgback"])
+    state, rng = np.random.get_state()[1].copy(), torch.random.get_rng_state()  # noqa: NPY002
+    rough = cgback.cgback_structure(small, mapper.puller.tables, small_frame, 7)
+    np.testing.assert_array_equal(rough, cgback.cgback_structure(small, mapper.puller.tables, small_frame, 7))
+    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+    assert torch.equal(torch.random.get_rng_state(), rng)
+    np.testing.assert_allclose(small.mapping.map_positions(rough), small_frame, atol=1e-3)
+    (result,) = mapper.run(small_frame)
+    assert_sound(result, small, small_frame)
+    assert result.method == "cgback"
+
+
+def test_cgback_not_installed(small, small_frame, monkeypatch):
+    monkeypatch.setattr(cgback, "available", lambda: False)
+    with pytest.raises(ImportError, match=r"cgal_plugin\[backmap\]"):
+        backmap(small_frame, small, methods=["cgback"])
+    collapsed = small_frame * 0.3
+    assert backmap(small_frame, small)[0].ok
+    (result,) = backmap(collapsed, small, settings=BackmapSettings(n_starts=1))
+    assert "cgal_plugin[backmap]" in result.reason
+
+
+def test_wrong_arguments(small, hairpin, small_frame):
+    with pytest.raises(BackmapError, match="library, cgback"):
+        backmap(small_frame, small, methods=["pulchra"])
+    with pytest.raises(BackmapError, match="10 beads"):
+        backmap(np.zeros((2, 10, 3)), small)
+    with pytest.raises(BackmapError, match="YYDPETGTWY"):
+        backmap(small_frame, small, library=AllAtomLibrary(hairpin))
+    with pytest.raises(BackmapError, match="AllAtomModel"):
+        as_model(3.5)
+
+
+def test_molecule_from_a_sequence_or_cg_topology():
+    assert as_model("AAG").sequence == "AAG"
+    model = as_model(CGTopology.from_sequence("AAG", mapping="CACB"))
+    assert model.mapping.n_beads == 5
+
+
+@pytest.mark.slow
+def test_thirty_diverse_frames_from_a_library_of_the_folded_basin(hairpin):
+    """The loop's first round: 0.5–7 Å from folded, all-atom frames of the folded basin only."""
+    runs = []
+    for temperature, start, ps in ((350.0, None, 10), (600.0, None, 120), (450.0, "stretched", 40)):
+        xyz = hairpin.positions
+        if start:
+            xyz = hairpin.minimise(build_peptide(CLN025, phi=[-120.0] * 9, psi=[140.0] * 9)[1])
+        context = hairpin.context(temperature, seed=3)
+        set_positions(context, xyz)
+        context.setVelocitiesToTemperature(temperature, 3)
+        frames = []
+        for _ in range(ps):
+            context.getIntegrator().step(250)
+            state = context.getState(getPositions=True)
+            frames.append(np.array(state.getPositions(asNumpy=True)._value) * 10)
+        runs.append(np.array(frames))
+    folded = hairpin.mapping.map_positions(hairpin.positions)
+    frames = hairpin.mapping.map_positions(np.concatenate(runs))
+    distance = superposed_rmsd(frames, folded)
+    usable = np.flatnonzero((distance > 0.5) & (distance < 7.0))
+    chosen = usable[np.argsort(distance[usable])][np.linspace(0, len(usable) - 1, 30).astype(int)]
+    assert np.ptp(distance[chosen]) > 3.0
+    results = backmap(frames[chosen], hairpin, library=AllAtomLibrary(hairpin, runs[0]))
+    assert sum(r.ok for r in results) >= 29, [r.reason for r in results if not r.ok]
+    for result, frame in zip(results, frames[chosen], strict=True):
+        if result.ok:
+            assert_sound(result, hairpin, frame)
