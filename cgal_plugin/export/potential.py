@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import pickle
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,7 +161,7 @@ def _load(model_or_ckpt: nn.Module | str | os.PathLike[str]) -> nn.Module:
 
     try:
         return load_model(model_or_ckpt)
-    except CGALError as error:
+    except (CGALError, pickle.UnpicklingError, EOFError, RuntimeError, KeyError) as error:
         raise ExportError(f"checkpoint {str(model_or_ckpt)!r} cannot be loaded: {error}") from error
 
 

@@ -1,0 +1,72 @@
+"""Models to export: both CGSchNet forms and graph-network, with all four priors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import cgal_plugin
+from cgal_plugin.mapping import CGTopology
+from cgal_plugin.priors import PriorSet, fit_priors
+from tests.priors.chains import chains
+
+
+@pytest.fixture(scope="session")
+def topology() -> CGTopology:
+    return CGTopology.from_sequence("YYDPETGTWY")
+
+
+@pytest.fixture(scope="session")
+def frames() -> np.ndarray:
+    """(120, 10, 3) Å."""
+    return chains(120, 10)
+
+
+@pytest.fixture(scope="session")
+def priors(topology: CGTopology, frames: np.ndarray) -> PriorSet:
+    return fit_priors(topology, frames, 400.0)
+
+
+@pytest.fixture(scope="session")
+def make(priors: PriorSet) -> Any:
+    """``make(model="cgschnet", **TorchMD-Net keys)``: a TorchMD_Net with random weights."""
+    cgal_plugin.register()
+
+    def build(model: str = "cgschnet", with_hparams: bool = False, **keys: Any) -> Any:
+        from torchmdnet.models.model import create_model
+
+        args = {
+            "model": model,
+            "embedding_dimension": 32,
+            "num_layers": 2,
+            "num_rbf": 12,
+            "rbf_type": "expnorm",
+            "trainable_rbf": False,
+            "activation": "silu",
+            "cutoff_lower": 3.0,
+            "cutoff_upper": 12.0,
+            "max_z": 50,
+            "max_num_neighbors": 64,
+            "neighbor_embedding": False,
+            "aggr": "add",
+            "reduce_op": "add",
+            "output_model": "Scalar",
+            "atom_filter": -1,
+            "derivative": True,
+            "precision": 64,
+            "prior_model": priors.to_prior_model(),
+            "prior_args": None,
+            **keys,
+        }
+        torch.manual_seed(3)
+        built = create_model(dict(args), mean=torch.tensor(2.5), std=torch.tensor(4.0)).eval()
+        with torch.no_grad():  # biases start at zero, which would hide a forgotten one
+            for name, parameter in built.named_parameters():
+                if name.endswith("bias"):
+                    parameter.normal_(std=0.3)
+        return (built, args) if with_hparams else built
+
+    return build
