@@ -32,6 +32,7 @@ def register() -> None:
         name is taken by something else.
     """
     check_version()
+    _start_warp()
     model = _module("torchmdnet.models.model")
     module = _module("torchmdnet.module")
     models = _module("torchmdnet.models")
@@ -44,6 +45,7 @@ def register() -> None:
     changes = [
         *_function(model, "create_model", ("args", "prior_model", "mean", "std"), _wrap_create_model, module),
         *_function(script, "get_argparse", (), _wrap_get_argparse),
+        *_function(script, "get_args", (), _wrap_get_args),
         *_model_name(models, model.create_model),
         *_classes(_module("torchmdnet.priors"), _module("cgal_plugin.priors"), PRIORS),
         *_classes(_module("torchmdnet.datasets"), _module("cgal_plugin.data.dataset"), DATASETS),
@@ -82,11 +84,16 @@ def check_version(version: str | None = None) -> None:
         )
 
 
+def _start_warp() -> None:
+    """Start NVIDIA Warp, which TorchMD-Net uses, without its greeting on the screen."""
+    warp = _module("warp")
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        warp.init()
+
+
 def _module(name: str) -> ModuleType:
     try:
-        # NVIDIA Warp greets on the screen when it is first imported
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            return import_module(name)
+        return import_module(name)
     except ImportError as error:
         raise RegistrationError(f"{name} cannot be imported: {error}") from error
 
@@ -152,6 +159,20 @@ def _wrap_get_argparse(original: Callable[..., Any]) -> Callable[..., Any]:
         return parser
 
     return get_argparse
+
+
+def _wrap_get_args(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def get_args() -> Any:
+        import torch
+
+        args = original()
+        if args.ngpus < 0 and torch.accelerator.current_accelerator(check_available=True) is None:
+            # "all GPUs" (the default) is refused by Lightning where there is none
+            args.ngpus = 1
+        return args
+
+    return get_args
 
 
 def _model_name(models: ModuleType, create_model: Any) -> list[Callable[[], None]]:
