@@ -109,10 +109,11 @@ class SimulationFolder:
             The folder holds another simulation (the differences are named), or files of unknown origin.
         """
         manifest = self.root / MANIFEST
-        if manifest.is_file():
+        if manifest.is_file() and (self.root / CHECKPOINT).is_file():
             self._compare(read_json(manifest), inputs)
-            return (self.root / CHECKPOINT).is_file()
-        strangers = sorted(p.name for p in self.root.glob("replica_*.dcd"))
+            return True
+        # a manifest without a checkpoint is of a call that failed before its first step
+        strangers = [] if manifest.is_file() else sorted(p.name for p in self.root.glob("replica_*.dcd"))
         if strangers:
             raise StateError(
                 f"{str(self.root)!r} has trajectories ({', '.join(strangers[:3])}) but no {MANIFEST}; "
