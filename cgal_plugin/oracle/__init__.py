@@ -1,6 +1,8 @@
 """All-atom labels for CG frames."""
 
+from cgal_plugin.oracle.backmap import Backmapper, BackmapResult, BackmapSettings, backmap
 from cgal_plugin.oracle.labels import LabelSettings
+from cgal_plugin.oracle.library import AllAtomLibrary
 from cgal_plugin.oracle.openmm import OpenMMOracle
 from cgal_plugin.oracle.protocol import LabelledFrames, Oracle, Quarantined
 from cgal_plugin.oracle.sampling import TrajectoryTask, run_trajectory
@@ -8,13 +10,18 @@ from cgal_plugin.oracle.system import AllAtomModel
 from cgal_plugin.oracle.trajectory import AllAtomTrajectory
 
 __all__ = [
+    "AllAtomLibrary",
     "AllAtomModel",
     "AllAtomTrajectory",
+    "BackmapResult",
+    "BackmapSettings",
+    "Backmapper",
     "LabelSettings",
     "LabelledFrames",
     "OpenMMOracle",
     "Oracle",
     "Quarantined",
     "TrajectoryTask",
+    "backmap",
     "run_trajectory",
 ]
