@@ -194,7 +194,7 @@ class Backmapper:
         good: list[BackmapResult] = []
         root = derive_seed(self.seed, "backmap", hash_array(target.astype(np.float32)))
         for attempt in self._attempts(target, root, failures):
-            if good and (attempt.retry or min(r.energy for r in good) < self._high_energy):
+            if good and attempt.retry:
                 break
             try:
                 pulled = self.puller.pull(
@@ -209,6 +209,8 @@ class Backmapper:
             if verdict:
                 found = BackmapResult(pulled.positions, True, "", pulled.energy, attempt.method, distance)
                 good.append(found)
+                if found.energy < self._high_energy:
+                    break  # before the next attempt's structure is made
             else:
                 failures.append(f"{attempt.label}: {'; '.join(verdict.reasons)}")
         if good:
