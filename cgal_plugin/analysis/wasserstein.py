@@ -77,7 +77,7 @@ def w1_points(
     scale: bool = True,
     clip_margin: float = 3.0,
     clip_quantile: float = 0.001,
-    max_points: int = 1000,
+    max_points: int = 700,
     bootstrap_points: int = 300,
     n_bootstrap: int = 100,
     n_splits: int = 10,
