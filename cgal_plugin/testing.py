@@ -219,3 +219,77 @@ def _check_labels(labels: Any, n_frames: int, n_beads: int) -> None:
     assert all(q.reason for q in labels.quarantined), "a quarantined frame has no reason"
     missing = sorted({"temperature", "mode", "force_map_hash"} - set(labels.metadata))
     assert not missing, f"metadata lacks {', '.join(missing)}"
+
+
+def check_model(model: Any, types: Any, frame: Any, *, tolerance: float = 1e-6) -> None:
+    """Check that a TorchMD-Net model of a CG molecule can be trained and simulated with.
+
+    Energies and forces must not depend on where the molecule is, how it is turned, how its beads
+    are numbered and what else is in the batch; forces must be minus the gradient, and their loss
+    must reach the parameters.
+
+    Parameters
+    ----------
+    model
+        A ``TorchMD_Net`` with ``derivative=True``, without priors that hold tables of bead numbers.
+        It is checked in float64; what is given is not changed.
+    types
+        ``(n_beads,)`` bead types.
+    frame
+        ``(n_beads, 3)`` Å.
+    tolerance
+        Relative to the largest energy and force.
+
+    Raises
+    ------
+    AssertionError
+        Saying what the model does that it must not do.
+    """
+    import copy
+
+    import torch
+
+    model = copy.deepcopy(model).to(torch.float64).eval()
+    z = torch.as_tensor(np.asarray(types), dtype=torch.long)
+    pos = torch.as_tensor(np.asarray(frame), dtype=torch.float64)
+    n = len(z)
+
+    def evaluate(z: Any, pos: Any, batch: Any = None) -> tuple[Any, Any]:
+        energy, forces = model(z, pos.clone(), batch)
+        return energy.detach(), forces.detach()
+
+    energy, forces = evaluate(z, pos)
+    assert energy.shape == (1, 1), f"energy has shape {tuple(energy.shape)}; expected (n_molecules, 1)"
+    assert forces.shape == (n, 3), f"forces have shape {tuple(forces.shape)}; expected (n_beads, 3)"
+    assert bool(torch.isfinite(energy).all() and torch.isfinite(forces).all()), "not finite"
+    room = tolerance * max(1.0, float(energy.abs().max()), float(forces.abs().max()))
+
+    def same(a: Any, b: Any, what: str) -> None:
+        worst = float((a - b).abs().max())
+        assert worst <= room, f"{what} differ by {worst:.2e} (allowed {room:.2e})"
+
+    generator = torch.Generator().manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))[0]
+    moved, turned = evaluate(z, pos @ turn.T + 7.0)
+    same(moved, energy, "energies of a moved and turned molecule")
+    same(turned, forces @ turn.T, "forces of a moved and turned molecule")
+    order = torch.randperm(n, generator=generator)
+    same(evaluate(z[order], pos[order])[0], energy, "energies with beads numbered otherwise")
+    same(evaluate(z[order], pos[order])[1], forces[order], "forces with beads numbered otherwise")
+    other = pos + 0.1 * torch.randn(n, 3, generator=generator, dtype=torch.float64)
+    batch = torch.arange(2).repeat_interleave(n)
+    together = evaluate(torch.cat([z, z]), torch.cat([pos, other]), batch)
+    same(together[0][:1], energy, "energies alone and in a batch")
+    same(together[1][:n], forces, "forces alone and in a batch")
+    step = 1e-4 * torch.randn(n, 3, generator=generator, dtype=torch.float64)
+    slope = evaluate(z, pos + step)[0] - evaluate(z, pos - step)[0]
+    expected = -2 * (forces * step).sum()
+    assert abs(float(slope - expected)) <= 1e-4 * float((forces.abs() * step.abs()).sum()) + 1e-12, (
+        f"forces are not minus the gradient: the energy changes by {float(slope):.3e}, "
+        f"the forces say {float(expected):.3e}"
+    )
+    model.train()
+    model(z, pos.clone())[1].square().sum().backward()
+    gradients = [p.grad for p in model.parameters() if p.requires_grad and p.grad is not None]
+    assert gradients, "a loss on the forces does not reach any parameter"
+    assert any(bool(g.abs().max() > 0) for g in gradients), "a loss on the forces has no gradient"
