@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,15 +137,15 @@ class Limits:
             )
         return cls(guard, bond_index, reference, masses, temperature)
 
-    @property
+    @cached_property
     def max_temperature(self) -> float:
         """Kinetic temperature (K) above which a replica has run away."""
         if self.guard.max_temperature_ratio is None:
             return np.inf
-        from scipy.stats import chi2
+        from scipy.special import chdtri
 
         freedom = 3 * len(self.masses)
-        ratio = max(self.guard.max_temperature_ratio, float(chi2.isf(_FALSE_ALARM, freedom)) / freedom)
+        ratio = max(self.guard.max_temperature_ratio, float(chdtri(freedom, _FALSE_ALARM)) / freedom)
         return ratio * self.temperature
 
 

@@ -84,6 +84,7 @@ def test_interruptions_leave_no_trace(scenario, chignolin, tmp_path, backend):
         assert_same(result, whole)
 
 
+@pytest.mark.parametrize("scenario", ["parked"], indirect=True)
 def test_sigkill_leaves_no_trace(scenario, chignolin, tmp_path):
     potential, start, arguments, full = scenario
     guard = arguments.get("guard", Guard())
