@@ -86,3 +86,12 @@ def constrain(system: Any, pairs: Sequence[tuple[int, int]]) -> None:
             wanted.discard(frozenset((i, j)))
     if wanted:
         raise OracleError(f"no bond for the constraints {sorted(sorted(p) for p in wanted)}")
+
+
+def drop_motion_remover(system: Any) -> None:
+    """Take out ``CMMotionRemover`` forces: beside fixed or restrained atoms they hold back the others."""
+    from openmm import CMMotionRemover
+
+    for i in reversed(range(system.getNumForces())):
+        if isinstance(system.getForce(i), CMMotionRemover):
+            system.removeForce(i)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import OracleError
+from cgal_plugin.oracle.checks import check_number
 from cgal_plugin.oracle.restraint import RESTRAINT_PARAMETER, BeadRestraint
 from cgal_plugin.oracle.system import AllAtomModel, set_positions
 from cgal_plugin.oracle.trajectory import (
@@ -65,9 +66,11 @@ class LabelSettings:
             raise OracleError(f"oracle mode {self.mode!r} is not known; use one of {', '.join(MODES)}")
         for name in ("n_starts", "n_threads"):
             value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1):
+            if isinstance(value, bool) or not (isinstance(value, int) and value >= 1):
                 raise OracleError(f"{name} = {value!r} must be a whole number of at least 1")
-        if not (np.isfinite(self.relax_ps) and self.relax_ps >= 0):
+        for name in ("production_ps", "relax_ps", "save_ps"):
+            check_number(getattr(self, name), name)
+        if self.relax_ps < 0:
             raise OracleError(f"relax_ps = {self.relax_ps!r} must not be negative")
         for name in ("save_ps", "production_ps"):
             steps_for(getattr(self, name), self.timestep_fs, name)

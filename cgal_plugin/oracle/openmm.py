@@ -16,6 +16,7 @@ from cgal_plugin.errors import OracleError
 from cgal_plugin.mapping.forces import ForceMap, basic_force_map
 from cgal_plugin.mapping.maps import CGMapping
 from cgal_plugin.mapping.topology import CGTopology
+from cgal_plugin.oracle.checks import check_library, check_methods, check_number, check_temperature
 from cgal_plugin.oracle.labelling import free_rows, label_frames, make_backmapper, metadata
 from cgal_plugin.oracle.labels import LabelSettings
 from cgal_plugin.oracle.sampling import fit_force_map, run_dynamics, start_positions, stretched_positions
@@ -99,18 +100,16 @@ class OpenMMOracle:
         n_threads: int = 1,
         platform: str = "CPU",
     ) -> None:
-        if not (np.isfinite(temperature) and 0 < temperature <= 2000):
-            raise OracleError(f"temperature = {temperature!r} K must be between 0 and 2000")
+        self.temperature = check_temperature(temperature)
         starts = (2 if mode == "mean_force" else 1) if n_starts is None else n_starts
-        self.temperature = float(temperature)
         self.settings = LabelSettings(mode, production_ps, relax_ps, save_ps, starts, platform, n_threads)
-        self.seed = int(seed)
-        self.library = library
-        self.methods = tuple(methods)
+        self.seed = int(check_number(seed, "seed"))
+        self.methods = check_methods(methods)
         if isinstance(sequence_or_pdb, AllAtomModel):
             self.model = sequence_or_pdb
         else:
             self.model = AllAtomModel.create(sequence_or_pdb, mapping, solvent)
+        self.library = check_library(library, self.mapping)
         if mode == "mean_force" and not self.mapping.is_slice:
             raise OracleError(
                 f"mode 'mean_force' freezes bead atoms, so each bead of mapping {self.topology.mapping!r} "
@@ -220,17 +219,17 @@ class OpenMMOracle:
         OracleError
             Bad arguments, or the dynamics blew up.
         """
-        save_ps = self.settings.save_ps if save_ps is None else save_ps
-        length = max(picoseconds, save_ps)
+        save_ps = self.settings.save_ps if save_ps is None else check_number(save_ps, "save_ps")
+        length = max(check_number(picoseconds, "picoseconds"), save_ps)
         settings = replace(self.settings, save_ps=save_ps, production_ps=length, mode="free")
         return run_dynamics(
             self.model,
             start_positions(self, start),
             picoseconds,
             settings,
-            temperature=self.temperature if temperature is None else float(temperature),
-            seed=seed,
-            equilibrate_ps=equilibrate_ps,
+            temperature=self.temperature if temperature is None else check_temperature(temperature),
+            seed=int(check_number(seed, "seed")),
+            equilibrate_ps=check_number(equilibrate_ps, "equilibrate_ps"),
             progress=progress,
         )
 
@@ -259,7 +258,7 @@ class OpenMMOracle:
     def with_library(self, library: AllAtomLibrary | None) -> OpenMMOracle:
         """A copy whose backmapping starts from the frames of ``library``."""
         other = copy.copy(self)
-        other.library = library
+        other.library = check_library(library, self.mapping)
         return other
 
     def map_trajectory(self, trajectory: AllAtomTrajectory, *, index: int = 0) -> LabelledFrames:

@@ -19,7 +19,13 @@ from cgal_plugin.errors import OracleError
 from cgal_plugin.mapping.maps import CGMapping
 from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.oracle.contexts import get_positions, potential_energy, set_positions
-from cgal_plugin.oracle.forcefield import SOLVENTS, constrain, create_system, force_field
+from cgal_plugin.oracle.forcefield import (
+    SOLVENTS,
+    constrain,
+    create_system,
+    drop_motion_remover,
+    force_field,
+)
 from cgal_plugin.oracle.restraint import BeadRestraint
 from cgal_plugin.oracle.structure import (
     build_peptide,
@@ -230,6 +236,8 @@ class AllAtomModel:
                 constrain(system, [tuple(p) for p in self.constraints.tolist() if not fixed & set(p)])
         for i in fixed:
             system.setParticleMass(i, 0.0)
+        if fixed or bead_restraint:
+            drop_motion_remover(system)
         if barostat is not None:
             if self.solvent != "tip3pfb":
                 raise OracleError(f"solvent {self.solvent!r} has no box for a barostat")
@@ -254,13 +262,18 @@ class AllAtomModel:
         ``temperature`` K, ``friction`` 1/ps. With one thread on the CPU platform the same seed gives
         the same trajectory bit for bit.
         """
-        from openmm import Context, LangevinMiddleIntegrator, Platform
+        from openmm import Context, LangevinMiddleIntegrator, OpenMMException, Platform
 
+        try:
+            engine = Platform.getPlatformByName(platform)
+        except OpenMMException as error:
+            known = [Platform.getPlatform(i).getName() for i in range(Platform.getNumPlatforms())]
+            raise OracleError(f"OpenMM has no platform {platform!r} here; use one of {known}") from error
         system = self.make_system() if system is None else system
         integrator = LangevinMiddleIntegrator(temperature, friction, timestep_fs * 1e-3)
         integrator.setRandomNumberSeed(int(seed) or 1)  # 0 would be a seed from the clock
         properties = {"Threads": str(n_threads), "DeterministicForces": "true"} if platform == "CPU" else {}
-        context = Context(system, integrator, Platform.getPlatformByName(platform), properties)
+        context = Context(system, integrator, engine, properties)
         box = self.topology.getPeriodicBoxVectors()
         if box is not None:
             context.setPeriodicBoxVectors(*box)

@@ -46,8 +46,11 @@ def test_native_obc_is_the_force_fields_own_obc(gyg: AllAtomModel) -> None:
 
 
 def test_frozen_beads_stay_and_the_energy_function_is_the_same(gyg: AllAtomModel) -> None:
+    from openmm import CMMotionRemover
+
     atoms = [group[0] for group in gyg.mapping.atom_groups]
     system = gyg.make_system(frozen=atoms)
+    assert not any(isinstance(f, CMMotionRemover) for f in system.getForces())
     touched = {i for k in range(system.getNumConstraints()) for i in system.getConstraintParameters(k)[:2]}
     assert not touched & set(atoms)
     assert 0 < system.getNumConstraints() < gyg.make_system().getNumConstraints()
@@ -182,7 +185,13 @@ def test_trajectory_files(aa_trajectory: AllAtomTrajectory, tmp_path: Path) -> N
 def test_wrong_arguments_are_named(aa_oracle: OpenMMOracle, aa_trajectory: AllAtomTrajectory) -> None:
     for bad, match in (
         ({"temperature": -1.0}, "-1.0 K"),
-        ({"temperature": float("nan")}, "nan K"),
+        ({"temperature": float("nan")}, "nan must be a finite"),
+        ({"temperature": "300"}, "'300'"),
+        ({"seed": "a"}, "seed = 'a'"),
+        ({"relax_ps": "1 ps"}, "relax_ps"),
+        ({"n_starts": 1.5}, r"n_starts = 1\.5"),
+        ({"methods": ("magic",)}, r"magic.*library, cgback"),
+        ({"library": [1]}, "library is list"),
         ({"solvent": "vacuum"}, "'vacuum'.*obc2"),
         ({"mode": "fixed"}, "'fixed'.*free, mean_force"),
         ({"production_ps": 0.0}, r"production_ps = 0\.0"),
@@ -193,6 +202,10 @@ def test_wrong_arguments_are_named(aa_oracle: OpenMMOracle, aa_trajectory: AllAt
     ):
         with pytest.raises(OracleError, match=match):
             OpenMMOracle(**({"sequence_or_pdb": "AA", "temperature": 400.0} | bad))
+    with pytest.raises(OracleError, match=r"'Abacus'.*Reference"):
+        OpenMMOracle(aa_oracle.model, temperature=400.0, platform="Abacus").run("folded", 1.0, seed=0)
+    with pytest.raises(OracleError, match=r"picoseconds = '1 ps'"):
+        aa_oracle.run("folded", "1 ps", seed=0)  # type: ignore[arg-type]
     with pytest.raises(OracleError, match=r"each bead.*one atom"):
         OpenMMOracle("AA", temperature=400.0, mapping=BACKBONE, mode="mean_force")
     with pytest.raises(MappingError, match=r"slice.*constrained atoms differ"):
