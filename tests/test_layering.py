@@ -61,6 +61,7 @@ def test_every_module_has_a_place_and_imports_point_down() -> None:
 def test_import_is_light_and_without_side_effect() -> None:
     code = """
 import os, sys, threading, warnings
+import numpy  # adds warning filters of its own
 before = dict(os.environ), list(warnings.filters), threading.active_count()
 import cgal_plugin
 for name in ("config", "mapping", "priors", "selector", "oracle", "dynamics", "export", "analysis", "driver"):

@@ -44,11 +44,11 @@ class RichReporter:
 
     def round(self, row: Mapping[str, Any]) -> None:
         """One line of results."""
-        self.console.print(round_line(row), markup=False, style="bold")
+        self.console.print(round_line(row), markup=False, style="bold", soft_wrap=True)
 
     def message(self, text: str) -> None:
         """A line."""
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
 
 
 def round_line(row: Mapping[str, Any]) -> str:

@@ -1,0 +1,134 @@
+"""The commands: right input does the work, wrong input is one clear line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import pytest
+
+from cgal_plugin.cli import main as cli
+from cgal_plugin.cli.progress import round_line
+from cgal_plugin.mapping import CGTopology
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Exit code, output and errors of ``cgal ARGUMENTS``, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["cgal", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            sys.exit(cli.main())
+    captured = capsys.readouterr()
+    return int(end.value.code or 0), captured.out, captured.err
+
+
+def test_template_validates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run.yaml"
+    assert call(capsys, "template", "--out", path)[0] == 0
+    code, out, _ = call(capsys, "validate", path)
+    assert code == 0
+    assert "sequence: YYDPETGTWY" in out
+    code, _, err = call(capsys, "template", "--out", path)
+    assert code == 2
+    assert "exists already" in err
+    assert call(capsys, "validate", path)[0] == 0
+
+
+def test_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "schema")
+    assert code == 0
+    assert json.loads(out)["title"] == "Config"
+
+
+def test_dry_run_prints_plan_and_cost_and_makes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("system: {sequence: YYDPETGTWY, temperature: 400 K}")
+    code, out, _ = call(capsys, "run", path, "--out", tmp_path / "run", "--dry-run")
+    assert code == 0
+    for part in ("ns of all-atom MD", "CG replica-steps", "min with", "32 labels"):
+        assert part in out
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("run", "nowhere.yaml"), 2, "does not exist"),
+        (("report", "nowhere"), 1, "not a run directory"),
+        (("fit-priors", "nowhere", "-o", "x.yaml"), 1, "not a data store"),
+        (("export", "nowhere.ckpt", "-t", "YYDPETGTWY", "-o", "x.pt"), 1, "nowhere.ckpt"),
+        (("label", "nowhere.npz", "--system", "GYG", "-o", "x"), 1, "nowhere.npz"),
+        (("label", "nowhere.npz", "--system", "GXG", "-o", "x"), 1, "'X' at position 2"),
+        (("evaluate", "-m", "a.npz", "-r", "b.npz", "-t", "YYX"), 1, "'X' at position 3"),
+        (("select", "-c", "a.npz", "-r", "b.npz", "-t", "YYY", "-o", "x"), 1, "a.npz"),
+    ],
+)
+def test_wrong_input_is_one_line_and_an_exit_code(
+    arguments: tuple[str, ...],
+    code: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found, _, err = call(capsys, *arguments)
+    assert found == code
+    assert err.startswith("error: ")
+    assert message in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    code = "from cgal_plugin.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "validate", "nowhere.yaml", "--debug"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert process.returncode == 1
+    assert "Traceback" in process.stderr
+
+
+def test_select_and_evaluate_on_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    topology = CGTopology.from_sequence("YYDPETGTWY")
+    rng = np.random.default_rng(0)
+    walk = np.cumsum(rng.normal(scale=0.15, size=(600, 10, 3)), axis=0)
+    walk += np.arange(10)[:, None] * [3.8, 0, 0]
+    trajectory = mdtraj.Trajectory(walk / 10, topology.to_mdtraj())
+    trajectory[:300].save_dcd(str(tmp_path / "a.dcd"))
+    trajectory[300:].save_dcd(str(tmp_path / "b.dcd"))
+    trajectory[0].save_pdb(str(tmp_path / "top.pdb"))
+    files = ("-t", tmp_path / "top.pdb", "--top", tmp_path / "top.pdb")
+    code, out, err = call(
+        capsys,
+        "select", "-c", tmp_path / "b.dcd", "-r", tmp_path / "a.dcd", "-n", 4, "-o", tmp_path / "s.npz", *files,
+    )  # fmt: skip
+    assert code == 0, err
+    assert len(out.splitlines()) == 4
+    with np.load(tmp_path / "s.npz") as chosen:
+        assert chosen["positions"].shape == (4, 10, 3)
+        assert (chosen["distances"] > 0).all()
+    code, out, err = call(
+        capsys, "evaluate", "-m", tmp_path / "b.dcd", "-r", tmp_path / "a.dcd", "--lag", 5, *files
+    )
+    assert code == 0, err
+    assert json.loads(out)["w1"]["value"] > 0
+
+
+def test_round_line_shows_w1_only_with_its_interval_and_floor() -> None:
+    row = {
+        "round": 1,
+        "n_frames": 10,
+        "coverage": {"mean": 1.0, "q95": 2.0},
+        "n_blow_ups": 0,
+        "w1": {"value": 0.5, "interval": (0.4, 0.6), "floor": 0.1},
+        "w1_ucsc": {"value": 0.7, "interval": None, "floor": None},
+    }
+    line = round_line(row)
+    assert "W1 0.500 [0.400, 0.600] floor 0.100" in line
+    assert "W1 (ucsc) 0.700 (no interval) no floor" in line

@@ -1,0 +1,24 @@
+"""A whole run, real in every part, small enough for a test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TINY: dict[str, Any] = {
+    "name": "tiny <b>run</b>",
+    "seed": 3,
+    "system": {"sequence": "GYGAG", "temperature": 400.0},
+    "seed_data": {"n_trajectories": 2, "picoseconds": 4.0, "equilibration_ps": 0.4, "save_ps": 0.02},
+    "oracle": {"production_ps": 0.4, "relax_ps": 0.2, "save_ps": 0.04},
+    "training": {
+        "epochs": 3,
+        "finetune_epochs": 2,
+        "mode": "replay",
+        "model": {"embedding_dimension": 16, "num_layers": 1, "num_rbf": 8},
+        "priors": {"terms": ["bonds", "angles", "repulsion"]},
+    },
+    "simulation": {"n_replicas": 4, "steps": 200, "timestep_fs": 2.0, "report_interval": 20},
+    "selector": {"n_select": 3, "max_rmsd": None},
+    "stopping": {"rounds": 2},
+    "executor": {"workers": 1},
+}
