@@ -16,9 +16,6 @@ from cgal_plugin.export.filters import ACTIVATIONS, DistanceFilters, LinearFilte
 if TYPE_CHECKING:
     from cgal_plugin.models.weights import BlockWeights, CGSchNetWeights
 
-#: from this many directed pairs on, the contraction over neighbours is faster as a batched product
-_EINSUM_FROM = 2000
-
 
 def pair_tables(n_beads: int, n_replicas: int) -> dict[str, Tensor]:
     """Index tables of the dense pair list.
@@ -56,9 +53,9 @@ def pair_tables(n_beads: int, n_replicas: int) -> dict[str, Tensor]:
 class Block(nn.Module):
     """One interaction block: forward with what backward needs, and backward."""
 
-    def __init__(self, weights: BlockWeights, kind: int, n_neighbors: int, dense: bool) -> None:
+    def __init__(self, weights: BlockWeights, kind: int, n_neighbors: int) -> None:
         super().__init__()
-        self.kind, self.n_neighbors, self.dense = kind, n_neighbors, dense
+        self.kind, self.n_neighbors = kind, n_neighbors
         self.register_buffer("lin1", weights.lin1.weight.clone())
         self.register_buffer("lin2", weights.lin2.weight.clone())
         self.register_buffer("lin2_bias", weights.lin2.bias.clone())
@@ -68,8 +65,6 @@ class Block(nn.Module):
     def gather(self, w: Tensor, y: Tensor, neighbor: Tensor) -> Tensor:
         """Σ_k w_ik ⊙ y_k for every bead, ``(R·N, G)``; ``w`` ``(R·N, N−1, G)``, ``y`` ``(R·N, G)``."""
         y_k = y.index_select(0, neighbor).view(-1, self.n_neighbors, y.shape[1])
-        if self.dense:
-            return torch.einsum("ikg,ikg->ig", w, y_k)
         return (w * y_k).sum(1)
 
     def forward(self, h: Tensor, w: Tensor, neighbor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -87,7 +82,8 @@ class Block(nn.Module):
     def slope(self, dm: Tensor, dw: Tensor, y: Tensor, neighbor: Tensor) -> Tensor:
         """Σ_g dE/dm_i · y_k · dW_ik/dr, ``(R·N, N−1)``: share of dE/dr that flows through i ← k."""
         y_k = y.index_select(0, neighbor).view(-1, self.n_neighbors, y.shape[1])
-        return torch.bmm(dw * y_k, dm.unsqueeze(2)).squeeze(2)
+        # a product and a sum: a batched product with one column is four times as slow on a CPU
+        return (dw * y_k * dm.unsqueeze(1)).sum(2)
 
 
 class NeighborEmbedding(nn.Module):
@@ -120,7 +116,7 @@ class NeighborEmbedding(nn.Module):
 
     def slope(self, dh: Tensor, dw: Tensor) -> Tensor:
         """Share of dE/dr, ``(R·N, N−1)``."""
-        return torch.bmm(dw * self.other, torch.matmul(dh, self.combine).unsqueeze(2)).squeeze(2)
+        return (dw * self.other * torch.matmul(dh, self.combine).unsqueeze(1)).sum(2)
 
 
 class OutputLayer(nn.Module):
@@ -161,8 +157,7 @@ class Network(nn.Module):
         z = types.repeat(n_replicas)
         self.register_buffer("h", weights.embedding.index_select(0, z))
         self.filters = DistanceFilters(weights)
-        dense = tables["row"].shape[0] >= _EINSUM_FROM
-        self.blocks = nn.ModuleList(Block(b, kind, n - 1, dense) for b in weights.blocks)
+        self.blocks = nn.ModuleList(Block(b, kind, n - 1) for b in weights.blocks)
         self.embedding: NeighborEmbedding | None = None
         if weights.neighbor_embedding is not None:
             self.embedding = NeighborEmbedding(weights, z, tables["neighbor"])
