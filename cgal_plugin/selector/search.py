@@ -33,10 +33,12 @@ if TYPE_CHECKING:
 TIE = 1e-6
 _CLUSTER_FRAMES = 128
 _MAX_CLUSTERS = 2048
-_GROUP = 128
+_GROUP = 256
 _TILE = 4096
 _PAIRS = 4096
 _LABELS = 256
+#: beyond this share of pairs that are not pruned a tile is done as a whole
+_DENSE = 0.15
 #: relative rounding error of a single-precision feature, with room to spare
 _FEATURE_ERROR = 4e-7
 
@@ -158,13 +160,30 @@ class Index:
             limit = np.minimum(limit, np.square(best + rounding) - np.square(group.lengths) + product_error)
         beyond = squared > limit.astype(np.float32)[:, None]
         hits = np.flatnonzero(np.logical_not(beyond, out=beyond))
+        if len(hits) > _DENSE * squared.size:
+            self._superpose_all(group, tile, best, index)
+            return
         for lo in range(0, len(hits), _PAIRS):
             rows, found = np.divmod(hits[lo : lo + _PAIRS], len(tile))
             self._superpose(group, rows, tile[found], best, index)
 
-    def _superpose(self, group: Frames, rows: Int, columns: Int, best: Float, index: Int) -> None:
+    def _superpose_all(self, group: Frames, tile: Int, best: Float, index: Int) -> None:
+        """Every pair of a tile: where little is pruned, matrix products beat gathering pairs."""
+        height = len(group.sizes)
+        width = max(1, 4 * _PAIRS // height)
+        left = group.columns.transpose(0, 2, 1)[:, None]
+        for lo in range(0, len(tile), width):
+            some = tile[lo : lo + width]
+            cov = np.matmul(left, self.frames.columns[:, :, some][None]).reshape(9, -1)
+            rows, columns = np.repeat(np.arange(height), len(some)), np.tile(some, height)
+            self._superpose(group, rows, columns, best, index, cov)
+
+    def _superpose(
+        self, group: Frames, rows: Int, columns: Int, best: Float, index: Int, cov: Float | None = None
+    ) -> None:
         ref, n_beads = self.frames, group.centred.shape[1]
-        cov = pair_covariance(group.columns, ref.columns, rows, columns)
+        if cov is None:
+            cov = pair_covariance(group.columns, ref.columns, rows, columns)
         mean_size = 0.5 * (group.sizes[rows] + ref.sizes[columns])
         hope = np.flatnonzero(may_be_within(cov, mean_size, best[rows] - TIE, n_beads))
         rows, columns = rows[hope], columns[hope]

@@ -16,7 +16,7 @@ from .reference import all_rmsd, walks
 
 @pytest.fixture(scope="module")
 def frames() -> np.ndarray:
-    return walks(90, 5, np.random.default_rng(21))
+    return walks(60, 5, np.random.default_rng(21))
 
 
 def springs(stiffness: float):
@@ -45,7 +45,7 @@ def test_diverse_and_cuts(frames: np.ndarray) -> None:
         return float(all_rmsd(frames[chosen], frames[chosen])[~np.eye(6, dtype=bool)].min())
 
     assert closest(spread.indices) > closest(plain.indices)
-    cut = CommitteeSelector(90, members, min_rmsd=0.8, max_rmsd=1.5).fit(frames[:10]).select(frames)
+    cut = CommitteeSelector(60, members, min_rmsd=0.8, max_rmsd=1.5).fit(frames[:10]).select(frames)
     assert (cut.distances >= 0.8).all()
     assert (cut.distances <= 1.5).all()
     assert np.isfinite(cut.scores).sum() == len(cut)

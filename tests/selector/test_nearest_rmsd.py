@@ -207,7 +207,7 @@ def test_bad_options() -> None:
             nearest_rmsd(x, x, n_threads=threads)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), beads=st.integers(2, 12), flat=st.integers(0, 2))
 def test_metric_properties(seed: int, beads: int, flat: int) -> None:
     rng = np.random.default_rng(seed)
@@ -257,3 +257,27 @@ def test_coverage() -> None:
     assert result["quantiles"][1.0] == distance.max()
     assert result["mean"] == pytest.approx(distance.mean())
     assert (result["n_frames"], result["n_reference"]) == (80, 200)
+
+
+def test_default_threads_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert rmsd_module.usable_threads(None) == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "nonsense")
+    cores = rmsd_module.usable_threads(None)
+    assert cores >= 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "100000")
+    assert rmsd_module.usable_threads(None) == cores
+    assert rmsd_module.usable_threads(3) == 3
+
+
+@pytest.mark.parametrize("share", [-1.0, 2.0])
+def test_dense_and_sparse_ways_agree(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    # share of unpruned pairs from which on whole tiles are superposed: always, and never
+    rng = np.random.default_rng(9)
+    x, y = rng.normal(size=(40, 9, 3)) * 4.0, rng.normal(size=(700, 9, 3)) * 4.0
+    expected = nearest_rmsd(x, y, n_threads=1)
+    monkeypatch.setattr(search_module, "_DENSE", share)
+    distance, index = nearest_rmsd(x, y, n_threads=1)
+    np.testing.assert_allclose(distance, expected[0], atol=1e-9)
+    np.testing.assert_array_equal(index, expected[1])
+    assert distance[0] == pytest.approx(all_rmsd(x[:1], y).min(), abs=1e-6)
