@@ -25,22 +25,28 @@ class Blocks:
     """Which correlated block each frame belongs to.
 
     ``label`` ``(n_frames,)`` int in ``0..n-1``; ``kind`` is ``"trajectory"`` or ``"time"``;
-    ``trajectory`` ``(n_frames,)`` the trajectory of each frame.
+    ``trajectory`` ``(n_frames,)`` the trajectory of each frame; ``active`` the blocks that have weight.
     """
 
     label: NDArray[np.int64]
     n: int
     kind: str
     trajectory: NDArray[np.int64]
+    active: NDArray[np.int64]
 
 
-def make_blocks(lengths: Sequence[int], block_frames: int | None = None) -> Blocks:
+def make_blocks(
+    lengths: Sequence[int],
+    block_frames: int | None = None,
+    weights: NDArray[np.floating] | None = None,
+) -> Blocks:
     """Blocks for trajectories of these lengths.
 
     Whole trajectories are the natural independent units. With fewer than
     :data:`MIN_TRAJECTORIES` of them a spread cannot be estimated, so each is cut into contiguous
     pieces of about equal length, :data:`TIME_BLOCKS` in all: intervals then hold only if a piece is
-    longer than the correlation time. ``block_frames`` sets the length of the pieces instead.
+    longer than the correlation time. ``block_frames`` sets the length of the pieces instead. Blocks whose
+    ``weights`` ``(sum(lengths),)`` are all zero are not drawn.
 
     Raises
     ------
@@ -52,24 +58,38 @@ def make_blocks(lengths: Sequence[int], block_frames: int | None = None) -> Bloc
         raise AnalysisError(f"block_frames is {block_frames!r}; it must be an integer of 1 or more")
     trajectory = np.repeat(np.arange(len(lengths)), lengths)
     if block_frames is None and len(lengths) >= MIN_TRAJECTORIES:
-        return Blocks(trajectory, len(lengths), "trajectory", trajectory)
+        return _blocks(trajectory, "trajectory", trajectory, weights)
     size = block_frames if block_frames is not None else max(1, round(sum(lengths) / TIME_BLOCKS))
     labels, offset = [], 0
     for length in lengths:
         pieces = max(1, round(length / size))
         labels.append(np.arange(length) * pieces // length + offset)
         offset += pieces
-    return Blocks(np.concatenate(labels), offset, "time", trajectory)
+    return _blocks(np.concatenate(labels), "time", trajectory, weights)
+
+
+def _blocks(
+    label: NDArray[np.int64],
+    kind: str,
+    trajectory: NDArray[np.int64],
+    weights: NDArray[np.floating] | None,
+) -> Blocks:
+    n = int(label.max()) + 1
+    total = np.bincount(label, weights, minlength=n)
+    return Blocks(label, n, kind, trajectory, np.flatnonzero(total > 0))
 
 
 def resampled_counts(blocks: Blocks, n_resamples: int, seed: int) -> NDArray[np.int64]:
     """``(n_resamples, n_blocks)`` how often each block is drawn.
 
-    ``n − 1`` of ``n`` blocks are drawn with replacement: for linear statistics this makes the
+    ``k − 1`` of the ``k`` active blocks are drawn with replacement: for linear statistics this makes the
     bootstrap variance unbiased, which matters when blocks are few (Rao & Wu, JASA 83, 231, 1988).
     """
     rng = np.random.default_rng(seed)
-    return rng.multinomial(blocks.n - 1, np.full(blocks.n, 1.0 / blocks.n), size=n_resamples)
+    k = len(blocks.active)
+    counts = np.zeros((n_resamples, blocks.n), dtype=np.int64)
+    counts[:, blocks.active] = rng.multinomial(k - 1, np.full(k, 1.0 / k), size=n_resamples)
+    return counts
 
 
 def split_halves(blocks: Blocks, n_splits: int, seed: int) -> Iterator[NDArray[np.bool_]]:

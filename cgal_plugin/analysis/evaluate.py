@@ -122,6 +122,7 @@ def evaluate(
     reference_weights: Any = None,
     tica: TICAModel | None = None,
     n_bootstrap: int = 100,
+    n_splits: int = 10,
 ) -> Evaluation:
     """Compare a model's trajectories with a reference's.
 
@@ -139,6 +140,8 @@ def evaluate(
         Of bootstrap resamples and splits.
     reference_weights
         One ``(n,)`` array a reference trajectory, or None.
+    n_bootstrap, n_splits
+        Bootstrap replicates for the intervals, split halves for the floors.
 
     Raises
     ------
@@ -154,11 +157,12 @@ def evaluate(
     options: dict[str, Any] = {
         "reference_weights": weights,
         "n_bootstrap": n_bootstrap,
+        "n_splits": n_splits,
         "seed": derive_seed(seed, "w1"),
     }
     x, y = np.concatenate(tics_m), np.concatenate(tics_r)
-    halves = list(split_halves(make_blocks([len(r) for r in reference]), 10, derive_seed(seed, "halves")))
-    halves = [h for h in halves if weights[h].sum() > 0 and weights[~h].sum() > 0]
+    splits = split_halves(make_blocks([len(r) for r in reference]), n_splits, derive_seed(seed, "halves"))
+    halves = [h for h in splits if weights[h].sum() > 0 and weights[~h].sum() > 0]
     edges = grid_edges(y, x)
     frames_m, frames_r = np.concatenate(model), np.concatenate(reference)
     return Evaluation(

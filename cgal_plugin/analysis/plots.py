@@ -89,8 +89,7 @@ def free_energy_panels(
     n = len(surfaces) + (1 if points else 0)
     figure = new_figure(3.1 * n + 0.7, 3.3)
     grid = figure.subplots(1, n, sharex=True, sharey=True, squeeze=False)[0]
-    cmap = colormaps["viridis"].copy()
-    cmap.set_over("#f1e9b0")
+    cmap = colormaps["viridis"].with_extremes(over="#f1e9b0")
     mesh = None
     for axes, (title, surface) in zip(grid, surfaces.items(), strict=False):
         mesh = axes.pcolormesh(

@@ -87,16 +87,17 @@ class W1Result:
         """
         model, reference = blocks
         notes = list(notes)
+        fewest = min(len(model.active), len(reference.active))
         interval = bias = None
         if len(replicates):
-            interval = centred_interval(value, replicates, confidence, min(model.n, reference.n))
+            interval = centred_interval(value, replicates, confidence, fewest)
             interval = (max(0.0, interval[0]), interval[1])
             bias = float(np.mean(replicates) - replicate_centre)
-        elif min(model.n, reference.n) < 2:
+        elif fewest < 2:
             notes.append("no interval: too few frames for blocks")
         for name, block in (("model", model), ("reference", reference)):
-            if 1 < block.n < 5:
-                notes.append(f"only {block.n} {name} blocks: the interval is rough")
+            if 1 < len(block.active) < 5:
+                notes.append(f"only {len(block.active)} {name} blocks: the interval is rough")
         if not len(floors):
             notes.append("no floor: the reference was not split")
         share = n_clipped / len(model.label)
@@ -115,8 +116,8 @@ class W1Result:
             n_reference=len(reference.label),
             n_clipped=n_clipped,
             n_clipped_reference=n_clipped_reference,
-            model_blocks=model.n,
-            reference_blocks=reference.n,
+            model_blocks=len(model.active),
+            reference_blocks=len(reference.active),
             block_kinds=(model.kind, reference.kind),
             resolution=float(resolution),
             replicates=tuple(float(r) for r in replicates),

@@ -32,8 +32,10 @@ def exact_w1(
     Raises
     ------
     AnalysisError
-        The solver does not converge.
+        A set has no weight, or the solver does not converge.
     """
+    if not (a.sum() > 0 and b.sum() > 0):
+        raise AnalysisError("optimal transport needs weight on both sets; one has none")
     keep_a, keep_b = a > 0, b > 0
     x, a, y, b = x[keep_a], a[keep_a], y[keep_b], b[keep_b]
     a, b = a / a.sum(), b / b.sum()

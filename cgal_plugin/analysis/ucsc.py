@@ -125,10 +125,10 @@ def w1_ucsc_points(
     b = as_weights(reference_weights, [len(r) for r in ref], "reference")
     a = as_weights(model_weights, [len(m) for m in mod], "model")
     value, grid = _recipe(x, y, a, b)
-    blocks_x = make_blocks([len(m) for m in mod], block_frames)
-    blocks_y = make_blocks([len(r) for r in ref], block_frames)
+    blocks_x = make_blocks([len(m) for m in mod], block_frames, a)
+    blocks_y = make_blocks([len(r) for r in ref], block_frames, b)
     replicates: tuple[float, ...] = ()
-    if n_bootstrap and min(blocks_x.n, blocks_y.n) > 1:
+    if n_bootstrap and min(len(blocks_x.active), len(blocks_y.active)) > 1:
         dx = _block_densities(x, a, blocks_x.label, blocks_x.n, grid)
         dy = _block_densities(y, b, blocks_y.label, blocks_y.n, grid)
         first_x = np.unique(blocks_x.label, return_index=True)[1]

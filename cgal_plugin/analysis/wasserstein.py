@@ -138,8 +138,8 @@ def w1_points(
 
     qx, qy = Quantised(x, a, max_points), Quantised(y, b, max_points)
     value = exact_w1(qx.points, qy.points, qx.weights, qy.weights)
-    blocks_x = make_blocks([len(m) for m in mod], block_frames)
-    blocks_y = make_blocks([len(r) for r in ref], block_frames)
+    blocks_x = make_blocks([len(m) for m in mod], block_frames, a)
+    blocks_y = make_blocks([len(r) for r in ref], block_frames, b)
     sx, sy = Quantised(x, a, bootstrap_points), Quantised(y, b, bootstrap_points)
 
     def replicate(factor_x: NDArray[np.float64], factor_y: NDArray[np.float64]) -> float:
@@ -209,7 +209,7 @@ def bootstrap(
     reference's draws depend on ``seed`` only, so figures of several models against one reference are
     paired replicate by replicate; the model's draws depend on ``model_key`` as well.
     """
-    if n_bootstrap == 0 or min(model.n, reference.n) < 2:
+    if n_bootstrap == 0 or min(len(model.active), len(reference.active)) < 2:
         return ()
     counts_x = resampled_counts(model, n_bootstrap, derive_seed(seed, "model", model_key))
     counts_y = resampled_counts(reference, n_bootstrap, derive_seed(seed, "reference"))

@@ -8,7 +8,7 @@ import pytest
 from cgal_plugin.analysis import W1Result, evaluate
 from cgal_plugin.errors import AnalysisError
 
-SETTINGS = {"lag_frames": 5, "temperature": 400.0, "seed": 0, "n_bootstrap": 20}
+SETTINGS = {"lag_frames": 5, "temperature": 400.0, "seed": 0, "n_bootstrap": 20, "n_splits": 3}
 
 
 @pytest.fixture(scope="module")

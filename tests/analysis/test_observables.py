@@ -83,7 +83,8 @@ def test_rmsd_equals_mdtraj(seed: int, kind: str) -> None:
         frames = np.repeat((structure @ turn + 5)[None], 6, axis=0)
     top = CGTopology.from_sequence("AAAAAAAA")
     expected = 10 * mdtraj.rmsd(trajectory(frames, top), trajectory(structure[None], top))
-    np.testing.assert_allclose(obs.rmsd_to_structure(frames, structure), expected, atol=2e-3)
+    # mdtraj works in float32: its error near zero is about the square root of that precision
+    np.testing.assert_allclose(obs.rmsd_to_structure(frames, structure), expected, atol=1e-2)
     if kind == "mirror":
         assert expected.min() > 0.1
 

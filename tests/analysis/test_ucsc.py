@@ -80,7 +80,7 @@ def test_trimming_follows_the_published_code() -> None:
 def test_interval_and_floor() -> None:
     rng = np.random.default_rng(3)
     reference = [rng.normal(size=(80, 2)) for _ in range(6)]
-    model = [rng.normal(size=(80, 2)) + [1.0, 0] for _ in range(6)]
+    model = [rng.normal(size=(80, 2)) + np.array([1.0, 0]) for _ in range(6)]
     result = w1_ucsc_points(model, reference, n_bootstrap=30, n_splits=3)
     assert result.interval[0] < result.value < result.interval[1]
     assert result.interval[0] < 1.0 < result.interval[1]
@@ -102,7 +102,7 @@ def test_replicate_of_the_whole_set_is_the_value() -> None:
 
 def test_fragile_where_w1_is_not() -> None:
     rng = np.random.default_rng(5)
-    reference, model = rng.normal(size=(400, 2)), rng.normal(size=(400, 2)) + [0.5, 0]
+    reference, model = rng.normal(size=(400, 2)), rng.normal(size=(400, 2)) + np.array([0.5, 0])
     stray = model.copy()
     stray[0] = [25.0, 25.0]
     ucsc = [w1_ucsc_points(m, reference, **NONE).value for m in (model, stray)]

@@ -188,6 +188,13 @@ def test_blocks_are_trajectories_or_contiguous_times() -> None:
     assert (counts.sum(axis=1) == few.n - 1).all()
 
 
+def test_blocks_without_weight_are_never_drawn() -> None:
+    blocks = make_blocks([10] * 6, weights=np.repeat([1.0, 0, 1, 0, 1, 1], 10))
+    counts = resampled_counts(blocks, 40, 0)
+    assert (counts[:, [1, 3]] == 0).all()
+    assert (counts.sum(axis=1) == 3).all()
+
+
 def test_halves_keep_trajectories_whole() -> None:
     blocks = make_blocks([5, 7, 3, 9])
     for half in split_halves(blocks, 10, 0):
