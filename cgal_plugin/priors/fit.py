@@ -4,14 +4,13 @@ Bonds, angles and dihedrals: maximum likelihood (:mod:`.estimate`). A tuple with
 falls back to the wildcard of its kind of beads, which pools all such terms; the table says so.
 
 Repulsion: one σ such that the closest pairs seen, by default the nearest percent of all pairs in all
-frames, cost ``contact_kT`` (2 kT). A type pair that was seen closer than that gets its own, smaller
+frames, cost ``contact_kT`` (1 kT). A type pair that was seen closer than that gets its own, smaller
 σ. None gets a larger one: that two beads did not meet in the frames at hand may only mean that
 sampling was short, and a prior must not keep them apart for it.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from cgal_plugin.priors import estimate as est
 from cgal_plugin.priors.nonbonded import molecule_pairs
 from cgal_plugin.priors.prior_set import TERMS, PriorSet
 from cgal_plugin.priors.settings import FitSettings
-from cgal_plugin.priors.tables import canonical
+from cgal_plugin.priors.tables import bead_kinds, canonical, group_terms
 from cgal_plugin.units import as_angstrom, kT
 
 if TYPE_CHECKING:
@@ -151,20 +150,6 @@ def internal_coordinate(
     return x.reshape(n, len(index)).numpy()
 
 
-def _kinds(topology: CGTopology) -> list[str]:
-    """Wildcard of each bead: ``*``, or ``CB_*`` and so on where there are several kinds of beads."""
-    if len(set(topology.bead_names)) == 1:
-        return ["*"] * topology.n_beads
-    return [f"{name}_*" for name in topology.bead_names]
-
-
-def _group(index: NDArray[np.int64], names: Sequence[str]) -> dict[tuple[str, ...], list[int]]:
-    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for i, term in enumerate(index.tolist()):
-        groups[canonical([names[b] for b in term])].append(i)
-    return dict(sorted(groups.items()))
-
-
 def _fit_bonded(
     term: str, topology: CGTopology, frames: NDArray[np.float64], beta: float, settings: FitSettings
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -177,22 +162,23 @@ def _fit_bonded(
         raise PriorFitError(f"{topology!r} has no {term}; leave that term out")
     x = internal_coordinate(term, frames, index, settings.angle_form)
     independent = np.array([est.effective_samples(_linear(term, column)) for column in x.T])
-    wild = _group(index, _kinds(topology))
-    exact = _group(index, topology.type_names) if settings.per_type else {}
+    wild = group_terms(index, bead_kinds(topology))
+    exact = group_terms(index, topology.type_names) if settings.per_type else {}
     rows, histograms = [], []
     for types, members in [*wild.items(), *exact.items()]:
         is_wild = any("*" in t for t in types)
         n, n_effective = x.shape[0] * len(members), float(independent[members].sum())
         facts = {"term": term, "types": list(types), "n": n, "n_effective": round(n_effective, 1)}
-        enough = n >= settings.min_count and n_effective >= settings.min_effective
+        needed = settings.min_effective_wildcard if is_wild else settings.min_effective
+        enough = n >= settings.min_count and n_effective >= needed
         if not enough and is_wild:
             raise PriorFitError(
                 f"{term} {'-'.join(types)}: {n} samples, {n_effective:.0f} of them independent; needed are "
-                f"{settings.min_count} and {settings.min_effective:.0f}. Give more frames, or lower "
-                "min_count and min_effective"
+                f"{settings.min_count} and {needed:.0f}. Give more frames, or lower min_count and "
+                "min_effective_wildcard"
             )
         if not enough:
-            kinds = _kinds(topology)
+            kinds = bead_kinds(topology)
             fallback = canonical([kinds[b] for b in index[members[0]]])
             rows.append({**facts, "parameters": None, "fallback": list(fallback)})
             continue
@@ -266,7 +252,7 @@ def _fit_repulsion(
             f"{topology!r} has no pairs more than {settings.exclude_bonds} bonds apart to repel each other"
         )
     r = internal_coordinate("bonds", frames, pairs)
-    kinds, names = _kinds(topology), topology.type_names
+    kinds, names = bead_kinds(topology), topology.type_names
     epsilon = 1.0
     factor = (settings.contact_kT / (beta * epsilon)) ** (1.0 / settings.power)
 
@@ -284,7 +270,7 @@ def _fit_repulsion(
         }
 
     rows, limit = [], {}
-    for types, members in _group(pairs, kinds).items():
+    for types, members in group_terms(pairs, kinds).items():
         n = r.shape[0] * len(members)
         if n < settings.min_count:
             raise PriorFitError(
@@ -293,7 +279,7 @@ def _fit_repulsion(
             )
         limit[types] = float(np.percentile(r[:, members], settings.contact_percentile))
         rows.append(row(types, members, limit[types]))
-    for types, members in (_group(pairs, names) if settings.per_type else {}).items():
+    for types, members in (group_terms(pairs, names) if settings.per_type else {}).items():
         wild = canonical([kinds[b] for b in pairs[members[0]]])
         n = r.shape[0] * len(members)
         contact = float(np.percentile(r[:, members], settings.contact_percentile))

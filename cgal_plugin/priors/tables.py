@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,6 +15,8 @@ from cgal_plugin.mapping.spec import BUILTIN
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from cgal_plugin.mapping.topology import CGTopology
 
 _MAX_LOOKUP = 20_000_000
 
@@ -113,3 +116,18 @@ def build_lookup(patterns: Sequence[Sequence[Any]], width: int, names: Mapping[i
         rows[np.ix_(*sets)] = row
         rows[np.ix_(*reversed(sets))] = row
     return Lookup(np.array([number[s] for s in signatures]), rows.reshape(-1), len(unique))
+
+
+def bead_kinds(topology: CGTopology) -> list[str]:
+    """Wildcard of each bead: ``*``, or ``CB_*`` and so on where there are several kinds of beads."""
+    if len(set(topology.bead_names)) == 1:
+        return ["*"] * topology.n_beads
+    return [f"{name}_*" for name in topology.bead_names]
+
+
+def group_terms(index: NDArray[np.int64], names: Sequence[str]) -> dict[tuple[str, ...], list[int]]:
+    """Terms of an index table ``(n, width)`` by the names of their beads, in either direction."""
+    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for i, term in enumerate(index.tolist()):
+        groups[canonical([names[b] for b in term])].append(i)
+    return dict(sorted(groups.items()))

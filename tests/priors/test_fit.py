@@ -103,6 +103,17 @@ def test_correlated_frames_count_less() -> None:
     assert estimate.effective_samples(noise) == pytest.approx(len(x), rel=0.1)
 
 
+def test_a_tuple_that_sat_in_one_basin_falls_back() -> None:
+    topology, rng = CGTopology.from_sequence("AAAA"), np.random.default_rng(0)
+    n = 3000
+    slow = np.where(np.arange(n) < n // 2, 1.6, 2.1) + 0.02 * rng.normal(size=n)  # one transition
+    frames = place(3.8 + 0.05 * rng.normal(size=(n, 3)), np.stack([slow, slow], 1), rng.uniform(-3, 3, n))
+    with pytest.raises(PriorFitError, match="independent"):
+        fit_priors(topology, frames, TEMPERATURE, terms=("angles",))
+    priors = fit_priors(topology, frames, TEMPERATURE, terms=("angles",), min_effective_wildcard=2)
+    assert row(priors, "angles")["fallback"] == ["*", "*", "*"]
+
+
 def test_few_samples_fall_back_and_say_so() -> None:
     topology = CGTopology.from_sequence("AAAAAAG")
     frames = chains(60, 7)
@@ -158,7 +169,7 @@ def test_repulsion_costs_what_it_says_and_does_not_keep_apart_what_was_not_sampl
     priors = fit_priors(topology, frames, TEMPERATURE, terms=("repulsion",))
     wild = row(priors, "repulsion", wild=True)
     p = wild["parameters"]
-    assert p["epsilon"] * (p["sigma"] / wild["contact"]) ** priors.power == pytest.approx(2 * kT(TEMPERATURE))
+    assert p["epsilon"] * (p["sigma"] / wild["contact"]) ** priors.power == pytest.approx(kT(TEMPERATURE))
     for r in priors.table():
         if r["parameters"] is not None:
             assert r["parameters"]["sigma"] <= p["sigma"]
