@@ -104,15 +104,14 @@ def test_select_and_evaluate_on_files(tmp_path: Path, capsys: pytest.CaptureFixt
     trajectory[300:].save_dcd(str(tmp_path / "b.dcd"))
     trajectory[0].save_pdb(str(tmp_path / "top.pdb"))
     files = ("-t", tmp_path / "top.pdb", "--top", tmp_path / "top.pdb")
-    code, out, err = call(
-        capsys,
-        "select", "-c", tmp_path / "b.dcd", "-r", tmp_path / "a.dcd", "-n", 4, "-o", tmp_path / "s.npz", *files,
-    )  # fmt: skip
+    chosen = tmp_path / "s.npz"
+    frames = ("-c", tmp_path / "b.dcd", "-r", tmp_path / "a.dcd")
+    code, out, err = call(capsys, "select", *frames, "-n", 4, "-o", chosen, *files)
     assert code == 0, err
     assert len(out.splitlines()) == 4
-    with np.load(tmp_path / "s.npz") as chosen:
-        assert chosen["positions"].shape == (4, 10, 3)
-        assert (chosen["distances"] > 0).all()
+    with np.load(chosen) as arrays:
+        assert arrays["positions"].shape == (4, 10, 3)
+        assert (arrays["distances"] > 0).all()
     code, out, err = call(
         capsys, "evaluate", "-m", tmp_path / "b.dcd", "-r", tmp_path / "a.dcd", "--lag", 5, *files
     )
