@@ -97,7 +97,7 @@ def test_a_changed_signature_is_refused(monkeypatch):
     register()
     monkeypatch.setattr(torchmdnet.module, "create_model", create_model)
     monkeypatch.setattr(torchmdnet.models.model, "create_model", create_model)
-    with pytest.raises(RegistrationError, match="takes .*expected"):
+    with pytest.raises(RegistrationError, match=r"takes .*expected"):
         register()
 
 

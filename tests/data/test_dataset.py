@@ -46,7 +46,7 @@ def test_whole_batches_have_what_pyg_would_make(root):
     assert [b.pos.shape[0] for b in ours] == [100, 100, 50]
     for a, b in zip(ours, theirs, strict=True):
         assert set(a.keys()) == set(b.keys()) - {"ptr"}
-        for key in a.keys():
+        for key in list(a.keys()):
             assert torch.equal(a[key], b[key]), key
 
 
@@ -146,7 +146,7 @@ def test_plain_files(root, tmp_path):
     ("array", "message"),
     [
         (np.full((4, 5, 3), np.nan), "not finite"),
-        (np.zeros((4, 6, 3)), "they must agree|6 beads"),
+        (np.zeros((4, 6, 3)), "they must agree"),
         (np.zeros((5, 5, 3)), "they must agree"),
         (np.zeros((4, 15)), r"expected \(n_frames, n_beads, 3\)"),
         (None, "cannot be read"),
@@ -161,8 +161,12 @@ def test_damaged_plain_files(root, tmp_path, array, message):
     topology = DataStore(root).topology
     with pytest.raises(DataError, match=message):
         CGDataset(tmp_path, coords="xyz.npy", forces="force.npy", topology=topology)
-    with pytest.raises(DataError, match="6 beads|they must agree|not finite|expected|cannot be read"):
-        CGDataset(tmp_path, coords="force.npy", forces="force.npy", topology=topology)
+
+
+def test_plain_files_of_another_molecule(root, tmp_path):
+    np.save(tmp_path / "six.npy", np.zeros((4, 6, 3)))
+    with pytest.raises(DataError, match="has 6 beads"):
+        CGDataset(tmp_path, coords="six.npy", forces="six.npy", topology=DataStore(root).topology)
 
 
 def test_damaged_and_missing_stores(root, tmp_path):

@@ -1,0 +1,315 @@
+"""train(): learns, resumes exactly, survives damage, fine-tunes, replays, refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchmdnet.models.model import load_model as upstream_load
+
+from cgal_plugin.data import DataStore
+from cgal_plugin.errors import ConfigError, DataError, TrainingError
+from cgal_plugin.training import load_model, resolve, train, train_ensemble
+
+from .data import make_store
+
+HPARAMS = {
+    "embedding_dimension": 16,
+    "num_layers": 1,
+    "num_rbf": 8,
+    "batch_size": 32,
+    "lr": 3e-3,
+    "num_epochs": 4,
+    "prior_model": ["CGBonds", "CGRepulsion"],
+    "cgschnet": {"form": "mlcg", "output_layers": [8]},
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("train") / "store"
+    make_store(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def hparams(root):
+    return {**HPARAMS, "dataset_root": str(root)}
+
+
+@pytest.fixture(scope="module")
+def trained(hparams, tmp_path_factory):
+    """An uninterrupted training of four epochs."""
+    out = tmp_path_factory.mktemp("whole")
+    return train(hparams, out, seed=3), out
+
+
+def weights(path):
+    return torch.load(path, weights_only=False)["state_dict"]
+
+
+def same_weights(a, b):
+    a, b = weights(a), weights(b)
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_learns_the_forces(hparams, tmp_path):
+    """Without priors, from forces of 7 kcal/mol/Å rms; 12 epochs of 100 frames halve the squared error."""
+    settings = {**hparams, "prior_model": None, "num_epochs": 12, "lr": 2e-2, "embedding_dimension": 32}
+    result = train(settings, tmp_path, seed=1)
+    assert result.metrics[0]["val_force_rmse"] > 5
+    assert min(m["val_force_rmse"] for m in result.metrics) < 0.7 * result.metrics[0]["val_force_rmse"]
+
+
+def test_leaves_what_it_says(trained):
+    result, out = trained
+    assert result.epochs_run == 4
+    assert [m["epoch"] for m in result.metrics] == [0, 1, 2, 3]
+    with open(out / "metrics.csv") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [float(r["val_total_mse_loss"]) for r in rows] == [m["val_total_mse_loss"] for m in result.metrics]
+    content = torch.load(result.checkpoint, weights_only=False)
+    assert content["cgal_plugin"]["seed"] == 3
+    assert content["cgal_plugin"]["versions"]["torchmd-net"].startswith("3.1")
+    assert (
+        json.loads(result.checkpoint.with_suffix(".json").read_text())["provenance"] == content["cgal_plugin"]
+    )
+    assert {p.name for p in out.glob("*.ckpt")} <= {f"epoch_000{n}.ckpt" for n in (2, 3)} | {
+        result.checkpoint.name
+    }
+
+
+def test_loads_here_and_upstream(trained, root):
+    result, _ = trained
+    model, other = load_model(result.checkpoint), upstream_load(str(result.checkpoint), derivative=True)
+    frames = DataStore(root).load_all()
+    z = torch.tensor(DataStore(root).topology.types)
+    pos = torch.tensor(frames.positions[0])
+    e, f = model(z, pos.clone())
+    e2, f2 = other(z, pos.clone())
+    assert torch.equal(e.detach(), e2.detach())
+    assert torch.equal(f, f2.detach())
+    both = load_model([result.checkpoint, result.last_checkpoint], return_std=True)
+    assert len(both(z, pos.clone())) == 4
+    with pytest.raises(TrainingError, match="does not exist"):
+        load_model("nothing.ckpt")
+
+
+def test_resumed_equals_uninterrupted(trained, hparams, tmp_path):
+    whole, _ = trained
+    train({**hparams, "num_epochs": 1}, tmp_path, seed=3)
+    train({**hparams, "num_epochs": 3}, tmp_path, seed=3)
+    # a write that was cut short, and a damaged checkpoint: the epoch before is used
+    last = tmp_path / "epoch_0002.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    (tmp_path / ".epoch_0003.99.tmp.ckpt").write_bytes(b"half")
+    seen = []
+    result = train(
+        hparams, tmp_path, seed=3, progress=lambda done, total, metrics: seen.append((done, total))
+    )
+    assert result.epochs_run == 2
+    assert seen == [(2, 4), (3, 4), (4, 4)]
+    assert same_weights(result.last_checkpoint, whole.last_checkpoint)
+    assert not list(tmp_path.glob("*.tmp*"))
+    keys = {"epoch", "lr", "val_total_mse_loss", "train_total_mse_loss"}
+    assert [{k: m[k] for k in keys} for m in result.metrics] == [
+        {k: m[k] for k in keys} for m in whole.metrics
+    ]
+    again = train(hparams, tmp_path, seed=3)
+    assert again.epochs_run == 0
+    assert again.checkpoint == result.checkpoint
+
+
+def test_schedule_is_resumed(hparams, tmp_path):
+    """The plateau scheduler steps after Lightning's own checkpoints; ours must have the step."""
+    fast = {**hparams, "lr_patience": 0, "lr_factor": 0.1, "lr": 0.05, "num_epochs": 6}
+    whole = train(fast, tmp_path / "a", seed=1)
+    for n in range(1, 7):
+        parts = train({**fast, "num_epochs": n}, tmp_path / "b", seed=1)
+    assert len({m["lr"] for m in whole.metrics}) > 1, "the test needs a schedule that acts"
+    assert same_weights(whole.last_checkpoint, parts.last_checkpoint)
+
+
+def test_is_lightnings_own_uninterrupted_fit(hparams, trained, tmp_path):
+    """Epoch by epoch from checkpoints gives what one fit of all epochs gives."""
+    from cgal_plugin.data import CGDataset
+    from cgal_plugin.training.lightning import SeededDataModule, make_trainer, quiet
+    from cgal_plugin.training.prepare import Prepared
+    from cgal_plugin.training.run import _module
+
+    whole, _ = trained
+    values = dict(torch.load(whole.checkpoint, weights_only=False)["hyper_parameters"])
+    values["log_dir"] = str(tmp_path)
+    dataset = CGDataset(values["dataset_root"])
+
+    class Reloading(SeededDataModule):
+        def train_dataloader(self):
+            self.epoch = self.trainer.current_epoch
+            return super().train_dataloader()
+
+    module = _module(Prepared(values, dataset, ""), tmp_path, 3, None, None)
+    with quiet():
+        trainer = make_trainer(values, tmp_path, 4, {})
+        trainer.reload_dataloaders_every_n_epochs = 1
+        trainer.fit(module, Reloading(values, dataset, 3))
+    assert all(torch.equal(v, module.state_dict()[k]) for k, v in weights(whole.last_checkpoint).items())
+
+
+def test_silent(hparams, tmp_path, capfd):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train({**hparams, "num_epochs": 1}, tmp_path, seed=0)
+    assert capfd.readouterr() == ("", "")
+    assert caught == []
+
+
+def test_other_settings_in_the_same_folder_are_refused(trained, hparams):
+    _, out = trained
+    with pytest.raises(TrainingError, match=r"lr: 0\.003 -> 0\.001"):
+        train({**hparams, "lr": 1e-3}, out, seed=3)
+    with pytest.raises(TrainingError, match="seed: 3 -> 4"):
+        train(hparams, out, seed=4)
+
+
+def test_finetune_keeps_weights_and_priors(trained, hparams, root, tmp_path):
+    result, _ = trained
+    tuned = train(
+        {**hparams, "num_epochs": 1, "lr": 1e-9},
+        tmp_path / "a",
+        seed=9,
+        init_checkpoint=result.checkpoint,
+        mode="finetune",
+    )
+    for key, value in weights(result.checkpoint).items():
+        torch.testing.assert_close(weights(tuned.checkpoint)[key], value, rtol=1e-4, atol=1e-6)
+    old, new = (
+        torch.load(p, weights_only=False)["hyper_parameters"]["prior_args"]
+        for p in (result.checkpoint, tuned.checkpoint)
+    )
+    assert old == new
+    with pytest.raises(TrainingError, match="do not fit"):
+        train(
+            {**hparams, "num_layers": 2},
+            tmp_path / "b",
+            seed=9,
+            init_checkpoint=result.checkpoint,
+            mode="finetune",
+        )
+    with pytest.raises(TrainingError, match="prior"):
+        train({**hparams, "prior_model": ["CGBonds"]}, tmp_path / "c", seed=9, init_checkpoint=result.checkpoint,
+              mode="finetune")  # fmt: skip
+    with pytest.raises(ConfigError, match="scratch"):
+        train(hparams, tmp_path / "d", seed=9, init_checkpoint=result.checkpoint)
+    with pytest.raises(ConfigError, match="scratch, finetune, replay"):
+        train(hparams, tmp_path / "d", seed=9, mode="again")
+
+
+def test_replay_repeats_the_newest_round(trained, hparams, tmp_path):
+    result, _ = trained
+    tuned = train(
+        {**hparams, "num_epochs": 1},
+        tmp_path,
+        seed=9,
+        init_checkpoint=result.checkpoint,
+        mode="replay",
+        replay_weight=3.0,
+    )
+    used = torch.load(tuned.checkpoint, weights_only=False)["hyper_parameters"]["dataset_arg"]
+    assert used == {"repeat": {"round_001": 3.0}}
+    with np.load(tmp_path / "splits.npz") as split:
+        assert len(split["idx_train"]) + len(split["idx_val"]) > 200
+
+
+def test_divergence_keeps_the_good_epochs(hparams, tmp_path):
+    good = train({**hparams, "num_epochs": 2}, tmp_path, seed=3)
+    content = torch.load(good.last_checkpoint, weights_only=False)
+    content["optimizer_states"][0]["param_groups"][0]["lr"] = 1e30
+    from cgal_plugin.training.checkpoints import CheckpointFolder
+
+    record = CheckpointFolder(tmp_path).get(1).record
+    CheckpointFolder(tmp_path).save(
+        1, lambda name: torch.save(content, name), {k: v for k, v in record.items() if k != "sha256"}
+    )
+    with pytest.raises(TrainingError, match=r"epoch 2.*gradient_clipping|Lower lr"):
+        train(hparams, tmp_path, seed=3)
+    assert CheckpointFolder(tmp_path).last().number == 1
+
+
+def test_ensemble_members_differ(hparams, tmp_path):
+    ticks = []
+    results = train_ensemble(
+        {**hparams, "num_epochs": 1}, tmp_path, n_models=2, seed=5, progress=lambda *t: ticks.append(t[:2])
+    )
+    assert ticks == [(1, 2), (2, 2)]
+    assert not same_weights(results[0].checkpoint, results[1].checkpoint)
+    with pytest.raises(ConfigError, match="at least 1"):
+        train_ensemble(hparams, tmp_path, n_models=0, seed=5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"embeding_dimension": 8}, "did you mean 'embedding_dimension'"),
+        ({"lr": "fast"}, "lr is 'fast'"),
+        ({"num_epochs": 2.5}, "whole number"),
+        ({"derivative": "False"}, "true or false"),
+        ({"derivative": False}, "derivative: true"),
+        ({"model": "schnet"}, "allowed are .*cgschnet"),
+        ({"load_model": "x.ckpt"}, "init_checkpoint"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"lr": -1.0}, "above 0"),
+        ({"cgschnet": {"forms": 1}}, "did you mean 'form'"),
+        ({"splits": "none.npz"}, "does not exist"),
+    ],
+)
+def test_bad_settings_are_named(hparams, tmp_path, change, message):
+    with pytest.raises(ConfigError, match=message):
+        train({**hparams, **change}, tmp_path, seed=0)
+
+
+def test_bad_data_is_named(hparams, tmp_path):
+    with pytest.raises(DataError, match=r"store\.json"):
+        train({**hparams, "dataset_root": str(tmp_path)}, tmp_path / "out", seed=0)
+
+
+def test_yaml_text_numbers_are_converted():
+    assert resolve({"lr": "1e-4", "num_epochs": "7"})["lr"] == 1e-4
+
+
+def test_graph_network_trains_too(hparams, tmp_path):
+    result = train(
+        {**{k: v for k, v in hparams.items() if k != "cgschnet"}, "model": "graph-network", "num_epochs": 1},
+        tmp_path,
+        seed=0,
+    )
+    assert type(load_model(result.checkpoint).representation_model).__name__ == "TorchMD_GN"
+
+
+@pytest.mark.slow
+def test_killed_at_any_time_goes_on(hparams, root, tmp_path):
+    """SIGKILL again and again; the end is what an uninterrupted run gives."""
+    settings = {**hparams, "num_epochs": 8}
+    code = f"from cgal_plugin.training import train; train({settings!r}, {str(tmp_path / 'cut')!r}, seed=2)"
+    for _ in range(12):
+        process = subprocess.Popen([sys.executable, "-c", code])
+        before = len(list(Path(tmp_path / "cut").glob("*.json")))
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+            if len(list(Path(tmp_path / "cut").glob("*.json"))) != before:
+                time.sleep(0.3)
+                process.kill()
+        process.wait()
+        if process.returncode == 0:
+            break
+    cut = train(settings, tmp_path / "cut", seed=2)
+    whole = train(settings, tmp_path / "whole", seed=2)
+    assert same_weights(cut.last_checkpoint, whole.last_checkpoint)
