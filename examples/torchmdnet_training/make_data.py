@@ -1,6 +1,6 @@
 """Write a small data set for train.yaml: frames and forces of a 10-bead chain in a known potential.
 
-    python make_data.py            # writes coords.npy (Å) and forces.npy (kcal/mol/Å), about a second
+    python make_data.py            # writes coords.npy (Å), forces.npy (kcal/mol/Å), topology.json
 
 Stands in for mapped all-atom data; any (n_frames, n_beads, 3) arrays will do.
 """
@@ -8,6 +8,8 @@ Stands in for mapped all-atom data; any (n_frames, n_beads, 3) arrays will do.
 from pathlib import Path
 
 import numpy as np
+
+from cgal_plugin.mapping import CGTopology
 
 BEADS, FRAMES, EVERY = 10, 600, 20
 KT = 0.794  # kcal/mol at 400 K
@@ -44,6 +46,7 @@ def main() -> None:
     here = Path(__file__).parent
     np.save(here / "coords.npy", np.array(coords, dtype=np.float32))
     np.save(here / "forces.npy", np.array(targets, dtype=np.float32))
+    CGTopology.from_sequence("YYDPETGTWY", mapping="CA").save(here / "topology.json")
     print(f"wrote {len(coords)} frames to {here}")
 
 

@@ -203,9 +203,9 @@ def test_finetune_keeps_weights_and_priors(trained, hparams, root, tmp_path):
             init_checkpoint=result.checkpoint,
             mode="finetune",
         )
+    fewer = {**hparams, "prior_model": ["CGBonds"]}
     with pytest.raises(TrainingError, match="prior"):
-        train({**hparams, "prior_model": ["CGBonds"]}, tmp_path / "c", seed=9, init_checkpoint=result.checkpoint,
-              mode="finetune")  # fmt: skip
+        train(fewer, tmp_path / "c", seed=9, init_checkpoint=result.checkpoint, mode="finetune")
     with pytest.raises(ConfigError, match="scratch"):
         train(hparams, tmp_path / "d", seed=9, init_checkpoint=result.checkpoint)
     with pytest.raises(ConfigError, match="scratch, finetune, replay"):
