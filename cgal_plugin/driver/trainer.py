@@ -127,7 +127,14 @@ class TorchMDNetTrainer:
         """TorchScript for ``n_replicas`` replicas."""
         from cgal_plugin.export import export_torchscript
 
-        export_torchscript(model.checkpoint, topology, path, n_replicas=n_replicas)
+        export_torchscript(
+            model.checkpoint,
+            topology,
+            path,
+            n_replicas=n_replicas,
+            temperature=self.config.system.temperature,
+            config_hash=self.config.hash,
+        )
 
 
 @contextmanager
