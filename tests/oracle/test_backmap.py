@@ -214,6 +214,7 @@ def test_molecule_from_a_sequence_or_cg_topology():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_thirty_diverse_frames_from_a_library_of_the_folded_basin(hairpin):
     """The loop's first round: 0.5–7 Å from folded, all-atom frames of the folded basin only."""
     runs = []
