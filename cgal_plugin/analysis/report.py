@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -15,6 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.analysis import figures
+from cgal_plugin.analysis.formatting import (
+    DASH,
+    field,
+    number,
+    printable,
+    prior_image,
+    prior_rows,
+    script_json,
+)
 from cgal_plugin.analysis.inputs import (
     BlowUpRecord,
     QuarantineRecord,
@@ -40,8 +48,6 @@ __all__ = [
     "render_report",
     "write_report",
 ]
-
-DASH = "–"
 
 
 def write_report(path: str | os.PathLike[str], report: ReportInput) -> Path:
@@ -94,7 +100,7 @@ def render_report(report: ReportInput) -> str:
         training=figures.training_picture(report),
         timing=figures.timing_picture(report),
         blow_ups=[(r.index, event) for r in report.rounds for event in r.blow_ups],
-        provenance=json.dumps(_printable(report.provenance), indent=2, ensure_ascii=False),
+        provenance=json.dumps(printable(report.provenance), indent=2, ensure_ascii=False),
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
@@ -103,9 +109,7 @@ def _environment() -> Environment:
     try:
         from jinja2 import Environment, FunctionLoader, StrictUndefined
     except ImportError as error:
-        raise AnalysisError(
-            "the report needs jinja2, which comes with torch: pip install jinja2"
-        ) from error
+        raise AnalysisError("the report needs jinja2, which comes with torch: pip install jinja2") from error
     environment = Environment(
         loader=FunctionLoader(_static),
         autoescape=True,
@@ -113,62 +117,12 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(num=number, field=_field, script_json=script_json)
+    environment.filters.update(num=number, field=field, script_json=script_json)
     return environment
 
 
 def _static(name: str) -> str:
     return (resources.files("cgal_plugin.analysis") / "static" / name).read_text(encoding="utf-8")
-
-
-def number(value: Any, digits: int = 2) -> str:
-    """A number for the page; a dash for None and what is not finite."""
-    if value is None:
-        return DASH
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        return str(value)
-    if not math.isfinite(value):
-        return DASH
-    if isinstance(value, (int, np.integer)):
-        return f"{int(value):,}".replace(",", "\u202f")
-    if value != 0 and (abs(value) >= 1e5 or abs(value) < 10.0 ** (-digits - 1)):
-        return f"{value:.2e}"
-    return f"{value:.{digits}f}"
-
-
-def _field(item: Any, name: str) -> Any:
-    """``name`` of a record or of a mapping."""
-    value = item.get(name) if isinstance(item, Mapping) else getattr(item, name, None)
-    return DASH if value is None or value == "" else value
-
-
-def script_json(value: Any) -> str:
-    """JSON that is safe inside a ``<script>`` element."""
-    from markupsafe import Markup
-
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    for raw, safe in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
-        text = text.replace(raw, safe)
-    return Markup(text)
-
-
-def _printable(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _printable(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_printable(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return _printable(value.tolist())
-    if isinstance(value, np.generic):
-        return _printable(value.item())
-    if value is None or isinstance(value, (str, int, bool)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    return str(value)
-
-
-# ---------------------------------------------------------------------- contents
 
 
 def head_facts(report: ReportInput, frames: figures.Frames) -> list[tuple[str, str]]:
@@ -333,42 +287,6 @@ def round_rows(report: ReportInput) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def prior_rows(table: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Column names and cells of the prior table; nested values become text."""
-    columns = list(dict.fromkeys(k for row in table for k in row))
-    return {"columns": columns, "rows": [[_cell(row.get(c)) for c in columns] for row in table]}
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} = {_cell(v)}" for k, v in value.items()) or DASH
-    if isinstance(value, (list, tuple)):
-        return " · ".join(_cell(v) for v in value) or DASH
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return number(value, 3)
-
-
-def prior_image(plot: str | os.PathLike[str] | bytes | None) -> tuple[str, str]:
-    """``data:`` URI of the prior plot, and a note where there is none."""
-    if plot is None:
-        return "", "No plot of the prior fits was given."
-    if isinstance(plot, bytes):
-        data = plot
-    else:
-        try:
-            data = Path(plot).read_bytes()
-        except OSError as error:
-            return "", f"The plot of the prior fits could not be read: {error}"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        kind = "png"
-    elif b"<svg" in data[:1000]:
-        kind = "svg+xml"
-    else:
-        return "", "The plot of the prior fits is neither a PNG nor an SVG."
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}", ""
 
 
 def _timescales(report: ReportInput, tica: Any) -> str:

@@ -71,7 +71,7 @@ class OpenMMOracleConfig(Section):
     """ps of labelled MD from each start."""
     relax_ps: Annotated[Picoseconds, Field(ge=0)] = 1.0
     """ps before it that are thrown away."""
-    save_ps: Annotated[Picoseconds, Field(gt=0)] = 0.05
+    save_ps: Annotated[Picoseconds, Field(gt=0)] = 0.04
     """ps between saved frames; forces decorrelate within 0.02 to 0.1 ps, so save densely."""
     n_starts: Count = 1
     """All-atom starts for each frame."""
@@ -100,8 +100,8 @@ class SeedData(Section):
     """ps between saved frames."""
     start: Literal["folded", "extended", "mixed"] = "folded"
     """folded: the given or built structure; extended: a stretched chain; mixed: alternating."""
-    force_map: Literal["optimal", "basic", "slice"] = "optimal"
-    """How atomistic forces become bead forces; optimal needs 200 frames or more."""
+    force_map: Literal["optimal", "basic"] = "optimal"
+    """How atomistic forces become bead forces; optimal has the least noise, and needs 200 frames or more."""
     store: Path | None = None
     """An existing data store to start from instead of running MD."""
 
