@@ -155,7 +155,7 @@ class Backmapper:
     ) -> None:
         unknown = [m for m in methods if m not in METHODS]
         if unknown or not methods:
-            raise BackmapError(f"backmapping methods {list(methods)}: use one or more of {', '.join(METHODS)}")
+            raise BackmapError(f"backmapping methods {list(methods)}: use some of {', '.join(METHODS)}")
         if tuple(methods) == ("cgback",):
             cgback.require()
         self.settings = settings or BackmapSettings()
