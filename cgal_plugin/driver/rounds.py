@@ -154,12 +154,14 @@ class Round:
             distance = self.parts.nearest_rmsd(sampled, training)
             coverage = save_array(stage.folder / "coverage.npz", distance)
             results: dict[str, Any] = {"coverage": summary(distance)}
-            results |= self.parts.evaluate(trajectories, self._seed("evaluate"))
+            # one seed for all rounds: their bootstraps draw the same reference blocks and can be paired
+            seed = derive_seed(self.config.seed, "evaluate")
+            results |= self.parts.evaluate(trajectories, seed)
             stage.finish(
                 results,
                 inputs={"config": self.config.resolved()["evaluation"], "shards": self._shards},
                 outputs=[coverage],
-                seeds={"evaluate": self._seed("evaluate")},
+                seeds={"evaluate": seed},
             )
         return self._row(stage.results())
 

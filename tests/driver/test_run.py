@@ -132,13 +132,14 @@ def test_changed_settings_are_refused(finished: tuple[RunResult, Log]) -> None:
 def _start(config: Path, out: Path) -> subprocess.Popen[bytes]:
     code = "from cgal_plugin.cli.main import main; main()"
     command = [sys.executable, "-c", code, "run", str(config), "--out", str(out)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    with (out.parent / "log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log)
 
 
-def _kill_when(process: subprocess.Popen[bytes], happened: Any) -> None:
+def _kill_when(process: subprocess.Popen[bytes], log: Path, happened: Any) -> None:
     deadline = time.monotonic() + 240
     while not happened():
-        assert process.poll() is None, process.stderr.read().decode()  # type: ignore[union-attr]
+        assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -158,13 +159,13 @@ def test_killed_runs_end_with_the_same_labels(finished: tuple[RunResult, Log], t
     ]
     kept: dict[Path, int] = {}
     for moment in moments:
-        _kill_when(_start(config, out), moment)
+        _kill_when(_start(config, out), tmp_path / "log", moment)
         for path, stamp in kept.items():
             assert path.stat().st_mtime_ns == stamp, f"{path} was computed again"
         done = [*out.glob("data/shards/*"), *out.glob("seed/trajectory_*.npz"), *out.rglob("manifest.json")]
         kept = {p: p.stat().st_mtime_ns for p in done if not p.name.startswith(".")}
     last = _start(config, out)
-    assert last.wait(timeout=240) == 0, last.stderr.read().decode()  # type: ignore[union-attr]
+    assert last.wait(timeout=240) == 0, (tmp_path / "log").read_text()
     for path, stamp in kept.items():
         assert path.stat().st_mtime_ns == stamp, f"{path} was computed again"
     assert _labels(out) == _labels(finished[0].out_dir)
