@@ -218,9 +218,7 @@ def _tic_divergence(
         inside = np.clip(points[:, :2], low, high)
         return np.histogram2d(inside[:, 0], inside[:, 1], bins=edges, weights=w)[0]
 
-    floors = [
-        jensen_shannon(histogram(y[h], weights[h]), histogram(y[~h], weights[~h])) for h in halves
-    ]
+    floors = [jensen_shannon(histogram(y[h], weights[h]), histogram(y[~h], weights[~h])) for h in halves]
     value = jensen_shannon(histogram(x, None), histogram(y, weights))
     return Divergence(value, float(np.mean(floors)) if floors else None)
 

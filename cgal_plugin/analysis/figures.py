@@ -247,25 +247,19 @@ def contacts(report: ReportInput, frames: Frames) -> Picture:
         f"{res.capitalize()}{int(i) + 1}" + ("" if bead == "CA" else f" {bead}")
         for res, i, bead in zip(top.residue_names, top.residue_index, top.bead_names, strict=True)
     ]
-    return Picture(
-        plots.data_uri(plots_run.contact_maps(maps, labels)), "Contact maps: " + ", ".join(maps)
-    )
+    return Picture(plots.data_uri(plots_run.contact_maps(maps, labels)), "Contact maps: " + ", ".join(maps))
 
 
 def w1_picture(report: ReportInput) -> Picture:
     """W1 by round."""
     if not any(r.w1 is not None or r.w1_ucsc is not None for r in report.rounds):
         return Picture(missing="W1 was not computed: it needs a reference trajectory.")
-    return Picture(
-        plots.data_uri(plots.w1_by_round(report.rounds)), "W1 by round with intervals and floor"
-    )
+    return Picture(plots.data_uri(plots.w1_by_round(report.rounds)), "W1 by round with intervals and floor")
 
 
 def coverage_picture(report: ReportInput) -> Picture:
     """Coverage by round."""
-    if not any(
-        plots.finite(v).size for r in report.rounds for v in (r.coverage, r.reference_coverage)
-    ):
+    if not any(plots.finite(v).size for r in report.rounds for v in (r.coverage, r.reference_coverage)):
         return Picture(missing="No coverage: no nearest-RMSD values were recorded.")
     return Picture(
         plots.data_uri(plots.coverage_by_round(report.rounds)), "Nearest RMSD to the training data by round"

@@ -112,9 +112,7 @@ def contact_map(
     return out / weights.sum()
 
 
-def rmsd_to_structure(
-    frames: NDArray[np.floating], structure: NDArray[np.floating]
-) -> NDArray[np.float64]:
+def rmsd_to_structure(frames: NDArray[np.floating], structure: NDArray[np.floating]) -> NDArray[np.float64]:
     """RMSD after optimal superposition (rotations only, no mirror image), ``(n,)`` Å.
 
     Parameters

@@ -214,9 +214,7 @@ def relative_reduction(before: W1Result, after: W1Result) -> Reduction | None:
     )
 
 
-def centred_interval(
-    value: float, replicates: Any, confidence: float, n_blocks: int
-) -> tuple[float, float]:
+def centred_interval(value: float, replicates: Any, confidence: float, n_blocks: int) -> tuple[float, float]:
     """Reversed quantiles of the replicates' deviations from their mean, about ``value``.
 
     Widened by the ratio of Student's and the normal quantile for the smaller number of blocks

@@ -57,8 +57,8 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
         selected=_selected(directory, rounds),
         quarantine=_quarantine(directory, rounds),
         provenance=_provenance(directory, config),
-        facts=_facts(config, store, len(summaries)),
-        notes=_notes(config, directory),
+        facts=_facts(config),
+        notes=[] if (directory.root / "model.ckpt").exists() else ["The run is not finished."],
     )
     path = directory.root / "report.html"
     write_report(path, report)
@@ -147,28 +147,14 @@ def _provenance(directory: RunDirectory, config: Config) -> dict[str, Any]:
     }
 
 
-def _facts(config: Config, store: DataStore, n_models: int) -> dict[str, str]:
-    return {
-        "Molecule": store.topology.sequence,
-        "Beads": f"{store.topology.n_beads} ({store.topology.mapping})",
-        "Oracle": config.oracle.kind
-        if config.oracle.kind == "custom"
-        else f"{config.oracle.solvent}, {config.oracle.mode}, {config.oracle.production_ps:g} ps a label",
-        "Models trained": str(n_models),
-        "Labelled frames": str(sum(store.record(n)["n_frames"] for n in store.names())),
-    }
-
-
-def _notes(config: Config, directory: RunDirectory) -> list[str]:
-    notes = []
-    if not config.evaluation.reference:
-        notes.append(
-            "No reference ensemble was given (evaluation.reference): TICs are fitted on the all-atom seed "
-            "trajectories, which are no equilibrium ensemble, and no W1 is computed."
-        )
-    if not (directory.root / "model.ckpt").exists():
-        notes.append("The run is not finished.")
-    return notes
+def _facts(config: Config) -> dict[str, str]:
+    oracle = config.oracle
+    text = (
+        oracle.target
+        if oracle.kind == "custom"
+        else f"{oracle.solvent}, {oracle.mode}, {oracle.production_ps:g} ps a label"
+    )
+    return {"Oracle": text, "Selector": config.selector.kind}
 
 
 def _interval(config: Config) -> float:

@@ -35,9 +35,7 @@ def test_equals_the_literal_recipe_on_points() -> None:
 def test_equals_the_literal_recipe_on_trajectories(reference, stiff) -> None:
     from deeptime.decomposition import TICA
 
-    model = TICA(lagtime=5, dim=2, scaling="kinetic_map").fit_fetch(
-        [distance_features(t) for t in reference]
-    )
+    model = TICA(lagtime=5, dim=2, scaling="kinetic_map").fit_fetch([distance_features(t) for t in reference])
     start = int(40 / 10) - 1
     x = np.concatenate([model.transform(distance_features(t[start:-1])) for t in stiff])
     y = np.concatenate([model.transform(distance_features(t)) for t in reference])
