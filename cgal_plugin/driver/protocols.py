@@ -39,9 +39,11 @@ class TrainRequest:
     Attributes
     ----------
     store
-        The labelled frames, all shards of which are to be used.
+        The labelled frames.
+    shards
+        Names of the shards to train on: those of the seed data and of earlier rounds.
     new_shards
-        Names of the shards that the last round added (all of them in the first round).
+        Those among them that the last round added (the seed data in the first round).
     out_dir
         Folder for checkpoints; what is there already is from an interrupted call of the same request.
     previous
@@ -51,6 +53,7 @@ class TrainRequest:
     """
 
     store: DataStore
+    shards: tuple[str, ...]
     new_shards: tuple[str, ...]
     out_dir: Path
     previous: TrainedModel | None

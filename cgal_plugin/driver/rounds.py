@@ -69,7 +69,7 @@ class Round:
         folder = stage.begin()
         shards = self._shards
         new = [n for n in shards if shard_round(n) == self.index - 1]
-        request = TrainRequest(self.store, tuple(new), folder, previous, self._seed("train"))
+        request = TrainRequest(self.store, tuple(shards), tuple(new), folder, previous, self._seed("train"))
         with self.reporter.stage(self._title("train")) as progress:
             model = self.parts.trainer.train(request, progress)
         outputs = [model.checkpoint, *model.committee]

@@ -113,7 +113,7 @@ class TorchMDNetTrainer:
             "prior_model": self._prior_model,
             "dataset": "CGDataset",
             "dataset_root": str(request.store.root),
-            "dataset_arg": {"shards": request.store.names()},
+            "dataset_arg": {"shards": list(request.shards)},
             "num_epochs": settings.epochs if fresh else settings.finetune_epochs,
             "batch_size": settings.batch_size,
             "lr": settings.learning_rate if fresh else settings.finetune_learning_rate,
