@@ -11,6 +11,7 @@ from importlib import import_module, metadata
 from types import ModuleType
 from typing import Any
 
+from cgal_plugin._native import silent
 from cgal_plugin.errors import RegistrationError
 
 PRIORS = ("CGBonds", "CGAngles", "CGDihedrals", "CGRepulsion")
@@ -87,7 +88,7 @@ def check_version(version: str | None = None) -> None:
 def _start_warp() -> None:
     """Start NVIDIA Warp, which TorchMD-Net uses, without its greeting on the screen."""
     warp = _module("warp")
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), silent(1, 2):
         warp.init()
 
 
@@ -164,9 +165,19 @@ def _wrap_get_argparse(original: Callable[..., Any]) -> Callable[..., Any]:
 def _wrap_get_args(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def get_args() -> Any:
+        import json
+
         import torch
+        from lightning_utilities.core.rank_zero import rank_zero_warn
 
         args = original()
+        if isinstance(args.dataset_arg, str):
+            # given on the command line as JSON, which upstream decodes for input.yaml only
+            args.dataset_arg = json.loads(args.dataset_arg)
+        if args.dataset in DATASETS and not args.derivative:
+            # upstream's default; without energies the loss would have nothing to differentiate
+            rank_zero_warn(f"dataset {args.dataset} has forces and no energies: derivative is set to true")
+            args.derivative = True
         if args.ngpus < 0 and torch.accelerator.current_accelerator(check_available=True) is None:
             # "all GPUs" (the default) is refused by Lightning where there is none
             args.ngpus = 1

@@ -15,6 +15,7 @@ ORDER = [
     ["errors"],
     ["units"],
     ["provenance"],
+    ["_native"],
     ["config"],
     ["mapping"],
     ["data"],

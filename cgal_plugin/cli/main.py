@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -91,6 +92,12 @@ def report(run_dir: Annotated[Path, typer.Argument(help="Run directory.")]) -> N
     typer.echo(str(report_run(run_dir)))
 
 
+def _unexpected(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}; --debug shows where it comes from"
+
+
 def main() -> None:
     """Entry point: errors of ours become one message and an exit code, not a traceback.
 
@@ -106,6 +113,11 @@ def main() -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except Exception as error:
+        if debug:
+            raise
+        print(f"error: {_unexpected(error)}", file=sys.stderr)
+        raise SystemExit(1) from error
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on", file=sys.stderr)
         sys.exit(130)

@@ -5,19 +5,32 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.text import Text
 
 from cgal_plugin.driver.protocols import Progress as ProgressCallback
+
+
+class _TimeLeft(ProgressColumn):
+    """``0:00:12 left``; nothing as long as it is not known."""
+
+    def render(self, task: Task) -> Text:
+        left = task.time_remaining
+        return Text(
+            "" if left is None else f"{timedelta(seconds=int(left))} left", style="progress.remaining"
+        )
 
 
 class RichReporter:
@@ -82,8 +95,7 @@ def _bar(console: Console) -> Progress:
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        _TimeLeft(),
         console=console,
         transient=True,
     )

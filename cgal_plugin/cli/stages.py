@@ -93,8 +93,10 @@ def export(
     replicas: Annotated[int, typer.Option(min=1, help="Copies in one System.")] = 1,
 ) -> None:
     """Write a trained model as self-contained TorchScript for OpenMM."""
+    from cgal_plugin import register
     from cgal_plugin.export import export_torchscript
 
+    register()  # before anything imports TorchMD-Net, which has Warp greet the screen
     export_torchscript(checkpoint, load_topology(topology, mapping), out, n_replicas=replicas)
     typer.echo(str(out))
 

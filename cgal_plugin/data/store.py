@@ -194,12 +194,15 @@ class DataStore:
             )
         if hash_file(path) != record["sha256"]:
             raise DataError(f"shard {path} is damaged: its SHA-256 is not the one that was recorded")
-        with np.load(path, allow_pickle=False) as arrays:
-            return LabelledFrames(
-                **{k: arrays[k] for k in arrays.files},
-                quarantined=tuple(Quarantined(**q) for q in record["quarantined"]),
-                metadata=record["metadata"],
-            )
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return LabelledFrames(
+                    **{k: arrays[k] for k in arrays.files},
+                    quarantined=tuple(Quarantined(**q) for q in record["quarantined"]),
+                    metadata=record["metadata"],
+                )
+        except (DataError, ValueError, TypeError, KeyError) as error:
+            raise DataError(f"shard {path} cannot be used: {error}") from error
 
     def __iter__(self) -> Iterator[tuple[str, LabelledFrames]]:
         for name in self.names():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin._native import silent
 from cgal_plugin.errors import DataError, MappingError
 from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.provenance import atomic_write
@@ -105,7 +106,8 @@ def _load_mdtraj(
     import mdtraj
 
     try:
-        loaded = mdtraj.load(str(path)) if top is None else mdtraj.load(str(path), top=str(top))
+        with silent(1):  # mdtraj's DCD reader reports what it detects on standard output
+            loaded = mdtraj.load(str(path)) if top is None else mdtraj.load(str(path), top=str(top))
     except (OSError, ValueError, TypeError, IndexError, KeyError, RuntimeError) as error:
         hint = "" if top is not None else "; formats such as DCD and XTC need a topology file"
         raise DataError(f"trajectory {str(path)!r} cannot be read: {error}{hint}") from error

@@ -54,6 +54,11 @@ class ReferenceEvaluator:
 
         return TICAModel.fit(self.reference, self.lag_frames)
 
+    def check(self) -> None:
+        """Read the reference and fit its TICs now, where one is given: not after the first round."""
+        if self.reference:
+            assert self.tica is not None
+
     def __call__(self, trajectories: list[np.ndarray], seed: int) -> dict[str, Any]:
         """JSON-ready results: ``w1``, ``w1_ucsc`` and all that goes with them; nothing without reference."""
         if not self.reference:

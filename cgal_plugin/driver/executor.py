@@ -72,7 +72,8 @@ def map_tasks(
     raise OracleError(
         f"worker processes died {_MAX_POOL_FAILURES} times (out of memory, or killed); "
         f"{len(waiting)} of {len(items)} tasks are not done. Run the same command again to go on, "
-        "with fewer executor.workers if memory is short"
+        "with fewer executor.workers if memory is short. A script that calls run() has to do it under "
+        "`if __name__ == '__main__':`, because workers import the script"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from cgal_plugin.driver.protocols import TrainedModel
 from cgal_plugin.driver.reporter import Reporter, SilentReporter
 from cgal_plugin.driver.rounds import Round
 from cgal_plugin.driver.state import RunDirectory
+from cgal_plugin.provenance import atomic_path
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,9 @@ def run(
     reporter = reporter or SilentReporter()
     directory = RunDirectory(out_dir)
     with directory.locked():
+        made = build_parts(config, **parts)  # first: a wrong setting must leave no trace to disagree with
         directory.adopt(config, accept_changes=accept_changes)
-        return _Loop(config, directory, build_parts(config, **parts), reporter).run()
+        return _Loop(config, directory, made, reporter).run()
 
 
 class _Loop:
@@ -173,8 +176,8 @@ class _Loop:
 
         root = self.directory.root
         checkpoint, potential = root / "model.ckpt", root / "potential.pt"
-        shutil.copyfile(model.checkpoint, checkpoint)
-        shutil.copyfile(last.potential(1), potential)
+        for source, target in ((model.checkpoint, checkpoint), (last.potential(1), potential)):
+            atomic_path(target, functools.partial(shutil.copyfile, source))
         with self.reporter.stage("report"):
             report = report_run(root)
         return RunResult(root, tuple(rows), checkpoint, potential, report)

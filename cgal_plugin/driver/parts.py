@@ -12,6 +12,7 @@ import numpy as np
 
 from cgal_plugin.config import Config
 from cgal_plugin.config.models import CustomPart, OpenMMOracleConfig, Simulation
+from cgal_plugin.driver.checks import check_part
 from cgal_plugin.driver.evaluation import ReferenceEvaluator
 from cgal_plugin.driver.protocols import Progress, SampledFrames, Sampler, SeedSource, TrainedModel, Trainer
 from cgal_plugin.driver.seeds import FORCE_MAP, OpenMMSeeds, StoredSeeds
@@ -89,8 +90,16 @@ def build_parts(config: Config, **given: Any) -> Parts:
     unknown = sorted(set(given) - set(NAMES))
     if unknown:
         raise ConfigError(f"unknown parts {unknown}; parts are {', '.join(NAMES)}")
+    for name, part in given.items():
+        check_part(name, part)
     seed_source = given.get("seed_source") or _seed_source(config)
     topology: CGTopology = seed_source.topology
+
+    # what the user wrote is imported and made now: a mistake must not show after hours of work
+    if isinstance(config.oracle, CustomPart) and "oracle" not in given:
+        given["oracle"] = load_custom(config.oracle, "oracle")
+    if isinstance(config.selector, CustomPart) and "selector" not in given:
+        load_custom(config.selector, "selector")
 
     def make_oracle() -> Any:
         return given.get("oracle") or _oracle(config, seed_source)
@@ -98,14 +107,20 @@ def build_parts(config: Config, **given: Any) -> Parts:
     def make_selector(model: TrainedModel, seed: int) -> Any:
         return given.get("selector") or _selector(config, model, topology, seed)
 
+    trainer = given.get("trainer")
+    if trainer is None:
+        trainer = TorchMDNetTrainer(config)
+        trainer.check(topology)
+    evaluator = ReferenceEvaluator(config, topology)
+    evaluator.check()
     return Parts(
         config,
         seed_source,
-        given.get("trainer") or TorchMDNetTrainer(config),
+        trainer,
         given.get("sampler") or _sampler(config),
         make_selector,
         make_oracle,
-        ReferenceEvaluator(config, topology),
+        evaluator,
     )
 
 
@@ -188,8 +203,6 @@ def _openmm_oracle(config: Config) -> Any:
 
 
 def _oracle(config: Config, seed_source: SeedSource) -> Any:
-    if isinstance(config.oracle, CustomPart):
-        return load_custom(config.oracle, "oracle")
     if isinstance(seed_source, OpenMMSeeds):
         return seed_source.oracle  # with the force map and the library of the seed data
     from cgal_plugin.mapping.forces import ForceMap
@@ -238,7 +251,7 @@ def load_custom(part: CustomPart, where: str) -> Any:
     Raises
     ------
     ConfigError
-        The module or class is not there, or does not accept the arguments.
+        The module or class is not there, does not accept the arguments, or lacks a method.
     """
     module_name, _, class_name = part.target.partition(":")
     try:
@@ -249,6 +262,8 @@ def load_custom(part: CustomPart, where: str) -> Any:
             "Install its package, or put its folder on PYTHONPATH"
         ) from error
     try:
-        return cls(**part.args)
+        made = cls(**part.args)
     except TypeError as error:
         raise ConfigError(f"{where}.class {part.target} does not accept {part.args}: {error}") from error
+    check_part("sampler" if where == "simulation" else where, made)
+    return made

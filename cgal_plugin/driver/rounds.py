@@ -12,6 +12,7 @@ import numpy as np
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore, LabelledFrames
 from cgal_plugin.data.trajectories import load_trajectories, save_trajectories
+from cgal_plugin.driver.checks import check_sampled, check_selection
 from cgal_plugin.driver.executor import map_tasks
 from cgal_plugin.driver.parts import Parts
 from cgal_plugin.driver.protocols import TrainedModel, TrainRequest
@@ -118,6 +119,7 @@ class Round:
                 out_dir=folder,
                 progress=progress,
             )
+        sampled = check_sampled(sampled, self.parts.sampler, self.store.topology)
         frames = folder / "frames.npz"
         save_trajectories(frames, sampled.trajectories)
         stage.finish(
@@ -188,16 +190,14 @@ class Round:
             candidates = np.concatenate(trajectories)
             selector = self.parts.selector(model, self._seed("select"))
             chosen = selector.fit(self.store.load_all(self._shards).positions).select(candidates)
-            indices = np.asarray(chosen.indices, dtype=np.int64)
-            if not len(indices):
-                raise SelectionError(f"round {self.index}: the selector chose no frame of {len(candidates)}")
+            indices, distances = check_selection(chosen, selector, len(candidates))
             path = folder / "selected.npz"
             with atomic_write(path) as handle:
                 np.savez(
                     handle,
                     positions=candidates[indices],
                     candidate=indices,
-                    distances=np.asarray(chosen.distances, dtype=np.float64),
+                    distances=distances,
                     replica=np.repeat(np.arange(len(trajectories)), [len(t) for t in trajectories])[indices],
                 )
         stage.finish(

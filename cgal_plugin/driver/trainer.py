@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
 from cgal_plugin.driver.protocols import Progress, TrainedModel, TrainRequest
 from cgal_plugin.errors import PriorFitError, StateError
 from cgal_plugin.mapping import CGTopology
+
+if TYPE_CHECKING:
+    from cgal_plugin.priors import PriorSet
 
 _PRIORS = "priors.yaml"
 
@@ -24,6 +27,14 @@ class TorchMDNetTrainer:
         self._prior_model: list[dict[str, Any]] | None = None
 
     # ------------------------------------------------------------------ priors
+
+    def check(self, topology: CGTopology) -> None:
+        """Check the priors' file of the configuration, where it gives one, before anything is run."""
+        path = self.config.training.priors.file
+        if path is not None:
+            from cgal_plugin.priors import PriorSet
+
+            _check_same(PriorSet.load(path), path, topology, self.config.system.temperature)
 
     def prepare(self, store: DataStore, out_dir: Path) -> None:
         """Fit the priors to the seed data, or take the file of the configuration; then they are frozen.
@@ -51,11 +62,7 @@ class TorchMDNetTrainer:
             fitted.plot(out_dir / "priors.png")
             fitted.save(path)
         frozen = PriorSet.load(path)
-        if frozen.topology != store.topology or abs(frozen.temperature - store.temperature) > 1e-6:
-            raise PriorFitError(
-                f"priors of {path} are for {frozen.topology!r} at {frozen.temperature} K; "
-                f"the data are of {store.topology!r} at {store.temperature} K"
-            )
+        _check_same(frozen, path, store.topology, store.temperature)
         self._prior_model = frozen.to_prior_model()
 
     # ------------------------------------------------------------------ training
@@ -134,6 +141,14 @@ class TorchMDNetTrainer:
             n_replicas=n_replicas,
             temperature=self.config.system.temperature,
             config_hash=self.config.hash,
+        )
+
+
+def _check_same(priors: PriorSet, path: Path, topology: CGTopology, temperature: float) -> None:
+    if priors.topology != topology or abs(priors.temperature - temperature) > 1e-6:
+        raise PriorFitError(
+            f"priors of {path} are for {priors.topology!r} at {priors.temperature} K; "
+            f"the data are of {topology!r} at {temperature} K"
         )
 
 

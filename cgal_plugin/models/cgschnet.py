@@ -108,7 +108,8 @@ class InteractionBlock(nn.Module):
         h = self.lin1(x)
         to_i, to_j = w * h.index_select(0, j), w * h.index_select(0, i)
         if self.aggr == "add":
-            summed = torch.zeros_like(h).index_add(0, i, to_i).index_add(0, j, to_j)
+            # under autocast the products may have another dtype than lin1's output
+            summed = torch.zeros_like(h, dtype=to_i.dtype).index_add(0, i, to_i).index_add(0, j, to_j)
         else:
             summed = scatter(torch.cat([to_i, to_j]), torch.cat([i, j]), 0, x.shape[0], self.aggr)
         return self.lin(self.act(self.lin2(summed)))

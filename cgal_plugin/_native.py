@@ -1,0 +1,33 @@
+"""Libraries that print from C on standard output, where our commands print their results."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def silent(*descriptors: int) -> Iterator[None]:
+    """Throw away what is written to these file descriptors (1: output, 2: errors), also from C.
+
+    For one call of a library that greets or chats; its errors must come as exceptions.
+    """
+    flush = ctypes.CDLL(None).fflush
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    flush(None)
+    saved = [(d, os.dup(d)) for d in descriptors]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for descriptor in descriptors:
+            os.dup2(nowhere, descriptor)
+        yield
+    finally:
+        flush(None)
+        for descriptor, copy in saved:
+            os.dup2(copy, descriptor)
+            os.close(copy)
+        os.close(nowhere)
