@@ -107,9 +107,9 @@ def sizes(state: State, embedding: str, first_filter: str) -> dict[str, Any]:
     import torch
 
     table: Tensor = state[embedding]
-    bits = {torch.float16: 16, torch.float32: 32, torch.float64: 64}
+    bits = {torch.float32: 32, torch.float64: 64}
     if table.dtype not in bits:
-        raise ConfigError(f"weights are {table.dtype}; float16, float32 and float64 are supported")
+        raise ConfigError(f"weights are {table.dtype}; float32 and float64 are supported: convert them first")
     return {
         "precision": bits[table.dtype],
         "max_z": table.shape[0],

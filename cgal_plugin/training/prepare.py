@@ -175,7 +175,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise TrainingError(f"checkpoint {str(path)!r} does not exist")
     try:
         content = torch.load(path, map_location="cpu", weights_only=False)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
         raise TrainingError(f"{path} is not a readable checkpoint: {error}") from error
     if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= set(content):
         raise TrainingError(f"{path} is not a TorchMD-Net checkpoint: no state_dict and hyper_parameters")

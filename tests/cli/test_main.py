@@ -131,3 +131,38 @@ def test_round_line_shows_w1_only_with_its_interval_and_floor() -> None:
     line = round_line(row)
     assert "W1 0.500 [0.400, 0.600] floor 0.100" in line
     assert "W1 (ucsc) 0.700 (no interval) no floor" in line
+
+
+def test_an_error_nobody_foresaw_is_one_line_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.py").write_text(
+        "class Broken:\n    def __init__(self):\n        raise ValueError('boom')\n"
+    )
+    path = tmp_path / "run.yaml"
+    path.write_text("system: {sequence: GYG}\noracle: {kind: custom, class: 'broken:Broken'}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        code, _, err = call(capsys, "run", path, "--out", tmp_path / "run")
+    assert code == 1
+    assert err.startswith("error: ValueError: boom (")
+    assert "broken.py:3" in err
+    assert not (tmp_path / "run" / "config.yaml").exists()  # a corrected file is not refused as a change
+
+
+def test_a_trajectory_reader_does_not_write_into_the_results(tmp_path: Path) -> None:
+    topology = CGTopology.from_sequence("GYG")
+    frames = np.random.default_rng(0).normal(scale=5.0, size=(20, 3, 3))
+    mdtraj.Trajectory(frames / 10, topology.to_mdtraj()).save_dcd(str(tmp_path / "a.dcd"))
+    np.save(tmp_path / "b.npy", frames[:10])
+    topology.save(tmp_path / "top.json")
+    mdtraj.Trajectory(frames[:1] / 10, topology.to_mdtraj()).save_pdb(str(tmp_path / "top.pdb"))
+    files = ("-c", "a.dcd", "--top", "top.pdb", "-r", "b.npy", "-t", "top.json", "-n", "3", "-o", "s.npz")
+    code = "from cgal_plugin.cli.main import main; main()"
+    process = subprocess.run(
+        [sys.executable, "-c", code, "select", *files],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+    )
+    assert process.returncode == 0, process.stderr
+    assert [len(line.split("\t")) for line in process.stdout.splitlines()] == [2, 2, 2]

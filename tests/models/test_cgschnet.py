@@ -156,13 +156,24 @@ def test_forms_and_output_heads():
         ({"output_model": "DipoleMoment"}, "use Scalar"),
         ({"atom_filter": 1}, "atom_filter"),
         ({"num_layers": 0}, "num_layers"),
-        ({"precision": 31}, "precision"),
+        ({"precision": 16}, "precision is 16; allowed are 32, 64"),
         ({"aggr": "sum"}, "aggr"),
     ],
 )
 def test_bad_values_are_named(options, message):
     with pytest.raises(ConfigError, match=message):
         build_model({**SMALL, **options})
+
+
+def test_autocast_runs():
+    model = build_model({**SMALL, "precision": 32})
+    z = torch.arange(1, 8)
+    pos = torch.randn(7, 3, generator=torch.Generator().manual_seed(0)) * 3
+    forces = model(z, pos.clone())[1].detach()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = model(z, pos.clone())[1].detach()
+    assert not torch.equal(rough, forces)
+    assert torch.allclose(rough, forces, atol=0.05 * float(forces.abs().max()))
 
 
 def test_arguments_are_not_changed():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 import yaml
@@ -109,6 +110,19 @@ def test_restarts_from_a_checkpoint_of_train(conf, run, tmp_path):
         1,
     )
     assert set(checkpoints(tmp_path / "on")) == {2}
+
+
+def test_words_of_the_command_line_and_no_derivative(conf, run, tmp_path):
+    content = yaml.safe_load(conf.read_text())
+    del content["derivative"], content["dataset_arg"]
+    short = tmp_path / "short.yaml"
+    short.write_text(yaml.safe_dump({**content, "num_epochs": 1}))
+    # forces are all there is to train on, and upstream's default for derivative is false
+    run("--conf", short, "--dataset-arg", '{"sources": ["round_001"]}', "--log-dir", tmp_path / "log")
+    saved = torch.load(checkpoints(tmp_path / "log")[0], weights_only=False)["hyper_parameters"]
+    assert saved["derivative"] is True
+    assert saved["dataset_arg"] == {"sources": ["round_001"]}
+    assert len(numpy.load(tmp_path / "log" / "splits.npz")["idx_train"]) == 36
 
 
 def test_unknown_key_is_refused_by_torchmdnet(conf, run, tmp_path):

@@ -1,0 +1,89 @@
+"""Parts of the user's own that break the contract: one error that names the part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cgal_plugin.config import parse_config
+from cgal_plugin.driver import run
+from cgal_plugin.driver.checks import check_part, check_sampled, check_selection
+from cgal_plugin.driver.tasks import label_frame
+from cgal_plugin.errors import CGALError, ConfigError, DataError, DynamicsError, OracleError, SelectionError
+from cgal_plugin.mapping import CGTopology
+from tests.driver.tiny import TINY
+
+TOPOLOGY = CGTopology.from_sequence("GYGAG")
+
+
+class Mine:
+    """Has no method of any part."""
+
+
+@pytest.mark.parametrize("name", ["oracle", "selector", "sampler", "trainer", "seed_source"])
+def test_a_part_without_its_methods_is_named(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"the {name} Mine has no method"):
+        check_part(name, Mine())
+
+
+@pytest.mark.parametrize(
+    ("trajectories", "message"),
+    [
+        ([np.zeros((4, 3, 3))], "trajectory 0 of shape"),
+        ([np.zeros((4, 5, 3)), np.full((2, 5, 3), np.nan)], "trajectory 1 .*first in frame 0"),
+        (None, "expected SampledFrames"),
+    ],
+)
+def test_what_a_sampler_returns_is_checked(trajectories: Any, message: str) -> None:
+    with pytest.raises(DynamicsError, match=f"the sampler Mine returned .*{message}"):
+        check_sampled(SimpleNamespace(trajectories=trajectories), Mine(), TOPOLOGY)
+
+
+@pytest.mark.parametrize(
+    ("indices", "distances", "message"),
+    [
+        ([0, 10], [0.0, 0.0], "expected distinct ones from 0 to 9"),
+        ([-1], [0.0], "expected distinct ones"),
+        ([3, 3], [0.0, 0.0], "1 of 2 distinct"),
+        ([True, False], [0.0, 0.0], "expected integers"),
+        ([[1]], [[0.0]], "one dimension"),
+        ([1, 2], [0.0], "distances for"),
+        ([], [], "chose no frame of 10"),
+    ],
+)
+def test_what_a_selector_returns_is_checked(indices: Any, distances: Any, message: str) -> None:
+    chosen = SimpleNamespace(indices=indices, distances=distances)
+    with pytest.raises(SelectionError, match=message):
+        check_selection(chosen, Mine(), 10)
+
+
+def test_a_selector_that_returns_nothing_is_named() -> None:
+    with pytest.raises(SelectionError, match="the selector Mine returned NoneType"):
+        check_selection(None, Mine(), 10)
+
+
+def test_an_oracle_that_returns_nothing_is_named() -> None:
+    oracle = SimpleNamespace(label=lambda frames: None)
+    with pytest.raises(OracleError, match="returned NoneType; expected"):
+        label_frame((oracle, np.zeros((5, 3))))
+
+
+def test_a_reference_of_another_molecule_is_refused_before_anything_is_run(tmp_path: Path) -> None:
+    np.save(tmp_path / "other.npy", np.zeros((50, 4, 3)))
+    config = parse_config({**TINY, "evaluation": {"reference": ["other.npy"]}}, base=tmp_path)
+    with pytest.raises(DataError, match="has 4 beads"):
+        run(config, tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["run.lock"]
+
+
+def test_priors_of_another_molecule_are_refused_before_anything_is_run(tmp_path: Path) -> None:
+    (tmp_path / "priors.yaml").write_text("rows: []")
+    training = {**TINY["training"], "priors": {"file": "priors.yaml"}}
+    config = parse_config({**TINY, "training": training}, base=tmp_path)
+    with pytest.raises(CGALError, match=r"priors\.yaml"):
+        run(config, tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["run.lock"]
