@@ -58,17 +58,19 @@ class Potential(nn.Module):
         if positions.shape[0] != self.n_atoms:
             raise ValueError("positions must have n_replicas * n_beads rows")
         p = positions.detach().to(torch.float64).view(self.n_replicas, self.n_beads, 3)
-        x = ((p - p.mean(1, keepdim=True)) * self.length).to(self.vectors.dtype)
+        x = (p - p.mean(1, keepdim=True)) * self.length
         d = x.unsqueeze(1) - x.unsqueeze(2)
         square = (d * d).sum(-1).view(self.n_replicas, -1).index_select(1, self.pair)
-        r = square.clamp_min(1e-12).sqrt()
+        exact = square.clamp_min(1e-12).sqrt()
+        r = exact.to(self.vectors.dtype)
         energy, slope = self.network(r)
         for term in self.pair_terms:
-            e, s = term(r)
+            e, s = term(exact)
             energy = energy + e
             slope = slope + s
         matrix = (slope / r).index_select(1, self.pair_of)
-        forces = (matrix.view(self.n_replicas, self.n_beads, self.n_beads, 1) * d).sum(2)
+        matrix = matrix.view(self.n_replicas, self.n_beads, self.n_beads, 1)
+        forces = (matrix * d.to(r.dtype)).sum(2)
         if self.bonded:
             e, pull = self.bonded_terms(x)
             energy = energy + e
@@ -76,9 +78,9 @@ class Potential(nn.Module):
         return energy, forces
 
     def bonded_terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Energy ``(R,)`` and gradient ``(R, N, 3)`` of angles and dihedrals."""
-        v = torch.matmul(self.vectors, x)
-        energy = torch.zeros_like(x[:, 0, 0])
+        """Energy ``(R,)`` and gradient ``(R, N, 3)`` of angles and dihedrals, from float64 ``x`` Å."""
+        v = torch.matmul(self.vectors.to(x.dtype), x).to(self.vectors.dtype)
+        energy = torch.zeros_like(v[:, 0, 0])
         gradients: list[Tensor] = []
         start = 0
         for angle in self.angle_terms:

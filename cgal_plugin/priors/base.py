@@ -228,7 +228,7 @@ class CGPrior(BasePrior):
         energy = self.energy(pos, index, row)
         total = torch.zeros(y.shape[0], dtype=energy.dtype, device=energy.device)
         total = total.index_add(0, batch.index_select(0, index[0]), energy)
-        return y + total.view(-1, 1)
+        return y + total.to(y.dtype).view(-1, 1)
 
 
 def describe_molecule(topology: Any, term: str) -> dict[str, Any]:

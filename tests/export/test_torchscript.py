@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,25 @@ def test_float32_equals_the_model(
     assert f.dtype == positions_dtype
     assert abs(float(e / KJ_PER_KCAL - energy.double().sum())) < 1e-5 * float(energy.abs().sum())
     assert float((f / FORCE - forces).abs().max()) < 1e-5 * float(forces.abs().max())
+
+
+def test_stiff_bonds_keep_their_digits_in_float32(
+    make: Any, priors: PriorSet, topology: CGTopology, frames: np.ndarray, tmp_path: Path
+) -> None:
+    bonds = priors.arguments("bonds")
+    table = [{**row, "k": 1000.0} for row in bonds["table"]]
+    model = make(precision=32, prior_model=[{"CGBonds": {**bonds, "table": table}}])
+    # near the minimum, and away from the origin: forces are small next to k times a coordinate
+    chain = np.arange(10)[:, None] * priors.arguments("bonds")["table"][0]["r0"] * np.array([0.6, 0.0, 0.8])
+    x = (chain + 0.01 * np.random.default_rng(0).normal(size=(20, 10, 3))).astype(np.float32)
+    export_torchscript(model, topology, tmp_path / "p.pt", n_replicas=20)
+    _, f = load(tmp_path / "p.pt")(nm(x.astype(np.float64)))
+    _, forces = eager(model, topology, x)
+    double = copy.deepcopy(model).to(torch.float64)
+    _, exact = eager(double, topology, x.astype(np.float64))
+    for found in (f / FORCE, forces):
+        gap = (found - exact).abs().view(20, -1).amax(1) / exact.abs().view(20, -1).amax(1)
+        assert float(gap.max()) < 2e-6
 
 
 def test_dtype_can_be_chosen(make: Any, topology: CGTopology, frames: np.ndarray, tmp_path: Path) -> None:
