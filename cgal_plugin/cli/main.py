@@ -94,7 +94,7 @@ def report(run_dir: Annotated[Path, typer.Argument(help="Run directory.")]) -> N
 
 def _unexpected(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        return f"{error.filename2 or error.filename}: {error.strerror}"
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{place}; --debug shows where it comes from"

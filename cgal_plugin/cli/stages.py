@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cgal_plugin.errors import ConfigError, DataError, OracleError
+from cgal_plugin.errors import ConfigError, DataError, DynamicsError, OracleError
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="What to write.")]
 Molecule = Annotated[
@@ -125,6 +125,7 @@ def simulate(
 
     molecule = load_topology(topology, mapping)
     frames = np.concatenate(load_trajectories(start, molecule, top=top))
+    _warn_of_temperature(potential, temperature)
     rows = np.linspace(0, len(frames) - 1, replicas).round().astype(int)
     result = run(
         potential,
@@ -143,6 +144,11 @@ def simulate(
     for event in result.events:
         typer.echo(f"blow-up: replica {event.replica} at step {event.step}: {event.kind}, {event.detail}")
     typer.echo(f"{result.total_frames} frames of {len(result.trajectories)} replicas in {out}")
+    if not result.total_frames:
+        raise DynamicsError(
+            "every replica blew up before its first frame: use a smaller --timestep, start frames like "
+            "those that the model was trained on, or train longer"
+        )
 
 
 def select(
@@ -293,6 +299,15 @@ def load_topology(text: str, mapping: str) -> Any:
     if Path(text).suffix or Path(text).exists():
         return CGTopology.from_file(text, mapping)
     return CGTopology.from_sequence(text, mapping)
+
+
+def _warn_of_temperature(potential: Path, temperature: float) -> None:
+    """A CG potential is the free energy of one temperature; at another it is an approximation."""
+    from cgal_plugin.export import load_metadata
+
+    made_for = load_metadata(potential).get("temperature")
+    if made_for is not None and abs(made_for - temperature) > 1e-6:
+        typer.echo(f"note: {potential} was made for {made_for:g} K, this is {temperature:g} K", err=True)
 
 
 def _frames(paths: list[Path], topology: Any, top: Path | None) -> Any:

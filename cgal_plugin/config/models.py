@@ -105,6 +105,20 @@ class SeedData(Section):
     store: Path | None = None
     """An existing data store to start from instead of running MD."""
 
+    @model_validator(mode="after")
+    def _frames(self) -> SeedData:
+        n = self.n_trajectories * round(self.picoseconds / self.save_ps)
+        if self.store is None and n == 0:
+            raise ValueError(
+                f"save_ps {self.save_ps} is longer than picoseconds {self.picoseconds}: no frame"
+            )
+        if self.store is None and self.force_map == "optimal" and n < 200:
+            raise ValueError(
+                f"force_map optimal needs 200 frames or more; this gives {n}: run longer, save more densely, "
+                "or use force_map basic"
+            )
+        return self
+
 
 class PriorConfig(Section):
     """Prior terms, fitted once from the seed data and then frozen."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,12 +75,15 @@ def load_trajectories(
         trajectories = _load_numpy(path)
     else:
         trajectories = [_load_mdtraj(path, topology, top, mapping)]
-    trajectories = [t for t in trajectories if len(t)]
+    trajectories = [t for t in trajectories if t.size]
     if not trajectories:
         raise DataError(f"trajectory {str(path)!r} has no frames")
     for t in trajectories:
-        if t.ndim != 3 or t.shape[2] != 3:
-            raise DataError(f"{path} holds an array of shape {t.shape}; expected (n_frames, n_beads, 3) in Å")
+        if t.ndim != 3 or t.shape[2] != 3 or t.dtype.kind not in "fiu":
+            raise DataError(
+                f"{path} holds an array of shape {t.shape} and type {t.dtype}; "
+                "expected real numbers (n_frames, n_beads, 3) in Å"
+            )
         if topology is not None and t.shape[1] != topology.n_beads:
             raise DataError(f"{path} has {t.shape[1]} beads; {topology!r} has {topology.n_beads}")
         if not np.isfinite(t).all():
@@ -90,14 +95,14 @@ def load_trajectories(
 def _load_numpy(path: Path) -> list[NDArray[np.floating]]:
     try:
         content = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        if isinstance(content, np.ndarray):
+            return [content]
+        with content:
+            if "positions" in content.files:  # a selection or a shard, with other arrays beside the frames
+                return [content["positions"]]
+            return [content[name] for name in sorted(content.files)]
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read as {path.suffix}: {error}") from error
-    if isinstance(content, np.ndarray):
-        return [content]
-    with content:
-        if "positions" in content.files:  # a selection or a shard, with other arrays beside the frames
-            return [content["positions"]]
-        return [content[name] for name in sorted(content.files)]
 
 
 def _load_mdtraj(
@@ -109,8 +114,10 @@ def _load_mdtraj(
         with silent(1):  # mdtraj's DCD reader reports what it detects on standard output
             loaded = mdtraj.load(str(path)) if top is None else mdtraj.load(str(path), top=str(top))
     except (OSError, ValueError, TypeError, IndexError, KeyError, RuntimeError) as error:
-        hint = "" if top is not None else "; formats such as DCD and XTC need a topology file"
-        raise DataError(f"trajectory {str(path)!r} cannot be read: {error}{hint}") from error
+        reason = str(error)
+        if top is None and "topology" in reason:
+            reason = f"{path.suffix or 'its'} format names no atoms; give a topology file too (--top)"
+        raise DataError(f"trajectory {str(path)!r} cannot be read: {reason}") from error
     return to_beads(loaded, topology, mapping, source=str(path))
 
 

@@ -31,6 +31,13 @@ def check_part(name: str, part: Any) -> None:
         A method is missing.
     """
     missing = [m for m in METHODS[name] if not callable(getattr(part, m, None))]
+    n = getattr(part, "n_replicas", 1) if name == "sampler" else 1
+    if not isinstance(n, int) or n < 1:
+        raise ConfigError(
+            f"the sampler {type(part).__qualname__} has n_replicas {n!r}; expected a whole number, 1 or more"
+        )
+    if part is None:
+        raise ConfigError(f"the {name} is None; does its fit return self?")
     if missing:
         raise ConfigError(
             f"the {name} {type(part).__qualname__} has no method {' and no method '.join(missing)}; "

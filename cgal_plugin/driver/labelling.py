@@ -13,6 +13,7 @@ from cgal_plugin.data.trajectories import load_trajectories
 from cgal_plugin.driver.executor import map_tasks
 from cgal_plugin.driver.seeds import FORCE_MAP
 from cgal_plugin.driver.tasks import label_frame
+from cgal_plugin.errors import DataError
 from cgal_plugin.provenance import hash_array
 
 
@@ -59,6 +60,8 @@ def label_file(
     force_map = os.path.join(os.fspath(out), FORCE_MAP)
     if os.path.exists(force_map):
         oracle = oracle.with_force_map(ForceMap.load(force_map))
+    if os.path.isdir(out) and os.listdir(out) and not os.path.exists(os.path.join(out, "store.json")):
+        raise DataError(f"{os.fspath(out)!r} holds other files and no data store; choose another folder")
     store = DataStore.create(
         out, oracle.topology, temperature=oracle.temperature, force_map_hash=oracle.force_map.hash
     )

@@ -256,7 +256,7 @@ def load_custom(part: CustomPart, where: str) -> Any:
     module_name, _, class_name = part.target.partition(":")
     try:
         cls = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise ConfigError(
             f"{where}.class = {part.target!r} cannot be imported: {error}. "
             "Install its package, or put its folder on PYTHONPATH"

@@ -11,15 +11,15 @@ import numpy as np
 
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore, LabelledFrames
-from cgal_plugin.data.trajectories import load_trajectories, save_trajectories
-from cgal_plugin.driver.checks import check_sampled, check_selection
+from cgal_plugin.data.trajectories import save_trajectories
+from cgal_plugin.driver.checks import check_part, check_sampled, check_selection
 from cgal_plugin.driver.executor import map_tasks
 from cgal_plugin.driver.parts import Parts
 from cgal_plugin.driver.protocols import TrainedModel, TrainRequest
 from cgal_plugin.driver.reporter import Reporter
 from cgal_plugin.driver.state import RunDirectory, Stage
 from cgal_plugin.driver.tasks import is_picklable, label_frame
-from cgal_plugin.errors import OracleError, SelectionError, StateError
+from cgal_plugin.errors import DynamicsError, OracleError, StateError
 from cgal_plugin.provenance import atomic_write, derive_seed, read_json, write_json
 
 QUANTILES = (5, 25, 50, 75, 95)
@@ -120,6 +120,14 @@ class Round:
                 progress=progress,
             )
         sampled = check_sampled(sampled, self.parts.sampler, self.store.topology)
+        if not sum(len(t) for t in sampled.trajectories):
+            details = "; ".join(sorted({f"{e['kind']}: {e['detail']}" for e in sampled.events})[:3])
+            raise DynamicsError(
+                f"round {self.index}: every replica blew up before its first frame "
+                f"({details or 'no events'}). "
+                "Train longer, use stronger priors or a smaller simulation.timestep_fs; delete "
+                f"{folder} to simulate again"
+            )
         frames = folder / "frames.npz"
         save_trajectories(frames, sampled.trajectories)
         stage.finish(
@@ -132,7 +140,9 @@ class Round:
     def trajectories(self) -> list[np.ndarray]:
         """What this round's model sampled, one ``(n, n_beads, 3)`` Å array a replica."""
         self._stage("simulate").manifest()
-        return load_trajectories(self._stage("simulate").folder / "frames.npz")
+        # not load_trajectories, which leaves empty ones out: the place in the list is the replica's number
+        with np.load(self._stage("simulate").folder / "frames.npz", allow_pickle=False) as arrays:
+            return [arrays[name] for name in sorted(arrays.files)]
 
     # ------------------------------------------------------------------ evaluate
 
@@ -146,12 +156,6 @@ class Round:
         with self.reporter.stage(self._title("evaluate")):
             trajectories = self.trajectories()
             sampled = np.concatenate(trajectories)
-            if not len(sampled):
-                raise SelectionError(
-                    f"round {self.index}: every replica blew up before its first frame; see "
-                    f"{self._stage('simulate').folder / 'manifest.json'} for the events. Train longer, use "
-                    "stronger priors or a smaller simulation.timestep_fs"
-                )
             training = self.store.load_all(self._shards).positions
             distance = self.parts.nearest_rmsd(sampled, training)
             coverage = save_array(stage.folder / "coverage.npz", distance)
@@ -189,7 +193,9 @@ class Round:
             trajectories = self.trajectories()
             candidates = np.concatenate(trajectories)
             selector = self.parts.selector(model, self._seed("select"))
-            chosen = selector.fit(self.store.load_all(self._shards).positions).select(candidates)
+            fitted = selector.fit(self.store.load_all(self._shards).positions)
+            check_part("selector", fitted)  # fit returns the selector itself; without its return, None
+            chosen = fitted.select(candidates)
             indices, distances = check_selection(chosen, selector, len(candidates))
             path = folder / "selected.npz"
             with atomic_write(path) as handle:

@@ -29,9 +29,25 @@ class TorchMDNetTrainer:
     # ------------------------------------------------------------------ priors
 
     def check(self, topology: CGTopology) -> None:
-        """Check the priors' file of the configuration, where it gives one, before anything is run."""
-        path = self.config.training.priors.file
-        if path is not None:
+        """Check the prior terms or the file with them, and the TorchMD-Net keys, before anything is run.
+
+        Raises
+        ------
+        PriorFitError
+            The molecule is too small for a term, or the file is for another one or another temperature.
+        ConfigError
+            A key or value in ``training.torchmdnet`` is not allowed.
+        """
+        from cgal_plugin.priors.fit import check_terms
+        from cgal_plugin.training.settings import resolve
+
+        if self.config.training.torchmdnet:
+            resolve(self.config.training.torchmdnet)
+        priors = self.config.training.priors
+        path = priors.file
+        if path is None and priors.terms:
+            check_terms(topology, priors.terms)
+        elif path is not None:
             from cgal_plugin.priors import PriorSet
 
             _check_same(PriorSet.load(path), path, topology, self.config.system.temperature)

@@ -161,7 +161,7 @@ def _load(model_or_ckpt: nn.Module | str | os.PathLike[str]) -> nn.Module:
 
     try:
         return load_model(model_or_ckpt)
-    except (CGALError, pickle.UnpicklingError, EOFError, RuntimeError, KeyError) as error:
+    except (CGALError, OSError, pickle.UnpicklingError, EOFError, RuntimeError, KeyError) as error:
         raise ExportError(f"checkpoint {str(model_or_ckpt)!r} cannot be loaded: {error}") from error
 
 

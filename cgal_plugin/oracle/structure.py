@@ -131,8 +131,8 @@ def _prepare(text: str, what: str, ph: float) -> tuple[Any, NDArray[np.float64]]
         raise OracleError(f"{what} holds no protein residue: it has no ATOM record")
     try:
         fixer = PDBFixer(pdbfile=io.StringIO(text))
-    except (ValueError, IndexError, KeyError, TypeError) as error:
-        raise OracleError(f"{what} cannot be read as PDB: {error}") from error
+    except (ValueError, IndexError, KeyError, TypeError, AssertionError) as error:
+        raise OracleError(f"{what} cannot be read as PDB: {error!r}") from error
     fixer.findNonstandardResidues()
     if fixer.nonstandardResidues:
         found = ", ".join(f"{r.name}{r.id}" for r, _ in fixer.nonstandardResidues)

@@ -67,6 +67,7 @@ def fit_priors(
         A term or a setting is not valid.
     """
     settings = _settings(terms, settings, options)
+    check_terms(topology, terms, settings.exclude_bonds)
     frames = _check_frames(topology, frames, unit)
     if temperature is None or not np.isfinite(temperature) or temperature <= 0:
         raise ConfigError(f"temperature of the frames is {temperature} K; a positive number is needed")
@@ -110,6 +111,31 @@ def _settings(terms: Sequence[str], settings: FitSettings | None, options: Mappi
             f"allowed are {', '.join(FitSettings.__dataclass_fields__)}"
         )
     return FitSettings(**{"exclude_bonds": 2 if "angles" in terms else 1, **options})
+
+
+def check_terms(topology: CGTopology, terms: Sequence[str], exclude_bonds: int | None = None) -> None:
+    """Check that a molecule is large enough for these terms, before there are frames.
+
+    Raises
+    ------
+    PriorFitError
+        It has none of some term, all of which are named.
+    """
+    if exclude_bonds is None:
+        exclude_bonds = _settings(terms, None, {}).exclude_bonds
+    there = {
+        "bonds": topology.bond_index,
+        "angles": topology.angle_index,
+        "dihedrals": topology.dihedral_index,
+        "repulsion": molecule_pairs(topology.n_beads, topology.bond_index, exclude_bonds).T,
+    }
+    missing = [t for t in terms if len(there[t]) == 0]
+    if missing:
+        raise PriorFitError(
+            f"{topology!r} has no {', no '.join(missing)}"
+            + (f" (pairs more than {exclude_bonds} bonds apart)" if "repulsion" in missing else "")
+            + ": leave that out of the terms (training.priors.terms, --terms)"
+        )
 
 
 def _check_frames(topology: CGTopology, frames: ArrayLike, unit: str) -> NDArray[np.float64]:
@@ -158,8 +184,6 @@ def _fit_bonded(
         "angles": topology.angle_index,
         "dihedrals": topology.dihedral_index,
     }[term]
-    if len(index) == 0:
-        raise PriorFitError(f"{topology!r} has no {term}; leave that term out")
     x = internal_coordinate(term, frames, index, settings.angle_form)
     independent = np.array([est.effective_samples(_linear(term, column)) for column in x.T])
     wild = group_terms(index, bead_kinds(topology))
@@ -174,8 +198,8 @@ def _fit_bonded(
         if not enough and is_wild:
             raise PriorFitError(
                 f"{term} {'-'.join(types)}: {n} samples, {n_effective:.0f} of them independent; needed are "
-                f"{settings.min_count} and {needed:.0f}. Give more frames, or lower min_count and "
-                "min_effective_wildcard"
+                f"{settings.min_count} and {needed:.0f}. Give more frames, or leave that term out "
+                "(fit_priors also takes lower min_count and min_effective_wildcard)"
             )
         if not enough:
             kinds = bead_kinds(topology)
@@ -247,10 +271,6 @@ def _fit_repulsion(
     topology: CGTopology, frames: NDArray[np.float64], beta: float, settings: FitSettings
 ) -> list[dict[str, Any]]:
     pairs = molecule_pairs(topology.n_beads, topology.bond_index, settings.exclude_bonds).T
-    if len(pairs) == 0:
-        raise PriorFitError(
-            f"{topology!r} has no pairs more than {settings.exclude_bonds} bonds apart to repel each other"
-        )
     r = internal_coordinate("bonds", frames, pairs)
     kinds, names = bead_kinds(topology), topology.type_names
     epsilon = 1.0

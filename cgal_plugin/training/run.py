@@ -23,7 +23,7 @@ from cgal_plugin.provenance import (
     write_json,
 )
 from cgal_plugin.training.checkpoints import CheckpointFolder, Epoch
-from cgal_plugin.training.prepare import Prepared, prepare
+from cgal_plugin.training.prepare import Prepared, prepare, read_checkpoint
 from cgal_plugin.training.settings import resolve
 
 if TYPE_CHECKING:
@@ -151,6 +151,7 @@ def _existing(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if not path.is_file():
         raise TrainingError(f"checkpoint {str(path)!r} does not exist")
+    read_checkpoint(path)  # before the folder is claimed: a mistake must not bind it
     return path
 
 

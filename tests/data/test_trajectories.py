@@ -55,8 +55,18 @@ def test_what_is_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         load_trajectories(tmp_path / "broken.npz")
     mdtraj.Trajectory(_frames() / 10, TOPOLOGY.to_mdtraj()).save_dcd(str(tmp_path / "t.dcd"))
-    with pytest.raises(DataError, match="need a topology file"):
+    with pytest.raises(DataError, match="give a topology file"):
         load_trajectories(tmp_path / "t.dcd", TOPOLOGY)
     mdtraj.Trajectory(_frames() / 10, TOPOLOGY.to_mdtraj())[0].save_pdb(str(tmp_path / "t.pdb"))
     with pytest.raises(DataError, match="is of YYDPETGTWY, not AAAAAAAAAA"):
         load_trajectories(tmp_path / "t.pdb", CGTopology.from_sequence("A" * 10))
+
+
+def test_a_cut_file_or_a_type_that_is_no_coordinate_is_refused(tmp_path: Path) -> None:
+    save_trajectories(tmp_path / "whole.npz", [_frames()])
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:300])
+    with pytest.raises(DataError, match=r"cut\.npz"):
+        load_trajectories(tmp_path / "cut.npz")
+    np.save(tmp_path / "complex.npy", _frames().astype(complex))
+    with pytest.raises(DataError, match="complex128; expected real numbers"):
+        load_trajectories(tmp_path / "complex.npy")

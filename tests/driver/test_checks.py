@@ -87,3 +87,30 @@ def test_priors_of_another_molecule_are_refused_before_anything_is_run(tmp_path:
     with pytest.raises(CGALError, match=r"priors\.yaml"):
         run(config, tmp_path / "run")
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["run.lock"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"system": {"sequence": "GAG"}, "training": {}}, "no dihedrals, no repulsion"),
+        ({"training": {**TINY["training"], "torchmdnet": {"bogus": 1}}}, "bogus is not a TorchMD-Net key"),
+    ],
+)
+def test_training_settings_that_cannot_work_are_refused_before_the_seed_data(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CGALError, match=message):
+        run(parse_config({**TINY, **changes}), tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["run.lock"]
+
+
+def test_too_few_seed_frames_for_the_force_map_are_refused_in_the_file() -> None:
+    with pytest.raises(ConfigError, match="optimal needs 200 frames or more; this gives 160"):
+        parse_config({"system": {"sequence": "GYG"}, "seed_data": {"picoseconds": 4}})
+
+
+@pytest.mark.parametrize("n_replicas", [0, "4", 2.0])
+def test_a_sampler_with_no_number_of_replicas_is_named(n_replicas: Any) -> None:
+    sampler = SimpleNamespace(sample=print, n_replicas=n_replicas)
+    with pytest.raises(ConfigError, match="expected a whole number"):
+        check_part("sampler", sampler)

@@ -20,7 +20,7 @@ from cgal_plugin.data import DataStore, LabelledFrames
 from cgal_plugin.driver import RunResult, run
 from cgal_plugin.driver.protocols import SampledFrames
 from cgal_plugin.driver.rounds import shard_round
-from cgal_plugin.errors import ConfigError, DataError, OracleError, SelectionError, StateError
+from cgal_plugin.errors import ConfigError, DataError, DynamicsError, OracleError, SelectionError, StateError
 from cgal_plugin.selector import Selection
 from tests.driver.tiny import TINY
 
@@ -259,6 +259,37 @@ def test_no_selected_frame_is_an_error(finished: tuple[RunResult, Log], tmp_path
     config = _stored(finished, selector={"min_rmsd": 50.0, "max_rmsd": 60.0})
     with pytest.raises(SelectionError, match="no frame selected"):
         run(parse_config(config), tmp_path / "run", sampler=Noise())
+
+
+class LateFrames:
+    """A sampler whose first replicas have no frame: both of them, or the first one."""
+
+    n_replicas = 2
+
+    def __init__(self, n_empty: int) -> None:
+        self.n_empty = n_empty
+
+    def sample(self, potential: Path, topology: Any, start_positions: np.ndarray, **_: Any) -> SampledFrames:
+        frames = [np.repeat(s[None], 5, axis=0) for s in start_positions]
+        event = {"replica": 0, "step": 1, "kind": "energy", "detail": "too hot"}
+        return SampledFrames([f[:0] if i < self.n_empty else f for i, f in enumerate(frames)], [event])
+
+
+def test_replicas_that_all_blow_up_at_once_are_an_error(
+    finished: tuple[RunResult, Log], tmp_path: Path
+) -> None:
+    config = parse_config(_stored(finished))
+    with pytest.raises(DynamicsError, match=r"blew up before its first frame \(energy: too hot"):
+        run(config, tmp_path / "run", sampler=LateFrames(2))
+    assert not (tmp_path / "run/rounds/round_000/simulate/manifest.json").exists()
+
+
+def test_a_replica_without_frames_does_not_shift_the_others(
+    finished: tuple[RunResult, Log], tmp_path: Path
+) -> None:
+    result = run(parse_config(_stored(finished)), tmp_path / "run", sampler=LateFrames(1), oracle=Springs())
+    with np.load(result.out_dir / "rounds/round_000/select/selected.npz") as arrays:
+        assert set(arrays["replica"].tolist()) == {1}
 
 
 def test_seed_data_of_another_molecule_or_temperature(
