@@ -94,10 +94,10 @@ def load_trajectories(
 
 def _load_numpy(path: Path) -> list[NDArray[np.floating]]:
     try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return [content]
-        with content:
+        with open(path, "rb") as handle:  # opened here: np.load forgets to close a damaged archive
+            content = np.load(handle, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return [content]
             if "positions" in content.files:  # a selection or a shard, with other arrays beside the frames
                 return [content["positions"]]
             return [content[name] for name in sorted(content.files)]
