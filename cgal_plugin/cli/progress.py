@@ -75,7 +75,7 @@ def round_line(row: Mapping[str, Any]) -> str:
     ]
     for key, label in (("w1", "W1"), ("w1_ucsc", "W1 (ucsc)")):
         if row.get(key) is not None:
-            parts.append(_w1_text(label, row[key]))
+            parts.append(w1_text(label, row[key]))
     if "n_labelled" in row:
         parts.append(
             f"{row['n_labelled']} of {row['n_selected']} labelled, {row['n_quarantined']} quarantined"
@@ -83,7 +83,8 @@ def round_line(row: Mapping[str, Any]) -> str:
     return " | ".join(parts)
 
 
-def _w1_text(label: str, result: Mapping[str, Any]) -> str:
+def w1_text(label: str, result: Mapping[str, Any]) -> str:
+    """A W1 figure with its interval and floor."""
     interval, floor = result.get("interval"), result.get("floor")
     between = f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "(no interval)"
     return f"{label} {result['value']:.3f} {between} " + (f"floor {floor:.3f}" if floor else "no floor")

@@ -270,6 +270,7 @@ def evaluate(
 ) -> None:
     """Compare CG trajectories with a reference: W1 in TICA space and what goes with it."""
     from cgal_plugin.analysis import evaluate as run
+    from cgal_plugin.cli.progress import w1_text
     from cgal_plugin.data.trajectories import load_trajectories
     from cgal_plugin.provenance import write_json
 
@@ -278,9 +279,14 @@ def evaluate(
         [t for p in paths for t in load_trajectories(p, molecule, top=top)] for paths in (model, reference)
     )
     result = run(ours, theirs, molecule, lag_frames=lag, temperature=temperature, seed=seed)
-    if out is not None:
-        write_json(out, result.to_dict())
-    typer.echo(json.dumps(result.to_dict(surfaces=False), indent=2))
+    if out is None:
+        typer.echo(json.dumps(result.to_dict(surfaces=False), indent=2))
+        return
+    write_json(out, result.to_dict())
+    facts = result.to_dict(surfaces=False)
+    for key, name in (("w1", "W1"), ("w1_ucsc", "W1 (ucsc)")):
+        if facts.get(key) is not None:
+            typer.echo(f"{w1_text(name, facts[key])} ({facts[key]['unit']})")
 
 
 # ---------------------------------------------------------------------- shared by the commands

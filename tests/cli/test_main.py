@@ -117,6 +117,11 @@ def test_select_and_evaluate_on_files(tmp_path: Path, capsys: pytest.CaptureFixt
     )
     assert code == 0, err
     assert json.loads(out)["w1"]["value"] > 0
+    written = ("-m", tmp_path / "b.dcd", "-r", tmp_path / "a.dcd", "--lag", 5, "-o", tmp_path / "w1.json")
+    code, out, err = call(capsys, "evaluate", *written, *files)
+    assert code == 0, err
+    assert [line.split(" ")[0] for line in out.splitlines()] == ["W1", "W1"]
+    assert json.loads((tmp_path / "w1.json").read_text())["w1"]["value"] > 0
 
 
 def test_round_line_shows_w1_only_with_its_interval_and_floor() -> None:
