@@ -7,6 +7,7 @@ import pytest
 import torch
 from torchmdnet.models.model import TorchMD_Net
 
+from cgal_plugin import register
 from cgal_plugin.errors import ConfigError, TrainingError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.models import build_model
@@ -87,6 +88,7 @@ def test_options_that_the_short_way_does_not_know(options):
 
 
 def test_priors_and_mean_and_std():
+    register()
     topology = CGTopology.from_sequence("YYDPETGTWY")
     pos = frames(40, 10)
     priors = fit_priors(topology, pos.numpy(), 400.0)
@@ -106,7 +108,7 @@ def test_priors_and_mean_and_std():
 def test_derivatives_of_activations(activation):
     from torchmdnet.models.utils import act_class_mapping
 
-    x = torch.linspace(-30, 30, 801, dtype=torch.float64, requires_grad=True)
+    x = torch.linspace(-19, 19, 801, dtype=torch.float64, requires_grad=True)
     f, first, second = derivatives(activation)(x.detach())
     expected = act_class_mapping[activation]()(x)
     (slope,) = torch.autograd.grad(expected.sum(), x, create_graph=True)
@@ -140,14 +142,8 @@ def test_higher_derivatives_need_positions_with_a_gradient():
     assert not pos.requires_grad
     with pytest.raises(TrainingError, match="positions that require a gradient"):
         torch.autograd.grad(y.sum(), list(model.parameters()), create_graph=True, allow_unused=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        torch.autograd.grad(
-            torch.autograd.grad(
-                f.square().sum(), model.representation_model.interactions[0].lin1.weight, create_graph=True
-            )[0].sum(),
-            list(model.parameters()),
-            allow_unused=True,
-        )
+    with pytest.raises(TrainingError, match="positions that require a gradient"):
+        torch.autograd.grad(f.square().sum(), list(model.parameters()), create_graph=True, allow_unused=True)
 
 
 def test_is_a_torchmd_net_and_far_or_coincident_beads_stay_finite():
@@ -175,7 +171,7 @@ def test_interpolation_from_a_grid():
 
 @pytest.mark.parametrize("form", ["majewski", "mlcg"])
 def test_filter_grid_is_close_and_used_in_training_only(form):
-    options = {"num_rbf": 18, "cutoff_lower": 3.0, "activation": "tanh"}
+    options = {"num_rbf": 18, "cutoff_lower": 3.0 if form == "majewski" else 0.0, "activation": "tanh"}
     exact = network(cgschnet={"form": form}, **options)
     close = network(cgschnet={"form": form, "filter_grid": 400}, **options)
     close.load_state_dict(exact.state_dict())
