@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchmdnet.models.model import TorchMD_Net
 
 from cgal_plugin.models.cgschnet import CGSchNet
+from cgal_plugin.models.distances import cosine_cutoff, radial_basis
 from cgal_plugin.models.filter_grid import Stencils, grid
 from cgal_plugin.models.pair_functions import Convolution, Filters, Stage, derivatives
 from cgal_plugin.priors.base import CGPrior
@@ -114,9 +115,9 @@ def _features(
     stencils = None if n is None else Stencils(r, lo, hi, n)
     places = r if n is None else grid(lo, hi, n, r)
     with torch.set_grad_enabled(net.trainable_rbf):
-        rbf, slope = _with_slope(net.distance_expansion, places)
+        rbf, slope = radial_basis(net, places)
     with torch.no_grad():
-        cutoff, cutoff_slope = (t.unsqueeze(1) for t in _with_slope(net.cutoff, places))
+        cutoff, cutoff_slope = cosine_cutoff(places.unsqueeze(1), lo, hi)
     act = derivatives(net.activation)
     x = net.embedding(z)
     for number, block in enumerate(net.interactions):
@@ -131,8 +132,3 @@ def _features(
         summed = Convolution.apply(h, w, w_slope, stand_in, i, j, stage)
         x = x + block.lin(block.act(block.lin2(summed)))
     return x
-
-
-def _with_slope(function: nn.Module, r: Tensor) -> tuple[Tensor, Tensor]:
-    """Value and derivative of a function of the distance, elementwise in r."""
-    return torch.func.jvp(function, (r,), (torch.ones_like(r),))
