@@ -40,7 +40,7 @@ MODEL_DEFAULTS: dict[str, Any] = {
     "prior_args": None,
 }
 #: what the dict under the YAML key ``cgschnet`` may hold
-OPTIONS = ("form", "num_filters", "output_layers", "output_bias")
+OPTIONS = ("form", "num_filters", "output_layers", "output_bias", "filter_grid")
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,17 @@ class Options:
         ``1 + output_mlp_num_layers`` times, in "majewski"; 128, 64 in "mlcg".
     output_bias
         Whether the last output layer has a bias. Default: yes in "majewski", no in "mlcg".
+    filter_grid
+        None (default): exact filters. A number: in training steps, filters are interpolated from so
+        many distances between the cutoffs (see :mod:`cgal_plugin.models.filter_grid`); validation
+        and inference stay exact.
     """
 
     form: str
     num_filters: int
     output_layers: tuple[int, ...]
     output_bias: bool
+    filter_grid: int | None = None
 
 
 def parse_options(options: Mapping[str, Any] | None, width: int, extra_layers: int = 0) -> Options:
@@ -114,7 +119,10 @@ def parse_options(options: Mapping[str, Any] | None, width: int, extra_layers: i
     bias = options.get("output_bias")
     if bias is not None and not isinstance(bias, bool):
         raise ConfigError(f"cgschnet.output_bias is {bias!r}; it must be true or false")
-    return Options(form, filters, tuple(layers), form == "majewski" if bias is None else bias)
+    grid = options.get("filter_grid")
+    if grid is not None and (not isinstance(grid, int) or isinstance(grid, bool) or grid < 50):
+        raise ConfigError(f"cgschnet.filter_grid is {grid!r}; it must be null or a whole number from 50 up")
+    return Options(form, filters, tuple(layers), form == "majewski" if bias is None else bias, grid)
 
 
 def build_model(
@@ -141,8 +149,10 @@ def build_model(
         A value is not allowed for this model.
     """
     import torch
-    from torchmdnet.models.model import TorchMD_Net, create_prior_models
+    from torchmdnet.models.model import create_prior_models
     from torchmdnet.models.utils import dtype_mapping
+
+    from cgal_plugin.models.network import CGNet
 
     given = {**MODEL_DEFAULTS, **args}
     _check(given)
@@ -156,7 +166,7 @@ def build_model(
     )
     if given["prior_model"] and prior_model is None:
         prior_model = create_prior_models(dict(given))
-    return TorchMD_Net(
+    return CGNet(
         representation,
         _output(given, options, dtype),
         prior_model=prior_model,
@@ -203,6 +213,7 @@ def _representation(
         aggr=given["aggr"],
         dtype=dtype,
         box_vecs=box,
+        filter_grid=options.filter_grid,
     )
 
 

@@ -145,6 +145,9 @@ class CGSchNet(nn.Module):
         Of the parameters.
     box_vecs
         ``(3, 3)`` Å, or None for no periodic box.
+    filter_grid
+        Grid points for the filters of a training step (see :mod:`cgal_plugin.models.network`), or
+        None for exact filters; what this module computes itself is exact.
 
     Raises
     ------
@@ -171,6 +174,7 @@ class CGSchNet(nn.Module):
         aggr: str = "add",
         dtype: torch.dtype = torch.float32,
         box_vecs: Tensor | None = None,
+        filter_grid: int | None = None,
     ) -> None:
         super().__init__()
         _choose("cgschnet.form", form, FORMS)
@@ -193,6 +197,7 @@ class CGSchNet(nn.Module):
         self.cutoff_upper = float(cutoff_upper)
         self.max_z = max_z
         self.aggr = aggr
+        self.filter_grid = filter_grid
 
         self.embedding = nn.Embedding(max_z, hidden_channels, dtype=dtype)
         nearest = self.cutoff_lower if form == "majewski" else 0.0

@@ -105,6 +105,17 @@ class FiniteLoss(Callback):
             )
 
 
+class FusedOptimizer(Callback):
+    """One call for AdamW's update on CPUs, instead of ten a parameter."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the option of the optimizer that LNNP made, or that a checkpoint brought back."""
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                if "fused" in group and all(p.device.type == "cpu" for p in group["params"]):
+                    group["fused"] = True
+
+
 class Stamp(Callback):
     """Write where a checkpoint comes from into it, under ``cgal_plugin``."""
 
@@ -122,7 +133,7 @@ def make_trainer(
     hparams: dict[str, Any], folder: Path, max_epochs: int, provenance: dict[str, Any]
 ) -> Trainer:
     """A silent Lightning Trainer on one device that leaves no files of its own."""
-    callbacks: list[Callback] = [FiniteLoss(), Stamp(provenance)]
+    callbacks: list[Callback] = [FiniteLoss(), FusedOptimizer(), Stamp(provenance)]
     if hparams["early_stopping_monitor"] is not None:
         callbacks.append(
             EarlyStopping(hparams["early_stopping_monitor"], patience=hparams["early_stopping_patience"])

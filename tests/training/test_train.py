@@ -94,9 +94,13 @@ def test_loads_here_and_upstream(trained, root):
     z = torch.tensor(DataStore(root).topology.types)
     pos = torch.tensor(frames.positions[0])
     e, f = model(z, pos.clone())
-    e2, f2 = other(z, pos.clone())
+    e2, f2 = other.eval()(z, pos.clone())
     assert torch.equal(e.detach(), e2.detach())
     assert torch.equal(f, f2.detach())
+    # as upstream returns it, in training mode, it goes the way of a training step
+    e3, f3 = other.train()(z, pos.clone())
+    torch.testing.assert_close(e3.detach(), e2.detach(), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(f3.detach(), f2.detach(), rtol=1e-5, atol=1e-4)
     both = load_model([result.checkpoint, result.last_checkpoint], return_std=True)
     assert len(both(z, pos.clone())) == 4
     with pytest.raises(TrainingError, match="does not exist"):

@@ -1,0 +1,134 @@
+"""TorchMD_Net around CGSchNet whose training step does not differentiate distances twice."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchmdnet.models.model import TorchMD_Net
+
+from cgal_plugin.models.cgschnet import CGSchNet
+from cgal_plugin.models.distances import cosine_cutoff, radial_basis
+from cgal_plugin.models.filter_grid import Stencils, grid
+from cgal_plugin.models.pair_functions import Convolution, Filters, Stage, derivatives
+from cgal_plugin.priors.base import CGPrior
+
+__all__ = ["CGNet"]
+
+
+class CGNet(TorchMD_Net):
+    """A ``TorchMD_Net`` of :class:`CGSchNet`; parameters, checkpoints and results are those of one.
+
+    In training mode, forces are made from dE/dr of every pair with distances held constant, which
+    gives a loss on energies and forces its exact gradient with respect to the weights in fewer and
+    larger operations (see :mod:`cgal_plugin.models.pair_functions`). What is returned then has no
+    graph back to the positions. TorchMD_Net's own way is taken in evaluation mode, for positions
+    that require a gradient when they are passed in, with a periodic box, and for options that the
+    short way does not know (``aggr`` other than ``add``, neighbour embedding, ``mish``, priors of
+    other packages).
+    """
+
+    def forward(
+        self,
+        z: Tensor,
+        pos: Tensor,
+        batch: Tensor | None = None,
+        box: Tensor | None = None,
+        q: Tensor | None = None,
+        s: Tensor | None = None,
+        extra_args: dict[str, Tensor] | None = None,
+        num_systems: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """``(energy (n_molecules, 1) kcal/mol, forces (n_beads, 3) kcal/mol/Å)``, as upstream.
+
+        Parameters
+        ----------
+        z, pos, batch
+            ``(n_beads,)`` bead types, ``(n_beads, 3)`` Å, ``(n_beads,)`` molecule of each bead
+            (None: one molecule).
+        box, q, s, extra_args, num_systems
+            As in TorchMD_Net.
+        """
+        if not self._short(pos, box):
+            return super().forward(z, pos, batch, box, q, s, extra_args, num_systems)
+        batch = torch.zeros_like(z) if batch is None else batch
+        y, forces = self._network(z, pos, batch, num_systems)
+        if self.prior_model is not None:
+            prior_y, prior_forces = self._priors(y, z, pos, batch, extra_args)
+            y, forces = y + prior_y, forces + prior_forces
+        return y, forces
+
+    def _short(self, pos: Tensor, box: Tensor | None) -> bool:
+        net = self.representation_model
+        return (
+            self.training
+            and self.derivative
+            and torch.is_grad_enabled()
+            and not pos.requires_grad
+            and box is None
+            and isinstance(net, CGSchNet)
+            and not net.distance.use_periodic
+            and net.aggr == "add"
+            and net.neighbor_embedding is None
+            and derivatives(net.activation) is not None
+            and all(isinstance(p, CGPrior) for p in self.prior_model or ())
+        )
+
+    def _network(
+        self, z: Tensor, pos: Tensor, batch: Tensor, num_systems: int | None
+    ) -> tuple[Tensor, Tensor]:
+        net, output = self.representation_model, self.output_model
+        with torch.no_grad():
+            i, j, r = net.pairs(pos, batch)
+            apart = pos.index_select(0, i) - pos.index_select(0, j)
+            # as in CGSchNet.pairs: beads on top of each other do not push
+            apart = apart / r.unsqueeze(1) * (apart.square().sum(1, keepdim=True) >= 1e-12)
+        stand_in = torch.zeros_like(r).requires_grad_(True)
+        stage = Stage()
+        x = _features(net, z, r, stand_in, i, j, stage)
+        x = output.pre_reduce(x, None, z, pos, batch, box=None) * self.std
+        y = output.post_reduce(output.reduce(x, batch, num_systems=num_systems) + self.mean)
+        stage.forces = True
+        try:
+            (slope,) = torch.autograd.grad(y, stand_in, torch.ones_like(y), create_graph=True)
+        finally:
+            stage.forces = False
+        push = slope.unsqueeze(1) * apart
+        return y, torch.zeros_like(pos).index_add(0, j, push).index_add(0, i, -push)
+
+    def _priors(
+        self, y: Tensor, z: Tensor, pos: Tensor, batch: Tensor, extra_args: dict[str, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Energies and forces of the priors, which have nothing to train: no graph is kept."""
+        pos = pos.detach().requires_grad_(True)
+        energy = torch.zeros_like(y)
+        for prior in self.prior_model:
+            energy = prior.post_reduce(energy, z, pos, batch, None, extra_args)
+        (gradient,) = torch.autograd.grad(energy.sum(), pos)
+        return energy.detach(), -gradient
+
+
+def _features(
+    net: CGSchNet, z: Tensor, r: Tensor, stand_in: Tensor, i: Tensor, j: Tensor, stage: Stage
+) -> Tensor:
+    """Bead features ``(n_beads, F)`` whose gradient with respect to distances arrives at ``stand_in``."""
+    lo, hi, n = net.distance.cutoff_lower, net.cutoff_upper, net.filter_grid
+    stencils = None if n is None else Stencils(r, lo, hi, n)
+    places = r if n is None else grid(lo, hi, n, r)
+    with torch.set_grad_enabled(net.trainable_rbf):
+        rbf, slope = radial_basis(net, places)
+    with torch.no_grad():
+        cutoff, cutoff_slope = cosine_cutoff(places.unsqueeze(1), lo, hi)
+    act = derivatives(net.activation)
+    x = net.embedding(z)
+    for number, block in enumerate(net.interactions):
+        first, second = block.mlp[0], block.mlp[2]
+        w, w_slope = Filters.apply(
+            rbf, slope, cutoff, cutoff_slope, first.weight, first.bias, second.weight, second.bias, act
+        )
+        if stencils is not None:
+            w, w_slope = stencils(w), stencils(w_slope)
+        # before the first block there are as many different beads as types
+        h = nn.functional.embedding(z, block.lin1(net.embedding.weight)) if number == 0 else block.lin1(x)
+        summed = Convolution.apply(h, w, w_slope, stand_in, i, j, stage)
+        x = x + block.lin(block.act(block.lin2(summed)))
+    return x
