@@ -74,7 +74,7 @@ def export_torchscript(
         raise ExportError(f"n_replicas is {n_replicas!r}; a positive integer is needed")
     if dtype is not None and dtype not in _DTYPES:
         raise ExportError(f"dtype {dtype!r} is not known; use 'float32', 'float64' or None")
-    model = _load(model_or_ckpt)
+    model = load_any(model_or_ckpt)
     potential = potential_module(model, topology, n_replicas=int(n_replicas), dtype=dtype)
     script = _script(potential)
     metadata = {
@@ -152,7 +152,7 @@ def potential_module(
     return potential
 
 
-def _load(model_or_ckpt: nn.Module | str | os.PathLike[str]) -> nn.Module:
+def load_any(model_or_ckpt: nn.Module | str | os.PathLike[str]) -> nn.Module:
     if isinstance(model_or_ckpt, torch.nn.Module):
         return model_or_ckpt
     if not Path(model_or_ckpt).is_file():
