@@ -32,7 +32,9 @@ FORMAT = "cgal_plugin fast potential"
 FORMAT_VERSION = 1
 #: of one call: force error of float32 and table together that is accepted when it is built
 ROUNDING = 5e-6
-_CHUNK_ROWS = 48
+#: rows of features that go through the network at a time: enough for the matrix products, little
+#: enough for the cache
+_CHUNK_ROWS = 120
 _INSTALL = 'pip install "cgal_plugin[fast]"'
 
 
@@ -167,7 +169,7 @@ class FastPotential:
 
     @classmethod
     def _build(cls, potential: Any, described: dict[str, Any], n: int, tolerance: float) -> FastPotential:
-        from cgal_plugin.export.engine.layout import assemble, check_engine
+        from cgal_plugin.export.engine.assemble import assemble, check_engine
         from cgal_plugin.export.tables import TableFilters, choose_table
 
         network = potential.network
@@ -244,9 +246,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[s
         raise ExportError(f"{str(path)!r} was not written by FastPotential.save: {error}") from error
     if metadata.get("format") != FORMAT or metadata.get("format_version") != FORMAT_VERSION:
         raise ExportError(
-            f"{str(path)!r} has format {metadata.get('format')!r} version {metadata.get('format_version')!r}; "
-            f"this version reads {FORMAT!r} version {FORMAT_VERSION}: build it again"
+            f"{str(path)!r} has format {metadata.get('format')!r} {metadata.get('format_version')!r}; "
+            f"this version reads {FORMAT!r} {FORMAT_VERSION}: build it again"
         )
     return arrays, metadata
-
-

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-from cgal_plugin.export.engine.dense import FLAGS, activate, product
+from cgal_plugin.export.engine.dense import activate, entry, kernel, product
 from cgal_plugin.export.engine.pairs import find_pairs, gather, push, slopes, slopes_and_gather
 from cgal_plugin.export.engine.priors import angle_energy, dihedral_energy, pair_energy
-from cgal_plugin.export.engine.simd import LANES, fma, load, splat, store, total
+from cgal_plugin.export.engine.simd import LANES, ORDER, fma, load, splat, store, total
 
 # places in `sizes`
 N_BEADS, N_BLOCKS, WIDTH, FILTERS, INTERVALS, KIND, N_HIDDEN, N_CHUNK = range(8)
@@ -23,7 +22,7 @@ OUT_WIDTH, OUT, OUT_BIAS, OUT_BACK, LAYER = range(5)
 SCALE, SHIFT, LAST_BIAS, FACTOR = 5, 6, 7, 8
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@kernel
 def _finite(pos, first, n):
     for i in range(first, first + n):
         if not (math.isfinite(pos[i, 0]) and math.isfinite(pos[i, 1]) and math.isfinite(pos[i, 2])):
@@ -31,20 +30,20 @@ def _finite(pos, first, n):
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@kernel
 def _fill(x, at, n, value):
     for c in range(at, at + n):
         x[c] = value
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@kernel
 def _multiply(x, x_at, y, y_at, n):
     """x *= y."""
     for c in range(0, n, LANES):
         store(x, x_at + c, load(x, x_at + c) * load(y, y_at + c))
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@kernel
 def forward(sizes, weights, zeros, table, start, first_v, count, rows, place, n_rows, work, at):
     """Features of the beads; ``at`` are the places of h, v, summed, slope and scratch in ``work``.
 
@@ -61,11 +60,9 @@ def forward(sizes, weights, zeros, table, start, first_v, count, rows, place, n_
         block = HEAD + BLOCK * b
         v_b, slope_b = v + b * n_rows * filters, slope + b * n
         if b > 0:
-            product(
-                work, h, n_rows, width, weights, sizes[block + LIN1], filters, work, v_b, zeros, 0, False
-            )
+            product(work, h, n_rows, width, weights, sizes[block + LIN1], filters, work, v_b, zeros, 0, False)
         _fill(work, summed, n_rows * filters, np.float32(0.0))
-        table_at = b * sizes[INTERVALS] * 4 * filters
+        table_at = b * sizes[INTERVALS] * ORDER * filters
         gather(count, rows, place, table, table_at, filters, work, v_b, work, summed)
         w, bias = sizes[block + LIN2], sizes[block + LIN2_BIAS]
         product(work, summed, n_rows, filters, weights, w, width, work, slope_b, weights, bias, False)
@@ -74,7 +71,7 @@ def forward(sizes, weights, zeros, table, start, first_v, count, rows, place, n_
         product(work, scratch, n_rows, width, weights, w, width, work, h, weights, bias, True)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@kernel
 def readout(sizes, scalars, weights, zeros, n_rows, work, h, out, g, swap, bead_energy):
     """Energy of each bead, and dE/dh at ``g``; ``out`` and ``swap`` are room for the output MLP."""
     hidden, x, size = sizes[N_HIDDEN], h, sizes[WIDTH]
@@ -111,7 +108,7 @@ def readout(sizes, scalars, weights, zeros, n_rows, work, h, out, g, swap, bead_
         here, other = other, here
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@kernel
 def backward(sizes, weights, zeros, table, count, rows, place, geometry, n_rows, work, at, g, dr):
     """dE/dr of every pair from dE/dh at ``g``, which is used up."""
     width, filters = sizes[WIDTH], sizes[FILTERS]
@@ -125,19 +122,17 @@ def backward(sizes, weights, zeros, table, count, rows, place, geometry, n_rows,
         _multiply(work, scratch, work, slope + b * n, n)
         back = sizes[block + LIN2_BACK]
         product(work, scratch, n_rows, width, weights, back, filters, work, m, zeros, 0, False)
-        t = b * sizes[INTERVALS] * 4 * filters
+        t = b * sizes[INTERVALS] * ORDER * filters
         if b == 0:
             slopes(count, rows, place, geometry, table, t, filters, work, v_b, work, m, dr)
             return
         _fill(work, out, n_rows * filters, np.float32(0.0))
-        slopes_and_gather(
-            count, rows, place, geometry, table, t, filters, work, v_b, work, m, work, out, dr
-        )
+        slopes_and_gather(count, rows, place, geometry, table, t, filters, work, v_b, work, m, work, out, dr)
         back = sizes[block + LIN1_BACK]
         product(work, out, n_rows, filters, weights, back, width, work, g, zeros, 0, True)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@entry
 def evaluate(
     pos, sizes, scalars, weights, zeros, table, start, first_v,
     pair_index, pair_value, angle_index, angle_value, dihedral_index, dihedral_value,
@@ -161,9 +156,7 @@ def evaluate(
                 forces[first : first + n] = np.nan
                 energies[begin + r] = np.nan
                 continue
-            count = find_pairs(
-                pos, first, n, r * n, count, scalars, sizes[INTERVALS], rows, place, geometry
-            )
+            count = find_pairs(pos, first, n, r * n, count, scalars, sizes[INTERVALS], rows, place, geometry)
             e = pair_energy(pos, first, unit, factor * unit, pair_index, pair_value, forces)
             e += angle_energy(pos, first, unit, factor * unit, angle_index, angle_value, forces)
             e += dihedral_energy(pos, first, unit, factor * unit, dihedral_index, dihedral_value, forces)
@@ -171,9 +164,7 @@ def evaluate(
         dr[:count] = 0.0
         forward(sizes, weights, zeros, table, start, first_v, count, rows, place, n_rows, work, at)
         readout(sizes, scalars, weights, zeros, n_rows, work, at[0], at[6], at[7], at[8], bead_energy)
-        backward(
-            sizes, weights, zeros, table, count, rows, place, geometry, n_rows, work, at, at[7], dr
-        )
+        backward(sizes, weights, zeros, table, count, rows, place, geometry, n_rows, work, at, at[7], dr)
         push(count, rows, geometry, dr, begin * n, factor * unit, forces)
         for r in range(size):
             e = 0.0

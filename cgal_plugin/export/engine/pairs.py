@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-from cgal_plugin.export.engine.dense import FLAGS
-from cgal_plugin.export.engine.simd import LANES, fma, load, splat, store, total
+from cgal_plugin.export.engine.dense import kernel
+from cgal_plugin.export.engine.simd import LANES, ORDER, fma, load, splat, store, total
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@kernel
 def table_coordinate(r, scalars, intervals):
     """q(r) in [0, intervals] and dq/dr; the inverse of ``tables.FilterTable.nodes``."""
     lower, span, share, decay = scalars[0], scalars[1], scalars[2], scalars[3]
@@ -27,7 +26,7 @@ def table_coordinate(r, scalars, intervals):
     return intervals * (share * x + rest * (1.0 - e)), intervals / span * (share + rest * decay * e)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@kernel
 def find_pairs(pos, first, n, row, count, scalars, intervals, rows, place, geometry):
     """Append the pairs within the cutoffs of one molecule, beads ``first`` … of ``pos`` (nm, float64).
 
@@ -56,31 +55,42 @@ def find_pairs(pos, first, n, row, count, scalars, intervals, rows, place, geome
     return count
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@kernel
+def _slope_powers(t):
+    """2t, 3t², 4t³ and 5t⁴ in every lane."""
+    two, three, four, five = np.float32(2.0), np.float32(3.0), np.float32(4.0), np.float32(5.0)
+    q = t * t
+    return splat(two * t), splat(three * q), splat(four * q * t), splat(five * q * q)
+
+
+@kernel
 def gather(count, rows, place, table, table_at, width, v, v_at, out, out_at):
     """out_i += W_ij v_j and out_j += W_ij v_i over all pairs, W from the table of one block."""
     for p in range(count):
         i, j = rows[p, 0] * width, rows[p, 1] * width
-        a = table_at + rows[p, 2] * (4 * width)
+        a = table_at + rows[p, 2] * (ORDER * width)
         t = splat(place[p])
         for c in range(0, width, LANES):
-            w = fma(load(table, a + 3 * width + c), t, load(table, a + 2 * width + c))
+            w = fma(load(table, a + 5 * width + c), t, load(table, a + 4 * width + c))
+            w = fma(fma(w, t, load(table, a + 3 * width + c)), t, load(table, a + 2 * width + c))
             w = fma(fma(w, t, load(table, a + width + c)), t, load(table, a + c))
             store(out, out_at + i + c, fma(w, load(v, v_at + j + c), load(out, out_at + i + c)))
             store(out, out_at + j + c, fma(w, load(v, v_at + i + c), load(out, out_at + j + c)))
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@kernel
 def slopes(count, rows, place, geometry, table, table_at, width, v, v_at, m, m_at, dr):
     """dr += Σ dW_ij/dr (m_i v_j + m_j v_i), m the gradient by the summed messages."""
     for p in range(count):
         i, j = rows[p, 0] * width, rows[p, 1] * width
-        a = table_at + rows[p, 2] * (4 * width)
-        t2, t3 = splat(np.float32(2.0) * place[p]), splat(np.float32(3.0) * place[p] * place[p])
+        a = table_at + rows[p, 2] * (ORDER * width)
+        t2, t3, t4, t5 = _slope_powers(place[p])
         sum_ = splat(np.float32(0.0))
         for c in range(0, width, LANES):
-            d = fma(load(table, a + 3 * width + c), t3, load(table, a + width + c))
-            d = fma(load(table, a + 2 * width + c), t2, d)
+            d = fma(load(table, a + 2 * width + c), t2, load(table, a + width + c))
+            d = fma(load(table, a + 3 * width + c), t3, d)
+            d = fma(load(table, a + 4 * width + c), t4, d)
+            d = fma(load(table, a + 5 * width + c), t5, d)
             both = fma(
                 load(m, m_at + i + c),
                 load(v, v_at + j + c),
@@ -90,21 +100,24 @@ def slopes(count, rows, place, geometry, table, table_at, width, v, v_at, m, m_a
         dr[p] += total(sum_) * geometry[p, 3]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@kernel
 def slopes_and_gather(
     count, rows, place, geometry, table, table_at, width, v, v_at, m, m_at, out, out_at, dr
 ):
     """:func:`slopes`, and :func:`gather` of m into out, with one reading of the table."""
     for p in range(count):
         i, j = rows[p, 0] * width, rows[p, 1] * width
-        a = table_at + rows[p, 2] * (4 * width)
+        a = table_at + rows[p, 2] * (ORDER * width)
         t = splat(place[p])
-        t2, t3 = splat(np.float32(2.0) * place[p]), splat(np.float32(3.0) * place[p] * place[p])
+        t2, t3, t4, t5 = _slope_powers(place[p])
         sum_ = splat(np.float32(0.0))
         for c in range(0, width, LANES):
-            c1, c2, c3 = load(table, a + width + c), load(table, a + 2 * width + c), load(table, a + 3 * width + c)
-            w = fma(fma(fma(c3, t, c2), t, c1), t, load(table, a + c))
-            d = fma(c2, t2, fma(c3, t3, c1))
+            c1, c2 = load(table, a + width + c), load(table, a + 2 * width + c)
+            c3, c4 = load(table, a + 3 * width + c), load(table, a + 4 * width + c)
+            c5 = load(table, a + 5 * width + c)
+            w = fma(fma(fma(c5, t, c4), t, c3), t, c2)
+            w = fma(fma(w, t, c1), t, load(table, a + c))
+            d = fma(c5, t5, fma(c4, t4, fma(c3, t3, fma(c2, t2, c1))))
             mi, mj = load(m, m_at + i + c), load(m, m_at + j + c)
             both = fma(mi, load(v, v_at + j + c), mj * load(v, v_at + i + c))
             sum_ = fma(d, both, sum_)
@@ -113,7 +126,7 @@ def slopes_and_gather(
         dr[p] += total(sum_) * geometry[p, 3]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@kernel
 def push(count, rows, geometry, dr, first, factor, forces):
     """Forces of the network on the beads of a chunk, from dE/dr of its pairs."""
     for p in range(count):

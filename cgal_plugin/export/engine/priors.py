@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
-from cgal_plugin.export.engine.dense import FLAGS
+from cgal_plugin.export.engine.dense import kernel
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@kernel
 def _vector(pos, start, end, unit):
     return (
         (pos[end, 0] - pos[start, 0]) * unit,
@@ -18,22 +16,22 @@ def _vector(pos, start, end, unit):
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@kernel
 def _dot(a, b):
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@kernel
 def _cross(a, b):
     return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@kernel
 def _mix(x, a, y, b):
     return x * a[0] + y * b[0], x * a[1] + y * b[1], x * a[2] + y * b[2]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@kernel
 def _pull(forces, start, end, gradient, factor):
     """A gradient by the vector start → end, as forces."""
     for c in range(3):
@@ -41,7 +39,7 @@ def _pull(forces, start, end, gradient, factor):
         forces[end, c] -= factor * gradient[c]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@kernel
 def pair_energy(pos, first, unit, factor, index, value, forces):
     """Bonds (power 0) and repulsions; ``index`` rows i, j, power; ``value`` rows constant, length."""
     energy = 0.0
@@ -67,7 +65,7 @@ def pair_energy(pos, first, unit, factor, index, value, forces):
     return energy
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@kernel
 def angle_energy(pos, first, unit, factor, index, value, forces):
     """Angles; ``index`` rows i, middle, k, whether in cos θ; ``value`` rows k, x₀."""
     energy = 0.0
@@ -100,7 +98,7 @@ def angle_energy(pos, first, unit, factor, index, value, forces):
     return energy
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@kernel
 def _series(phi, value, n):
     """Σ k, Σ k cos(mφ − φ₀) and its derivative."""
     constant, cosine, slope = 0.0, 0.0, 0.0
@@ -112,7 +110,7 @@ def _series(phi, value, n):
     return constant, cosine, slope
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
+@kernel
 def dihedral_energy(pos, first, unit, factor, index, value, forces):
     """Dihedrals; ``index`` rows of four beads; ``value`` ``(n, multiplicities, 2)`` k and phase."""
     energy = 0.0

@@ -17,6 +17,8 @@ from numba.extending import intrinsic, overload
 
 #: floats in a vector; sizes of features are padded to multiples of it
 LANES = 16
+#: coefficients of a filter in an interval of its table
+ORDER = 6
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
 _VECTOR, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
 _FAST = ("contract", "reassoc", "nsz")
