@@ -245,7 +245,7 @@ def add_potential(
     """
     chosen = resolve_backend(backend)
     metadata = read_metadata(potential)
-    if "table_intervals" in metadata and chosen != "fast":
+    if "engine_error" in metadata and chosen != "fast":
         raise DynamicsError(
             f"potential {os.fspath(potential)!r} was written by FastPotential.save; use backend 'fast'"
         )

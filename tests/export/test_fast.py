@@ -107,6 +107,25 @@ def test_error_bound_is_kept_or_refused(make: Any, topology: CGTopology, frames:
             FastPotential.from_model(model, topology, tolerance=wrong)
 
 
+def test_portable_file_with_tables(
+    make: Any, topology: CGTopology, frames: np.ndarray, tmp_path: Path
+) -> None:
+    model = make(cgschnet={"form": "majewski"})
+    metadata = export_torchscript(model, topology, tmp_path / "p.pt", n_replicas=3, filters="table")
+    assert metadata["table_error"] < metadata["table_tolerance"] == 1e-6
+    script, (energy, forces) = torch.jit.load(str(tmp_path / "p.pt")), eager(model, topology, frames[:3])
+    for _ in range(3):
+        e, f = script(torch.from_numpy(frames[:3].reshape(-1, 3) / ANGSTROM_PER_NM))
+    assert float((f / FORCE - forces).abs().max()) < 2e-6 * float(forces.abs().max())
+    assert float(e) / KJ_PER_KCAL == pytest.approx(float(energy.sum()), rel=1e-6)
+    with pytest.raises(ExportError, match="tabulated filters"):
+        FastPotential.from_file(tmp_path / "p.pt")
+    with pytest.raises(ExportError, match="neighbour embedding"):
+        export_torchscript(make(neighbor_embedding=True), topology, tmp_path / "q.pt", filters="table")
+    with pytest.raises(ExportError, match="'exact' or 'table'"):
+        export_torchscript(model, topology, tmp_path / "q.pt", filters="fast")
+
+
 def test_large_molecule(make: Any) -> None:
     """More beads than one chunk has rows; many pairs are beyond the cutoff."""
     chain = CGTopology.from_sequence("YYDPETGTWY" * 9)
