@@ -164,6 +164,11 @@ class FastPotential:
         described = load_metadata(path)
         # the file's own dtype decides what the numbers are, float64 how they are tabulated
         potential = torch.jit.load(str(path), map_location="cpu").double()
+        if not hasattr(potential, "network"):
+            raise ExportError(
+                f"{str(path)!r} has no CGSchNet inside, so there is nothing to tabulate: "
+                "build from a file of export_torchscript or from a checkpoint"
+            )
         count = int(described["n_replicas"]) if n_replicas is None else n_replicas
         return cls._build(potential, described, count, tolerance)
 

@@ -44,8 +44,21 @@ def topology(n_beads: int) -> CGTopology:
 
 
 def globule(n_beads: int, seed: int) -> np.ndarray:
-    """A compact self-avoiding chain ``(n_beads, 3)`` Å at the density of a protein."""
+    """A compact chain ``(n_beads, 3)`` Å at the density of a protein, 134 Å³ a bead.
+
+    A self-avoiding walk in a sphere; for more than 250 beads, where such a walk gets stuck, a jittered
+    path through a cubic lattice.
+    """
     rng = np.random.default_rng(seed)
+    if n_beads > 250:
+        side = round(n_beads ** (1 / 3) + 0.5)
+        path = [
+            (i, j if i % 2 == 0 else side - 1 - j, k if (i * side + j) % 2 == 0 else side - 1 - k)
+            for i in range(side)
+            for j in range(side)
+            for k in range(side)
+        ]
+        return 5.12 * np.array(path[:n_beads]) + rng.normal(scale=0.4, size=(n_beads, 3))
     radius = (n_beads * 134.0 * 3 / (4 * np.pi)) ** (1 / 3)
     x = [np.zeros(3)]
     while len(x) < n_beads:
@@ -229,7 +242,7 @@ def plot_scaling(path: str) -> None:
     model = make_model(None, derivative=True)
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.5), layout="constrained")
     sweeps = [("replicas of 10 beads", [(10, r) for r in (1, 3, 10, 30, 100, 300, 1000)], 1)]
-    sweeps += [("beads, one replica", [(n, 1) for n in (50, 100, 200, 400, 700, 1000)], 0)]
+    sweeps += [("beads, one replica", [(n, 1) for n in (300, 500, 700, 1000, 1500, 2000)], 0)]
     for axis, (label, cases, which) in zip(axes, sweeps, strict=True):
         cost = []
         for n, r in cases:
