@@ -114,7 +114,7 @@ def simulate(
     report_interval: Annotated[int, typer.Option(min=1, help="Steps between frames.")] = 100,
     mapping: Mapping = "CA",
     top: Top = None,
-    backend: Annotated[str, typer.Option(help="auto, torchforce, pythontorch, python.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, torchforce, pythontorch, python, fast.")] = "auto",
     seed: Seed = 0,
 ) -> None:
     """CG Langevin dynamics; run again to resume."""

@@ -202,7 +202,7 @@ class Simulation(Section):
     """1/ps."""
     report_interval: Count = 100
     """Steps between saved frames."""
-    backend: Literal["auto", "torchforce", "pythontorch", "python"] = "auto"
+    backend: Literal["auto", "torchforce", "pythontorch", "python", "fast"] = "auto"
     """How OpenMM calls the potential."""
     start: Literal["spread", "random"] = "spread"
     """Start frames from the training set: spread by farthest-point RMSD, or drawn at random."""

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.errors import DynamicsError
+from cgal_plugin.errors import DynamicsError, ExportError
 
 if TYPE_CHECKING:
     import openmm
 
     from cgal_plugin.mapping import CGTopology
 
-#: in the order in which ``"auto"`` tries them
-BACKENDS = ("torchforce", "pythontorch", "python")
+#: ``"auto"`` takes the first or the third
+BACKENDS = ("torchforce", "pythontorch", "python", "fast")
 _INSTALL = 'pip install "cgal_plugin[openmm-torch]" (CPU), or the extra cuda12 or cuda13 (GPU)'
 #: with torch 2.13 the plugin imports, then crashes inside getState
 _TORCH_BELOW = (2, 13)
@@ -59,6 +59,39 @@ class ScriptedPotential:
         return float(energy), forces.to("cpu", torch.float64).numpy()
 
 
+class FastForce:
+    """An exported potential by the fast engine, as the function that PythonForce calls; picklable."""
+
+    def __init__(self, path: str | os.PathLike[str], n_replicas: int | None = None) -> None:
+        self.path = str(Path(path).resolve())
+        self.n_replicas = n_replicas
+        self._potential: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "n_replicas": self.n_replicas, "_potential": None}
+
+    def build(self) -> None:
+        """Make the tables and compile, so that what is wrong shows before the dynamics.
+
+        Raises
+        ------
+        DynamicsError
+            The file cannot be used by the fast engine.
+        """
+        from cgal_plugin.export.fast import FastPotential
+
+        try:
+            self._potential = FastPotential.from_file(self.path, n_replicas=self.n_replicas)
+        except ExportError as error:
+            raise DynamicsError(f"backend 'fast' cannot use {self.path!r}: {error}") from error
+
+    def __call__(self, state: Any) -> tuple[float, Any]:
+        """Energy (kJ/mol) and forces (kJ/mol/nm) of a State."""
+        if self._potential is None:
+            self.build()
+        return self._potential(state.getPositions(asNumpy=True)._value)
+
+
 def _import_openmmtorch() -> Any:
     # the plugin's own import prints a deprecation notice of simtk to stderr
     with contextlib.redirect_stderr(io.StringIO()):
@@ -79,8 +112,9 @@ def resolve_backend(backend: str = "auto") -> str:
     """The backend that will be used for ``backend`` on this machine.
 
     ``"torchforce"`` is openmmtorch's TorchForce with the exported file, ``"pythontorch"`` its
-    PythonTorchForce (where that version has it), ``"python"`` OpenMM's own PythonForce. ``"auto"``
-    takes TorchForce if openmm-torch imports and torch is below 2.13, else PythonForce.
+    PythonTorchForce (where that version has it), ``"python"`` OpenMM's own PythonForce, ``"fast"``
+    the compiled CPU engine (:class:`cgal_plugin.export.fast.FastPotential`) through PythonForce.
+    ``"auto"`` takes TorchForce if openmm-torch imports and torch is below 2.13, else ``"python"``.
 
     Raises
     ------
@@ -99,6 +133,10 @@ def resolve_backend(backend: str = "auto") -> str:
     if backend not in BACKENDS:
         raise DynamicsError(f"backend {backend!r} is not known; use 'auto' or one of {', '.join(BACKENDS)}")
     if backend == "python":
+        return backend
+    if backend == "fast":
+        if importlib.util.find_spec("numba") is None:
+            raise DynamicsError("backend 'fast' needs numba: pip install \"cgal_plugin[fast]\"")
         return backend
     if importlib.util.find_spec("openmmtorch") is None:
         raise DynamicsError(f"backend {backend!r} needs openmm-torch: {_INSTALL}; or use backend 'python'")
@@ -131,6 +169,11 @@ def read_metadata(potential: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(potential)
     if not path.is_file():
         raise DynamicsError(f"potential {str(path)!r} does not exist; make it with `cgal export`")
+    from cgal_plugin.export.fast import read_fast_metadata
+
+    saved = read_fast_metadata(path)
+    if saved is not None:
+        return saved
     extra = {"cgal.json": ""}
     try:
         torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
@@ -200,19 +243,33 @@ def add_potential(
     DynamicsError
         The backend is missing, or the potential fits neither the topology nor the System.
     """
-    check_metadata(read_metadata(potential), potential, topology, n_replicas)
+    chosen = resolve_backend(backend)
+    metadata = read_metadata(potential)
+    if "engine_error" in metadata and chosen != "fast":
+        raise DynamicsError(
+            f"potential {os.fspath(potential)!r} was written by FastPotential.save; use backend 'fast'"
+        )
+    if chosen == "fast":
+        # one file serves any number of replicas
+        metadata = {key: value for key, value in metadata.items() if key != "n_replicas"}
+    check_metadata(metadata, potential, topology, n_replicas)
     if system.getNumParticles() != n_replicas * topology.n_beads:
         raise DynamicsError(
             f"the System has {system.getNumParticles()} particles; {n_replicas} replica(s) of "
             f"{topology.n_beads} beads need {n_replicas * topology.n_beads}"
         )
-    force = make_force(potential, backend=resolve_backend(backend), device=device)
+    force = make_force(potential, backend=chosen, device=device, n_replicas=n_replicas)
     system.addForce(force)
     return force
 
 
 def make_force(
-    potential: str | os.PathLike[str], *, backend: str, device: str = "cpu", particles: Any = None
+    potential: str | os.PathLike[str],
+    *,
+    backend: str,
+    device: str = "cpu",
+    particles: Any = None,
+    n_replicas: int | None = None,
 ) -> openmm.Force:
     """The Force alone, of a backend that :func:`resolve_backend` returned.
 
@@ -220,11 +277,13 @@ def make_force(
     ----------
     particles
         Indices the potential acts on, default all; TorchForce has no such choice.
+    n_replicas
+        For the fast engine; default: as exported.
 
     Raises
     ------
     DynamicsError
-        ``particles`` were given to TorchForce.
+        ``particles`` were given to TorchForce, or the fast engine cannot use the file.
     """
     path = str(Path(potential).resolve())
     if backend == "torchforce":
@@ -233,7 +292,10 @@ def make_force(
         force = _import_openmmtorch().TorchForce(path)
         force.setOutputsForces(True)
     else:
-        function = ScriptedPotential(path, device)
+        function: Any = ScriptedPotential(path, device)
+        if backend == "fast":
+            function = FastForce(path, n_replicas)
+            function.build()
         if backend == "pythontorch":
             force = _import_openmmtorch().PythonTorchForce(function)
         else:

@@ -123,7 +123,8 @@ def simulate(
     guard
         Default ``Guard()``; ``Guard.off()`` catches only non-finite values.
     backend
-        ``"auto"``, ``"torchforce"``, ``"pythontorch"`` or ``"python"``; see :func:`resolve_backend`.
+        ``"auto"``, ``"torchforce"``, ``"pythontorch"``, ``"python"`` or ``"fast"``; see
+        :func:`resolve_backend`.
     platform
         OpenMM platform: ``"Reference"`` (the fastest one for CG systems on a CPU) or ``"CUDA"``.
     minimize_steps

@@ -35,6 +35,8 @@ def export_torchscript(
     dtype: str | None = None,
     temperature: float | None = None,
     config_hash: str = "",
+    filters: str = "exact",
+    tolerance: float = 1e-6,
 ) -> dict[str, Any]:
     """Write a model as a self-contained TorchScript file.
 
@@ -59,6 +61,12 @@ def export_torchscript(
         K, recorded in the metadata.
     config_hash
         Recorded in the metadata.
+    filters
+        ``"exact"`` computes filters by their MLP; ``"table"`` takes them from tables, 1.2 times as fast
+        for few replicas on a CPU, slower for a hundred.
+    tolerance
+        With tables: largest error of a force component, relative to the largest; checked against the
+        exact network in float64 and recorded.
 
     Returns
     -------
@@ -74,8 +82,11 @@ def export_torchscript(
         raise ExportError(f"n_replicas is {n_replicas!r}; a positive integer is needed")
     if dtype is not None and dtype not in _DTYPES:
         raise ExportError(f"dtype {dtype!r} is not known; use 'float32', 'float64' or None")
-    model = _load(model_or_ckpt)
+    if filters not in ("exact", "table"):
+        raise ExportError(f"filters {filters!r} are not known; use 'exact' or 'table'")
+    model = load_any(model_or_ckpt)
     potential = potential_module(model, topology, n_replicas=int(n_replicas), dtype=dtype)
+    about_table = _tabulate(potential, model, topology, tolerance) if filters == "table" else {}
     script = _script(potential)
     metadata = {
         "format": "cgal_plugin potential",
@@ -91,6 +102,8 @@ def export_torchscript(
         "temperature": temperature,
         "config_hash": config_hash,
         "parameters_hash": _parameters_hash(potential),
+        "filters": filters,
+        **about_table,
         "versions": versions(),
     }
     extra = {METADATA_FILE: json.dumps(metadata, sort_keys=True)}
@@ -152,7 +165,21 @@ def potential_module(
     return potential
 
 
-def _load(model_or_ckpt: nn.Module | str | os.PathLike[str]) -> nn.Module:
+def _tabulate(
+    potential: nn.Module, model: nn.Module, topology: CGTopology, tolerance: float
+) -> dict[str, Any]:
+    """Put tables in the place of a potential's filters; what the metadata says of them."""
+    from cgal_plugin.export.tables import TableFilters, choose_table
+
+    exact = potential_module(model, topology, dtype="float64").network
+    if exact.embedding is not None:
+        raise ExportError("filters='table' does not go with a neighbour embedding; use filters='exact'")
+    table, error = choose_table(exact, tolerance)
+    potential.network.filters = TableFilters(table, potential.vectors.dtype)
+    return {"table_intervals": table.intervals, "table_tolerance": tolerance, "table_error": error}
+
+
+def load_any(model_or_ckpt: nn.Module | str | os.PathLike[str]) -> nn.Module:
     if isinstance(model_or_ckpt, torch.nn.Module):
         return model_or_ckpt
     if not Path(model_or_ckpt).is_file():

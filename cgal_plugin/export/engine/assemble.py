@@ -1,0 +1,149 @@
+"""From an exported potential to the flat arrays that the kernels read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.export.engine.dense import pack
+from cgal_plugin.export.engine.layout import no_priors
+from cgal_plugin.export.engine.simd import LANES
+from cgal_plugin.export.tables import EVEN_SHARE, FilterTable, probe_frames, reference_forces, relative_error
+from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def padded(n: int) -> int:
+    """The next multiple of LANES."""
+    return -(-n // LANES) * LANES
+
+
+def _array(tensor: Any) -> NDArray[np.float64]:
+    return tensor.detach().double().cpu().numpy()
+
+
+def _pad(array: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Zeros up to multiples of LANES in every axis; they stay zero or meet zero weights."""
+    return np.pad(array, [(0, padded(n) - n) for n in array.shape])
+
+
+class _Flat:
+    """One flat float32 array that grows, and the offsets of what was put in."""
+
+    def __init__(self) -> None:
+        self.parts: list[NDArray[np.float32]] = []
+        self.size = 0
+
+    def put(self, values: NDArray[Any]) -> int:
+        at = self.size
+        self.parts.append(values.astype(np.float32).ravel())
+        self.size += values.size
+        return at
+
+    def matrix(self, weight: NDArray[np.float64]) -> tuple[int, int]:
+        """A layer's weight ``(out, in)``: offsets for x Wᵀ and for x W."""
+        return self.put(pack(_pad(weight.T))), self.put(pack(_pad(weight)))
+
+
+def assemble(potential: Any, table: FilterTable, n_beads: int | None = None) -> dict[str, NDArray[Any]]:
+    """Arrays of a float64 exported potential (scripted or not).
+
+    Parameters
+    ----------
+    potential
+        ``Potential`` module, or anything with a ``network`` for no priors.
+    table
+        Of its filters.
+    n_beads
+        Take only the first beads of the network, and no priors; default all.
+    """
+    network = potential.network
+    n = network.n_beads if n_beads is None else n_beads
+    flat = _Flat()
+    blocks, filters = [], 0
+    for block in network.blocks.children():
+        lin1, lin2, lin = (_array(w) for w in (block.lin1, block.lin2, block.lin))
+        filters = padded(lin1.shape[0])
+        blocks += [*flat.matrix(lin1)]
+        forward, back = flat.matrix(lin2)
+        blocks += [forward, flat.put(_pad(_array(block.lin2_bias))), back]
+        forward, back = flat.matrix(lin)
+        blocks += [forward, flat.put(_pad(_array(block.lin_bias))), back]
+    layers = [(_array(layer.weight), _array(layer.bias)) for layer in network.output.children()]
+    for weight, bias in layers[:-1]:
+        forward, back = flat.matrix(weight)
+        blocks += [padded(weight.shape[0]), forward, flat.put(_pad(bias)), back]
+    blocks += [1, flat.put(_pad(layers[-1][0][0]))]
+    start = _pad(_array(network.h))[:n]
+    first_v = start @ _pad(_array(next(network.blocks.children()).lin1)).T
+    n_blocks = len(list(network.blocks.children()))
+    head = [n, n_blocks, start.shape[1], filters, table.intervals, int(network.kind)]
+    coefficients = np.pad(
+        table.coefficients, [(0, 0), (0, 0), (0, 0), (0, filters - table.coefficients.shape[3])]
+    )
+    span = table.upper - table.lower
+    scalars = [table.lower, span, EVEN_SHARE, table.decay, ANGSTROM_PER_NM]
+    scalars += [float(network.scale), float(network.shift), float(layers[-1][1][0]), KJ_PER_KCAL]
+    arrays = {
+        "sizes": np.array([*head, len(layers) - 1, 1, *blocks], dtype=np.int64),
+        "scalars": np.array(scalars, dtype=np.float64),
+        "weights": np.concatenate(flat.parts),
+        "table": coefficients.astype(np.float32).ravel(),
+        "start": start.astype(np.float32),
+        "first_v": first_v.astype(np.float32),
+    }
+    return arrays | (_priors(potential) if n_beads is None else no_priors())
+
+
+def _priors(potential: Any) -> dict[str, NDArray[Any]]:
+    found: dict[str, list[NDArray[Any]]] = {name: [] for name in no_priors()}
+    i, j = np.divmod(potential.pair.numpy(), potential.n_beads)
+    for term in potential.pair_terms.children():
+        first, second = _array(term.first), _array(term.second)
+        used = np.flatnonzero(first)
+        power = np.full(len(used), int(term.power))
+        found["pair_index"].append(np.stack([i[used], j[used], power], axis=1))
+        found["pair_value"].append(np.stack([first[used], second[used]], axis=1))
+    vectors = _array(potential.vectors)
+    # rows of +1 and -1; argmax and argmin refuse an empty table
+    end = vectors.argmax(1) if len(vectors) else np.zeros(0, dtype=np.int64)
+    begin = vectors.argmin(1) if len(vectors) else np.zeros(0, dtype=np.int64)
+    at = 0
+    for term in potential.angle_terms.children():
+        n = len(term.k)
+        form = np.full(n, int(term.use_cosine))
+        beads = [end[at : at + n], begin[at : at + n], end[at + n : at + 2 * n], form]
+        found["angle_index"].append(np.stack(beads, axis=1))
+        found["angle_value"].append(np.stack([_array(term.k), _array(term.x0)], axis=1))
+        at += 2 * n
+    series = [_array(term.k).shape[1] for term in potential.dihedral_terms.children()]
+    for term in potential.dihedral_terms.children():
+        n = len(term.k)
+        beads = [begin[at : at + n], *(end[at + k * n : at + (k + 1) * n] for k in range(3))]
+        found["dihedral_index"].append(np.stack(beads, axis=1))
+        value = np.stack([_array(term.k), _array(term.phase)], axis=2)
+        found["dihedral_value"].append(np.pad(value, [(0, 0), (0, max(series) - value.shape[1]), (0, 0)]))
+        at += 3 * n
+    nothing = no_priors()
+    return {k: np.concatenate(v).astype(nothing[k].dtype) if v else nothing[k] for k, v in found.items()}
+
+
+class _NetworkOnly:
+    def __init__(self, network: Any) -> None:
+        self.network = network
+
+
+def check_engine(make: Any, network: Any, table: FilterTable, metadata: dict[str, Any]) -> float:
+    """Force error of the engine on probe frames against the exact network in float64, relative."""
+    frames = probe_frames(min(16, network.n_beads), table.lower, table.upper)
+    arrays = assemble(_NetworkOnly(network), table, n_beads=frames.shape[1])
+    engine = make(arrays, {**metadata, "n_beads": frames.shape[1]}, 1)
+    unit = KJ_PER_KCAL * ANGSTROM_PER_NM
+    errors = []
+    for frame in frames:
+        found = engine(frame / ANGSTROM_PER_NM)[1] / unit
+        errors.append(relative_error(found, reference_forces(network, network.filters, frame)))
+    return max(errors)

@@ -1,0 +1,151 @@
+"""The priors of one molecule in float64: energies and forces, formulas as in ``export.terms``."""
+
+from __future__ import annotations
+
+import math
+
+from cgal_plugin.export.engine.dense import kernel
+
+
+@kernel
+def _vector(pos, start, end, unit):
+    return (
+        (pos[end, 0] - pos[start, 0]) * unit,
+        (pos[end, 1] - pos[start, 1]) * unit,
+        (pos[end, 2] - pos[start, 2]) * unit,
+    )
+
+
+@kernel
+def _dot(a, b):
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+@kernel
+def _cross(a, b):
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+
+
+@kernel
+def _mix(x, a, y, b):
+    return x * a[0] + y * b[0], x * a[1] + y * b[1], x * a[2] + y * b[2]
+
+
+@kernel
+def _pull(forces, start, end, gradient, factor):
+    """A gradient by the vector start → end, as forces."""
+    for c in range(3):
+        forces[start, c] += factor * gradient[c]
+        forces[end, c] -= factor * gradient[c]
+
+
+@kernel
+def pair_energy(pos, first, unit, factor, index, value, forces):
+    """Bonds (power 0) and repulsions; ``index`` rows i, j, power; ``value`` rows constant, length."""
+    energy = 0.0
+    for n in range(index.shape[0]):
+        i, j, power = first + index[n, 0], first + index[n, 1], index[n, 2]
+        constant, length = value[n, 0], value[n, 1]
+        d = _vector(pos, i, j, unit)
+        r = math.sqrt(max(_dot(d, d), 1e-12))
+        if power == 0:
+            energy += 0.5 * constant * (r - length) ** 2
+            slope = constant * (r - length)
+        else:
+            outside = max(r, 0.1 * length)
+            ratio, e, left = length / outside, constant, power
+            while left > 0:
+                if left & 1:
+                    e *= ratio
+                ratio *= ratio
+                left >>= 1
+            slope = -power * e / outside
+            energy += e - slope * (outside - r)
+        _pull(forces, i, j, _mix(slope / r, d, 0.0, d), factor)
+    return energy
+
+
+@kernel
+def angle_energy(pos, first, unit, factor, index, value, forces):
+    """Angles; ``index`` rows i, middle, k, whether in cos θ; ``value`` rows k, x₀."""
+    energy = 0.0
+    for n in range(index.shape[0]):
+        i, middle, k = first + index[n, 0], first + index[n, 1], first + index[n, 2]
+        a, b = _vector(pos, middle, i, unit), _vector(pos, middle, k, unit)
+        c, constant, x0 = _dot(a, b), value[n, 0], value[n, 1]
+        if index[n, 3] == 1:
+            a2, b2 = _dot(a, a), _dot(b, b)
+            square = a2 * b2
+            safe = max(square, 1e-12)
+            root = 1.0 / math.sqrt(safe)
+            x = c * root
+            g = constant * (x - x0) * root
+            # below the clamp the denominator is constant
+            h = g * c / safe if square >= 1e-12 else 0.0
+            da, db = _mix(g, b, -h * b2, a), _mix(g, a, -h * a2, b)
+        else:
+            normal = _cross(a, b)
+            square = _dot(normal, normal)
+            s = math.sqrt(max(square, 1e-8))
+            x = math.atan2(s, c)
+            g = constant * (x - x0) / (s * s + c * c)
+            h = g * c / s if square >= 1e-8 else 0.0
+            da = _mix(h, _cross(b, normal), -g * s, b)
+            db = _mix(h, _cross(normal, a), -g * s, a)
+        energy += 0.5 * constant * (x - x0) ** 2
+        _pull(forces, middle, i, da, factor)
+        _pull(forces, middle, k, db, factor)
+    return energy
+
+
+@kernel
+def _series(phi, value, n):
+    """Σ k, Σ k cos(mφ − φ₀) and its derivative."""
+    constant, cosine, slope = 0.0, 0.0, 0.0
+    for m in range(value.shape[1]):
+        angle = (m + 1) * phi - value[n, m, 1]
+        constant += value[n, m, 0]
+        cosine += value[n, m, 0] * math.cos(angle)
+        slope -= value[n, m, 0] * (m + 1) * math.sin(angle)
+    return constant, cosine, slope
+
+
+@kernel
+def dihedral_energy(pos, first, unit, factor, index, value, forces):
+    """Dihedrals; ``index`` rows of four beads; ``value`` ``(n, multiplicities, 2)`` k and phase."""
+    energy = 0.0
+    for n in range(index.shape[0]):
+        i0, i1 = first + index[n, 0], first + index[n, 1]
+        i2, i3 = first + index[n, 2], first + index[n, 3]
+        a, b, c = _vector(pos, i0, i1, unit), _vector(pos, i1, i2, unit), _vector(pos, i2, i3, unit)
+        n1, n2 = _cross(a, b), _cross(b, c)
+        b2 = max(_dot(b, b), 1e-12)
+        root, s1, s2 = math.sqrt(b2), _dot(n1, n1), _dot(n2, n2)
+        a2, c2 = max(_dot(a, a), 1e-12), max(_dot(c, c), 1e-12)
+        x, y = _dot(n1, n2), root * _dot(a, n2)
+        defined = x * x + y * y >= 1e-12
+        phi = math.atan2(y, x) if defined else 0.0
+        t1, t2 = s1 / (a2 * b2 * 0.02), s2 / (c2 * b2 * 0.02)
+        u1, u2 = min(t1, 1.0), min(t2, 1.0)
+        f1, f2 = u1 * u1 * (3.0 - 2.0 * u1), u2 * u2 * (3.0 - 2.0 * u2)
+        constant, cosine, slope = _series(phi, value, n)
+        energy += constant + f1 * f2 * cosine
+        d = slope * f1 * f2 if defined else 0.0
+        # dφ/da = (|b|/n1²) n1, dφ/dc = (|b|/n2²) n2, dφ/db from the projections of a and c on b
+        k1, k2 = d * root / max(s1, 1e-24), d * root / max(s2, 1e-24)
+        da, dc = _mix(k1, n1, 0.0, n1), _mix(k2, n2, 0.0, n2)
+        db = _mix(-_dot(a, b) / b2 * k1, n1, -_dot(c, b) / b2 * k2, n2)
+        if u1 < 1.0 or u2 < 1.0:
+            # fade: dt/dn = 2n/(0.02 |v|²|b|²), and −2t/|v|² v for either vector v of the denominator
+            e1, e2 = cosine * f2 * 6.0 * u1 * (1.0 - u1), cosine * f1 * 6.0 * u2 * (1.0 - u2)
+            h1 = _mix(2.0 * e1 / (a2 * b2 * 0.02), n1, 0.0, n1)
+            h2 = _mix(2.0 * e2 / (c2 * b2 * 0.02), n2, 0.0, n2)
+            w1, w2 = 2.0 * e1 * t1, 2.0 * e2 * t2
+            da = _mix(1.0, da, 1.0, _mix(1.0, _cross(b, h1), -w1 / a2, a))
+            dc = _mix(1.0, dc, 1.0, _mix(1.0, _cross(h2, b), -w2 / c2, c))
+            db = _mix(1.0, db, 1.0, _mix(1.0, _cross(h1, a), 1.0, _cross(c, h2)))
+            db = _mix(1.0, db, -(w1 + w2) / b2, b)
+        _pull(forces, i0, i1, da, factor)
+        _pull(forces, i1, i2, db, factor)
+        _pull(forces, i2, i3, dc, factor)
+    return energy

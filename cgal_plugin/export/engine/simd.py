@@ -1,0 +1,256 @@
+"""Sixteen floats at once: a numba type for an LLVM vector, and the operations on it.
+
+LLVM splits the vector into what the CPU has (two AVX registers, one AVX-512, four NEON), so nothing
+here depends on the machine. Loads and stores take a one-dimensional array and an element offset and
+are not checked.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.datamodel import models, register_default
+from numba.extending import intrinsic, overload
+
+#: floats in a vector; sizes of features are padded to multiples of it
+LANES = 16
+#: coefficients of a filter in an interval of its table
+ORDER = 6
+_FLOAT, _INT = ir.FloatType(), ir.IntType(32)
+_VECTOR, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
+_FAST = ("contract", "reassoc", "nsz")
+
+
+class VectorType(types.Type):
+    """``LANES`` float32 values."""
+
+    def __init__(self) -> None:
+        super().__init__(name=f"float32x{LANES}")
+
+
+vector = VectorType()
+
+
+@register_default(VectorType)
+class VectorModel(models.PrimitiveModel):
+    """A vector is one LLVM value."""
+
+    def __init__(self, dmm: Any, fe_type: Any) -> None:
+        super().__init__(dmm, fe_type, _VECTOR)
+
+
+def pointer(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
+    """Address of element ``offset`` of an array."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [offset])
+
+
+def load_vector(builder: Any, address: Any) -> Any:
+    """Sixteen floats from an address of any alignment."""
+    return builder.load(builder.bitcast(address, _VECTOR.as_pointer()), align=4)
+
+
+def store_vector(builder: Any, value: Any, address: Any) -> None:
+    """Sixteen floats to an address of any alignment."""
+    builder.store(value, builder.bitcast(address, _VECTOR.as_pointer()), align=4)
+
+
+def splat_scalar(builder: Any, value: Any) -> Any:
+    """A scalar in every lane."""
+    one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.Constant(_INT, 0))
+    zeros = ir.Constant(ir.VectorType(_INT, LANES), [0] * LANES)
+    return builder.shuffle_vector(one, ir.Constant(_VECTOR, ir.Undefined), zeros)
+
+
+def fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a·b + c, rounded once."""
+    name = f"llvm.fma.v{LANES}f32"
+    kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])
+
+
+@intrinsic
+def load(typingctx: Any, array: Any, offset: Any) -> Any:
+    """``array[offset : offset + LANES]``."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return load_vector(builder, pointer(context, builder, signature.args[0], args[0], args[1]))
+
+    return vector(array, types.intp), codegen
+
+
+@intrinsic
+def store(typingctx: Any, array: Any, offset: Any, value: Any) -> Any:
+    """``array[offset : offset + LANES] = value``."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        store_vector(builder, args[2], pointer(context, builder, signature.args[0], args[0], args[1]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), codegen
+
+
+@intrinsic
+def splat(typingctx: Any, value: Any) -> Any:
+    """A float in every lane."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return splat_scalar(builder, args[0])
+
+    return vector(types.float32), codegen
+
+
+@intrinsic
+def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """a·b + c, rounded once."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return fused(builder, *args)
+
+    return vector(vector, vector, vector), codegen
+
+
+@intrinsic
+def total(typingctx: Any, a: Any) -> Any:
+    """Sum of the lanes."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value, width = args[0], LANES
+        while width > 1:
+            width //= 2
+            low = ir.Constant(ir.VectorType(_INT, width), list(range(width)))
+            high = ir.Constant(ir.VectorType(_INT, width), list(range(width, 2 * width)))
+            value = builder.fadd(
+                builder.shuffle_vector(value, value, low), builder.shuffle_vector(value, value, high)
+            )
+        return builder.extract_element(value, ir.Constant(_INT, 0))
+
+    return types.float32(vector), codegen
+
+
+def _unary(name: str) -> Any:
+    """An operation of one vector that LLVM has as an intrinsic."""
+
+    @intrinsic
+    def operation(typingctx: Any, a: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind = ir.FunctionType(_VECTOR, [_VECTOR])
+            function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f32")
+            return builder.call(function, args)
+
+        return vector(vector), codegen
+
+    return operation
+
+
+absolute = _unary("fabs")
+rounded = _unary("rint")
+
+
+def _binary(name: str) -> Any:
+    @intrinsic
+    def operation(typingctx: Any, a: Any, b: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return getattr(builder, name)(*args, flags=_FAST)
+
+        return vector(vector, vector), codegen
+
+    return operation
+
+
+def _operator(function: Any, name: str) -> None:
+    operation = _binary(name)
+
+    # numba compares the signatures of these two, so neither is annotated
+    @overload(function)
+    def choose(a, b):
+        both = isinstance(a, VectorType) and isinstance(b, VectorType)
+        return (lambda a, b: operation(a, b)) if both else None
+
+
+for _function, _name in (("add", "fadd"), ("sub", "fsub"), ("mul", "fmul"), ("truediv", "fdiv")):
+    _operator(getattr(operator, _function), _name)
+
+
+@intrinsic
+def where_less(typingctx: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
+    """Lane by lane ``yes if a < b else no``; NaN in ``a`` gives ``no``."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered("<", args[0], args[1]), args[2], args[3])
+
+    return vector(vector, vector, vector, vector), codegen
+
+
+@intrinsic
+def power_of_two(typingctx: Any, n: Any) -> Any:
+    """2ⁿ of whole numbers −126 ≤ n ≤ 127, by way of the exponent's bits."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        bias = ir.Constant(_INTS, [127] * LANES)
+        shift = ir.Constant(_INTS, [23] * LANES)
+        bits = builder.shl(builder.add(builder.fptosi(args[0], _INTS), bias), shift)
+        return builder.bitcast(bits, _VECTOR)
+
+    return vector(vector), codegen
+
+
+def make_tile(rows: int) -> Any:
+    """The inner loop of a matrix product for ``rows`` rows and ``LANES`` columns.
+
+    ``tile(x, x_offset, size, w, w_offset, y, y_offset, width, bias, bias_offset, add)``:
+    y[r, :] = bias + Σ_k x[r, k] w[k, :] (plus what was in y if ``add``), with x rows ``size`` apart,
+    w packed as ``(size, LANES)``, y rows ``width`` apart. All sums stay in registers; ``size`` is a
+    multiple of four.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        x, w, y, b = (pointer(context, builder, kinds[i], args[i], args[i + 1]) for i in (0, 3, 5, 8))
+        # args: x 0, x_offset 1, size 2, w 3, w_offset 4, y 5, y_offset 6, width 7, bias 8, offset 9, add 10
+        size, width, add = args[2], args[7], args[10]
+        step = ir.Constant(size.type, 4)
+        bias = load_vector(builder, b)
+        sums = [cgutils.alloca_once(builder, _VECTOR) for _ in range(rows)]
+        at_y = [builder.gep(y, [builder.mul(width, ir.Constant(width.type, r))]) for r in range(rows)]
+        at_x = [builder.gep(x, [builder.mul(size, ir.Constant(size.type, r))]) for r in range(rows)]
+        for place in sums:
+            builder.store(bias, place)
+        with builder.if_then(cgutils.is_true(builder, add)):
+            for place, address in zip(sums, at_y, strict=True):
+                builder.store(builder.fadd(bias, load_vector(builder, address)), place)
+        with cgutils.for_range(builder, builder.udiv(size, step), intp=size.type) as loop:
+            first = builder.mul(loop.index, step)
+            for k in range(4):
+                at = builder.add(first, ir.Constant(size.type, k))
+                row = builder.gep(w, [builder.mul(at, ir.Constant(size.type, LANES))])
+                weights = load_vector(builder, row)
+                for place, address in zip(sums, at_x, strict=True):
+                    value = splat_scalar(builder, builder.load(builder.gep(address, [at])))
+                    builder.store(fused(builder, value, weights, builder.load(place)), place)
+        for place, address in zip(sums, at_y, strict=True):
+            store_vector(builder, builder.load(place), address)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def tile(
+        typingctx: Any,
+        x: Any,
+        x_offset: Any,
+        size: Any,
+        w: Any,
+        w_offset: Any,
+        y: Any,
+        y_offset: Any,
+        width: Any,
+        bias: Any,
+        bias_offset: Any,
+        add: Any,
+    ) -> Any:
+        n = types.intp
+        return types.void(x, n, n, w, n, y, n, n, bias, n, types.boolean), emit
+
+    return tile

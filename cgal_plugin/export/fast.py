@@ -1,0 +1,257 @@
+"""The fast CPU engine: an exported potential as compiled kernels over tabulated filters.
+
+Needs numba, ``pip install "cgal_plugin[fast]"``; no compiler. Filters come from tables, each pair
+serves both directions, first features are folded by bead, the backward pass is written by hand, and
+a few replicas at a time go through the network while they are in cache. Float32 in the network;
+distances, priors, and sums over pairs and beads in float64.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.errors import ExportError
+from cgal_plugin.provenance import atomic_write, versions
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+    from torch import nn
+
+    from cgal_plugin.mapping.topology import CGTopology
+
+__all__ = ["FastPotential", "fast_available"]
+
+FORMAT = "cgal_plugin fast potential"
+FORMAT_VERSION = 1
+#: of one call: force error of float32 and table together that is accepted when it is built
+ROUNDING = 5e-6
+#: rows of features that go through the network at a time: enough for the matrix products, little
+#: enough for the cache
+_CHUNK_ROWS = 120
+_INSTALL = 'pip install "cgal_plugin[fast]"'
+
+
+def fast_available() -> bool:
+    """Whether numba is installed."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def _require_numba() -> None:
+    if not fast_available():
+        raise ExportError(f"the fast engine needs numba: {_INSTALL}")
+
+
+class FastPotential:
+    """``potential(positions (R·N, 3) nm) -> energy kJ/mol, forces (R·N, 3) kJ/mol/nm``, R replicas.
+
+    Make one with :meth:`from_model`, :meth:`from_file` or :meth:`load`. Not for use by two threads
+    at once: calls share one workspace. A replica with non-finite positions has NaN for its energy
+    and forces; the others are as without it.
+
+    Attributes
+    ----------
+    metadata
+        Beads, units, versions, and of the table its intervals, tolerance and measured errors.
+    n_beads, n_replicas
+        N and R.
+    """
+
+    def __init__(self, arrays: dict[str, NDArray[Any]], metadata: dict[str, Any], n_replicas: int) -> None:
+        _require_numba()
+        if isinstance(n_replicas, bool) or not isinstance(n_replicas, int | np.integer) or n_replicas < 1:
+            raise ExportError(f"n_replicas is {n_replicas!r}; a positive integer is needed")
+        from cgal_plugin.export.engine.evaluate import evaluate
+        from cgal_plugin.export.engine.layout import arguments
+
+        self.metadata = metadata
+        self.n_replicas = int(n_replicas)
+        self.n_beads = int(metadata["n_beads"])
+        self._arrays = arrays
+        self._evaluate = evaluate
+        self._arguments = arguments(arrays, self.n_beads, self.n_replicas, _CHUNK_ROWS)
+        self._energies = np.empty(self.n_replicas)
+
+    def _call(self, positions: ArrayLike) -> NDArray[np.float64]:
+        x = np.ascontiguousarray(positions, dtype=np.float64)
+        if x.shape != (self.n_replicas * self.n_beads, 3):
+            raise ExportError(
+                f"positions have shape {x.shape}; {self.n_replicas} replica(s) of {self.n_beads} beads "
+                f"need ({self.n_replicas * self.n_beads}, 3)"
+            )
+        forces = np.empty_like(x)
+        self._evaluate(x, *self._arguments, self._energies, forces)
+        return forces
+
+    def __call__(self, positions: ArrayLike) -> tuple[float, NDArray[np.float64]]:
+        """Energy of all replicas together (kJ/mol) and forces ``(R·N, 3)`` (kJ/mol/nm).
+
+        Raises
+        ------
+        ExportError
+            ``positions`` are not ``(R·N, 3)``.
+        """
+        forces = self._call(positions)
+        return float(self._energies.sum()), forces
+
+    def replica_energies(self, positions: ArrayLike) -> NDArray[np.float64]:
+        """Energy of each replica, ``(R,)`` kJ/mol."""
+        self._call(positions)
+        return self._energies.copy()
+
+    def with_replicas(self, n_replicas: int) -> FastPotential:
+        """The same potential for another number of replicas."""
+        return FastPotential(self._arrays, self.metadata, n_replicas)
+
+    @classmethod
+    def from_model(
+        cls,
+        model_or_ckpt: nn.Module | str | os.PathLike[str],
+        topology: CGTopology,
+        *,
+        n_replicas: int = 1,
+        tolerance: float = 1e-6,
+    ) -> FastPotential:
+        """Build from a trained model or checkpoint.
+
+        Parameters
+        ----------
+        model_or_ckpt, topology
+            As in :func:`cgal_plugin.export.export_torchscript`.
+        tolerance
+            Largest error of a force component by the tables, relative to the largest component.
+            Checked against the exact network in float64 before this returns.
+
+        Raises
+        ------
+        ExportError
+            numba is missing, the model cannot be exported or has a neighbour embedding, or no table
+            is within the tolerance.
+        """
+        _require_numba()
+        from cgal_plugin.export.potential import load_any, potential_module
+
+        potential = potential_module(load_any(model_or_ckpt), topology, dtype="float64")
+        described = {
+            "n_beads": topology.n_beads,
+            "topology": topology.to_dict(),
+            "topology_hash": topology.hash,
+            "types": topology.types.tolist(),
+        }
+        return cls._build(potential, described, n_replicas, tolerance)
+
+    @classmethod
+    def from_file(
+        cls, path: str | os.PathLike[str], *, n_replicas: int | None = None, tolerance: float = 1e-6
+    ) -> FastPotential:
+        """Build from a TorchScript file of ``export_torchscript``, or load one of :meth:`save`.
+
+        ``n_replicas`` defaults to the file's. Errors as in :meth:`from_model` and :meth:`load`.
+        """
+        if _is_saved(path):
+            return cls.load(path, n_replicas=n_replicas)
+        _require_numba()
+        import torch
+
+        from cgal_plugin.export.potential import load_metadata
+
+        described = load_metadata(path)
+        # the file's own dtype decides what the numbers are, float64 how they are tabulated
+        potential = torch.jit.load(str(path), map_location="cpu").double()
+        if not hasattr(potential, "network"):
+            raise ExportError(
+                f"{str(path)!r} has no CGSchNet inside, so there is nothing to tabulate: "
+                "build from a file of export_torchscript or from a checkpoint"
+            )
+        count = int(described["n_replicas"]) if n_replicas is None else n_replicas
+        return cls._build(potential, described, count, tolerance)
+
+    @classmethod
+    def _build(cls, potential: Any, described: dict[str, Any], n: int, tolerance: float) -> FastPotential:
+        from cgal_plugin.export.engine.assemble import assemble, check_engine
+        from cgal_plugin.export.tables import TableFilters, choose_table
+
+        network = potential.network
+        if getattr(network, "embedding", None) is not None:
+            raise ExportError(
+                "the model has a neighbour embedding, which the fast engine does not know; "
+                "use the portable potential (export_torchscript)"
+            )
+        if isinstance(network.filters, TableFilters) or hasattr(network.filters, "rows"):
+            raise ExportError(
+                "the file was exported with tabulated filters; build the fast potential from the checkpoint, "
+                "or from a file with exact filters"
+            )
+        table, table_error = choose_table(network, tolerance)
+        arrays = assemble(potential, table)
+        metadata = {
+            **{k: described[k] for k in ("n_beads", "topology", "topology_hash", "types") if k in described},
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "n_replicas": int(n),
+            "units": {"positions": "nm", "energy": "kJ/mol", "forces": "kJ/mol/nm"},
+            "table_intervals": table.intervals,
+            "table_tolerance": tolerance,
+            "table_error": table_error,
+            "versions": versions(),
+        }
+        error = check_engine(cls, network, table, metadata)
+        if not error < ROUNDING + tolerance:
+            raise ExportError(
+                f"the fast engine differs from the exact network by {error:.1e} of the largest force, "
+                f"more than {ROUNDING + tolerance:.1e}; use the portable potential (export_torchscript)"
+            )
+        return cls(arrays, {**metadata, "engine_error": error}, n)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write arrays and metadata to one file (numpy's npz, no pickle); atomically."""
+        text = np.frombuffer(json.dumps(self.metadata, sort_keys=True).encode(), dtype=np.uint8)
+        with atomic_write(path) as handle:
+            np.savez(handle, metadata=text, **self._arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, n_replicas: int | None = None) -> FastPotential:
+        """Read a file of :meth:`save`; ``n_replicas`` defaults to the number it was built for.
+
+        Raises
+        ------
+        ExportError
+            The file is missing or was not written by :meth:`save`, or numba is missing.
+        """
+        if not Path(path).is_file():
+            raise ExportError(f"potential {str(path)!r} does not exist")
+        arrays, metadata = _read(path)
+        return cls(arrays, metadata, int(metadata["n_replicas"]) if n_replicas is None else n_replicas)
+
+
+def read_fast_metadata(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Metadata of a file of :meth:`FastPotential.save`; None for a file of another kind."""
+    return _read(path)[1] if _is_saved(path) else None
+
+
+def _is_saved(path: str | os.PathLike[str]) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return "metadata.npy" in archive.namelist()
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        metadata = json.loads(arrays.pop("metadata").tobytes())
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise ExportError(f"{str(path)!r} was not written by FastPotential.save: {error}") from error
+    if metadata.get("format") != FORMAT or metadata.get("format_version") != FORMAT_VERSION:
+        raise ExportError(
+            f"{str(path)!r} has format {metadata.get('format')!r} {metadata.get('format_version')!r}; "
+            f"this version reads {FORMAT!r} {FORMAT_VERSION}: build it again"
+        )
+    return arrays, metadata

@@ -1,0 +1,241 @@
+"""Filters of a CGSchNet as tables: a filter is a function of one distance.
+
+Quintic Hermite interpolation (value, first and second derivative at the nodes) in a coordinate q(r)
+that is denser at short distances, where the exponential radial basis is narrow:
+q = K (s x + (1 − s)(1 − e^{−ax})/(1 − e^{−a})) of x = (r − lo)/(hi − lo), a = α (hi − lo). Some 64 to
+96 intervals give 1e-6 in forces where cubics spaced like this need 1000, and evenly spaced ones twice
+that; so the tables of all blocks nearly fit a core's cache. The table's derivative is that of its
+value exactly, and continuous with its own: forces are the gradient of an energy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cgal_plugin.errors import ExportError
+from cgal_plugin.export.filters import activation
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: share of the intervals that is spread evenly over the distance
+EVEN_SHARE = 0.25
+_INTERVALS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+_PROBES = 4
+_PROBE_BEADS = 16
+
+
+@dataclass(frozen=True)
+class FilterTable:
+    """Coefficients of all blocks, ``(blocks, intervals, 6, G)`` float64, in the place t within an interval.
+
+    Attributes
+    ----------
+    lower, upper
+        Å; outside of them filters are zero.
+    decay
+        a; 0 makes q even in r.
+    """
+
+    coefficients: NDArray[np.float64]
+    lower: float
+    upper: float
+    decay: float
+
+    @property
+    def intervals(self) -> int:
+        """K."""
+        return self.coefficients.shape[1]
+
+    @classmethod
+    def build(cls, filters: Any, intervals: int) -> FilterTable:
+        """Tabulate a float64 ``DistanceFilters`` (scripted or not)."""
+        lower, upper = float(filters.filter_lower), float(filters.upper)
+        decay = float(filters.alpha) * (upper - lower) if filters.expnorm else 0.0
+        ends = lower, upper, decay
+        nodes = _nodes(intervals, lower, upper, decay)
+        # derivatives at the ends are those from within
+        inside = np.clip(nodes, lower + 1e-9, upper - 1e-9)
+        w, dw, ddw = _derivatives(filters, inside)
+        _, q1, q2 = (x if np.ndim(x) == 0 else x[:, None] for x in _coordinate(nodes, intervals, *ends))
+        m = dw / q1
+        s = (ddw - m * q2) / q1**2
+        m0, m1, s0, s1 = m[:, :-1], m[:, 1:], s[:, :-1], s[:, 1:]
+        rise = w[:, 1:] - w[:, :-1]
+        quintic = [
+            w[:, :-1],
+            m0,
+            0.5 * s0,
+            10.0 * rise - 6.0 * m0 - 4.0 * m1 - 1.5 * s0 + 0.5 * s1,
+            -15.0 * rise + 8.0 * m0 + 7.0 * m1 + 1.5 * s0 - s1,
+            6.0 * rise - 3.0 * m0 - 3.0 * m1 - 0.5 * s0 + 0.5 * s1,
+        ]
+        return cls(np.stack(quintic, axis=2), lower, upper, decay)
+
+
+def _derivatives(filters: Any, r: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """W and its first and second derivative, ``(blocks, m, G)``.
+
+    The second by differentiating the first forwards: as the gradient, by its factor, of a product
+    with the derivative.
+    """
+    x = torch.from_numpy(r).requires_grad_(True)
+    w, dw = filters(x)
+    factor = torch.zeros_like(dw, requires_grad=True)
+    (pulled,) = torch.autograd.grad(dw, x, factor, create_graph=True)
+    (ddw,) = torch.autograd.grad(pulled.sum(), factor)
+    return w.detach().numpy(), dw.detach().numpy(), ddw.numpy()
+
+
+def _coordinate(r: Any, intervals: int, lower: float, upper: float, decay: float) -> tuple[Any, Any, Any]:
+    """q(r), dq/dr and d²q/dr²."""
+    span = upper - lower
+    x = (r - lower) / span
+    if decay == 0.0:
+        return intervals * x, intervals / span, 0.0
+    e = np.exp(-decay * x)
+    rest = (1.0 - EVEN_SHARE) / (1.0 - math.exp(-decay))
+    q = intervals * (EVEN_SHARE * x + rest * (1.0 - e))
+    first = intervals / span * (EVEN_SHARE + rest * decay * e)
+    return q, first, -intervals / span**2 * rest * decay**2 * e
+
+
+def _nodes(intervals: int, lower: float, upper: float, decay: float) -> NDArray[np.float64]:
+    """Distances at which q is whole, by Newton's method from an interpolation."""
+    grid = np.linspace(lower, upper, 100_001)
+    whole = np.arange(intervals + 1, dtype=np.float64)
+    r = np.interp(whole, _coordinate(grid, intervals, lower, upper, decay)[0], grid)
+    for _ in range(3):
+        q, dq, _ = _coordinate(r, intervals, lower, upper, decay)
+        r = np.clip(r - (q - whole) / dq, lower, upper)
+    return r
+
+
+class TableFilters(nn.Module):
+    """A :class:`FilterTable` with the face of ``DistanceFilters``: ``forward(r (m,) Å) -> W, dW/dr``.
+
+    Plain aten operations; each result is ``(blocks, m, G)``.
+    """
+
+    def __init__(self, table: FilterTable, dtype: torch.dtype) -> None:
+        super().__init__()
+        n, self.intervals, _, self.width = table.coefficients.shape
+        self.n_blocks = n
+        # one row an interval, so that one gather serves all blocks
+        rows = np.ascontiguousarray(table.coefficients.transpose(1, 2, 0, 3))
+        self.register_buffer("rows", torch.from_numpy(rows.reshape(self.intervals, -1)).to(dtype))
+        self.lower, self.upper, self.decay = table.lower, table.upper, table.decay
+        self.share = EVEN_SHARE
+        self.rest = (1.0 - EVEN_SHARE) / (1.0 - math.exp(-table.decay)) if table.decay else 0.0
+
+    def forward(self, r: Tensor) -> tuple[Tensor, Tensor]:
+        """W and dW/dr; zero outside of the cutoffs."""
+        span = self.upper - self.lower
+        x = ((r - self.lower) / span).clamp(0.0, 1.0)
+        if self.decay == 0.0:
+            q, dq = self.intervals * x, torch.full_like(x, self.intervals / span)
+        else:
+            e = torch.exp(-self.decay * x)
+            q = self.intervals * (self.share * x + self.rest * (1.0 - e))
+            dq = (self.share + self.rest * self.decay * e) * (self.intervals / span)
+        k = q.to(torch.long).clamp(0, self.intervals - 1)
+        inside = ((r < self.upper) & (r > self.lower)).to(r.dtype)
+        t = (q - k).unsqueeze(1)
+        c = self.rows.index_select(0, k).view(-1, 6, self.n_blocks * self.width)
+        w, dw = c[:, 5], 5.0 * c[:, 5]
+        for n in range(4, 0, -1):
+            w = w * t + c[:, n]
+            dw = dw * t + float(n) * c[:, n]
+        w = (w * t + c[:, 0]) * inside.unsqueeze(1)
+        dw = dw * (dq * inside).unsqueeze(1)
+        shape = (-1, self.n_blocks, self.width)
+        return w.view(shape).transpose(0, 1), dw.view(shape).transpose(0, 1)
+
+
+def probe_frames(n_beads: int, lower: float, upper: float) -> NDArray[np.float64]:
+    """Random chains ``(n, n_beads, 3)`` Å, from crowded to stretched, for checks at build time."""
+    rng = np.random.default_rng(20)
+    frames = []
+    for k in range(_PROBES):
+        step = rng.normal(size=(n_beads, 3)) + (0.35 * k) * np.array([1.0, 0.4, 0.2])
+        step *= 3.8 / np.linalg.norm(step, axis=1, keepdims=True)
+        x = np.cumsum(step, axis=0)
+        if k == 0:
+            # pairs just inside and just outside of both cutoffs
+            edges = [lower + 0.02, lower - 0.02, upper - 0.02, upper + 0.02]
+            for bead, edge in enumerate(edges[: n_beads - 1], start=1):
+                x[bead] = x[0] + abs(edge) * step[bead] / 3.8
+        frames.append(x)
+    return np.stack(frames)
+
+
+def reference_forces(network: Any, filters: Callable[[Tensor], Any], frame: NDArray[np.float64]) -> Any:
+    """Forces of the network in float64 by autograd, written for clarity; kcal/mol/Å.
+
+    ``network`` is that of an exported potential; beads of the frame take its first embeddings.
+    ``filters`` gives W of distances. Independent of the backward pass that it is compared with.
+    """
+    n = len(frame)
+    pos = torch.from_numpy(np.array(frame, dtype=np.float64)).requires_grad_(True)
+    i, j = torch.triu_indices(n, n, 1)
+    r = (pos[i] - pos[j]).square().sum(1).clamp_min(1e-12).sqrt()
+    w = filters(r)[0]
+    h = network.h[:n]
+    for block, w_b in zip(network.blocks.children(), w, strict=True):
+        y = h @ block.lin1.T
+        m = torch.zeros_like(y).index_add(0, i, w_b * y[j]).index_add(0, j, w_b * y[i])
+        u = activation(m @ block.lin2.T + block.lin2_bias, network.kind)[0]
+        h = h + u @ block.lin.T + block.lin_bias
+    layers = list(network.output.children())
+    for k, layer in enumerate(layers):
+        h = h @ layer.weight.T + layer.bias
+        if k < len(layers) - 1:
+            h = activation(h, network.kind)[0]
+    return -torch.autograd.grad(h.sum() * network.scale, pos)[0].numpy()
+
+
+def relative_error(found: Any, expected: Any) -> float:
+    """Largest difference over the largest expected value."""
+    largest = float(np.abs(expected).max())
+    return float(np.abs(found - expected).max()) / largest if largest > 0.0 else float(np.abs(found).max())
+
+
+def choose_table(network: Any, tolerance: float) -> tuple[FilterTable, float]:
+    """The smallest table whose forces are within ``tolerance`` of the network's, and its error.
+
+    Parameters
+    ----------
+    network
+        Of an exported potential, float64.
+    tolerance
+        Largest difference of a force component in probe frames, relative to the largest component.
+
+    Raises
+    ------
+    ExportError
+        ``tolerance`` is out of range, or no table of at most 2048 intervals is enough.
+    """
+    if not (math.isfinite(tolerance) and 0.0 < tolerance < 0.1):
+        raise ExportError(f"tolerance is {tolerance!r}; it must be between 0 and 0.1 (default 1e-6)")
+    exact = network.filters
+    frames = probe_frames(min(_PROBE_BEADS, network.n_beads), exact.filter_lower, exact.upper)
+    expected = [reference_forces(network, exact, frame) for frame in frames]
+    error = math.inf
+    for intervals in _INTERVALS:
+        table = FilterTable.build(exact, intervals)
+        filters = TableFilters(table, torch.float64)
+        found = [reference_forces(network, filters, frame) for frame in frames]
+        error = max(relative_error(f, e) for f, e in zip(found, expected, strict=True))
+        if error < tolerance:
+            return table, error
+    raise ExportError(
+        f"a table of {_INTERVALS[-1]} intervals has a force error of {error:.1e}, not below {tolerance:.1e}; "
+        "raise tolerance"
+    )

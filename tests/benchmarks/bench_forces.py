@@ -1,0 +1,286 @@
+"""Force calls and Langevin steps: the fast engine and the portable file against TorchMD-Net, eager.
+
+    python tests/benchmarks/bench_forces.py                      # the table of the README, some minutes
+    python tests/benchmarks/bench_forces.py --quick              # 10 and 100 beads only
+    python tests/benchmarks/bench_forces.py --plot scaling.png   # and cost against beads and replicas
+
+Same weights everywhere: TorchMD-Net's graph-network, 128 features, 4 blocks, random. One thread, one
+process, the candidates in turn, medians of CPU time (on a busy machine wall time says little). Every
+result is checked to be finite and is compared with TorchMD-Net's before it is timed. The dynamics are
+those of a user's script: the model with its priors, scripted, through openmm-torch with autograd.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import cgal_plugin
+from cgal_plugin.dynamics import add_potential, build_system
+from cgal_plugin.export import export_torchscript
+from cgal_plugin.export.fast import FastPotential
+from cgal_plugin.mapping import CGTopology
+from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
+
+CASES = [(10, 1), (10, 10), (10, 100), (10, 1000), (100, 1), (100, 10), (250, 1), (1000, 1)]
+QUICK = [(10, 1), (10, 100), (100, 1)]
+SEQUENCE = "YYDPETGTWY"
+
+
+def topology(n_beads: int) -> CGTopology:
+    """A chain of so many CA beads."""
+    return CGTopology.from_sequence((SEQUENCE * (n_beads // 10 + 1))[:n_beads])
+
+
+def globule(n_beads: int, seed: int) -> np.ndarray:
+    """A compact chain ``(n_beads, 3)`` Å at the density of a protein, 134 Å³ a bead.
+
+    A self-avoiding walk in a sphere; for more than 250 beads, where such a walk gets stuck, a jittered
+    path through a cubic lattice.
+    """
+    rng = np.random.default_rng(seed)
+    if n_beads > 250:
+        side = round(n_beads ** (1 / 3) + 0.5)
+        path = [
+            (i, j if i % 2 == 0 else side - 1 - j, k if (i * side + j) % 2 == 0 else side - 1 - k)
+            for i in range(side)
+            for j in range(side)
+            for k in range(side)
+        ]
+        return 5.12 * np.array(path[:n_beads]) + rng.normal(scale=0.4, size=(n_beads, 3))
+    radius = (n_beads * 134.0 * 3 / (4 * np.pi)) ** (1 / 3)
+    x = [np.zeros(3)]
+    while len(x) < n_beads:
+        for _ in range(200):
+            step = rng.normal(size=3)
+            bead = x[-1] + 3.8 * step / np.linalg.norm(step)
+            if np.linalg.norm(bead) < radius and np.linalg.norm(np.array(x) - bead, axis=1).min() > 3.7:
+                x.append(bead)
+                break
+        else:
+            x = x[: max(1, len(x) - 10)]
+    return np.array(x)
+
+
+def frames(n_beads: int, n_replicas: int) -> np.ndarray:
+    """``(n_replicas, n_beads, 3)`` Å; at most 100 are different."""
+    return np.stack([globule(n_beads, seed % 100) for seed in range(n_replicas)])
+
+
+def prior_tables(chain: CGTopology) -> list[dict[str, Any]]:
+    """Bonds, angles, dihedrals and repulsion as a TorchMD-Net prior_model."""
+    from cgal_plugin.priors.base import describe_molecule
+
+    rows = {
+        "CGBonds": ("bonds", {"types": ["*"] * 2, "k": 120.0, "r0": 3.8}),
+        "CGAngles": ("angles", {"types": ["*"] * 3, "k": 4.0, "x0": 2.0}),
+        "CGDihedrals": ("dihedrals", {"types": ["*"] * 4, "k": [0.5, 0.3, 0.2], "phase": [0.3, -2.0, 1.0]}),
+        "CGRepulsion": ("repulsion", {"types": ["*"] * 2, "epsilon": 0.5, "sigma": 4.0}),
+    }
+    return [{n: {"table": [r], "molecule": describe_molecule(chain, t)}} for n, (t, r) in rows.items()]
+
+
+def make_model(priors: list[dict[str, Any]] | None, derivative: bool) -> Any:
+    """TorchMD-Net's graph-network with seeded random weights."""
+    from torchmdnet.models.model import create_model
+
+    args = {
+        "model": "graph-network",
+        "embedding_dimension": 128,
+        "num_layers": 4,
+        "num_rbf": 18,
+        "rbf_type": "expnorm",
+        "trainable_rbf": False,
+        "activation": "silu",
+        "cutoff_lower": 3.0,
+        "cutoff_upper": 12.0,
+        "max_z": 50,
+        "max_num_neighbors": 128,
+        "neighbor_embedding": False,
+        "aggr": "add",
+        "reduce_op": "add",
+        "output_model": "Scalar",
+        "atom_filter": -1,
+        "derivative": derivative,
+        "precision": 32,
+        "prior_model": priors,
+        "prior_args": None,
+    }
+    torch.manual_seed(0)
+    return create_model(args).eval()
+
+
+def alternate(calls: dict[str, Callable[[], Any]], seconds: float, rounds: int = 5) -> dict[str, float]:
+    """Median CPU seconds of a call of each, in turn, ``seconds`` for each in all."""
+    counts = {}
+    for name, call in calls.items():
+        for _ in range(3):
+            call()
+        begin = time.process_time()
+        call()
+        counts[name] = max(1, int(seconds / rounds / max(time.process_time() - begin, 1e-6)))
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            begin = time.process_time()
+            for _ in range(counts[name]):
+                call()
+            taken[name].append((time.process_time() - begin) / counts[name])
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def force_case(n_beads: int, n_replicas: int, seconds: float, folder: Path) -> str:
+    """One row of the table of force calls."""
+    chain, model = topology(n_beads), make_model(None, derivative=True)
+    x = frames(n_beads, n_replicas).reshape(-1, 3)
+    z = torch.from_numpy(np.tile(chain.types, n_replicas)).long()
+    batch = torch.arange(n_replicas).repeat_interleave(n_beads)
+    pos, nm = torch.from_numpy(x).float(), x / ANGSTROM_PER_NM
+    fast = FastPotential.from_model(model, chain, n_replicas=n_replicas)
+    calls: dict[str, Callable[[], Any]] = {
+        "torchmd-net": lambda: model(z, pos, batch)[1].detach().numpy() * (KJ_PER_KCAL * ANGSTROM_PER_NM),
+        "fast": lambda: fast(nm)[1],
+    }
+    if n_beads * n_beads * n_replicas <= 250 * 250:
+        # dense pairs: beyond this they no longer fit in memory on small machines
+        path = folder / f"{n_beads}_{n_replicas}.pt"
+        export_torchscript(model, chain, path, n_replicas=n_replicas)
+        script, tensor = torch.jit.load(str(path)), torch.from_numpy(nm)
+        calls["portable"] = lambda: script(tensor)[1].numpy()
+    found = {name: call() for name, call in calls.items()}
+    largest = np.abs(found["torchmd-net"]).max()
+    assert all(np.isfinite(f).all() for f in found.values())
+    gap = max(np.abs(f - found["torchmd-net"]).max() / largest for f in found.values())
+    # TorchMD-Net itself is in float32 here
+    assert gap < 1e-4, f"forces differ by {gap:.1e}"
+    return row(f"{n_beads:5d} {n_replicas:8d}", alternate(calls, seconds), f"{gap:9.1e}")
+
+
+def row(label: str, times: dict[str, float], end: str = "") -> str:
+    """Microseconds, and ratios to TorchMD-Net."""
+    base = times["torchmd-net"]
+    cells = [f"{base * 1e6:12.0f}"]
+    for name in ("portable", "fast"):
+        if name in times:
+            cells.append(f"{times[name] * 1e6:11.0f} {base / times[name]:7.1f}x")
+        else:
+            cells.append(f"{'-':>20}")
+    return " ".join([label, *cells, end])
+
+
+class UserScript(torch.nn.Module):
+    """What a user writes for openmm-torch: units, and one energy; forces come by autograd."""
+
+    def __init__(self, model: torch.nn.Module, z: torch.Tensor, batch: torch.Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("z", z)
+        self.register_buffer("batch", batch)
+
+    def forward(self, positions: torch.Tensor) -> torch.Tensor:
+        """Energy, kJ/mol."""
+        return self.model(self.z, positions.to(torch.float32) * 10.0, self.batch)[0].sum() * 4.184
+
+
+def langevin_case(n_replicas: int, seconds: float, folder: Path) -> str:
+    """One row of the table of Langevin steps through OpenMM, 10 beads with priors."""
+    import openmm
+    import openmmtorch
+
+    chain = topology(10)
+    priors = prior_tables(chain)
+    z = torch.from_numpy(np.tile(chain.types, n_replicas)).long()
+    batch = torch.arange(n_replicas).repeat_interleave(10)
+    user = UserScript(make_model(priors, derivative=False), z, batch)
+    for parameter in user.parameters():
+        parameter.requires_grad_(False)
+    torch.jit.script(user).save(folder / "user.pt")
+    path = folder / f"priors_{n_replicas}.pt"
+    export_torchscript(make_model(priors, derivative=True), chain, path, n_replicas=n_replicas)
+    start = frames(10, n_replicas).reshape(-1, 3) / ANGSTROM_PER_NM
+    contexts = {}
+    for name in ("torchmd-net", "portable", "fast"):
+        system = build_system(chain, n_replicas)
+        if name == "torchmd-net":
+            system.addForce(openmmtorch.TorchForce(str(folder / "user.pt")))
+        else:
+            backend = {"portable": "auto", "fast": "fast"}[name]
+            add_potential(system, path, chain, backend=backend, n_replicas=n_replicas)
+        integrator = openmm.LangevinMiddleIntegrator(400.0, 1.0, 0.002)
+        integrator.setRandomNumberSeed(1)
+        context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
+        context.setPositions(start)
+        openmm.LocalEnergyMinimizer.minimize(context, maxIterations=20)
+        integrator.step(20)
+        contexts[name] = (context, integrator)
+    calls = {name: (lambda i=integrator: i.step(1)) for name, (_, integrator) in contexts.items()}
+    times = alternate(calls, seconds)
+    for context, _ in contexts.values():
+        state = context.getState(energy=True, positions=True)
+        assert np.isfinite(state.getPositions(asNumpy=True)._value).all()
+    return row(f"{10:5d} {n_replicas:8d}", times)
+
+
+def plot_scaling(path: str) -> None:
+    """Cost of the fast engine against replicas and against beads."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    model = make_model(None, derivative=True)
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.5), layout="constrained")
+    sweeps = [("replicas of 10 beads", [(10, r) for r in (1, 3, 10, 30, 100, 300, 1000)], 1)]
+    sweeps += [("beads, one replica", [(n, 1) for n in (300, 500, 700, 1000, 1500, 2000)], 0)]
+    for axis, (label, cases, which) in zip(axes, sweeps, strict=True):
+        cost = []
+        for n, r in cases:
+            potential = FastPotential.from_model(model, topology(n), n_replicas=r)
+            x = frames(n, r).reshape(-1, 3) / ANGSTROM_PER_NM
+            cost.append(alternate({"fast": lambda p=potential, x=x: p(x)}, 1.0)["fast"] * 1e3)
+        size = np.array([case[which] for case in cases])
+        axis.loglog(size, cost, "o-", label="measured")
+        axis.loglog(size, cost[0] * size / size[0], "--", color="0.6", label="linear")
+        axis.set(xlabel=label, ylabel="ms of CPU time a call")
+        axis.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="10 and 100 beads only")
+    parser.add_argument("--seconds", type=float, default=4.0, help="CPU time for each candidate of a row")
+    parser.add_argument("--plot", help="write a figure of the scaling")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    cgal_plugin.register()
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}")
+    with tempfile.TemporaryDirectory() as name:
+        head = f"beads replicas  torchmd-net {'portable':>20} {'fast':>20}"
+        print(f"\nforce call, us of CPU time\n{head}  max diff", flush=True)
+        for n_beads, n_replicas in QUICK if args.quick else CASES:
+            print(force_case(n_beads, n_replicas, args.seconds, Path(name)), flush=True)
+        print(f"\nLangevin step through OpenMM, priors included, us of CPU time\n{head}", flush=True)
+        for n_replicas in (1, 100):
+            print(langevin_case(n_replicas, args.seconds, Path(name)), flush=True)
+    if args.plot:
+        plot_scaling(args.plot)
+
+
+if __name__ == "__main__":
+    main()
