@@ -19,6 +19,7 @@ import numpy as np
 
 from cgal_plugin.errors import ExportError
 from cgal_plugin.provenance import atomic_write, versions
+from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -137,14 +138,37 @@ class FastPotential:
         _require_numba()
         from cgal_plugin.export.potential import load_any, potential_module
 
-        potential = potential_module(load_any(model_or_ckpt), topology, dtype="float64")
+        model = load_any(model_or_ckpt)
+        potential = potential_module(model, topology, dtype="float64", verify=False)
         described = {
             "n_beads": topology.n_beads,
             "topology": topology.to_dict(),
             "topology_hash": topology.hash,
             "types": topology.types.tolist(),
         }
-        return cls._build(potential, described, n_replicas, tolerance)
+        found = cls._build(potential, described, n_replicas, tolerance)
+        found._check_against(model, topology)
+        return found
+
+    def _check_against(self, model: nn.Module, topology: CGTopology) -> None:
+        """As ``export_torchscript`` does: a subclass's own forward shows here."""
+        import torch
+
+        from cgal_plugin.export.potential import check_against_model, prepare
+
+        one = self.with_replicas(1)
+
+        class Face:
+            """What the check looks at, of this engine."""
+
+            n_replicas, length, vectors = 1, ANGSTROM_PER_NM, torch.zeros(0, dtype=torch.float32)
+
+            def evaluate(self, positions: Any) -> tuple[Any, Any]:
+                energy, forces = one(positions.numpy())
+                unit = KJ_PER_KCAL * ANGSTROM_PER_NM
+                return torch.tensor([energy / KJ_PER_KCAL]), torch.from_numpy(forces / unit)
+
+        check_against_model(Face(), prepare(model, torch.float32), topology)
 
     @classmethod
     def from_file(

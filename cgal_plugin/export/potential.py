@@ -136,11 +136,17 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def potential_module(
-    model: nn.Module, topology: CGTopology, *, n_replicas: int = 1, dtype: str | None = None
+    model: nn.Module,
+    topology: CGTopology,
+    *,
+    n_replicas: int = 1,
+    dtype: str | None = None,
+    verify: bool = True,
 ) -> nn.Module:
     """The potential as a Python module, before scripting: what ``export_torchscript`` writes.
 
     The arguments and errors are those of :func:`export_torchscript`; the model is not changed.
+    ``verify=False`` leaves out the comparison with the model, which takes memory for all pairs.
     """
     from cgal_plugin.export.assemble import build_potential
     from cgal_plugin.models import model_parameters
@@ -153,16 +159,23 @@ def potential_module(
     target = own if dtype is None else _DTYPES[dtype]
     if target not in _DTYPES.values():
         raise ExportError(f"models in {target} cannot be exported; use float32 or float64")
-    model = copy.deepcopy(model).to(device="cpu", dtype=target).eval()
-    model.derivative = False
+    model = prepare(model, target)
     try:
         weights = model_parameters(model)
     except CGALError as error:
         raise ExportError(str(error)) from error
     priors = [] if model.prior_model is None else list(model.prior_model)
     potential = build_potential(weights, priors, topology, n_replicas, target).to(target).eval()
-    _verify(potential, model, topology)
+    if verify:
+        check_against_model(potential, model, topology)
     return potential
+
+
+def prepare(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of a model for evaluation on the CPU that returns energies only."""
+    model = copy.deepcopy(model).to(device="cpu", dtype=dtype).eval()
+    model.derivative = False
+    return model
 
 
 def _tabulate(
@@ -211,7 +224,7 @@ def _parameters_hash(potential: nn.Module) -> str:
     return hash_object([list(state), hash_array(*(t.numpy() for t in state.values()))])
 
 
-def _verify(potential: nn.Module, model: nn.Module, topology: CGTopology) -> None:
+def check_against_model(potential: Any, model: nn.Module, topology: CGTopology) -> None:
     """Compare with the model on a stretched, jittered chain (few neighbours, so that no list overflows).
 
     Raises
