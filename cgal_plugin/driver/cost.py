@@ -10,7 +10,10 @@ from cgal_plugin.config.models import CustomPart, OpenMMOracleConfig, Simulation
 
 @dataclass(frozen=True)
 class Rates:
-    """Throughput of one core, measured on chignolin (166 atoms, 10 beads); see ``tests/benchmarks``.
+    """Throughput of one core on chignolin (166 atoms, 10 beads).
+
+    Measured with ``tests/benchmarks/bench_rates.py``, but for the rates of gbn2 (from design.md) and
+    tip3pfb (a guess).
 
     Attributes
     ----------
@@ -24,10 +27,10 @@ class Rates:
         CG dynamics of 16 replicas with that network.
     """
 
-    oracle_ns_per_day: tuple[tuple[str, float], ...] = (("obc2", 300.0), ("gbn2", 60.0), ("tip3pfb", 10.0))
-    backmap_seconds: float = 1.5
-    training_frames_per_second: float = 1500.0
-    replica_steps_per_second: float = 4000.0
+    oracle_ns_per_day: tuple[tuple[str, float], ...] = (("obc2", 270.0), ("gbn2", 60.0), ("tip3pfb", 10.0))
+    backmap_seconds: float = 2.5
+    training_frames_per_second: float = 2000.0
+    replica_steps_per_second: float = 2300.0
 
 
 @dataclass(frozen=True)
