@@ -13,6 +13,7 @@ import torch
 import yaml
 from torchmdnet.models.model import load_model
 
+import cgal_plugin
 from cgal_plugin.cli.train import main
 from cgal_plugin.mapping import CGTopology
 
@@ -145,4 +146,5 @@ def test_two_processes_on_the_cpu(conf, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert "MEMBER: 2/2" in done.stderr
     assert set(checkpoints(tmp_path)) == {0, 1}
+    cgal_plugin.register()  # the training ran in other processes
     load_model(str(checkpoints(tmp_path)[1]))
