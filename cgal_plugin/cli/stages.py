@@ -156,7 +156,10 @@ def select(
         list[Path], typer.Option("--candidates", "-c", help="Frames to choose from (repeatable).")
     ],
     reference: Annotated[
-        list[Path], typer.Option("--reference", "-r", help="Frames that are covered (repeatable).")
+        list[Path],
+        typer.Option(
+            "--reference", "-r", help="Frames that are covered: files, data stores, folders (repeatable)."
+        ),
     ],
     topology: Molecule,
     out: Out,
@@ -169,14 +172,18 @@ def select(
     top: Top = None,
     seed: Seed = 0,
 ) -> None:
-    """Choose the frames that a reference covers least; writes an npz for `cgal label`."""
+    """Choose the frames that a reference covers least; writes an npz for `cgal label`.
+
+    The reference may be larger than memory: it is read shard by shard.
+    """
     import numpy as np
 
+    from cgal_plugin.data import FrameFiles
     from cgal_plugin.provenance import atomic_write
     from cgal_plugin.selector import RandomSelector, RMSDSelector
 
     molecule = load_topology(topology, mapping)
-    pool, covered = (_frames(paths, molecule, top) for paths in (candidates, reference))
+    pool, covered = _frames(candidates, molecule, top), FrameFiles(reference, molecule, top=top)
     cuts = {"min_rmsd": min_rmsd, "max_rmsd": max_rmsd, "seed": seed}
     if strategy == "rmsd":
         selector = RMSDSelector(n_select, diverse=diverse, **cuts)
