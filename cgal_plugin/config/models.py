@@ -151,6 +151,8 @@ class ModelConfig(Section):
     """Å."""
     activation: Literal["silu", "tanh", "ssp", "sigmoid"] = "tanh"
     """Activation function."""
+    filter_grid: Annotated[int, Field(strict=True, ge=50)] | None = None
+    """Distances that filters are interpolated from in training steps, such as 300: faster. null: exact."""
 
     @model_validator(mode="after")
     def _cutoffs(self) -> ModelConfig:
