@@ -143,7 +143,10 @@ def simulate(
     )
     for event in result.events:
         typer.echo(f"blow-up: replica {event.replica} at step {event.step}: {event.kind}, {event.detail}")
-    typer.echo(f"{result.total_frames} frames of {len(result.trajectories)} replicas in {out}")
+    typer.echo(
+        f"{result.total_frames} frames of {len(result.trajectories)} replicas in {out}"
+        f" (backend {result.backend})"
+    )
     if not result.total_frames:
         raise DynamicsError(
             "every replica blew up before its first frame: use a smaller --timestep, start frames like "

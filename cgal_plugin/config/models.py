@@ -205,7 +205,7 @@ class Simulation(Section):
     report_interval: Count = 100
     """Steps between saved frames."""
     backend: Literal["auto", "torchforce", "pythontorch", "python", "fast"] = "auto"
-    """How OpenMM calls the potential."""
+    """How OpenMM calls the potential; auto: fast where numba is installed and it can, else TorchScript."""
     start: Literal["spread", "random"] = "spread"
     """Start frames from the training set: spread by farthest-point RMSD, or drawn at random."""
 
