@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from cgal_plugin.dynamics.folder import MANIFEST
-from cgal_plugin.dynamics.force import FastForce, resolve_backend
+from cgal_plugin.dynamics.force import FastForce, read_metadata, resolve_backend
 from cgal_plugin.errors import DynamicsError
 from cgal_plugin.provenance import read_json
 
@@ -34,6 +34,9 @@ def choose_backend(backend: str, potential: Path, n_replicas: int, platform: str
     otherwise = resolve_backend("auto")
     if platform not in _ON_CPU:
         return otherwise
+    metadata = read_metadata(potential)
+    if "engine_error" not in metadata and metadata.get("n_replicas", n_replicas) != n_replicas:
+        return otherwise  # which refuses the file: what is accepted must not depend on numba being there
     try:
         resolve_backend("fast")
     except DynamicsError as error:
