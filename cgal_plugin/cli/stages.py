@@ -143,7 +143,10 @@ def simulate(
     )
     for event in result.events:
         typer.echo(f"blow-up: replica {event.replica} at step {event.step}: {event.kind}, {event.detail}")
-    typer.echo(f"{result.total_frames} frames of {len(result.trajectories)} replicas in {out}")
+    typer.echo(
+        f"{result.total_frames} frames of {len(result.trajectories)} replicas in {out}"
+        f" (backend {result.backend})"
+    )
     if not result.total_frames:
         raise DynamicsError(
             "every replica blew up before its first frame: use a smaller --timestep, start frames like "
@@ -156,7 +159,10 @@ def select(
         list[Path], typer.Option("--candidates", "-c", help="Frames to choose from (repeatable).")
     ],
     reference: Annotated[
-        list[Path], typer.Option("--reference", "-r", help="Frames that are covered (repeatable).")
+        list[Path],
+        typer.Option(
+            "--reference", "-r", help="Frames that are covered: files, data stores, folders (repeatable)."
+        ),
     ],
     topology: Molecule,
     out: Out,
@@ -169,14 +175,18 @@ def select(
     top: Top = None,
     seed: Seed = 0,
 ) -> None:
-    """Choose the frames that a reference covers least; writes an npz for `cgal label`."""
+    """Choose the frames that a reference covers least; writes an npz for `cgal label`.
+
+    The reference may be larger than memory: it is read shard by shard.
+    """
     import numpy as np
 
+    from cgal_plugin.data import FrameFiles
     from cgal_plugin.provenance import atomic_write
     from cgal_plugin.selector import RandomSelector, RMSDSelector
 
     molecule = load_topology(topology, mapping)
-    pool, covered = (_frames(paths, molecule, top) for paths in (candidates, reference))
+    pool, covered = _frames(candidates, molecule, top), FrameFiles(reference, molecule, top=top)
     cuts = {"min_rmsd": min_rmsd, "max_rmsd": max_rmsd, "seed": seed}
     if strategy == "rmsd":
         selector = RMSDSelector(n_select, diverse=diverse, **cuts)

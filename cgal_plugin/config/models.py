@@ -151,6 +151,8 @@ class ModelConfig(Section):
     """Å."""
     activation: Literal["silu", "tanh", "ssp", "sigmoid"] = "tanh"
     """Activation function."""
+    filter_grid: Annotated[int, Field(strict=True, ge=50)] | None = None
+    """Distances that filters are interpolated from in training steps, such as 300: faster. null: exact."""
 
     @model_validator(mode="after")
     def _cutoffs(self) -> ModelConfig:
@@ -203,7 +205,7 @@ class Simulation(Section):
     report_interval: Count = 100
     """Steps between saved frames."""
     backend: Literal["auto", "torchforce", "pythontorch", "python", "fast"] = "auto"
-    """How OpenMM calls the potential."""
+    """How OpenMM calls the potential; auto: fast where numba is installed and it can, else TorchScript."""
     start: Literal["spread", "random"] = "spread"
     """Start frames from the training set: spread by farthest-point RMSD, or drawn at random."""
 

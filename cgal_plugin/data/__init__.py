@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from cgal_plugin.data.frame_files import FrameFiles
 from cgal_plugin.data.frames import LabelledFrames, Quarantined, StoredFrames
 from cgal_plugin.data.store import DataStore
 
-__all__ = ["CGDataset", "DataStore", "LabelledFrames", "Quarantined", "StoredFrames", "block_splits"]
+__all__ = [
+    "CGDataset",
+    "DataStore",
+    "FrameFiles",
+    "LabelledFrames",
+    "Quarantined",
+    "StoredFrames",
+    "block_splits",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,35 +73,58 @@ def load_trajectories(
 
         trajectories: list[NDArray[np.floating]] = [frames.positions for _, frames in DataStore(path)]
     elif path.suffix in (".npz", ".npy"):
-        trajectories = _load_numpy(path)
+        trajectories = list(load_numpy(path))
     else:
         trajectories = [_load_mdtraj(path, topology, top, mapping)]
     trajectories = [t for t in trajectories if t.size]
     if not trajectories:
         raise DataError(f"trajectory {str(path)!r} has no frames")
     for t in trajectories:
-        if t.ndim != 3 or t.shape[2] != 3 or t.dtype.kind not in "fiu":
-            raise DataError(
-                f"{path} holds an array of shape {t.shape} and type {t.dtype}; "
-                "expected real numbers (n_frames, n_beads, 3) in Å"
-            )
-        if topology is not None and t.shape[1] != topology.n_beads:
-            raise DataError(f"{path} has {t.shape[1]} beads; {topology!r} has {topology.n_beads}")
-        if not np.isfinite(t).all():
-            bad = int(np.flatnonzero(~np.isfinite(t).all(axis=(1, 2)))[0])
-            raise DataError(f"{path} has coordinates that are not finite (first in frame {bad})")
+        check_frames(t, str(path), topology)
     return trajectories
 
 
-def _load_numpy(path: Path) -> list[NDArray[np.floating]]:
+def check_frames(frames: NDArray[Any], source: str, topology: CGTopology | None, first: int = 0) -> None:
+    """Refuse what is no ``(n, n_beads, 3)`` array of finite numbers with the beads of ``topology``.
+
+    Raises
+    ------
+    DataError
+        Names ``source``, and the frame, counted from ``first``.
+    """
+    if frames.ndim != 3 or frames.shape[2] != 3 or frames.dtype.kind not in "fiu":
+        raise DataError(
+            f"{source} holds an array of shape {frames.shape} and type {frames.dtype}; "
+            "expected real numbers (n_frames, n_beads, 3) in Å"
+        )
+    if topology is not None and frames.shape[1] != topology.n_beads:
+        raise DataError(f"{source} has {frames.shape[1]} beads; {topology!r} has {topology.n_beads}")
+    if not np.isfinite(frames).all():
+        bad = first + int(np.flatnonzero(~np.isfinite(frames).all(axis=(1, 2)))[0])
+        raise DataError(f"{source} has coordinates that are not finite (first in frame {bad})")
+
+
+def load_numpy(path: Path, *, mapped: bool = False) -> Iterator[NDArray[Any]]:
+    """Arrays of an npy or npz file one by one; of a selection or a shard its ``positions`` only.
+
+    ``mapped`` leaves an npy file on disk (``numpy.memmap``).
+
+    Raises
+    ------
+    DataError
+        The file cannot be read.
+    """
     try:
+        if mapped and path.suffix == ".npy":
+            yield np.load(path, mmap_mode="r", allow_pickle=False)
+            return
         with open(path, "rb") as handle:  # opened here: np.load forgets to close a damaged archive
             content = np.load(handle, allow_pickle=False)
             if isinstance(content, np.ndarray):
-                return [content]
-            if "positions" in content.files:  # a selection or a shard, with other arrays beside the frames
-                return [content["positions"]]
-            return [content[name] for name in sorted(content.files)]
+                yield content
+                return
+            for name in ["positions"] if "positions" in content.files else sorted(content.files):
+                yield content[name]
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read as {path.suffix}: {error}") from error
 
@@ -110,15 +134,43 @@ def _load_mdtraj(
 ) -> NDArray[np.floating]:
     import mdtraj
 
+    with _reading(path, top), silent(1):  # mdtraj's DCD reader reports what it detects on standard output
+        loaded = mdtraj.load(str(path)) if top is None else mdtraj.load(str(path), top=str(top))
+    return to_beads(loaded, topology, mapping, source=str(path))
+
+
+def iter_mdtraj(
+    path: Path, topology: CGTopology | None, top: str | os.PathLike[str] | None, chunk: int
+) -> Iterator[NDArray[np.floating]]:
+    """Frames of a file in a format of mdtraj's as beads in Å, at most ``chunk`` at a time.
+
+    Raises
+    ------
+    DataError
+        As :func:`load_trajectories`.
+    """
+    import mdtraj
+
+    given = {} if top is None else {"top": str(top)}
+    with _reading(path, top), silent(1):
+        pieces = mdtraj.iterload(str(path), chunk=chunk, **given)
+    while True:
+        with _reading(path, top), silent(1):
+            piece = next(pieces, None)
+        if piece is None:
+            return
+        yield to_beads(piece, topology, source=str(path))
+
+
+@contextmanager
+def _reading(path: Path, top: str | os.PathLike[str] | None) -> Iterator[None]:
     try:
-        with silent(1):  # mdtraj's DCD reader reports what it detects on standard output
-            loaded = mdtraj.load(str(path)) if top is None else mdtraj.load(str(path), top=str(top))
+        yield
     except (OSError, ValueError, TypeError, IndexError, KeyError, RuntimeError) as error:
         reason = str(error)
         if top is None and "topology" in reason:
             reason = f"{path.suffix or 'its'} format names no atoms; give a topology file too (--top)"
         raise DataError(f"trajectory {str(path)!r} cannot be read: {reason}") from error
-    return to_beads(loaded, topology, mapping, source=str(path))
 
 
 def to_beads(

@@ -165,7 +165,8 @@ class OpenMMSampler:
         events = [
             {"replica": e.replica, "step": e.step, "kind": e.kind, "detail": e.detail} for e in result.events
         ]
-        return SampledFrames(result.load(), events, result.steps_done * self.n_replicas)
+        facts = {"backend": result.backend}
+        return SampledFrames(result.load(), events, result.steps_done * self.n_replicas, facts)
 
 
 # ---------------------------------------------------------------------- from the configuration

@@ -91,11 +91,14 @@ class SampledFrames:
         One dict a blow-up with ``replica``, ``step``, ``kind``, ``detail``.
     steps
         Steps done, summed over replicas.
+    facts
+        Anything JSON-ready to keep in the round's manifest (ours: ``backend``).
     """
 
     trajectories: Sequence[NDArray[np.floating]]
     events: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     steps: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable

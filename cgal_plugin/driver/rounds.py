@@ -131,7 +131,11 @@ class Round:
         frames = folder / "frames.npz"
         save_trajectories(frames, sampled.trajectories)
         stage.finish(
-            {"events": [dict(e) for e in sampled.events], "steps": int(sampled.steps)},
+            {
+                **dict(getattr(sampled, "facts", {})),
+                "events": [dict(e) for e in sampled.events],
+                "steps": int(sampled.steps),
+            },
             inputs={"potential": self.potential(n).name, "config": self.config.resolved()["simulation"]},
             outputs=[frames],
             seeds={"start": self._seed("start"), "simulate": self._seed("simulate")},

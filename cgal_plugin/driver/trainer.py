@@ -38,12 +38,15 @@ class TorchMDNetTrainer:
         ConfigError
             A key or value in ``training.torchmdnet`` is not allowed.
         """
+        from cgal_plugin.models.build import parse_options
         from cgal_plugin.priors.fit import check_terms
         from cgal_plugin.training.settings import resolve
 
-        if self.config.training.torchmdnet:
-            resolve(self.config.training.torchmdnet)
-        priors = self.config.training.priors
+        training = self.config.training
+        if training.torchmdnet:
+            resolve(training.torchmdnet)
+            parse_options(training.torchmdnet.get("cgschnet"), training.model.embedding_dimension)
+        priors = training.priors
         path = priors.file
         if path is None and priors.terms:
             check_terms(topology, priors.terms)
@@ -124,9 +127,11 @@ class TorchMDNetTrainer:
         """TorchMD-Net's keys for this request."""
         settings = self.config.training
         model = settings.model
+        others = dict(settings.torchmdnet)
+        options = {"form": model.form, "filter_grid": model.filter_grid, **(others.pop("cgschnet", {}) or {})}
         return {
             "model": "cgschnet",
-            "cgschnet": {"form": model.form},
+            "cgschnet": options,
             "embedding_dimension": model.embedding_dimension,
             "num_layers": model.num_layers,
             "num_rbf": model.num_rbf,
@@ -141,7 +146,7 @@ class TorchMDNetTrainer:
             "batch_size": settings.batch_size,
             "lr": settings.learning_rate if fresh else settings.finetune_learning_rate,
             "val_size": settings.validation_fraction,
-            **settings.torchmdnet,
+            **others,
         }
 
     # ------------------------------------------------------------------ export

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.dynamics.choice import choose_backend
 from cgal_plugin.dynamics.dcd import read_dcd
 from cgal_plugin.dynamics.engine import Settings
 from cgal_plugin.dynamics.folder import Progress, SimulationFolder
-from cgal_plugin.dynamics.force import resolve_backend
 from cgal_plugin.dynamics.guard import BlowUp, Guard, Limits
 from cgal_plugin.errors import DynamicsError, StateError
 from cgal_plugin.provenance import hash_array, hash_file
@@ -47,6 +47,8 @@ class SimulationResult:
         Fewer than asked for only if every replica blew up.
     timings
         ``seconds`` of wall time over all runs, ``steps_per_second``.
+    backend
+        How OpenMM called the potential.
     """
 
     out_dir: Path
@@ -56,6 +58,7 @@ class SimulationResult:
     events: tuple[BlowUp, ...]
     steps_done: int
     timings: dict[str, float]
+    backend: str
 
     @property
     def total_frames(self) -> int:
@@ -123,8 +126,9 @@ def simulate(
     guard
         Default ``Guard()``; ``Guard.off()`` catches only non-finite values.
     backend
-        ``"auto"``, ``"torchforce"``, ``"pythontorch"``, ``"python"`` or ``"fast"``; see
-        :func:`resolve_backend`.
+        ``"torchforce"``, ``"pythontorch"``, ``"python"`` or ``"fast"``; see :func:`resolve_backend`.
+        ``"auto"`` is that of the simulation that is continued; for a new one on a CPU ``"fast"``, if
+        numba is there and the engine can use the potential, else as :func:`resolve_backend`.
     platform
         OpenMM platform: ``"Reference"`` (the fastest one for CG systems on a CPU) or ``"CUDA"``.
     minimize_steps
@@ -161,7 +165,7 @@ def simulate(
         temperature=float(temperature),
         friction=float(friction),
         seed=seed,
-        backend=resolve_backend(backend),
+        backend=choose_backend(backend, Path(potential), len(start), platform, Path(out_dir)),
         platform=platform,
     )
     limits = Limits.build(guard, topology.bond_index, topology.masses, settings.temperature, start)
@@ -175,7 +179,7 @@ def simulate(
                 "use another out_dir"
             )
         if saved is not None and saved[0].finished(steps) and folder.is_complete(saved[0]):
-            return _result(folder, saved[0])
+            return _result(folder, saved[0], settings.backend)
         from cgal_plugin.dynamics.runner import Runner
 
         runner = Runner(
@@ -190,14 +194,14 @@ def simulate(
         )
         done = runner.run(steps, saved, progress)
         folder.finish(done, _timings(done))
-        return _result(folder, done)
+        return _result(folder, done, settings.backend)
 
 
 def _timings(done: Progress) -> dict[str, float]:
     return {"seconds": done.seconds, "steps_per_second": done.step / max(done.seconds, 1e-9)}
 
 
-def _result(folder: SimulationFolder, done: Progress) -> SimulationResult:
+def _result(folder: SimulationFolder, done: Progress, backend: str) -> SimulationResult:
     return SimulationResult(
         out_dir=folder.root,
         trajectories=folder.trajectories,
@@ -206,6 +210,7 @@ def _result(folder: SimulationFolder, done: Progress) -> SimulationResult:
         events=tuple(done.events),
         steps_done=done.step,
         timings=_timings(done),
+        backend=backend,
     )
 
 

@@ -138,7 +138,8 @@ class TableFilters(nn.Module):
     def forward(self, r: Tensor) -> tuple[Tensor, Tensor]:
         """W and dW/dr; zero outside of the cutoffs."""
         span = self.upper - self.lower
-        x = ((r - self.lower) / span).clamp(0.0, 1.0)
+        # in double precision: rounding of q, a large number, is an error of the place t within an interval
+        x = ((r.double() - self.lower) / span).clamp(0.0, 1.0)
         if self.decay == 0.0:
             q, dq = self.intervals * x, torch.full_like(x, self.intervals / span)
         else:
@@ -147,7 +148,7 @@ class TableFilters(nn.Module):
             dq = (self.share + self.rest * self.decay * e) * (self.intervals / span)
         k = q.to(torch.long).clamp(0, self.intervals - 1)
         inside = ((r < self.upper) & (r > self.lower)).to(r.dtype)
-        t = (q - k).unsqueeze(1)
+        t, dq = (q - k).to(r.dtype).unsqueeze(1), dq.to(r.dtype)
         c = self.rows.index_select(0, k).view(-1, 6, self.n_blocks * self.width)
         w, dw = c[:, 5], 5.0 * c[:, 5]
         for n in range(4, 0, -1):
@@ -160,7 +161,7 @@ class TableFilters(nn.Module):
 
 
 def probe_frames(n_beads: int, lower: float, upper: float) -> NDArray[np.float64]:
-    """Random chains ``(n, n_beads, 3)`` Å, from crowded to stretched, for checks at build time."""
+    """Chains ``(n, n_beads, 3)`` Å, from crowded to hardly interacting, for checks at build time."""
     rng = np.random.default_rng(20)
     frames = []
     for k in range(_PROBES):
@@ -173,6 +174,9 @@ def probe_frames(n_beads: int, lower: float, upper: float) -> NDArray[np.float64
             for bead, edge in enumerate(edges[: n_beads - 1], start=1):
                 x[bead] = x[0] + abs(edge) * step[bead] / 3.8
         frames.append(x)
+    # neighbours in the last Å under the cutoff only, where filters are small: these must be right as well
+    gaps = upper - np.minimum(np.linspace(0.2, 1.0, n_beads), 0.5 * (upper - lower))
+    frames.append(np.cumsum(gaps)[:, None] * np.array([1.0, 0.0, 0.0]))
     return np.stack(frames)
 
 
@@ -215,7 +219,7 @@ def choose_table(network: Any, tolerance: float) -> tuple[FilterTable, float]:
     network
         Of an exported potential, float64.
     tolerance
-        Largest difference of a force component in probe frames, relative to the largest component.
+        Largest difference of a force component in a probe frame, relative to its largest component.
 
     Raises
     ------

@@ -1,84 +1,31 @@
 """Exact nearest RMSD at scale: for every candidate the closest reference frame.
 
 ``nearest_rmsd`` takes any sizes: references and candidates are handled in blocks of bounded
-memory, so that memory-mapped arrays larger than the machine's memory work.
+memory, so that memory-mapped arrays and shards on disk larger than the machine's memory work.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgal_plugin.errors import SelectionError
+from cgal_plugin.selector.frame_sets import as_frames, blocks, sources, unit_of
 from cgal_plugin.selector.search import Frames, Index
-from cgal_plugin.units import as_angstrom
 
 if TYPE_CHECKING:
-    import mdtraj
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
-    FrameSet = ArrayLike | mdtraj.Trajectory
+    from cgal_plugin.selector.frame_sets import FrameSet, Reference, Source
 
 #: memory of one block of reference frames with its index; candidates take a quarter of it
 _BLOCK_BYTES = 256 * 2**20
-#: coordinates beyond this size (Å) would overflow in single precision
-_LARGEST = 1e30
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-
-
-def as_frames(frames: FrameSet, what: str) -> NDArray[Any]:
-    """The coordinate array behind ``frames`` (memory maps stay on disk), its form checked.
-
-    Raises
-    ------
-    SelectionError
-        The shape is not (n, beads, 3), there is no frame or no bead, or the dtype is no real number.
-    """
-    array = np.asarray(getattr(frames, "xyz", frames))
-    if array.dtype.kind not in "fiu":
-        raise SelectionError(f"{what} has dtype {array.dtype}; expected real numbers")
-    if array.ndim != 3 or array.shape[-1] != 3:
-        hint = "; put a single frame into a list" if array.ndim == 2 else ""
-        raise SelectionError(f"{what} has shape {array.shape}; expected (n_frames, n_beads, 3){hint}")
-    if array.shape[0] == 0 or array.shape[1] == 0:
-        raise SelectionError(f"{what} is empty: shape {array.shape}; one frame of one bead is the least")
-    return array
-
-
-def unit_of(frames: FrameSet, unit: str) -> str:
-    """``unit``, or nm for an ``mdtraj.Trajectory``."""
-    return "nm" if hasattr(frames, "xyz") else unit
-
-
-def blocks(
-    array: NDArray[Any], unit: str, size: int, what: str
-) -> Iterator[tuple[int, NDArray[np.floating]]]:
-    """``(first frame, frames in Å)`` for blocks of ``size`` frames, checked to be finite.
-
-    Raises
-    ------
-    SelectionError
-        A coordinate is NaN, infinite or absurdly large; the frame is named.
-    UnitError
-        The unit is unknown.
-    """
-    for lo in range(0, len(array), size):
-        block = as_angstrom(array[lo : lo + size], unit)
-        # NaN compares false
-        sound = (np.abs(block) < block.dtype.type(min(_LARGEST, np.finfo(block.dtype).max))).all(axis=(1, 2))
-        if not sound.all():
-            frame = lo + int(np.argmin(sound))
-            count = int(np.count_nonzero(~sound))
-            raise SelectionError(
-                f"{what} has coordinates that are not finite (or beyond {_LARGEST:g} Å) in frame {frame}"
-                f" ({count} such frames in this block); drop the frames after a blow-up"
-            )
-        yield lo, block
 
 
 def block_frames(n_beads: int, share: float = 1.0) -> int:
@@ -106,7 +53,7 @@ def usable_threads(n_threads: int | None) -> int:
 
 def nearest_rmsd(
     candidates: FrameSet,
-    reference: FrameSet,
+    reference: Reference,
     *,
     unit: str = "angstrom",
     n_threads: int | None = None,
@@ -115,15 +62,21 @@ def nearest_rmsd(
 
     Exact, in double precision; all beads weigh the same; only proper rotations superpose (a
     mirror image does not). Of reference frames whose distances differ by less than 1e-6 Å any
-    one may be named. Memory is bounded by a few hundred MB beyond the arrays given.
+    one may be named. Memory is bounded by a few hundred MB beyond the arrays given and the
+    largest shard that is read.
 
     Parameters
     ----------
-    candidates, reference
-        ``(n, beads, 3)`` and ``(m, beads, 3)`` arrays in ``unit`` (``numpy.memmap`` is read in
-        blocks), or ``mdtraj.Trajectory`` (its nm are converted whatever ``unit`` says).
+    candidates
+        ``(n, beads, 3)`` array in ``unit`` (``numpy.memmap`` is read in blocks), or
+        ``mdtraj.Trajectory`` (its nm are converted whatever ``unit`` says).
+    reference
+        The same, or shards that are read one after another: a path or a
+        :class:`~cgal_plugin.data.DataStore` (see :class:`~cgal_plugin.data.FrameFiles` for the files
+        and folders that are read), or a list, tuple or iterator of any of these. Frames are counted
+        over all shards, in order.
     unit
-        ``"angstrom"`` or ``"nm"``.
+        ``"angstrom"`` or ``"nm"``, of arrays and of ``.npy`` and ``.npz`` files.
     n_threads
         Threads; by default the cores this process may use, at most ``OMP_NUM_THREADS``.
 
@@ -138,28 +91,46 @@ def nearest_rmsd(
     ------
     SelectionError
         Shapes are wrong, bead counts differ, there are no frames, or coordinates are not finite.
+    DataError
+        A file is missing, damaged or cannot be read.
     UnitError
         The unit is unknown.
     """
-    x, y = as_frames(candidates, "candidates"), as_frames(reference, "reference")
-    if x.shape[1] != y.shape[1]:
-        raise SelectionError(
-            f"candidates have {x.shape[1]} beads and the reference has {y.shape[1]};"
-            " they must be the same molecule in the same mapping"
-        )
-    threads = usable_threads(n_threads)
-    unit_x, unit_y = unit_of(candidates, unit), unit_of(reference, unit)
-    best = np.full(len(x), np.inf)
-    index = np.zeros(len(x), dtype=np.int64)
-    for first, frames in blocks(y, unit_y, block_frames(y.shape[1]), "reference"):
+    x = as_frames(candidates, "candidates")
+    best, index = np.full(len(x), np.inf), np.zeros(len(x), dtype=np.int64)
+    parts = sources(reference, unit, "reference")
+    update_nearest((x, unit_of(candidates, unit)), parts, best, index, usable_threads(n_threads))
+    return best, index
+
+
+def update_nearest(
+    candidates: tuple[NDArray[Any], str],
+    reference: Iterable[Source],
+    best: NDArray[np.float64],
+    index: NDArray[np.int64],
+    threads: int,
+) -> int:
+    """Lower ``best`` (n,) Å and set ``index`` (n,) in place where a reference frame is nearer.
+
+    Returns the number of reference frames. Errors as :func:`nearest_rmsd`.
+    """
+    n_beads = candidates[0].shape[1]
+    count = 0
+    for first, frames in blocks(reference, block_frames(n_beads), "reference"):
+        if frames.shape[1] != n_beads:
+            raise SelectionError(
+                f"candidates have {n_beads} beads and the reference has {frames.shape[1]};"
+                " they must be the same molecule in the same mapping"
+            )
         block = Index(frames)
-        for lo, some in blocks(x, unit_x, block_frames(x.shape[1], 0.25), "candidates"):
+        for lo, some in blocks([candidates], block_frames(n_beads, 0.25), "candidates"):
             part = slice(lo, lo + len(some))
             distance, nearest = _search(block, some, best[part], threads)
             nearer = distance < best[part]
             index[part][nearer] = nearest[nearer] + first
             best[part] = distance
-    return best, index
+        count = first + len(frames)
+    return count
 
 
 @functools.cache
@@ -190,7 +161,7 @@ def _search(
 
 def coverage(
     frames: FrameSet,
-    reference: FrameSet,
+    reference: Reference,
     *,
     unit: str = "angstrom",
     n_threads: int | None = None,
@@ -205,13 +176,18 @@ def coverage(
 
     Raises
     ------
-    SelectionError, UnitError
+    SelectionError, DataError, UnitError
         As :func:`nearest_rmsd`.
     """
-    distances, indices = nearest_rmsd(frames, reference, unit=unit, n_threads=n_threads)
+    x = as_frames(frames, "frames")
+    distances, indices = np.full(len(x), np.inf), np.zeros(len(x), dtype=np.int64)
+    parts = sources(reference, unit, "reference")
+    n_reference = update_nearest(
+        (x, unit_of(frames, unit)), parts, distances, indices, usable_threads(n_threads)
+    )
     return {
         "n_frames": len(distances),
-        "n_reference": len(as_frames(reference, "reference")),
+        "n_reference": n_reference,
         "mean": float(distances.mean()),
         "quantiles": {q: float(v) for q, v in zip(QUANTILES, np.quantile(distances, QUANTILES), strict=True)},
         "distances": distances,

@@ -6,6 +6,7 @@ returns the selector, ``select`` does not change the candidates. ``committee.py`
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,14 +14,18 @@ import numpy as np
 
 from cgal_plugin.errors import SelectionError
 from cgal_plugin.provenance import hash_array
+from cgal_plugin.selector.frame_sets import as_frames, blocks, sources, unit_of
 from cgal_plugin.selector.k_centre import k_centre
-from cgal_plugin.selector.rmsd import as_frames, blocks, nearest_rmsd, unit_of
+from cgal_plugin.selector.rmsd import update_nearest, usable_threads
 from cgal_plugin.units import as_angstrom
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cgal_plugin.selector.rmsd import FrameSet
+    from cgal_plugin.selector.frame_sets import FrameSet, Reference, Source
+
+#: frames that are checked at a time
+_CHECKED = 65536
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,15 @@ class Selection:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Reference frames that were added together; what is on disk stays there."""
+
+    sources: list[Source]
+    n_frames: int
+    n_beads: int
 
 
 class BaseSelector:
@@ -74,7 +88,7 @@ class BaseSelector:
         self.seed = seed
         self.unit = unit
         self.n_threads = n_threads
-        self._reference: list[NDArray[np.floating]] = []
+        self._reference: list[_Part] = []
         self._cache: tuple[str, int, NDArray[np.float64]] | None = None
 
     def __repr__(self) -> str:
@@ -84,32 +98,48 @@ class BaseSelector:
     @property
     def n_reference(self) -> int:
         """Number of reference frames so far."""
-        return sum(len(part) for part in self._reference)
+        return sum(part.n_frames for part in self._reference)
 
-    def fit(self, reference: FrameSet) -> Self:
+    def fit(self, reference: Reference) -> Self:
         """Set the reference: frames ``(m, beads, 3)`` that are labelled already.
+
+        Parameters
+        ----------
+        reference
+            As in :func:`~cgal_plugin.selector.rmsd.nearest_rmsd`: an array, a trajectory, files, a data
+            store, or several of these. Memory maps and files stay on disk: they are read here, to be
+            checked, and again to select. Of an iterator the items are kept.
 
         Raises
         ------
         SelectionError
             The frames are malformed, empty or not finite.
+        DataError
+            A file is missing, damaged or cannot be read.
         """
         self._reference, self._cache = [self._checked(reference, "reference")], None
         return self
 
-    def partial_fit(self, new_frames: FrameSet) -> Self:
+    def partial_fit(self, new_frames: Reference) -> Self:
         """Add reference frames. Distances of candidates seen last are updated, not computed anew.
+
+        Parameters
+        ----------
+        new_frames
+            As in :meth:`fit`.
 
         Raises
         ------
         SelectionError
             The frames are malformed or have another number of beads than the reference.
+        DataError
+            A file is missing, damaged or cannot be read.
         """
         added = self._checked(new_frames, "new reference frames")
-        if self._reference and self._reference[0].shape[1] != added.shape[1]:
+        if self._reference and self._reference[0].n_beads != added.n_beads:
             raise SelectionError(
-                f"new reference frames have {added.shape[1]} beads,"
-                f" the reference has {self._reference[0].shape[1]}"
+                f"new reference frames have {added.n_beads} beads,"
+                f" the reference has {self._reference[0].n_beads}"
             )
         self._reference.append(added)
         return self
@@ -119,8 +149,9 @@ class BaseSelector:
 
         Raises
         ------
-        SelectionError, UnitError
-            As :func:`~cgal_plugin.selector.rmsd.nearest_rmsd`.
+        SelectionError, DataError, UnitError
+            As :func:`~cgal_plugin.selector.rmsd.nearest_rmsd`; a file has another number of frames
+            than when it was added.
         """
         array = as_frames(candidates, "candidates")
         if not self._reference:
@@ -129,10 +160,18 @@ class BaseSelector:
         key = hash_array(array)
         done, best = 0, np.full(len(array), np.inf)
         if self._cache is not None and self._cache[0] == key + unit:
-            _, done, best = self._cache
-        frames = as_angstrom(array, unit)
-        for part in self._reference[done:]:
-            best = np.minimum(best, nearest_rmsd(frames, part, n_threads=self.n_threads)[0])
+            done, best = self._cache[1], self._cache[2].copy()
+        parts = self._reference[done:]
+        if parts:
+            threads, nearest = usable_threads(self.n_threads), np.zeros(len(array), dtype=np.int64)
+            # in one go: small parts share a block of the search
+            new = itertools.chain.from_iterable(part.sources for part in parts)
+            count = update_nearest((array, unit), new, best, nearest, threads)
+            expected = sum(part.n_frames for part in parts)
+            if count != expected:
+                raise SelectionError(
+                    f"the reference on disk has {count} frames, {expected} when it was added; fit again"
+                )
         self._cache = (key + unit, len(self._reference), best)
         return best.copy()
 
@@ -148,7 +187,7 @@ class BaseSelector:
             set, or the candidates are malformed.
         """
         array = as_frames(candidates, "candidates")
-        for _ in blocks(array, unit_of(candidates, self.unit), 65536, "candidates"):
+        for _ in blocks([(array, unit_of(candidates, self.unit))], _CHECKED, "candidates"):
             pass
         cut = self.min_rmsd > 0.0 or np.isfinite(self.max_rmsd)
         if not self._reference and (cut or self._needs_reference):
@@ -177,12 +216,11 @@ class BaseSelector:
     ) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
         raise NotImplementedError
 
-    def _checked(self, frames: FrameSet, what: str) -> NDArray[np.floating]:
-        array = as_frames(frames, what)
-        unit = unit_of(frames, self.unit)
-        for _ in blocks(array, unit, 65536, what):
-            pass
-        return as_angstrom(array, unit)
+    def _checked(self, frames: Reference, what: str) -> _Part:
+        parts = list(sources(frames, self.unit, what))
+        for first, block in blocks(parts, _CHECKED, what):
+            n_frames, n_beads = first + len(block), block.shape[1]
+        return _Part(parts, n_frames, n_beads)
 
 
 class RMSDSelector(BaseSelector):

@@ -253,6 +253,8 @@ def plot_scaling(path: str) -> None:
         axis.loglog(size, cost, "o-", label="measured")
         axis.loglog(size, cost[0] * size / size[0], "--", color="0.6", label="linear")
         axis.set(xlabel=label, ylabel="ms of CPU time a call")
+        axis.set_xticks(size, [str(n) for n in size])
+        axis.minorticks_off()
         axis.legend(frameon=False)
     figure.savefig(path, dpi=150)
 

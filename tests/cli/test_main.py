@@ -112,6 +112,15 @@ def test_select_and_evaluate_on_files(tmp_path: Path, capsys: pytest.CaptureFixt
     with np.load(chosen) as arrays:
         assert arrays["positions"].shape == (4, 10, 3)
         assert (arrays["distances"] > 0).all()
+    # the same reference in shards: a folder of arrays and a file
+    (tmp_path / "shards").mkdir()
+    for k, part in enumerate(np.array_split(walk[:200], 3)):
+        np.save(tmp_path / "shards" / f"{k}.npy", part)
+    trajectory[200:300].save_dcd(str(tmp_path / "rest.dcd"))
+    shards = ("-c", tmp_path / "b.dcd", "-r", tmp_path / "shards", "-r", tmp_path / "rest.dcd")
+    code, again, err = call(capsys, "select", *shards, "-n", 4, "-o", tmp_path / "again.npz", *files)
+    assert code == 0, err
+    assert again == out
     code, out, err = call(
         capsys, "evaluate", "-m", tmp_path / "b.dcd", "-r", tmp_path / "a.dcd", "--lag", 5, *files
     )

@@ -87,6 +87,15 @@ def test_every_stage_says_what_it_came_from(finished: tuple[RunResult, Log]) -> 
         assert manifest["versions"]["openmm"]
 
 
+def test_the_backend_of_the_dynamics_is_recorded(finished: tuple[RunResult, Log]) -> None:
+    from cgal_plugin.export.fast import fast_available
+
+    for path in finished[0].out_dir.glob("rounds/*/simulate/manifest.json"):
+        backend = json.loads(path.read_text())["results"]["backend"]
+        assert backend == json.loads((path.parent / "simulation.json").read_text())["inputs"]["backend"]
+        assert (backend == "fast") == fast_available()
+
+
 def test_labels_stay_near_the_frames_that_were_selected(finished: tuple[RunResult, Log]) -> None:
     root = finished[0].out_dir
     store = DataStore(root / "data")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cgal_plugin.errors import SelectionError
 from cgal_plugin.selector import RandomSelector, RMSDSelector, Selection, k_centre, nearest_rmsd
 from cgal_plugin.selector import strategies as strategies_module
+from cgal_plugin.selector.rmsd import update_nearest
 from cgal_plugin.testing import check_selector
 
 from .reference import all_rmsd, moved, trajectory, walks
@@ -135,11 +136,11 @@ def test_partial_fit_compares_new_frames_only(
     candidates, reference = sets
     compared: list[int] = []
 
-    def counted(x, y, **options):
-        compared.append(len(y))
-        return nearest_rmsd(x, y, **options)
+    def counted(*arguments):
+        compared.append(update_nearest(*arguments))
+        return compared[-1]
 
-    monkeypatch.setattr(strategies_module, "nearest_rmsd", counted)
+    monkeypatch.setattr(strategies_module, "update_nearest", counted)
     selector = RMSDSelector(4).fit(reference)
     first = selector.select(candidates)
     second = selector.partial_fit(candidates[first.indices]).select(candidates)

@@ -1,0 +1,149 @@
+"""What selectors accept as frames, and how it is read: in blocks of bounded size, in Å."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.data.frame_files import FrameFiles
+from cgal_plugin.data.store import DataStore
+from cgal_plugin.errors import SelectionError
+from cgal_plugin.units import as_angstrom
+
+if TYPE_CHECKING:
+    import mdtraj
+    from numpy.typing import ArrayLike, NDArray
+
+    FrameSet = ArrayLike | mdtraj.Trajectory
+    #: one set, or what holds or names several
+    Reference = FrameSet | str | os.PathLike[str] | DataStore | FrameFiles | Iterable[Any]
+    #: an array with its unit, or files
+    Source = tuple[NDArray[Any], str] | FrameFiles
+
+#: coordinates beyond this size (Å) would overflow in single precision
+_LARGEST = 1e30
+
+
+def as_frames(frames: FrameSet, what: str) -> NDArray[Any]:
+    """The coordinate array behind ``frames`` (memory maps stay on disk), its form checked.
+
+    Raises
+    ------
+    SelectionError
+        The shape is not (n, beads, 3), there is no frame or no bead, or the dtype is no real number.
+    """
+    array = np.asarray(getattr(frames, "xyz", frames))
+    if array.dtype.kind not in "fiu":
+        raise SelectionError(f"{what} has dtype {array.dtype}; expected real numbers")
+    if array.ndim != 3 or array.shape[-1] != 3:
+        hint = "; put a single frame into a list" if array.ndim == 2 else ""
+        raise SelectionError(f"{what} has shape {array.shape}; expected (n_frames, n_beads, 3){hint}")
+    if array.shape[0] == 0 or array.shape[1] == 0:
+        raise SelectionError(f"{what} is empty: shape {array.shape}; one frame of one bead is the least")
+    return array
+
+
+def unit_of(frames: FrameSet, unit: str) -> str:
+    """``unit``, or nm for an ``mdtraj.Trajectory``."""
+    return "nm" if hasattr(frames, "xyz") else unit
+
+
+def sources(frames: Reference, unit: str, what: str) -> Iterator[Source]:
+    """The sets that ``frames`` are, in order, none of them read yet.
+
+    Raises
+    ------
+    SelectionError
+        As :func:`as_frames`.
+    DataError
+        A file or folder is missing or empty.
+    """
+    if isinstance(frames, FrameFiles):
+        yield frames
+    elif isinstance(frames, str | os.PathLike | DataStore):
+        yield FrameFiles(frames, unit=unit)
+    elif _several(frames):
+        for one in frames:
+            yield from sources(one, unit, what)
+    else:
+        yield as_frames(frames, what), unit_of(frames, unit)
+
+
+def _several(frames: Any) -> bool:
+    if hasattr(frames, "__next__"):
+        return True
+    if not isinstance(frames, list | tuple) or not frames:
+        return False
+    first = frames[0]
+    # a list of frames (beads, 3) is one set, as anywhere in numpy
+    return isinstance(first, str | os.PathLike | DataStore | FrameFiles) or (
+        hasattr(first, "xyz") or (hasattr(first, "ndim") and first.ndim == 3)
+    )
+
+
+def blocks(parts: Iterable[Source], size: int, what: str) -> Iterator[tuple[int, NDArray[np.floating]]]:
+    """``(first frame, frames in Å)`` for blocks of ``size`` frames (the last may be smaller).
+
+    Small sets are joined and large ones cut, so that memory does not depend on how frames are spread
+    over sets. Checked to be finite and of one number of beads.
+
+    Raises
+    ------
+    SelectionError
+        There is no frame, bead counts differ, or a coordinate is NaN, infinite or absurdly large; the
+        frame is named, counted over all sets.
+    DataError
+        A file cannot be read or is damaged.
+    UnitError
+        The unit is unknown.
+    """
+    first, held, pending, n_beads = 0, 0, [], None
+    for array, unit in _arrays(parts):
+        n_beads = n_beads or array.shape[1]
+        if array.shape[1] != n_beads:
+            raise SelectionError(
+                f"{what} has sets of {n_beads} and of {array.shape[1]} beads;"
+                " they must be the same molecule in the same mapping"
+            )
+        lo = 0
+        while lo < len(array):
+            piece = as_angstrom(array[lo : lo + size - held], unit)
+            _check_finite(piece, first + held, what)
+            pending.append(piece)
+            lo, held = lo + len(piece), held + len(piece)
+            if held == size:
+                yield first, _joined(pending)
+                first, held, pending = first + held, 0, []
+    if held:
+        yield first, _joined(pending)
+    elif first == 0:
+        raise SelectionError(f"{what} is empty; one frame of one bead is the least")
+
+
+def _arrays(parts: Iterable[Source]) -> Iterator[tuple[NDArray[Any], str]]:
+    for part in parts:
+        if isinstance(part, FrameFiles):
+            for array in part:
+                yield array, "angstrom"
+        else:
+            yield part
+
+
+def _joined(pieces: list[NDArray[np.floating]]) -> NDArray[np.floating]:
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def _check_finite(frames: NDArray[np.floating], first: int, what: str) -> None:
+    # NaN compares false
+    limit = frames.dtype.type(min(_LARGEST, np.finfo(frames.dtype).max))
+    sound = (np.abs(frames) < limit).all(axis=(1, 2))
+    if not sound.all():
+        count = int(np.count_nonzero(~sound))
+        raise SelectionError(
+            f"{what} has coordinates that are not finite (or beyond {_LARGEST:g} Å) in frame"
+            f" {first + int(np.argmin(sound))} ({count} such frames in this block);"
+            " drop the frames after a blow-up"
+        )
