@@ -75,8 +75,8 @@ def render_report(report: ReportInput) -> str:
     structure, distances, yardstick = figures.structure(report, frames)
     viewer, viewer_note = viewer_data(report)
     prior, prior_note = prior_image(report.prior_plot)
-    environment = _environment()
-    return environment.get_template("report.html").render(
+    pages = environment()
+    return pages.get_template("report.html").render(
         report=report,
         facts=head_facts(report, frames),
         notes=list(dict.fromkeys([*report.notes, *frames.notes, *_standing_notes(report)])),
@@ -105,20 +105,21 @@ def render_report(report: ReportInput) -> str:
     )
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates of the package's pages; every value is escaped."""
     try:
         from jinja2 import Environment, FunctionLoader, StrictUndefined
     except ImportError as error:
         raise AnalysisError("the report needs jinja2, which comes with torch: pip install jinja2") from error
-    environment = Environment(
+    made = Environment(
         loader=FunctionLoader(_static),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(num=number, field=field, script_json=script_json)
-    return environment
+    made.filters.update(num=number, field=field, script_json=script_json)
+    return made
 
 
 def _static(name: str) -> str:

@@ -85,11 +85,29 @@ def schema() -> None:
 
 
 @app.command()
-def report(run_dir: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
-    """Write report.html of a run, finished or not."""
+def benchmark(
+    config: ConfigFile,
+    out: Annotated[Path | None, typer.Option(help="Folder (default: runs/<file name>).")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Arms at the same time, one thread each.")] = 2,
+    small: Annotated[bool, typer.Option("--small", help="With the file's section `small` applied.")] = False,
+) -> None:
+    """Compare ways of spending the oracle's budget, over seeds; run again to go on."""
+    from cgal_plugin.config.benchmark import load_benchmark
+    from cgal_plugin.driver.benchmark import report_benchmark, run_benchmark
+
+    folder = out or Path("runs") / (config.stem + ("_small" if small else ""))
+    run_benchmark(load_benchmark(config, small=small), folder, workers=workers, message=typer.echo)
+    typer.echo(str(report_benchmark(folder)))
+
+
+@app.command()
+def report(run_dir: Annotated[Path, typer.Argument(help="Run directory, or a benchmark's folder.")]) -> None:
+    """Write report.html of a run or a benchmark, finished or not."""
+    from cgal_plugin.driver.benchmark import SETTINGS, report_benchmark
     from cgal_plugin.driver.report import report_run
 
-    typer.echo(str(report_run(run_dir)))
+    made = report_benchmark if (run_dir / SETTINGS).is_file() else report_run
+    typer.echo(str(made(run_dir)))
 
 
 def _unexpected(error: Exception) -> str:

@@ -25,7 +25,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of every random stream.")]
 
 def add_commands(app: typer.Typer) -> None:
     """Add the stages to the command line."""
-    for command in (seed, fit_priors, train, export, simulate, select, backmap, label, evaluate):
+    for command in (seed, reference, fit_priors, train, export, simulate, select, backmap, label, evaluate):
         app.command()(command)
 
 
@@ -39,6 +39,18 @@ def seed(
 
     store = seed_store(load_yaml(config), out)
     typer.echo(f"{len(store.names())} shards in {store.root}")
+
+
+def reference(
+    config: Annotated[Path, typer.Argument(help="Configuration file (YAML); seed_data says what is run.")],
+    out: Out,
+    interval_ps: Annotated[float, typer.Option(min=1e-3, help="ps between the frames that are kept.")] = 2.0,
+) -> None:
+    """Run a reference ensemble and show whether it has converged; run again to resume."""
+    from cgal_plugin.config import load_yaml
+    from cgal_plugin.driver.reference import build_reference
+
+    typer.echo(str(build_reference(load_yaml(config), out, interval_ps=interval_ps)))
 
 
 def fit_priors(

@@ -108,7 +108,7 @@ def parse_config(
     try:
         config = Config.model_validate(content)
     except ValidationError as error:
-        problems = [_describe(e, lines or {}, source) for e in error.errors()]
+        problems = [describe(e, lines or {}, source, Config) for e in error.errors()]
         raise ConfigError("\n".join(problems)) from None
     return _resolve_paths(config, Path(base), lines or {}, source)
 
@@ -148,12 +148,13 @@ def _dotted(loc: tuple[Any, ...]) -> str:
     return text
 
 
-def _describe(error: Any, lines: dict[tuple[Any, ...], int], source: str) -> str:
+def describe(error: Any, lines: dict[tuple[Any, ...], int], source: str, root: type[BaseModel]) -> str:
+    """One of pydantic's errors of the model ``root`` as a line: place, value, what is allowed."""
     full = tuple(error["loc"])
-    loc = _model_at(full)[1]
+    loc = _model_at(full, root)[1]
     place, kind, value = _place(loc, lines, source), error["type"], error.get("input")
     if kind == "extra_forbidden":
-        allowed = _keys(_model_at(full[:-1])[0])
+        allowed = _keys(_model_at(full[:-1], root)[0])
         near = difflib.get_close_matches(str(loc[-1]), allowed, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"{place} = {value!r}: unknown key{hint} Allowed keys: {', '.join(allowed)}"
@@ -179,11 +180,12 @@ def _describe(error: Any, lines: dict[tuple[Any, ...], int], source: str) -> str
     return f"{place}{shown}: {message}"
 
 
-def _model_at(loc: tuple[Any, ...]) -> tuple[type[BaseModel] | None, tuple[Any, ...]]:
+def _model_at(loc: tuple[Any, ...], root: type[BaseModel]) -> tuple[type[BaseModel] | None, tuple[Any, ...]]:
     """The model that the location leads to, and the location without pydantic's union tags."""
-    model: type[BaseModel] | None = Config
+    model: type[BaseModel] | None = root
     clean: list[Any] = []
     options: dict[str, type[BaseModel]] = {}
+    of_entries: type[BaseModel] | None = None
     for part in loc:
         if options:
             if part in options:
@@ -191,6 +193,9 @@ def _model_at(loc: tuple[Any, ...]) -> tuple[type[BaseModel] | None, tuple[Any, 
                 continue
             options = {}
         clean.append(part)
+        if of_entries is not None:  # the key of an entry, such as an arm's name
+            model, of_entries = of_entries, None
+            continue
         field = None if model is None else _field(model, part)
         model = None
         if field is not None:
@@ -200,6 +205,8 @@ def _model_at(loc: tuple[Any, ...]) -> tuple[type[BaseModel] | None, tuple[Any, 
             if field.discriminator:
                 options = {tag: m for m in models for tag in m.model_fields["kind"].annotation.__args__}
             model = models[0] if len(models) == 1 else None
+            if getattr(field.annotation, "__origin__", None) is dict:
+                model, of_entries = None, model
     return model, tuple(clean)
 
 

@@ -98,8 +98,9 @@ class SeedData(Section):
     """ps at the start of each that are thrown away."""
     save_ps: Annotated[Picoseconds, Field(gt=0)] = 0.1
     """ps between saved frames."""
-    start: Literal["folded", "extended", "mixed"] = "folded"
-    """folded: the given or built structure; extended: a stretched chain; mixed: alternating."""
+    start: Literal["folded", "extended", "mixed", "diverse"] = "folded"
+    """folded: the given or built structure; extended: a stretched chain; mixed: these two in turn; diverse:
+    in turn folded, partly unfolded (200 ps at the temperature, then 100 ps at 100 K above it), extended."""
     force_map: Literal["optimal", "basic"] = "optimal"
     """How atomistic forces become bead forces; optimal has the least noise, and needs 200 frames or more."""
     store: Path | None = None
@@ -266,13 +267,19 @@ class Evaluation(Section):
     """ps between frames of the reference."""
     lag_ps: Annotated[Picoseconds, Field(gt=0)] = 10.0
     """TICA lag time, ps."""
+    reweight: bool = Field(default=False, strict=True)
+    """Weigh the reference by a Markov state model, where its states are connected (short trajectories
+    from many starts); else it stays unweighted, and the results say so."""
+    msm_lag_ps: Annotated[Picoseconds, Field(gt=0)] = 50.0
+    """Lag time of that model, ps."""
 
 
 class Stopping(Section):
     """When to stop: whichever comes first."""
 
-    rounds: Count = 2
-    """Rounds of train, simulate, select, label; one more training follows on all the data."""
+    rounds: CountOrZero = 2
+    """Rounds of train, simulate, select, label; one more training follows on all the data. 0: one training
+    on the seed data."""
     oracle_ns: Annotated[Nanoseconds, Field(gt=0)] | None = None
     """ns of all-atom MD in all, seed data included."""
     coverage_plateau: Fraction | None = None

@@ -11,8 +11,10 @@ import numpy as np
 from cgal_plugin.config import Config
 from cgal_plugin.data.trajectories import load_trajectories
 from cgal_plugin.mapping import CGTopology
+from cgal_plugin.provenance import derive_seed
 
 if TYPE_CHECKING:
+    from cgal_plugin.analysis.states import Reweighting
     from cgal_plugin.analysis.tica import TICAModel
 
 
@@ -54,25 +56,44 @@ class ReferenceEvaluator:
 
         return TICAModel.fit(self.reference, self.lag_frames)
 
+    @cached_property
+    def reweighting(self) -> Reweighting | None:
+        """What the Markov state model says, where ``evaluation.reweight`` asks for it."""
+        evaluation = self.config.evaluation
+        if not self.reference or not evaluation.reweight:
+            return None
+        from cgal_plugin.analysis.states import ReferenceStates, reweight
+
+        assert self.tica is not None
+        seed = derive_seed(self.config.seed, "states")
+        states = ReferenceStates.fit(self.tica.transform(self.reference), seed=seed)
+        lag = max(1, round(evaluation.msm_lag_ps / evaluation.reference_interval_ps))
+        return reweight(states, lag_frames=lag)
+
     def check(self) -> None:
         """Read the reference and fit its TICs now, where one is given: not after the first round."""
         if self.reference:
             assert self.tica is not None
+            assert self.reweighting is not None or not self.config.evaluation.reweight
 
     def __call__(self, trajectories: list[np.ndarray], seed: int) -> dict[str, Any]:
         """JSON-ready results: ``w1``, ``w1_ucsc`` and all that goes with them; nothing without reference."""
-        if not self.reference:
-            return {}
+        return self.compare(trajectories, seed=seed) if self.reference else {}
+
+    def compare(self, trajectories: list[np.ndarray], *, seed: int, n_bootstrap: int = 100) -> dict[str, Any]:
+        """Results of :func:`cgal_plugin.analysis.evaluate` against the reference, without surfaces."""
         from cgal_plugin.analysis import evaluate
 
-        usable = [t for t in trajectories if len(t)]
         result = evaluate(
-            usable,
+            [t for t in trajectories if len(t)],
             self.reference,
             self.topology,
             lag_frames=self.lag_frames,
             temperature=self.config.system.temperature,
             seed=seed,
             tica=self.tica,
+            reference_weights=None if self.reweighting is None else self.reweighting.weights,
+            n_bootstrap=n_bootstrap,
         )
-        return result.to_dict(surfaces=False)
+        facts = {} if self.reweighting is None else {"reference_weighting": self.reweighting.note}
+        return result.to_dict(surfaces=False) | facts

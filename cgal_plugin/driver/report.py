@@ -44,6 +44,7 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
         topology=store.topology,
         temperature=config.system.temperature,
         reference=evaluator.reference or None,
+        reference_weights=None if evaluator.reweighting is None else evaluator.reweighting.weights,
         before=load_trajectories(rounds[0] / "simulate" / "frames.npz"),
         after=load_trajectories(rounds[-1] / "simulate" / "frames.npz"),
         training_frames=store.load_all().positions,
@@ -58,7 +59,7 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
         quarantine=_quarantine(directory, rounds),
         provenance=_provenance(directory, config),
         facts=_facts(config),
-        notes=[] if (directory.root / "model.ckpt").exists() else ["The run is not finished."],
+        notes=_notes(directory, evaluator),
     )
     path = directory.root / "report.html"
     write_report(path, report)
@@ -145,6 +146,13 @@ def _provenance(directory: RunDirectory, config: Config) -> dict[str, Any]:
         "configuration": yaml.safe_dump(config.resolved(), sort_keys=False),
         **({"configuration changes": read_json(changes)} if changes.exists() else {}),
     }
+
+
+def _notes(directory: RunDirectory, evaluator: ReferenceEvaluator) -> list[str]:
+    notes = [] if (directory.root / "model.ckpt").exists() else ["The run is not finished."]
+    if evaluator.reweighting is not None:
+        notes.append(f"Reference: {evaluator.reweighting.note}.")
+    return notes
 
 
 def _facts(config: Config) -> dict[str, str]:

@@ -17,11 +17,19 @@ from cgal_plugin.provenance import atomic_path, derive_seed
 
 if TYPE_CHECKING:
     from cgal_plugin.oracle import OpenMMOracle
+    from cgal_plugin.oracle.sampling import TrajectoryTask
     from cgal_plugin.oracle.trajectory import AllAtomTrajectory
 
 #: kept in a data store's folder beside the shards, so that more labels can be added to it
 FORCE_MAP = "force_map.npz"
-_STARTS = {"folded": ("folded",), "extended": ("extended",), "mixed": ("folded", "extended")}
+#: structure to start from; K above the run's temperature and ps of the dynamics that unfolds it
+_FOLDED, _EXTENDED = ("folded", 0.0, 0.0), ("extended", 0.0, 0.0)
+_STARTS = {
+    "folded": (_FOLDED,),
+    "extended": (_EXTENDED,),
+    "mixed": (_FOLDED, _EXTENDED),
+    "diverse": (_FOLDED, ("folded", 0.0, 200.0), ("folded", 100.0, 100.0), _EXTENDED),
+}
 
 
 class OpenMMSeeds:
@@ -41,7 +49,8 @@ class OpenMMSeeds:
     def oracle_ns(self) -> float:
         """All-atom MD that the seed data costs, ns."""
         data = self.config.seed_data
-        return data.n_trajectories * (data.picoseconds + data.equilibration_ps) / 1000
+        heating = sum(self._task(i).heat_ps for i in range(data.n_trajectories))
+        return (data.n_trajectories * (data.picoseconds + data.equilibration_ps) + heating) / 1000
 
     def prepare(self, out_dir: Path, progress: Progress | None = None) -> None:
         """Run the trajectories that are not there yet; fit the force map; build the library."""
@@ -67,23 +76,27 @@ class OpenMMSeeds:
         if not native.exists():
             self._save_native(native)
 
-    def _run_missing(self, paths: list[Path], progress: Progress | None) -> None:
-        from cgal_plugin.oracle.sampling import TrajectoryTask, run_trajectory
+    def _task(self, i: int) -> TrajectoryTask:
+        from cgal_plugin.oracle.sampling import TrajectoryTask
 
         data = self.config.seed_data
-        starts = _STARTS[data.start]
+        structure, hotter, heat_ps = _STARTS[data.start][i % len(_STARTS[data.start])]
+        return TrajectoryTask(
+            self.oracle,
+            structure,
+            data.picoseconds,
+            derive_seed(self.config.seed, "seed", i),
+            data.save_ps,
+            data.equilibration_ps,
+            heat_temperature=self.config.system.temperature + hotter,
+            heat_ps=heat_ps,
+        )
+
+    def _run_missing(self, paths: list[Path], progress: Progress | None) -> None:
+        from cgal_plugin.oracle.sampling import run_trajectory
+
         missing = [i for i, path in enumerate(paths) if not path.exists()]
-        tasks = [
-            TrajectoryTask(
-                self.oracle,
-                starts[i % len(starts)],
-                data.picoseconds,
-                derive_seed(self.config.seed, "seed", i),
-                data.save_ps,
-                data.equilibration_ps,
-            )
-            for i in missing
-        ]
+        tasks = [self._task(i) for i in missing]
         done = len(paths) - len(missing)
 
         def keep(task: int, trajectory: Any) -> None:

@@ -22,6 +22,7 @@ from cgal_plugin.oracle.trajectory import (
     minimise,
     steps_for,
 )
+from cgal_plugin.provenance import derive_seed
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -34,7 +35,11 @@ _HEATING_SHARE = 0.5  # of the equilibration, at the higher friction
 
 @dataclass(frozen=True, eq=False)
 class TrajectoryTask:
-    """One trajectory for a worker process; fields as of :meth:`OpenMMOracle.run`."""
+    """One trajectory for a worker process; fields as of :meth:`OpenMMOracle.run`.
+
+    With ``heat_ps`` above 0, dynamics at ``heat_temperature`` (K) of that length leads from ``start`` to
+    the structure that the trajectory begins with.
+    """
 
     oracle: Any
     start: str | NDArray[np.floating]
@@ -42,14 +47,26 @@ class TrajectoryTask:
     seed: int
     save_ps: float | None = None
     equilibrate_ps: float = 5.0
+    heat_temperature: float | None = None
+    heat_ps: float = 0.0
 
 
 def run_trajectory(
     task: TrajectoryTask, progress: Callable[[int, int], None] | None = None
 ) -> AllAtomTrajectory:
     """Run a task; at module level, so that a process pool can call it."""
+    start = task.start
+    if task.heat_ps > 0:
+        heated = task.oracle.run(
+            start,
+            task.heat_ps,
+            seed=derive_seed(task.seed, "heat"),
+            save_ps=task.heat_ps,
+            temperature=task.heat_temperature,
+        )
+        start = heated.positions[-1]
     return task.oracle.run(
-        task.start,
+        start,
         task.picoseconds,
         seed=task.seed,
         save_ps=task.save_ps,

@@ -87,7 +87,7 @@ class CommitteeSelector(BaseSelector):
         self.diverse = bool(diverse)
         self.pool = int(pool)
         self.batch_size = int(batch_size)
-        self._members = [_force_function(model, self.types) for model in self.models]
+        self._members = [force_function(model, self.types) for model in self.models]
 
     def __repr__(self) -> str:
         count = len(self.models)
@@ -137,7 +137,21 @@ class CommitteeSelector(BaseSelector):
         return pool[k_centre(candidates[pool], self.n_select)[0]], scores
 
 
-def _force_function(model: Any, types: NDArray[np.int64] | None) -> ForceFunction:
+def force_function(model: Any, types: NDArray[np.int64] | None) -> ForceFunction:
+    """The model's forces (kcal/mol/Å) of frames ``(n, beads, 3)`` Å, as a function.
+
+    Parameters
+    ----------
+    model
+        A TorchMD-Net model, or a function of frames, which is given back.
+    types
+        ``(beads,)`` bead types, which TorchMD-Net models need.
+
+    Raises
+    ------
+    SelectionError
+        It is neither, or ``types`` are missing.
+    """
     # only TorchMD-Net models have a representation_model; plain modules and functions are called as they are
     if not hasattr(model, "representation_model"):
         if not callable(model):

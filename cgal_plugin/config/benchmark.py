@@ -1,0 +1,149 @@
+"""The configuration of a benchmark: one base configuration, arms that change it, and how models are tested."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from cgal_plugin.config.load import describe, parse_config, read_mapping
+from cgal_plugin.config.models import Config, Section
+from cgal_plugin.config.quantities import Count, CountOrZero, Fraction
+from cgal_plugin.errors import ConfigError
+from cgal_plugin.provenance import hash_object
+
+
+class Arm(Section):
+    """One way of spending the oracle's budget."""
+
+    label: str = ""
+    """Name in tables and figures (default: the arm's key)."""
+    seeds: Count = 3
+    """Independent repeats, with seeds 1, 2, ...; a seed is the same start in every arm."""
+    changes: dict[str, Any] = {}
+    """Keys that differ from `base`."""
+
+
+class ModelTest(Section):
+    """Equilibrium CG dynamics of every arm's final model, compared with the reference.
+
+    All arms start alike: half of the replicas folded, half stretched, so that nothing of the start
+    depends on the arm.
+    """
+
+    n_replicas: Count = 64
+    """Independent replicas."""
+    steps: Count = 25000
+    """Steps each."""
+    report_interval: Count = 100
+    """Steps between frames."""
+    discard: Fraction = 0.2
+    """Share of each replica that is left out as equilibration."""
+    n_bootstrap: CountOrZero = 100
+    """Replicates of the intervals."""
+    force_frames: CountOrZero = 2000
+    """Reference frames for the force error; 0: none."""
+
+
+class Benchmark(Section):
+    """A table of arms."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    """Title of the report."""
+    seed: CountOrZero = 0
+    """Root of every random stream."""
+    base: dict[str, Any]
+    """A configuration as for `cgal run`."""
+    baseline: str = "static"
+    """The arm that the others are compared with."""
+    arms: dict[str, Arm]
+    """Name → arm."""
+    test: ModelTest = ModelTest()
+    reference_forces: Path | None = None
+    """Forces of the reference's frames (npz), for the force error."""
+    small: dict[str, Any] = {}
+    """Keys of this file that `--small` changes."""
+
+    @model_validator(mode="after")
+    def _baseline(self) -> Benchmark:
+        if self.baseline not in self.arms:
+            raise ValueError(f"baseline {self.baseline!r} is not among the arms {sorted(self.arms)}")
+        most = max(arm.seeds for arm in self.arms.values())
+        if self.arms[self.baseline].seeds < most:
+            raise ValueError(f"arm {self.baseline!r} needs as many seeds as the largest arm, {most}")
+        return self
+
+
+class LoadedBenchmark:
+    """A benchmark with the complete configuration of every arm and seed.
+
+    Attributes
+    ----------
+    settings
+        What the file says.
+    jobs
+        (arm, seed) → configuration, a whole seed before the next.
+    """
+
+    def __init__(self, settings: Benchmark, folder: Path, source: str) -> None:
+        self.settings = settings
+        self.jobs: dict[tuple[str, int], Config] = {}
+        for seed in range(1, max(a.seeds for a in settings.arms.values()) + 1):
+            for name, arm in settings.arms.items():
+                if seed <= arm.seeds:
+                    self.jobs[name, seed] = _arm_config(settings, name, seed, folder, source)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of everything that decides the results."""
+        facts = {f"{a}/{s}": c.resolved() for (a, s), c in self.jobs.items()}
+        return hash_object({"jobs": facts, "test": self.settings.test.model_dump(mode="json")})
+
+
+def load_benchmark(path: str | os.PathLike[str], *, small: bool = False) -> LoadedBenchmark:
+    """Read and check a benchmark file. Relative paths in it are relative to the file.
+
+    Raises
+    ------
+    ConfigError
+        The file, or the configuration of an arm, is wrong.
+    """
+    content, lines = read_mapping(path)
+    if small:
+        content = merged(content, content.get("small") or {})
+    try:
+        settings = Benchmark.model_validate(content)
+    except ValidationError as error:
+        problems = [describe(e, lines, str(path), Benchmark) for e in error.errors()]
+        raise ConfigError("\n".join(problems)) from None
+    folder = Path(path).parent
+    if settings.reference_forces is not None:
+        forces = (folder / settings.reference_forces.expanduser()).resolve()
+        if not forces.is_file():
+            raise ConfigError(f"{path}: reference_forces = {str(forces)!r} does not exist")
+        settings = settings.model_copy(update={"reference_forces": forces})
+    return LoadedBenchmark(settings, folder, str(path))
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes`` laid over it, section by section."""
+    out = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = merged(out[key], value) if both else value
+    return out
+
+
+def _arm_config(settings: Benchmark, name: str, seed: int, folder: Path, source: str) -> Config:
+    content = merged(settings.base, settings.arms[name].changes)
+    # seed: the same root in every arm, so that all start from the same seed data and first model
+    content |= {"name": f"{settings.name}: {name}, seed {seed}", "seed": settings.seed * 1000 + seed}
+    config = parse_config(content, base=folder, source=f"{source}: arms.{name}")
+    if not config.evaluation.reference:
+        raise ConfigError(
+            f"{source}: base.evaluation.reference is empty: there is nothing to measure against"
+        )
+    return config
