@@ -83,9 +83,9 @@ def write_benchmark_report(
 
 _CAPTION = (
     "Top: free-energy surfaces over the reference's TIC 1 and 2 (in its standard deviations), seeds pooled; "
-    "grey lines: the reference at 1, 2 and 3 kcal/mol. Bottom: W1 of each round's own sampling by all-atom MD "
-    "spent (mean and range over seeds), and of the final test (right of each panel: mean and 95 % interval); "
-    "dashed: halves of the reference against each other."
+    "grey lines: the reference at 1, 2 and 3 kcal/mol. Bottom: W1 of each round's own sampling by all-atom "
+    "MD spent (mean and range over seeds), and of the final test (right of each panel: mean and 95 % "
+    "interval); dashed: halves of the reference against each other."
 )
 
 
@@ -270,17 +270,18 @@ def _text(results: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> 
     test = settings["test"]
     seeds = sorted({r["seed"] for r in results})
     return [
-        "Every arm and seed is one run of the loop from all-atom seed data to a final model. Arms of one seed "
-        "share the seed data, the priors fitted to them and the first model; they differ in what the table "
-        "names. The oracle's cost counts all-atom MD of seed data and of labels.",
-        f"Test of a final model: {test['n_replicas']} replicas of {test['steps']:,} steps, half from the folded "
-        f"and half from the stretched chain, the first {100 * test['discard']:.0f} % left out, the same for "
-        "every arm; TICs are fitted on the reference only.",
+        "Every arm and seed is one run of the loop from all-atom seed data to a final model. Arms of one "
+        "seed share the seed data, the priors fitted to them and the first model; they differ in what the "
+        "table names. The oracle's cost counts all-atom MD of seed data and of labels.",
+        f"Test of a final model: {test['n_replicas']} replicas of {test['steps']:,} steps, half from the "
+        f"folded and half from the stretched chain, the first {100 * test['discard']:.0f} % left out, the "
+        "same for every arm; TICs are fitted on the reference only.",
         "Robust W1: exact optimal transport on TIC 1 and 2 in units of the reference's standard deviation. "
-        "Published recipe: kernel densities on a 25 × 25 grid over the joint range. Both upward biased by "
-        "finite sampling: the floor is what halves of the reference give.",
+        "Published recipe: kernel densities on a 25 × 25 grid over the joint range. Both are biased upwards "
+        "by finite sampling: the floor is what halves of the reference give.",
         "Intervals: seeds resampled together with block-bootstrap replicates of the model's and the "
-        "reference's trajectories (reference blocks shared by all arms), quantiles widened by Student's factor.",
-        f"Seeds: {', '.join(map(str, seeds))}. Versions and the complete configuration are below; raw results "
-        "are in results.jsonl.",
+        "reference's trajectories (reference blocks shared by all arms), quantiles widened by Student's "
+        "factor.",
+        f"Seeds: {', '.join(map(str, seeds))}. Versions and the complete configuration are below; raw "
+        "results are in results.jsonl.",
     ]

@@ -1,4 +1,4 @@
-"""The configuration of a benchmark: one base configuration, arms that change it, and how models are tested."""
+"""The configuration of a benchmark: one base, arms that change it, and how models are tested."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Arm(Section):
     """Name in tables and figures (default: the arm's key)."""
     seeds: Count = 3
     """Independent repeats, with seeds 1, 2, ...; a seed is the same start in every arm."""
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = Field(default_factory=dict)
     """Keys that differ from `base`."""
 
 
@@ -64,7 +64,7 @@ class Benchmark(Section):
     test: ModelTest = ModelTest()
     reference_forces: Path | None = None
     """Forces of the reference's frames (npz), for the force error."""
-    small: dict[str, Any] = {}
+    small: dict[str, Any] = Field(default_factory=dict)
     """Keys of this file that `--small` changes."""
 
     @model_validator(mode="after")

@@ -48,7 +48,7 @@ def _section(model: type[BaseModel], depth: int, lines: list[str], example: dict
             _section(nested[0], depth + 1, lines, example.get(key, {}))
             continue
         value = example.get(key, _default(field))
-        comment = f"  # {field.description}" if field.description else ""
+        comment = f"  # {' '.join(field.description.split())}" if field.description else ""
         hidden = "# " if value is None else ""
         lines.append(f"{pad}{hidden}{key}: {_yaml(value)}{comment}")
 

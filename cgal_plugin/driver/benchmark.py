@@ -98,7 +98,7 @@ def run_benchmark(
 
 
 def read_results(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Results of a benchmark's folder, one dict an arm and seed; a line that was cut by a kill is left out."""
+    """One dict an arm and seed, from a benchmark's folder; a line that a kill has cut is left out."""
     path = Path(folder) / RESULTS
     if not path.exists():
         return []

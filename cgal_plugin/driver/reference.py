@@ -1,4 +1,4 @@
-"""A reference ensemble: all-atom trajectories from diverse starts, thinned, weighted, its convergence shown."""
+"""A reference ensemble: all-atom trajectories from diverse starts, weighted, its convergence shown."""
 
 from __future__ import annotations
 
