@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 #: molecules of more beads use a neighbour list
-DENSE_BEADS = 40
+DENSE_BEADS = 30
 SKIN = 2.0
 
 

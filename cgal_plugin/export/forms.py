@@ -264,18 +264,15 @@ class ListPotential(Potential):
         energies: list[Tensor] = []
         for k in range(self.n_replicas):
             one = x[k]
-            d = torch.cdist(one, one, compute_mode="donot_use_mm_for_euclid_dist").view(1, -1)
-            r = d.clamp_min(1e-6)
+            d = one.unsqueeze(0) - one.unsqueeze(1)
+            r = d.square().sum(2).clamp_min(1e-12).sqrt().view(1, -1)
             energy = torch.zeros_like(r[:, 0])
             total = torch.zeros_like(r)
             for term in self.repulsions:
                 e, s = term(r)
                 energy = energy + e
                 total = total + s
-            matrix = (total / r).view(n, n)
-            # Σ_j M_ij (x_j − x_i)
-            pull = torch.matmul(matrix, one) - matrix.sum(1, keepdim=True) * one
-            forces[k * n : (k + 1) * n] += pull
+            forces[k * n : (k + 1) * n] += ((total / r).view(n, n, 1) * d).sum(1)
             energies.append(0.5 * energy)
         return torch.cat(energies)
 

@@ -72,7 +72,7 @@ def export_torchscript(
         exact network in float64 and recorded.
     pairs
         ``"dense"``: all pairs of a molecule; ``"list"``: those within the cutoff, from a neighbour list;
-        ``"auto"``: the list for more than 40 beads. The same forces to rounding.
+        ``"auto"``: the list for more than 30 beads. The same forces to rounding.
     skin
         Å; the list is made again when a bead has moved by half of it.
 
