@@ -24,9 +24,9 @@ _NOWHERE = 1e30
 
 
 class NeighborList(nn.Module):
-    """``forward(x (R, N, 3) Å, float64) -> i (P,), j (P,), d (P, 3)``: pairs of one replica within the cutoff.
+    """``forward(x (R, N, 3) Å, float64) -> i (P,), j (P,), d (P, 3)``: the pairs within the cutoff.
 
-    i < j are rows of R·N, in rising order; ``d`` leads from i to j, Å. Pairs of a bead with non-finite
+    Pairs are of one replica; i < j are rows of R·N, in rising order; ``d`` leads from i to j, Å. Pairs of a bead with non-finite
     coordinates are left out. The list lives in the module and survives ``torch.jit.freeze``.
 
     Parameters

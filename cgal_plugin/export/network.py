@@ -157,7 +157,7 @@ class Network(nn.Module):
         h, y = self.h, self.first
         if copies > 1:
             h, y = h.repeat(copies, 1), y.repeat(copies, 1)
-        rows, n = h.shape[0], r.shape[0]
+        n = r.shape[0]
         # lists over parts of the pairs; one part, perhaps of none, in a small system
         size = n if r.is_cuda else self.at_a_time
         targets: list[Tensor] = []

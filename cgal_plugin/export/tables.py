@@ -158,9 +158,9 @@ class TableFilters(nn.Module):
         weights = torch.pow(t, self.power).mul(self.factor).view(n, 2, 6) * each
         at = (6 * k).unsqueeze(1) + self.place
         starts = torch.arange(0, 12 * n, 6, device=r.device)
-        found = torch.embedding_bag(
-            self.rows, at.view(-1), starts, False, 0, False, weights.view(-1), False
-        )[0]
+        found = torch.embedding_bag(self.rows, at.view(-1), starts, False, 0, False, weights.view(-1), False)[
+            0
+        ]
         both = found.view(n, 2, self.n_blocks, self.width)
         return both[:, 0].transpose(0, 1), both[:, 1].transpose(0, 1)
 
