@@ -48,12 +48,7 @@ def main() -> None:
             quick + (["--plot", args.plot] if args.plot else [])
         ),
         "training steps": lambda: bench_training.main(
-            [
-                "--no-epochs",
-                "--rounds",
-                "3" if args.quick else "10",
-                *(["--sizes", "64x2"] if args.quick else []),
-            ]
+            ["--no-epochs", *(["--sizes", "64x2", "--rounds", "3"] if args.quick else [])]
         ),
         "selection": lambda: bench_selector.main(["--frames", str(frames)]),
         "labels": lambda: bench_oracle.main(["--rounds", "1", "--labels", "1"] if args.quick else []),

@@ -150,12 +150,8 @@ def describe(device: torch.device) -> str:
     import torchmdnet
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
-    versions = [
-        f"torch {torch.__version__}",
-        f"CUDA {torch.version.cuda}",
-        f"Python {platform.python_version()}",
-    ]
-    versions.append(f"torchmd-net {getattr(torchmdnet, '__version__', 'unknown')}")
+    versions = [f"torch {torch.__version__}", f"CUDA {torch.version.cuda}"]
+    versions += [f"torchmd-net {torchmdnet.__version__}", f"Python {platform.python_version()}"]
     return ", ".join([name or platform.machine(), *versions])
 
 
@@ -195,10 +191,9 @@ def main() -> None:
                     continue
                 calls, missing = candidates(n_beads, n_replicas, device, Path(folder), wanted)
                 times, gap, failed = measure(calls, device, args.seconds)
+                base = times.get("torchmd-net", float("nan"))
                 cells = [
-                    f"{times[n] * 1e3:10.3f} {times['torchmd-net'] / times[n]:6.1f}x"
-                    if n in times
-                    else f"{'-':>18}"
+                    f"{times[n] * 1e3:10.3f} {base / times[n]:6.1f}x" if n in times else f"{'-':>18}"
                     for n in NAMES
                 ]
                 print(label, " ".join(cells), f"{gap:9.1e}", flush=True)

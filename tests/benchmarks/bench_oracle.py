@@ -88,9 +88,8 @@ def main(argv: list[str] | None = None) -> None:
     begin = time.process_time()
     labelled = oracle.label(frames)
     seconds = (time.process_time() - begin) / len(frames)
-    print(
-        f"a label: {seconds:.2f} s of CPU time, {len(set(labelled.frame_index.tolist()))} of {len(frames)} sound"
-    )
+    sound = len(set(labelled.frame_index.tolist()))
+    print(f"a label: {seconds:.2f} s of CPU time, {sound} of {len(frames)} sound")
 
 
 if __name__ == "__main__":

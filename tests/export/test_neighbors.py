@@ -190,7 +190,8 @@ for _ in n:
     system.addParticle(110.0)
 system.addForce(force)
 platform = openmm.Platform.getPlatformByName("Reference")
-contexts = [openmm.Context(system, openmm.LangevinMiddleIntegrator(400.0, 1.0, 0.002), platform) for _ in (0, 1)]
+integrators = [openmm.LangevinMiddleIntegrator(400.0, 1.0, 0.002) for _ in (0, 1)]
+contexts = [openmm.Context(system, integrator, platform) for integrator in integrators]
 forces = []
 for k, x in enumerate(moves):
     # two contexts of one force, each with a list of its own
