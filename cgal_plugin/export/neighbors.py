@@ -26,8 +26,9 @@ _NOWHERE = 1e30
 class NeighborList(nn.Module):
     """``forward(x (R, N, 3) Å, float64) -> i (P,), j (P,), d (P, 3)``: the pairs within the cutoff.
 
-    Pairs are of one replica; i < j are rows of R·N, in rising order; ``d`` leads from i to j, Å. Pairs of a bead with non-finite
-    coordinates are left out. The list lives in the module and survives ``torch.jit.freeze``.
+    Pairs are of one replica; i < j are rows of R·N, in rising order; ``d`` leads from i to j, Å. Pairs of
+    a bead with non-finite coordinates are left out. The list lives in the module and survives
+    ``torch.jit.freeze``.
 
     Parameters
     ----------
