@@ -5,7 +5,7 @@
 
 One process, one thread, runs in turn, medians of CPU time, results compared and finite before they are
 timed. The parts are scripts of their own: ``bench_forces.py``, ``bench_training.py``,
-``bench_selector.py``, ``bench_oracle.py``. ``--frames 100000`` is selection at full size.
+``bench_selector.py``, ``bench_oracle.py``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--quick", action="store_true", help="few sizes, short runs")
-    parser.add_argument("--frames", type=int, default=20_000, help="of either set, for the selection")
+    parser.add_argument("--frames", type=int, default=100_000, help="of either set, for the selection")
     parser.add_argument("--plot", help="write a figure of the scaling with replicas and beads")
     args = parser.parse_args()
     import bench_forces

@@ -240,7 +240,7 @@ def test_teleporting_beads_through_openmm(make: Any, tmp_path: Path) -> None:
         assert np.abs(forces - expected).max() < 1e-5 * np.abs(expected).max()
 
 
-def test_a_thousand_beads(tmp_path: Path) -> None:
+def test_a_thousand_beads(make: Any, tmp_path: Path) -> None:
     """Little memory, and the forces of the engine that looks at every pair."""
     code = """
 import resource, sys
@@ -253,15 +253,9 @@ for k in range(3):
 np.save("f.npy", forces.numpy())
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
-    import cgal_plugin
-
-    cgal_plugin.register()
-    from torchmdnet.models.model import create_model
-
     chain = CGTopology.from_sequence("YYDPETGTWY" * 100)
-    torch.manual_seed(1)
-    keys = {"embedding_dimension": 128, "num_layers": 4, "num_rbf": 18, "max_num_neighbors": 100}
-    model = create_model({**_KEYS, **keys}).eval()
+    size = {"embedding_dimension": 128, "num_layers": 4, "num_rbf": 18, "max_num_neighbors": 100}
+    model = make(model="graph-network", prior_model=None, precision=32, **size)
     grid = np.stack(np.meshgrid(*[np.arange(10) * 5.12] * 3), -1).reshape(-1, 3)
     x = (grid + np.random.default_rng(0).normal(scale=0.4, size=grid.shape)) / ANGSTROM_PER_NM
     metadata = export_torchscript(model, chain, tmp_path / "p.pt")
@@ -281,26 +275,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
         # of the same file: bonded and pair terms are read from either form
         again = FastPotential.from_file(tmp_path / "p.pt")(x * 1.04)[1]
         assert np.abs(again - forces).max() < 1e-5 * np.abs(forces).max()
-
-
-_KEYS = {
-    "model": "graph-network",
-    "rbf_type": "expnorm",
-    "trainable_rbf": False,
-    "activation": "silu",
-    "cutoff_lower": 3.0,
-    "cutoff_upper": 12.0,
-    "max_z": 50,
-    "neighbor_embedding": False,
-    "aggr": "add",
-    "reduce_op": "add",
-    "output_model": "Scalar",
-    "atom_filter": -1,
-    "derivative": True,
-    "precision": 32,
-    "prior_model": None,
-    "prior_args": None,
-}
 
 
 def test_priors_of_a_large_molecule(make: Any, tmp_path: Path) -> None:
