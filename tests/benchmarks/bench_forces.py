@@ -38,7 +38,7 @@ QUICK = [(10, 1), (10, 100), (100, 1)]
 LANGEVIN = [(10, 1), (10, 10), (10, 100), (10, 1000), (100, 1), (250, 1)]
 #: directed pairs within the cutoff in one call: beyond the first TorchMD-Net's edges with their gradients
 #: take gigabytes, beyond the second one call of ours takes many seconds
-MAX_THEIRS, MAX_OURS = 100_000, 1_000_000
+MAX_THEIRS, MAX_OURS = 100_000, 500_000
 CUTOFF = 12.0
 SEQUENCE = "YYDPETGTWY"
 
