@@ -161,7 +161,7 @@ class FastPotential:
         class Face:
             """What the check looks at, of this engine."""
 
-            n_replicas, length, vectors = 1, ANGSTROM_PER_NM, torch.zeros(0, dtype=torch.float32)
+            n_replicas, length, unit = 1, ANGSTROM_PER_NM, torch.ones((), dtype=torch.float32)
 
             def evaluate(self, positions: Any) -> tuple[Any, Any]:
                 energy, forces = one(positions.numpy())
@@ -199,18 +199,13 @@ class FastPotential:
     @classmethod
     def _build(cls, potential: Any, described: dict[str, Any], n: int, tolerance: float) -> FastPotential:
         from cgal_plugin.export.engine.assemble import assemble, check_engine
-        from cgal_plugin.export.tables import TableFilters, choose_table
+        from cgal_plugin.export.tables import choose_table
 
         network = potential.network
         if getattr(network, "embedding", None) is not None:
             raise ExportError(
                 "the model has a neighbour embedding, which the fast engine does not know; "
                 "use the portable potential (export_torchscript)"
-            )
-        if isinstance(network.filters, TableFilters) or hasattr(network.filters, "rows"):
-            raise ExportError(
-                "the file was exported with tabulated filters; build the fast potential from the checkpoint, "
-                "or from a file with exact filters"
             )
         table, table_error = choose_table(network, tolerance)
         arrays = assemble(potential, table)

@@ -1,7 +1,7 @@
 """The network part of an exported potential: energies and dE/dr with a backward pass by hand.
 
-Beads see each other through one dense list: in every replica each bead i has the N − 1 others as
-neighbours k. Filters exist once a pair and are copied to both directions.
+It works on any list of pairs: those of a small molecule are always the same, those of a large one
+come from a neighbour list. A pair is there once, and its filter serves both directions.
 """
 
 from __future__ import annotations
@@ -16,90 +16,60 @@ from cgal_plugin.export.filters import ACTIVATIONS, DistanceFilters, LinearFilte
 if TYPE_CHECKING:
     from cgal_plugin.models.weights import BlockWeights, CGSchNetWeights
 
+#: pairs whose filters are made at a time: intermediate results then stay in a cache of a few MB
+PAIRS_AT_A_TIME = 2048
 
-def pair_tables(n_beads: int, n_replicas: int) -> dict[str, Tensor]:
-    """Index tables of the dense pair list.
 
-    Returns
-    -------
-    dict
-        ``pair`` ``(P,)``: flat position i·N + j of each pair i < j in an N×N matrix.
-        ``pair_of`` ``(N·N,)``: pair of each matrix element (diagonal: 0).
-        ``row`` ``(R·N·(N−1),)``: row, in R·P, of each directed pair; ``neighbor``: its bead, in R·N.
-        ``forward``, ``backward`` ``(R·P,)``: the directed pairs i→j and j→i of each pair.
+def send(x: Tensor, source: Tensor, w: Tensor) -> Tensor:
+    """w ⊙ x of the bead at the other end, ``(2·P, G)``: first what i gets from j, then j from i.
+
+    ``x`` ``(rows, G)``, ``source`` ``(2·P,)``: j of every pair, then i; ``w`` ``(P, G)``.
     """
-    i, j = torch.triu_indices(n_beads, n_beads, 1)
-    n_pairs = i.shape[0]
-    matrix = torch.zeros(n_beads, n_beads, dtype=torch.long)
-    matrix[i, j] = torch.arange(n_pairs)
-    matrix[j, i] = torch.arange(n_pairs)
-    off = ~torch.eye(n_beads, dtype=torch.bool)
-    beads = torch.arange(n_beads).expand(n_beads, n_beads)
-    replica = torch.arange(n_replicas).unsqueeze(1)
-    # position of neighbour k in the row of bead i, which leaves out i itself
-    directed = n_beads * (n_beads - 1)
-    forward = i * (n_beads - 1) + (j - 1)
-    backward = j * (n_beads - 1) + i
-    return {
-        "pair": i * n_beads + j,
-        "pair_of": matrix.reshape(-1),
-        "row": (matrix[off].unsqueeze(0) + replica * n_pairs).reshape(-1),
-        "neighbor": (beads[off].unsqueeze(0) + replica * n_beads).reshape(-1),
-        "forward": (forward.unsqueeze(0) + replica * directed).reshape(-1),
-        "backward": (backward.unsqueeze(0) + replica * directed).reshape(-1),
-    }
+    return (x.index_select(0, source).view(2, w.shape[0], w.shape[1]) * w).view(-1, w.shape[1])
+
+
+def slope(dm: Tensor, y: Tensor, target: Tensor, source: Tensor, dw: Tensor) -> Tensor:
+    """Σ_g (dE/dm_i · y_j + dE/dm_j · y_i) dW/dr, ``(P,)``: what a pair's filter adds to dE/dr."""
+    both = dm.index_select(0, target) * y.index_select(0, source)
+    # a product and a sum: a batched product with one column is four times as slow on a CPU
+    return (both.view(2, dw.shape[0], dw.shape[1]).sum(0) * dw).sum(1)
 
 
 class Block(nn.Module):
     """One interaction block: forward with what backward needs, and backward."""
 
-    def __init__(self, weights: BlockWeights, kind: int, n_neighbors: int) -> None:
+    def __init__(self, weights: BlockWeights, kind: int) -> None:
         super().__init__()
-        self.kind, self.n_neighbors = kind, n_neighbors
+        self.kind = kind
         self.register_buffer("lin1", weights.lin1.weight.clone())
         self.register_buffer("lin2", weights.lin2.weight.clone())
         self.register_buffer("lin2_bias", weights.lin2.bias.clone())
         self.register_buffer("lin", weights.lin.weight.clone())
         self.register_buffer("lin_bias", weights.lin.bias.clone())
 
-    def gather(self, w: Tensor, y: Tensor, neighbor: Tensor) -> Tensor:
-        """Σ_k w_ik ⊙ y_k for every bead, ``(R·N, G)``; ``w`` ``(R·N, N−1, G)``, ``y`` ``(R·N, G)``."""
-        y_k = y.index_select(0, neighbor).view(-1, self.n_neighbors, y.shape[1])
-        return (w * y_k).sum(1)
-
-    def forward(self, h: Tensor, w: Tensor, neighbor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """New features, y = lin1(h), and the activation's derivative."""
-        y = torch.matmul(h, self.lin1.t())
+    def forward(self, h: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+        """New features from the summed messages, and the activation's derivative."""
         # F.linear, not addmm: torch.jit.freeze (TorchForce calls it) gets the shapes of addmm wrong
-        u = torch.nn.functional.linear(self.gather(w, y, neighbor), self.lin2, self.lin2_bias)
-        v, dv = activation(u, self.kind)
-        return h + torch.nn.functional.linear(v, self.lin, self.lin_bias), y, dv
+        v, dv = activation(torch.nn.functional.linear(m, self.lin2, self.lin2_bias), self.kind)
+        return h + torch.nn.functional.linear(v, self.lin, self.lin_bias), dv
 
     def backward(self, dh: Tensor, dv: Tensor) -> Tensor:
-        """dE/dm of the summed messages m, ``(R·N, G)``."""
+        """dE/dm of the summed messages m, ``(rows, G)``."""
         return torch.matmul(torch.matmul(dh, self.lin) * dv, self.lin2)
-
-    def slope(self, dm: Tensor, dw: Tensor, y: Tensor, neighbor: Tensor) -> Tensor:
-        """Σ_g dE/dm_i · y_k · dW_ik/dr, ``(R·N, N−1)``: share of dE/dr that flows through i ← k."""
-        y_k = y.index_select(0, neighbor).view(-1, self.n_neighbors, y.shape[1])
-        # a product and a sum: a batched product with one column is four times as slow on a CPU
-        return (dw * y_k * dm.unsqueeze(1)).sum(2)
 
 
 class NeighborEmbedding(nn.Module):
     """TorchMD-Net's neighbour embedding: h ← combine([h, Σ_k W_ik ⊙ embedding(z_k)])."""
 
-    def __init__(self, weights: CGSchNetWeights, z: Tensor, neighbor: Tensor) -> None:
+    def __init__(self, weights: CGSchNetWeights, z: Tensor) -> None:
         super().__init__()
         embedding = weights.neighbor_embedding
         h = weights.embedding.index_select(0, z)
-        n_neighbors, features = neighbor.shape[0] // h.shape[0], h.shape[1]
-        other = embedding.embedding.index_select(0, z).index_select(0, neighbor)
         combine = embedding.combine.weight
-        self.n_neighbors = n_neighbors
+        features = h.shape[1]
         self.register_buffer("constant", torch.addmm(embedding.combine.bias, h, combine[:, :features].t()))
         self.register_buffer("combine", combine[:, features:].contiguous())
-        self.register_buffer("other", other.view(-1, n_neighbors, features))
+        self.register_buffer("other", embedding.embedding.index_select(0, z))
         self.filter = LinearFilter(
             embedding.distance_proj.weight,
             embedding.distance_proj.bias,
@@ -107,16 +77,9 @@ class NeighborEmbedding(nn.Module):
             weights.cutoff_upper,
         )
 
-    def forward(self, r: Tensor, rbf: Tensor, drbf: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
-        """Bead features ``(R·N, F)`` and dW/dr ``(R·N, N−1, F)`` from the radial basis of the pairs."""
-        w, dw = self.filter(r, rbf, drbf)
-        w = w.index_select(0, row).view(-1, self.n_neighbors, w.shape[1])
-        dw = dw.index_select(0, row).view(-1, self.n_neighbors, dw.shape[1])
-        return self.constant + torch.matmul((w * self.other).sum(1), self.combine.t()), dw
-
-    def slope(self, dh: Tensor, dw: Tensor) -> Tensor:
-        """Share of dE/dr, ``(R·N, N−1)``."""
-        return (dw * self.other * torch.matmul(dh, self.combine).unsqueeze(1)).sum(2)
+    def forward(self, m: Tensor, copies: int) -> Tensor:
+        """Bead features ``(rows, F)`` from the sums of W ⊙ ``other``."""
+        return self.constant.repeat(copies, 1) + torch.matmul(m, self.combine.t())
 
 
 class OutputLayer(nn.Module):
@@ -133,34 +96,35 @@ class OutputLayer(nn.Module):
 
 
 class Network(nn.Module):
-    """``forward(r (R, P) Å) -> energy (R,), dE/dr (R, P)`` in kcal/mol and kcal/mol/Å.
+    """``forward(r (P,) Å, ends (2, P), copies) -> energy (copies,), dE/dr (P,)``, kcal/mol and Å.
+
+    ``copies`` molecules one after the other; ``ends`` are the rows of the two beads of each pair.
+    Energies are summed over beads in float64.
 
     Parameters
     ----------
     weights
         Of the model, in the dtype to compute in.
     types
-        ``(N,)`` int64, bead types of one replica.
-    n_replicas
-        R.
+        ``(N,)`` int64, bead types of one molecule.
     """
 
-    def __init__(self, weights: CGSchNetWeights, types: Tensor, n_replicas: int) -> None:
+    def __init__(self, weights: CGSchNetWeights, types: Tensor) -> None:
         super().__init__()
         n = types.shape[0]
-        self.n_beads, self.n_replicas, self.n_neighbors = n, n_replicas, n - 1
+        self.n_beads = n
         kind = ACTIVATIONS[weights.activation]
         self.kind = kind
-        tables = pair_tables(n, n_replicas)
-        for name in ("row", "neighbor", "forward", "backward"):
-            self.register_buffer(f"index_{name}", tables[name])
-        z = types.repeat(n_replicas)
-        self.register_buffer("h", weights.embedding.index_select(0, z))
-        self.filters = DistanceFilters(weights)
-        self.blocks = nn.ModuleList(Block(b, kind, n - 1) for b in weights.blocks)
+        h = weights.embedding.index_select(0, types)
+        self.register_buffer("h", h)
+        self.register_buffer("first", torch.matmul(h, weights.blocks[0].lin1.weight.t()))
+        self.filters: nn.Module = DistanceFilters(weights)
+        #: the filters that tables were made from, so that others can be made from the same file
+        self.exact: DistanceFilters | None = None
+        self.blocks = nn.ModuleList(Block(b, kind) for b in weights.blocks)
         self.embedding: NeighborEmbedding | None = None
         if weights.neighbor_embedding is not None:
-            self.embedding = NeighborEmbedding(weights, z, tables["neighbor"])
+            self.embedding = NeighborEmbedding(weights, types)
         self.output = nn.ModuleList(OutputLayer(o.weight, o.bias) for o in weights.output)
         # the same modules backwards: TorchScript accepts self.blocks[::-1] but does not reverse it
         self.blocks_reversed = nn.ModuleList(list(self.blocks)[::-1])
@@ -168,9 +132,10 @@ class Network(nn.Module):
         # TorchMD-Net's mean counts the zero that it starts from: it divides by n + 1
         per_bead = weights.std / (n + 1 if weights.reduce_op == "mean" else 1)
         self.scale, self.shift = float(per_bead), float(weights.mean)
+        self.at_a_time = PAIRS_AT_A_TIME
 
-    def readout(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Energy of each replica ``(R,)`` and dE/dh ``(R·N, F)``."""
+    def readout(self, h: Tensor, copies: int) -> tuple[Tensor, Tensor]:
+        """Energy of each copy ``(copies,)`` float64 and dE/dh ``(rows, F)``."""
         slopes: list[Tensor] = []
         x = h
         last = len(self.output) - 1
@@ -179,7 +144,7 @@ class Network(nn.Module):
             if k < last:
                 x, dx = activation(x, self.kind)
                 slopes.append(dx)
-        energy = x.view(self.n_replicas, self.n_beads).sum(1) * self.scale + self.shift
+        energy = x.to(torch.float64).view(copies, self.n_beads).sum(1) * self.scale + self.shift
         dh = torch.full_like(x, self.scale)
         for k, layer in enumerate(self.output_reversed):
             if k > 0:
@@ -187,35 +152,65 @@ class Network(nn.Module):
             dh = torch.matmul(dh, layer.weight)
         return energy, dh
 
-    def forward(self, r: Tensor) -> tuple[Tensor, Tensor]:
-        """Energy ``(R,)`` and dE/dr ``(R, P)`` of ``r (R, P)``."""
-        flat = r.reshape(-1)
-        w, dw = self.filters(flat)
-        shape = (w.shape[0], -1, self.n_neighbors, w.shape[2])
-        w = w.index_select(1, self.index_row).view(shape)
-        dw = dw.index_select(1, self.index_row).view(shape)
-        h, de = self.h, flat
+    def forward(self, r: Tensor, ends: Tensor, copies: int) -> tuple[Tensor, Tensor]:
+        """Energies and dE/dr; see the class."""
+        h, y = self.h, self.first
+        if copies > 1:
+            h, y = h.repeat(copies, 1), y.repeat(copies, 1)
+        n = r.shape[0]
+        # lists over parts of the pairs; one part, perhaps of none, in a small system
+        size = n if r.is_cuda else self.at_a_time
+        targets: list[Tensor] = []
+        sources: list[Tensor] = []
+        ws: list[Tensor] = []
+        dws: list[Tensor] = []
+        parts: list[Tensor] = []
+        for lo in range(0, max(n, 1), max(size, 1)):
+            part = ends[:, lo : lo + size]
+            targets.append(part.reshape(-1))
+            sources.append(part.flip(0).reshape(-1))
+            parts.append(r[lo : lo + size])
+            w, dw = self.filters(parts[-1])
+            ws.append(w)
+            dws.append(dw)
+        des: list[Tensor] = []
         if self.embedding is not None:
-            column = flat.unsqueeze(1)
-            rbf, drbf = self.filters.basis(column)
-            h, de = self.embedding(column, rbf, drbf, self.index_row)
+            m = torch.zeros_like(h)
+            other = self.embedding.other.repeat(copies, 1)
+            for c, distance in enumerate(parts):
+                column = distance.unsqueeze(1)
+                rbf, drbf = self.filters.basis(column)
+                w, dw = self.embedding.filter(column, rbf, drbf)
+                m.index_add_(0, targets[c], send(other, sources[c], w))
+                des.append(dw)
+            h = self.embedding(m, copies)
         ys: list[Tensor] = []
         dvs: list[Tensor] = []
-        for k, block in enumerate(self.blocks):
-            h, y, dv = block(h, w[k], self.index_neighbor)
+        for b, block in enumerate(self.blocks):
+            if b > 0 or self.embedding is not None:
+                y = torch.matmul(h, block.lin1.t())
+            m = torch.zeros_like(y)
+            for c, w in enumerate(ws):
+                m.index_add_(0, targets[c], send(y, sources[c], w[b]))
+            h, dv = block(h, m)
             ys.append(y)
             dvs.append(dv)
-        energy, dh = self.readout(h)
-        slopes: list[Tensor] = []
-        n = len(self.blocks)
+        energy, dh = self.readout(h, copies)
+        flows = [torch.zeros_like(part) for part in parts]
+        last = len(self.blocks) - 1
         for k, block in enumerate(self.blocks_reversed):
-            b = n - 1 - k
+            b = last - k
             dm = block.backward(dh, dvs[b])
-            slopes.append(block.slope(dm, dw[b], ys[b], self.index_neighbor))
+            for c, dw in enumerate(dws):
+                flows[c] += slope(dm, ys[b], targets[c], sources[c], dw[b])
             if b > 0 or self.embedding is not None:
-                dh = dh + torch.matmul(block.gather(w[b], dm, self.index_neighbor), block.lin1)
+                dy = torch.zeros_like(dm)
+                for c, w in enumerate(ws):
+                    dy.index_add_(0, targets[c], send(dm, sources[c], w[b]))
+                dh = dh + torch.matmul(dy, block.lin1)
         if self.embedding is not None:
-            slopes.append(self.embedding.slope(dh, de))
-        flow = torch.stack(slopes).sum(0).view(-1)
-        both = flow.index_select(0, self.index_forward) + flow.index_select(0, self.index_backward)
-        return energy, both.view(self.n_replicas, -1)
+            pull = torch.matmul(dh, self.embedding.combine)
+            other = self.embedding.other.repeat(copies, 1)
+            for c, dw in enumerate(des):
+                flows[c] += slope(pull, other, targets[c], sources[c], dw)
+        return energy, flows[0] if len(flows) == 1 else torch.cat(flows)

@@ -35,8 +35,10 @@ def export_torchscript(
     dtype: str | None = None,
     temperature: float | None = None,
     config_hash: str = "",
-    filters: str = "exact",
+    filters: str = "auto",
     tolerance: float = 1e-6,
+    pairs: str = "auto",
+    skin: float = 2.0,
 ) -> dict[str, Any]:
     """Write a model as a self-contained TorchScript file.
 
@@ -62,11 +64,17 @@ def export_torchscript(
     config_hash
         Recorded in the metadata.
     filters
-        ``"exact"`` computes filters by their MLP; ``"table"`` takes them from tables, 1.2 times as fast
-        for few replicas on a CPU, slower for a hundred.
+        ``"exact"`` computes filters by their MLP, ``"table"`` takes them from tables, which is faster.
+        ``"auto"``: tables in float32, where their error is that of rounding, unless the model has a
+        neighbour embedding or needs a larger table than there is.
     tolerance
         With tables: largest error of a force component, relative to the largest; checked against the
         exact network in float64 and recorded.
+    pairs
+        ``"dense"``: all pairs of a molecule; ``"list"``: those within the cutoff, from a neighbour list;
+        ``"auto"``: the list for more than 30 beads. The same forces to rounding.
+    skin
+        Å; the list is made again when a bead has moved by half of it.
 
     Returns
     -------
@@ -78,15 +86,20 @@ def export_torchscript(
     ExportError
         The model cannot be exported or does not fit the topology, or an argument is not valid.
     """
+    from cgal_plugin.export.tables import check_tolerance
+
     if isinstance(n_replicas, bool) or not isinstance(n_replicas, int | np.integer) or n_replicas < 1:
         raise ExportError(f"n_replicas is {n_replicas!r}; a positive integer is needed")
     if dtype is not None and dtype not in _DTYPES:
         raise ExportError(f"dtype {dtype!r} is not known; use 'float32', 'float64' or None")
-    if filters not in ("exact", "table"):
-        raise ExportError(f"filters {filters!r} are not known; use 'exact' or 'table'")
+    if filters not in ("auto", "exact", "table"):
+        raise ExportError(f"filters {filters!r} are not known; use 'auto', 'exact' or 'table'")
+    check_tolerance(tolerance)
     model = load_any(model_or_ckpt)
-    potential = potential_module(model, topology, n_replicas=int(n_replicas), dtype=dtype)
-    about_table = _tabulate(potential, model, topology, tolerance) if filters == "table" else {}
+    potential = potential_module(
+        model, topology, n_replicas=int(n_replicas), dtype=dtype, pairs=pairs, skin=skin
+    )
+    about = _tabulate(potential, model, topology, tolerance, filters)
     script = _script(potential)
     metadata = {
         "format": "cgal_plugin potential",
@@ -97,13 +110,12 @@ def export_torchscript(
         "topology_hash": topology.hash,
         "types": topology.types.tolist(),
         "units": {"positions": "nm", "energy": "kJ/mol", "forces": "kJ/mol/nm"},
-        "dtype": str(potential.vectors.dtype).removeprefix("torch."),
+        "dtype": str(potential.unit.dtype).removeprefix("torch."),
         "periodic": False,
         "temperature": temperature,
         "config_hash": config_hash,
         "parameters_hash": _parameters_hash(potential),
-        "filters": filters,
-        **about_table,
+        **about,
         "versions": versions(),
     }
     extra = {METADATA_FILE: json.dumps(metadata, sort_keys=True)}
@@ -142,6 +154,8 @@ def potential_module(
     n_replicas: int = 1,
     dtype: str | None = None,
     verify: bool = True,
+    pairs: str = "auto",
+    skin: float = 2.0,
 ) -> nn.Module:
     """The potential as a Python module, before scripting: what ``export_torchscript`` writes.
 
@@ -149,8 +163,13 @@ def potential_module(
     ``verify=False`` leaves out the comparison with the model, which takes memory for all pairs.
     """
     from cgal_plugin.export.assemble import build_potential
+    from cgal_plugin.export.neighbors import check_skin
     from cgal_plugin.models import model_parameters
 
+    if pairs not in ("auto", "dense", "list"):
+        raise ExportError(f"pairs {pairs!r} are not known; use 'auto', 'dense' or 'list'")
+    if not check_skin(skin):
+        raise ExportError(f"skin is {skin!r}; a positive number of Å is needed (default 2)")
     if not hasattr(model, "representation_model"):
         raise ExportError(
             f"{type(model).__name__} cannot be exported; give one TorchMD_Net (of an ensemble, each member)"
@@ -165,7 +184,8 @@ def potential_module(
     except CGALError as error:
         raise ExportError(str(error)) from error
     priors = [] if model.prior_model is None else list(model.prior_model)
-    potential = build_potential(weights, priors, topology, n_replicas, target).to(target).eval()
+    potential = build_potential(weights, priors, topology, n_replicas, target, pairs=pairs, skin=skin)
+    potential = potential.to(target).eval()
     if verify:
         check_against_model(potential, model, topology)
     return potential
@@ -179,17 +199,32 @@ def prepare(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def _tabulate(
-    potential: nn.Module, model: nn.Module, topology: CGTopology, tolerance: float
+    potential: nn.Module, model: nn.Module, topology: CGTopology, tolerance: float, filters: str
 ) -> dict[str, Any]:
-    """Put tables in the place of a potential's filters; what the metadata says of them."""
+    """Put tables in the place of a potential's filters where wanted; what the metadata says of it."""
+    from cgal_plugin.export.forms import ListPotential
     from cgal_plugin.export.tables import TableFilters, choose_table
 
-    exact = potential_module(model, topology, dtype="float64").network
-    if exact.embedding is not None:
+    about: dict[str, Any] = {"pairs": "list" if isinstance(potential, ListPotential) else "dense"}
+    if about["pairs"] == "list":
+        about["skin"] = potential.neighbors.skin
+    exact_is_meant = potential.unit.dtype == torch.float64 or potential.network.embedding is not None
+    if filters == "exact" or (filters == "auto" and exact_is_meant):
+        return {**about, "filters": "exact"}
+    if potential.network.embedding is not None:
         raise ExportError("filters='table' does not go with a neighbour embedding; use filters='exact'")
-    table, error = choose_table(exact, tolerance)
-    potential.network.filters = TableFilters(table, potential.vectors.dtype)
-    return {"table_intervals": table.intervals, "table_tolerance": tolerance, "table_error": error}
+    exact = potential_module(model, topology, dtype="float64", verify=False).network
+    try:
+        table, error = choose_table(exact, tolerance)
+    except ExportError as reason:
+        if filters == "table":
+            raise
+        return {**about, "filters": "exact", "no_table": str(reason)}
+    potential.network.exact = potential.network.filters
+    potential.network.filters = TableFilters(table, potential.unit.dtype)
+    check_against_model(potential, prepare(model, potential.unit.dtype), topology)
+    about |= {"filters": "table", "table_intervals": table.intervals}
+    return {**about, "table_tolerance": tolerance, "table_error": error}
 
 
 def load_any(model_or_ckpt: nn.Module | str | os.PathLike[str]) -> nn.Module:
@@ -236,7 +271,7 @@ def check_against_model(potential: Any, model: nn.Module, topology: CGTopology) 
     replicas, n = potential.n_replicas, topology.n_beads
     jitter = np.random.default_rng(0).normal(scale=0.7, size=(n, 3))
     one = jitter + np.arange(n)[:, None] * np.array([2.6, 1.4, 0.9])
-    pos = torch.from_numpy(one - one.mean(0)).to(potential.vectors.dtype)
+    pos = torch.from_numpy(one - one.mean(0)).to(potential.unit.dtype)
     z = torch.from_numpy(np.array(topology.types, dtype=np.int64))
     with torch.enable_grad():
         positions = pos.clone().requires_grad_(True)

@@ -121,23 +121,28 @@ def _nodes(intervals: int, lower: float, upper: float, decay: float) -> NDArray[
 class TableFilters(nn.Module):
     """A :class:`FilterTable` with the face of ``DistanceFilters``: ``forward(r (m,) Å) -> W, dW/dr``.
 
-    Plain aten operations; each result is ``(blocks, m, G)``.
+    Plain aten operations; each result is ``(blocks, m, G)``. Both polynomials of a distance are weighted
+    sums of the same six rows, which is what ``embedding_bag`` does in one pass.
     """
 
     def __init__(self, table: FilterTable, dtype: torch.dtype) -> None:
         super().__init__()
-        n, self.intervals, _, self.width = table.coefficients.shape
-        self.n_blocks = n
-        # one row an interval, so that one gather serves all blocks
+        self.n_blocks, self.intervals, _, self.width = table.coefficients.shape
+        # six rows an interval, with the coefficients of all blocks side by side
         rows = np.ascontiguousarray(table.coefficients.transpose(1, 2, 0, 3))
-        self.register_buffer("rows", torch.from_numpy(rows.reshape(self.intervals, -1)).to(dtype))
+        self.register_buffer("rows", torch.from_numpy(rows.reshape(6 * self.intervals, -1)).to(dtype))
+        powers = torch.arange(6)
+        self.register_buffer("place", powers.repeat(2))
+        # t^k, and k t^(k-1)
+        self.register_buffer("power", torch.cat([powers, (powers - 1).clamp_min(0)]).to(dtype))
+        self.register_buffer("factor", torch.cat([torch.ones(6), powers]).to(dtype))
         self.lower, self.upper, self.decay = table.lower, table.upper, table.decay
         self.share = EVEN_SHARE
         self.rest = (1.0 - EVEN_SHARE) / (1.0 - math.exp(-table.decay)) if table.decay else 0.0
 
     def forward(self, r: Tensor) -> tuple[Tensor, Tensor]:
         """W and dW/dr; zero outside of the cutoffs."""
-        span = self.upper - self.lower
+        span, n = self.upper - self.lower, r.shape[0]
         # in double precision: rounding of q, a large number, is an error of the place t within an interval
         x = ((r.double() - self.lower) / span).clamp(0.0, 1.0)
         if self.decay == 0.0:
@@ -148,16 +153,22 @@ class TableFilters(nn.Module):
             dq = (self.share + self.rest * self.decay * e) * (self.intervals / span)
         k = q.to(torch.long).clamp(0, self.intervals - 1)
         inside = ((r < self.upper) & (r > self.lower)).to(r.dtype)
-        t, dq = (q - k).to(r.dtype).unsqueeze(1), dq.to(r.dtype)
-        c = self.rows.index_select(0, k).view(-1, 6, self.n_blocks * self.width)
-        w, dw = c[:, 5], 5.0 * c[:, 5]
-        for n in range(4, 0, -1):
-            w = w * t + c[:, n]
-            dw = dw * t + float(n) * c[:, n]
-        w = (w * t + c[:, 0]) * inside.unsqueeze(1)
-        dw = dw * (dq * inside).unsqueeze(1)
-        shape = (-1, self.n_blocks, self.width)
-        return w.view(shape).transpose(0, 1), dw.view(shape).transpose(0, 1)
+        t = (q - k).to(r.dtype).unsqueeze(1)
+        each = torch.stack([inside, inside * dq.to(r.dtype)], 1).unsqueeze(2)
+        weights = torch.pow(t, self.power).mul(self.factor).view(n, 2, 6) * each
+        at = (6 * k).unsqueeze(1) + self.place
+        starts = torch.arange(0, 12 * n, 6, device=r.device)
+        found = torch.embedding_bag(self.rows, at.view(-1), starts, False, 0, False, weights.view(-1), False)[
+            0
+        ]
+        both = found.view(n, 2, self.n_blocks, self.width)
+        return both[:, 0].transpose(0, 1), both[:, 1].transpose(0, 1)
+
+
+def exact_filters(network: Any) -> Any:
+    """The exact filters of an exported network, also where it uses tables."""
+    exact = getattr(network, "exact", None)
+    return network.filters if exact is None else exact
 
 
 def probe_frames(n_beads: int, lower: float, upper: float) -> NDArray[np.float64]:
@@ -211,6 +222,18 @@ def relative_error(found: Any, expected: Any) -> float:
     return float(np.abs(found - expected).max()) / largest if largest > 0.0 else float(np.abs(found).max())
 
 
+def check_tolerance(tolerance: float) -> None:
+    """Refuse what is no error bound.
+
+    Raises
+    ------
+    ExportError
+        ``tolerance`` is not between 0 and 0.1.
+    """
+    if not (math.isfinite(tolerance) and 0.0 < tolerance < 0.1):
+        raise ExportError(f"tolerance is {tolerance!r}; it must be between 0 and 0.1 (default 1e-6)")
+
+
 def choose_table(network: Any, tolerance: float) -> tuple[FilterTable, float]:
     """The smallest table whose forces are within ``tolerance`` of the network's, and its error.
 
@@ -226,9 +249,8 @@ def choose_table(network: Any, tolerance: float) -> tuple[FilterTable, float]:
     ExportError
         ``tolerance`` is out of range, or no table of at most 2048 intervals is enough.
     """
-    if not (math.isfinite(tolerance) and 0.0 < tolerance < 0.1):
-        raise ExportError(f"tolerance is {tolerance!r}; it must be between 0 and 0.1 (default 1e-6)")
-    exact = network.filters
+    check_tolerance(tolerance)
+    exact = exact_filters(network)
     frames = probe_frames(min(_PROBE_BEADS, network.n_beads), exact.filter_lower, exact.upper)
     expected = [reference_forces(network, exact, frame) for frame in frames]
     error = math.inf

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class PairTerm(nn.Module):
-    """Bonds or repulsion on the dense pair list; pairs without the term have a zero constant.
+    """Bonds or repulsion on a list of pairs; pairs without the term have a zero constant.
 
     ``forward(r (R, P) Å, float64) -> energy (R,), dE/dr (R, P)``; dE/dr in the parameters' dtype. A
     distance of 3.8 Å in float32 is 1e-7 Å off, which a stiff bond multiplies: bonds use r as it comes.

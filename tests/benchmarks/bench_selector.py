@@ -81,14 +81,14 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
     return result, time.perf_counter() - wall, time.process_time() - cpu
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Run, compare, print a table."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--frames", type=int, default=100_000, help="frames of either set")
     parser.add_argument("--sample", type=int, default=100, help="candidates for brute force")
     parser.add_argument("--load", nargs=2, metavar="NPY", help="candidates and reference")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.load:
         candidates, reference = (np.load(p, mmap_mode="r")[: args.frames] for p in args.load)
     else:

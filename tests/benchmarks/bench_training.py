@@ -113,7 +113,7 @@ def compare(variants: Mapping[str, Callable[[], float]], rounds: int) -> dict[st
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Run, compare, print a table."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--grid", type=int, default=400)
     parser.add_argument("--priors", action="store_true")
     parser.add_argument("--no-epochs", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(1)
     cgal_plugin.register()
     print(f"cgal_plugin {Path(cgal_plugin.__file__).parent}, torch {torch.__version__}, one thread, float32")

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from cgal_plugin.errors import ExportError
 from cgal_plugin.export.assemble import prior_terms
 from cgal_plugin.export.filters import ACTIVATIONS, activation, cosine_cutoff
-from cgal_plugin.export.network import pair_tables
 from cgal_plugin.export.terms import AngleTerm, DihedralTerm, PairTerm
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.priors import bonded, nonbonded
@@ -89,23 +88,6 @@ def test_cutoff_is_torchmdnets(lower: float, upper: float) -> None:
     value, slope = cosine_cutoff(r, lower, upper)
     torch.testing.assert_close(value, expected, rtol=0, atol=1e-14)
     torch.testing.assert_close(slope, gradient, rtol=0, atol=1e-13)
-
-
-@pytest.mark.parametrize(("n", "replicas"), [(2, 1), (5, 3)])
-def test_pair_tables(n: int, replicas: int) -> None:
-    tables = pair_tables(n, replicas)
-    pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
-    assert tables["pair"].tolist() == [i * n + j for i, j in pairs]
-    directed = [(i, k) for i in range(n) for k in range(n) if k != i]
-    for q in range(replicas):
-        for d, (i, k) in enumerate(directed):
-            at = q * len(directed) + d
-            assert tables["neighbor"][at] == q * n + k
-            assert tables["row"][at] == q * len(pairs) + pairs.index((min(i, k), max(i, k)))
-        for p, (i, j) in enumerate(pairs):
-            at = q * len(pairs) + p
-            assert tables["forward"][at] == q * len(directed) + directed.index((i, j))
-            assert tables["backward"][at] == q * len(directed) + directed.index((j, i))
 
 
 def test_prior_of_another_molecule_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,14 @@ import numpy as np
 from cgal_plugin.export.engine.dense import pack
 from cgal_plugin.export.engine.layout import no_priors
 from cgal_plugin.export.engine.simd import LANES
-from cgal_plugin.export.tables import EVEN_SHARE, FilterTable, probe_frames, reference_forces, relative_error
+from cgal_plugin.export.tables import (
+    EVEN_SHARE,
+    FilterTable,
+    exact_filters,
+    probe_frames,
+    reference_forces,
+    relative_error,
+)
 from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
 
 if TYPE_CHECKING:
@@ -100,17 +108,13 @@ def assemble(potential: Any, table: FilterTable, n_beads: int | None = None) -> 
 
 def _priors(potential: Any) -> dict[str, NDArray[Any]]:
     found: dict[str, list[NDArray[Any]]] = {name: [] for name in no_priors()}
-    i, j = np.divmod(potential.pair.numpy(), potential.n_beads)
-    for term in potential.pair_terms.children():
+    for i, j, term in _pair_terms(potential):
         first, second = _array(term.first), _array(term.second)
-        used = np.flatnonzero(first)
+        used = np.flatnonzero((first != 0.0) & (i < j))
         power = np.full(len(used), int(term.power))
         found["pair_index"].append(np.stack([i[used], j[used], power], axis=1))
         found["pair_value"].append(np.stack([first[used], second[used]], axis=1))
-    vectors = _array(potential.vectors)
-    # rows of +1 and -1; argmax and argmin refuse an empty table
-    end = vectors.argmax(1) if len(vectors) else np.zeros(0, dtype=np.int64)
-    begin = vectors.argmin(1) if len(vectors) else np.zeros(0, dtype=np.int64)
+    begin, end = potential.begin.numpy(), potential.end.numpy()
     at = 0
     for term in potential.angle_terms.children():
         n = len(term.k)
@@ -131,6 +135,24 @@ def _priors(potential: Any) -> dict[str, NDArray[Any]]:
     return {k: np.concatenate(v).astype(nothing[k].dtype) if v else nothing[k] for k, v in found.items()}
 
 
+def _pair_terms(potential: Any) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Any]]:
+    """Bonds and repulsion with the beads i, j of their entries; of either form of a potential."""
+    n = potential.n_beads
+    if hasattr(potential, "pair_terms"):
+        i, j = np.divmod(potential.pair.numpy(), n)
+        for term in potential.pair_terms.children():
+            yield i, j, term
+        return
+    at = 0
+    for term in potential.bond_terms.children():
+        i, j = np.sort(potential.bond_ends[:, at : at + len(term.first)].numpy(), axis=0)
+        yield i, j, term
+        at += len(term.first)
+    for term in potential.repulsions.children():
+        i, j = np.divmod(np.arange(n * n), n)
+        yield i, j, term
+
+
 class _NetworkOnly:
     def __init__(self, network: Any) -> None:
         self.network = network
@@ -145,5 +167,5 @@ def check_engine(make: Any, network: Any, table: FilterTable, metadata: dict[str
     errors = []
     for frame in frames:
         found = engine(frame / ANGSTROM_PER_NM)[1] / unit
-        errors.append(relative_error(found, reference_forces(network, network.filters, frame)))
+        errors.append(relative_error(found, reference_forces(network, exact_filters(network), frame)))
     return max(errors)
