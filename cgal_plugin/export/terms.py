@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from cgal_plugin.priors.modules import CGAngles
 
 
+#: pairs times centres
+_SERIES_AT_A_TIME = 2_000_000
+
+
 class PairTerm(nn.Module):
     """Bonds or repulsion on a list of pairs; pairs without the term have a zero constant.
 
@@ -40,6 +44,36 @@ class PairTerm(nn.Module):
         outside = torch.maximum(r, 0.1 * self.second)
         slope = self.first * (-self.power / outside) * (self.second / outside).pow(self.power)
         return energy.sum(1), slope
+
+
+class SeriesTerm(nn.Module):
+    """Gaussian series of pairs (``CGPairs``) on a list of pairs; row 0 of the coefficients is zero.
+
+    ``forward(r (R, P) Å, float64) -> energy (R,), dE/dr (R, P)`` in the coefficients' dtype.
+    ``coefficients`` ``(n_rows, n_centres)``, ``row`` ``(P,)``.
+    """
+
+    def __init__(self, coefficients: Tensor, row: Tensor, first: float, width: float) -> None:
+        super().__init__()
+        self.start, self.width, self.most = first, width, _SERIES_AT_A_TIME
+        self.register_buffer("coefficients", coefficients)
+        self.register_buffer("row", row)
+        self.register_buffer("k", torch.arange(coefficients.shape[1], dtype=coefficients.dtype))
+
+    def forward(self, r: Tensor) -> tuple[Tensor, Tensor]:
+        """Energy and dE/dr."""
+        # a large molecule's pairs a few centres at a time
+        n = self.k.shape[0]
+        step = max(1, min(n, self.most // max(1, r.numel())))
+        x = ((r - self.start) / self.width).to(self.k.dtype).unsqueeze(2)
+        energy = torch.zeros_like(x[:, 0, 0])
+        slope = torch.zeros_like(x[:, :, 0])
+        for lo in range(0, n, step):
+            t = x - self.k[lo : lo + step]
+            e = self.coefficients[:, lo : lo + step].index_select(0, self.row) * torch.exp(-0.5 * t * t)
+            energy = energy + e.sum(2).sum(1)
+            slope = slope - (e * t).sum(2)
+        return energy, slope / self.width
 
 
 class AngleTerm(nn.Module):

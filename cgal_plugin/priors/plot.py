@@ -21,7 +21,7 @@ _COLUMNS = 5
 
 
 def plot_priors(priors: PriorSet, path: str | os.PathLike[str]) -> None:
-    """One panel a row fitted to a distribution, and one each for repulsion and pairs; format by the suffix of ``path``.
+    """One panel a row fitted to a distribution, one for repulsion, one for pairs; format by the suffix.
 
     Uses a :class:`matplotlib.figure.Figure` of its own: no backend or global state is touched.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import types
 import warnings
 from pathlib import Path
@@ -20,6 +19,7 @@ from cgal_plugin.priors import PriorSet, fit_priors
 from cgal_plugin.priors.modules import PRIORS, CGAngles, CGBonds, CGDihedrals, CGPairs, CGRepulsion
 from cgal_plugin.testing import check_prior
 from tests.priors.chains import chains
+from tests.priors.pairs import with_pairs
 
 TEMPERATURE = 400.0
 
@@ -37,17 +37,6 @@ def frames() -> np.ndarray:
 @pytest.fixture(scope="module")
 def fitted(topology: CGTopology, frames: np.ndarray) -> PriorSet:
     return with_pairs(fit_priors(topology, frames, TEMPERATURE))
-
-
-def with_pairs(priors: PriorSet) -> PriorSet:
-    """The set with a pair energy of given coefficients, one for all pairs and one for some."""
-    rows = [
-        {"term": "pairs", "types": types, "n": 1, "parameters": {"c": c}, "fallback": None}
-        for types, c in ((["*", "*"], [2.0, -1.1, 0.3, 0.7]), (["CA_TYR", "*"], [3.0, 0.1, -0.4, 0.2]))
-    ]
-    return dataclasses.replace(
-        priors, terms=(*priors.terms, "pairs"), rows=(*priors.rows, *rows), pair_range=(4.0, 13.5)
-    )
 
 
 def tables(*molecules: CGTopology) -> dict[str, Tensor]:

@@ -229,7 +229,7 @@ def test_what_cannot_be_fitted_is_refused(topology: CGTopology, frames: np.ndarr
         fit(good[1:])
     bad = good.copy()
     bad[3, 1, 2] = np.nan
-    with pytest.raises(PriorFitError, match="forces of 1 of 600 frames are not finite .first: 3"):
+    with pytest.raises(PriorFitError, match=r"forces of 1 of 600 frames are not finite \(first: 3"):
         fit(bad)
     with pytest.raises(PriorFitError, match="199 frames; force matching needs 200"):
         fit(good[:199], 199)

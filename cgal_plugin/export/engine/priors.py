@@ -66,6 +66,45 @@ def pair_energy(pos, first, unit, factor, index, value, forces):
 
 
 @kernel
+def series_energy(pos, first, unit, factor, index, value, forces):
+    """Gaussian series; ``index`` rows i, j, row of ``value``; its rows first centre, width, coefficients.
+
+    exp(−(t − k)²/2) from the nearest centre outwards: the ratio of neighbours changes by e a step.
+    """
+    energy, shrink = 0.0, math.exp(-1.0)
+    for n in range(index.shape[0]):
+        i, j, row = first + index[n, 0], first + index[n, 1], index[n, 2]
+        d = _vector(pos, i, j, unit)
+        r = math.sqrt(max(_dot(d, d), 1e-12))
+        last, width = value.shape[1] - 3, value[row, 1]
+        t = (r - value[row, 0]) / width
+        middle = int(min(max(t + 0.5, 0.0), float(last)))
+        x = t - middle
+        if abs(x) > 30.0:
+            continue
+        near = math.exp(-0.5 * x * x)
+        e = value[row, 2 + middle] * near
+        slope = e * x
+        g, ratio = near, math.exp(x - 0.5)
+        for k in range(middle + 1, last + 1):
+            g *= ratio
+            ratio *= shrink
+            e_k = value[row, 2 + k] * g
+            e += e_k
+            slope += e_k * (t - k)
+        g, ratio = near, math.exp(-x - 0.5)
+        for k in range(middle - 1, -1, -1):
+            g *= ratio
+            ratio *= shrink
+            e_k = value[row, 2 + k] * g
+            e += e_k
+            slope += e_k * (t - k)
+        energy += e
+        _pull(forces, i, j, _mix(-slope / (width * r), d, 0.0, d), factor)
+    return energy
+
+
+@kernel
 def angle_energy(pos, first, unit, factor, index, value, forces):
     """Angles; ``index`` rows i, middle, k, whether in cos θ; ``value`` rows k, x₀."""
     energy = 0.0

@@ -1,0 +1,18 @@
+"""A pair energy beside fitted priors, for tests of what uses priors."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from cgal_plugin.priors import PriorSet
+
+
+def with_pairs(priors: PriorSet) -> PriorSet:
+    """The set with a pair energy of given coefficients, one for all pairs and one for some."""
+    rows = [
+        {"term": "pairs", "types": types, "n": 1, "parameters": {"c": c}, "fallback": None}
+        for types, c in ((["*", "*"], [2.0, -1.1, 0.3, 0.7]), (["CA_TYR", "*"], [3.0, 0.1, -0.4, 0.2]))
+    ]
+    return dataclasses.replace(
+        priors, terms=(*priors.terms, "pairs"), rows=(*priors.rows, *rows), pair_range=(4.0, 13.5)
+    )
