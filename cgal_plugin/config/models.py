@@ -124,15 +124,16 @@ class SeedData(Section):
 class PriorConfig(Section):
     """Prior terms, fitted once from the seed data and then frozen, unless `refit` is set."""
 
-    terms: tuple[Literal["bonds", "angles", "dihedrals", "repulsion", "pairs"], ...] = (
+    terms: tuple[Literal["bonds", "angles", "angle_series", "dihedrals", "repulsion", "pairs"], ...] = (
         "bonds",
         "angles",
         "dihedrals",
         "repulsion",
     )
-    """Which terms; an empty list trains without priors. pairs: needs method force_matching."""
+    """Which terms; an empty list trains without priors. angle_series and pairs need method force_matching."""
     method: Literal["likelihood", "force_matching"] = "likelihood"
-    """likelihood: from distributions; force_matching: dihedrals and pairs from the labelled forces."""
+    """likelihood: from distributions; force_matching: angle_series, dihedrals and pairs from the labelled
+    forces, which does not depend on how the frames were chosen."""
     refit: bool = Field(default=False, strict=True)
     """Fit anew each round on all data so far, for training from scratch (mode scratch)."""
     file: Path | None = None
@@ -145,10 +146,10 @@ class PriorConfig(Section):
                 raise ValueError("refit fits the priors to the data of each round: leave file out")
             return self
         by_forces = self.method == "force_matching"
-        if "pairs" in self.terms and not by_forces:
-            raise ValueError("the term pairs needs method force_matching (or a file)")
-        if by_forces and not {"dihedrals", "pairs"} & set(self.terms):
-            raise ValueError("method force_matching fits dihedrals and pairs; terms has neither")
+        if {"angle_series", "pairs"} & set(self.terms) and not by_forces:
+            raise ValueError("the terms angle_series and pairs need method force_matching (or a file)")
+        if by_forces and not {"angle_series", "dihedrals", "pairs"} & set(self.terms):
+            raise ValueError("method force_matching fits angle_series, dihedrals and pairs; terms has none")
         if self.refit and not self.terms:
             raise ValueError("refit is set, but terms is empty: there is nothing to fit")
         return self

@@ -14,7 +14,15 @@ from cgal_plugin.export.forms import DensePotential, ListPotential, Potential, T
 from cgal_plugin.export.neighbors import NeighborList
 from cgal_plugin.export.network import Network
 from cgal_plugin.export.terms import AngleTerm, DihedralTerm, PairTerm, SeriesTerm
-from cgal_plugin.priors.modules import PRIORS, CGAngles, CGBonds, CGPairs, CGPrior, CGRepulsion
+from cgal_plugin.priors.modules import (
+    PRIORS,
+    CGAngles,
+    CGAngleSeries,
+    CGBonds,
+    CGPairs,
+    CGPrior,
+    CGRepulsion,
+)
 
 if TYPE_CHECKING:
     from cgal_plugin.mapping.topology import CGTopology
@@ -75,8 +83,8 @@ def build_potential(
             zero = prior.c.new_zeros(1, prior.c.shape[1])
             coefficients = torch.cat([zero, prior.c]).to(dtype)
             terms.repulsions.append((index, SeriesTerm(coefficients, row + 1, prior.first, prior.spacing)))
-        elif isinstance(prior, CGAngles):
-            terms.angles.append(AngleTerm(prior, prior.k[row].to(dtype), prior.x0[row].to(dtype)))
+        elif isinstance(prior, CGAngles | CGAngleSeries):
+            terms.angles.append(_angle_term(prior, row, dtype))
             angle_vectors += [(index[1], index[k]) for k in (0, 2)]
         else:
             terms.dihedrals.append(DihedralTerm(prior.k[row].to(dtype), prior.phase[row].to(dtype)))
@@ -162,3 +170,10 @@ def _pair_term(prior: CGPrior, index: Tensor, row: Tensor, dtype: torch.dtype) -
     first, second = ("k", "r0") if isinstance(prior, CGBonds) else ("epsilon", "sigma")
     power = 0 if isinstance(prior, CGBonds) else prior.power
     return PairTerm(getattr(prior, first)[row].to(dtype), getattr(prior, second)[row].to(dtype), power)
+
+
+def _angle_term(prior: CGAngles | CGAngleSeries, row: Tensor, dtype: torch.dtype) -> AngleTerm:
+    if isinstance(prior, CGAngles):
+        return AngleTerm(prior.use_cosine, prior.k[row].to(dtype), prior.x0[row].to(dtype))
+    c = prior.c[row].to(dtype)
+    return AngleTerm(False, torch.zeros_like(c[:, 0]), torch.zeros_like(c[:, 0]), c)

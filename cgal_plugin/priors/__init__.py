@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cgal_plugin.priors.fit import fit_priors
-    from cgal_plugin.priors.modules import CGAngles, CGBonds, CGDihedrals, CGPairs, CGRepulsion
+    from cgal_plugin.priors.modules import CGAngles, CGAngleSeries, CGBonds, CGDihedrals, CGPairs, CGRepulsion
     from cgal_plugin.priors.prior_set import PriorSet
     from cgal_plugin.priors.settings import FitSettings
 
 __all__ = [
+    "CGAngleSeries",
     "CGAngles",
     "CGBonds",
     "CGDihedrals",
@@ -29,6 +30,7 @@ _HOME = {
     "CGAngles": "modules",
     "CGBonds": "modules",
     "CGDihedrals": "modules",
+    "CGAngleSeries": "modules",
     "CGPairs": "modules",
     "CGRepulsion": "modules",
     "FitSettings": "settings",

@@ -131,7 +131,7 @@ def _settings(terms: Sequence[str], settings: FitSettings | None, options: Mappi
             f"prior options {unknown} are not known; "
             f"allowed are {', '.join(FitSettings.__dataclass_fields__)}"
         )
-    defaults: dict[str, Any] = {"exclude_bonds": 2 if {"angles", "pairs"} & set(terms) else 1}
+    defaults: dict[str, Any] = {"exclude_bonds": 2 if {"angles", "angle_series", "pairs"} & set(terms) else 1}
     if "pairs" in terms:
         defaults |= {"power": 12, "contact_percentile": 0.1}
     return FitSettings(**{**defaults, **options})
@@ -148,10 +148,12 @@ def check_method(terms: Sequence[str], method: str) -> None:
     if method not in ("likelihood", "force_matching"):
         raise ConfigError(f"prior method {method!r} is not known; use 'likelihood' or 'force_matching'")
     if method == "likelihood" and not set(terms) <= {*LIKELIHOOD_TERMS} and set(terms) <= {*TERMS}:
-        raise ConfigError("the prior term pairs is fitted to forces: use method 'force_matching'")
+        raise ConfigError(
+            "the prior terms angle_series and pairs are fitted to forces: use method 'force_matching'"
+        )
     if method == "force_matching" and not set(terms) & {*FORCE_TERMS}:
         raise ConfigError(
-            f"prior method 'force_matching' fits {' and '.join(FORCE_TERMS)}; the terms have neither"
+            f"prior method 'force_matching' fits {', '.join(FORCE_TERMS)}; the terms have none of them"
         )
 
 
@@ -168,6 +170,7 @@ def check_terms(topology: CGTopology, terms: Sequence[str], exclude_bonds: int |
     there = {
         "bonds": topology.bond_index,
         "angles": topology.angle_index,
+        "angle_series": topology.angle_index,
         "dihedrals": topology.dihedral_index,
         "repulsion": molecule_pairs(topology.n_beads, topology.bond_index, exclude_bonds).T,
     }

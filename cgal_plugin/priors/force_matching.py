@@ -162,6 +162,17 @@ class _Block:
     def _facts(self, term: str, n: int) -> dict[str, Any]:
         return {"term": term, "types": list(self.types), "n": n * len(self.index)}
 
+    def _coefficients(
+        self, term: str, c: NDArray[np.float64], covariance: NDArray[np.float64], n: int
+    ) -> dict[str, Any]:
+        return {
+            **self._facts(term, n),
+            "parameters": {"c": c.tolist()},
+            "standard_error": {"c": np.sqrt(np.maximum(np.diag(covariance), 0.0)).tolist()},
+            "at_bound": False,
+            "fallback": None,
+        }
+
     def forces(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
         """``(n_parameters, n, n_beads, 3)`` 1/Å: forces for a coefficient of one."""
         raise NotImplementedError
@@ -222,6 +233,33 @@ class _DihedralBlock(_Block):
         }
 
 
+class _AngleBlock(_Block):
+    """Coefficients of cos mθ."""
+
+    def forces(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See the base class."""
+        import torch
+
+        from cgal_plugin.priors.bonded import bond_angle
+
+        n, terms = len(frames), len(self.index)
+        own = torch.from_numpy(frames[:, self.index].reshape(-1, 3)).requires_grad_(True)
+        with torch.enable_grad():
+            angle = bond_angle(own, torch.arange(len(own)).view(-1, 3).T)
+            (gradient,) = torch.autograd.grad(angle.sum(), own)
+        theta, by_bead = angle.detach().numpy().reshape(n, terms), gradient.numpy().reshape(n, terms, 3, 3)
+        out = np.zeros((self.n_parameters, *frames.shape))
+        for k in range(self.n_parameters):
+            force = ((k + 1) * np.sin((k + 1) * theta))[..., None, None] * by_bead
+            for t, beads in enumerate(self.index):
+                out[k][:, beads] += force[:, t]
+        return out
+
+    def row(self, c: NDArray[np.float64], covariance: NDArray[np.float64], n: int) -> dict[str, Any]:
+        """See the base class."""
+        return self._coefficients("angle_series", c, covariance, n)
+
+
 @dataclass(frozen=True, eq=False)
 class _PairBlock(_Block):
     """Coefficients of the centres."""
@@ -247,13 +285,7 @@ class _PairBlock(_Block):
 
     def row(self, c: NDArray[np.float64], covariance: NDArray[np.float64], n: int) -> dict[str, Any]:
         """See the base class."""
-        return {
-            **self._facts("pairs", n),
-            "parameters": {"c": c.tolist()},
-            "standard_error": {"c": np.sqrt(np.maximum(np.diag(covariance), 0.0)).tolist()},
-            "at_bound": False,
-            "fallback": None,
-        }
+        return self._coefficients("pairs", c, covariance, n)
 
 
 def _blocks(topology: CGTopology, terms: Sequence[str], settings: FitSettings) -> list[_Block]:
@@ -262,11 +294,16 @@ def _blocks(topology: CGTopology, terms: Sequence[str], settings: FitSettings) -
     for term in FORCE_TERMS:
         if term not in terms:
             continue
+        names = exact if settings.per_type else wild
         if term == "dihedrals":
-            index, names = topology.dihedral_index, exact if settings.per_type else wild
-            size, ridge = 2 * settings.n_dihedral, settings.ridge_dihedrals
+            index, size = topology.dihedral_index, 2 * settings.n_dihedral
             for types, members in group_terms(index, names).items():
-                found.append(_DihedralBlock(types, index[members], size, ridge))
+                found.append(_DihedralBlock(types, index[members], size, settings.ridge_dihedrals))
+            continue
+        if term == "angle_series":
+            index, size = topology.angle_index, settings.n_angle
+            for types, members in group_terms(index, names).items():
+                found.append(_AngleBlock(types, index[members], size, settings.ridge_angles))
             continue
         index = molecule_pairs(topology.n_beads, topology.bond_index, settings.exclude_bonds).T
         width = spacing(settings.first, settings.last, settings.n_pairs)

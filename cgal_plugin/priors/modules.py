@@ -15,6 +15,7 @@ from cgal_plugin.priors.bonded import (
     bond_angle,
     bond_angle_cosine,
     bond_length,
+    cosine_series,
     dihedral_angle,
     dihedral_energy,
     harmonic_energy,
@@ -27,7 +28,16 @@ from cgal_plugin.priors.nonbonded import (
     spacing,
 )
 
-__all__ = ["PRIORS", "CGAngles", "CGBonds", "CGDihedrals", "CGPairs", "CGPrior", "CGRepulsion"]
+__all__ = [
+    "PRIORS",
+    "CGAngleSeries",
+    "CGAngles",
+    "CGBonds",
+    "CGDihedrals",
+    "CGPairs",
+    "CGPrior",
+    "CGRepulsion",
+]
 
 
 class CGBonds(CGPrior):
@@ -67,6 +77,27 @@ class CGAngles(CGPrior):
         """See :meth:`CGPrior.energy`."""
         x = bond_angle_cosine(pos, index) if self.use_cosine else bond_angle(pos, index)
         return harmonic_energy(x, self.k.index_select(0, row), self.x0.index_select(0, row))
+
+
+class CGAngleSeries(CGPrior):
+    """Cosine series of angles, Σₘ cₘ cos mθ, m = 1, 2, ...: any smooth shape, several wells included.
+
+    Column ``c`` (list, kcal/mol, as long in every row). Fitted to forces; see :class:`CGPrior`.
+    """
+
+    term = "angle_series"
+    width = 3
+    columns = ("c",)
+
+    def _build(self) -> None:
+        lengths = {np.shape(row["c"]) for row in self._table}
+        if len(lengths) > 1 or any(len(shape) != 1 or shape[0] == 0 for shape in lengths):
+            raise ConfigError("CGAngleSeries: c must be lists of one length, the same in all rows")
+        super()._build()
+
+    def energy(self, pos: Tensor, index: Tensor, row: Tensor) -> Tensor:
+        """See :meth:`CGPrior.energy`."""
+        return cosine_series(bond_angle(pos, index), self.c.index_select(0, row))
 
 
 class CGDihedrals(CGPrior):
@@ -183,4 +214,4 @@ class CGPairs(_NonBonded):
         return pair_energy(bond_length(pos, index), self.c.index_select(0, row), self.first, self.spacing)
 
 
-PRIORS = {cls.term: cls for cls in (CGBonds, CGAngles, CGDihedrals, CGRepulsion, CGPairs)}
+PRIORS = {cls.term: cls for cls in (CGBonds, CGAngles, CGAngleSeries, CGDihedrals, CGRepulsion, CGPairs)}

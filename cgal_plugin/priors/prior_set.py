@@ -18,11 +18,12 @@ from cgal_plugin.provenance import atomic_write, hash_object, versions
 #: fitted by maximum likelihood, and by default
 LIKELIHOOD_TERMS = ("bonds", "angles", "dihedrals", "repulsion")
 #: fitted to forces
-FORCE_TERMS = ("dihedrals", "pairs")
-TERMS = (*LIKELIHOOD_TERMS, "pairs")
+FORCE_TERMS = ("angle_series", "dihedrals", "pairs")
+TERMS = (*LIKELIHOOD_TERMS, "angle_series", "pairs")
 _CLASSES = {
     "bonds": "CGBonds",
     "angles": "CGAngles",
+    "angle_series": "CGAngleSeries",
     "dihedrals": "CGDihedrals",
     "repulsion": "CGRepulsion",
     "pairs": "CGPairs",

@@ -46,7 +46,9 @@ class FitSettings:
         First and last centre of the pairs' energy, Å, and the number of centres.
     pairs_per_type
         Whether each pair of bead types has a pair energy of its own; False: one for all pairs.
-    ridge_pairs, ridge_dihedrals
+    n_angle
+        Highest multiplicity of the angle series.
+    ridge_pairs, ridge_dihedrals, ridge_angles
         Force matching: weight of the squared coefficients (kcal/mol)² beside the mean squared error of a
         force component (kcal/mol/Å)², in Å⁻². 0: plain least squares.
     """
@@ -70,8 +72,10 @@ class FitSettings:
     last: float = 17.0
     n_pairs: int = 14
     pairs_per_type: bool = False
-    ridge_pairs: float = 0.01
-    ridge_dihedrals: float = 0.001
+    ridge_pairs: float = 0.001
+    ridge_dihedrals: float = 0.0002
+    ridge_angles: float = 0.0002
+    n_angle: int = 5
 
     def __post_init__(self) -> None:
         checks = {
@@ -94,6 +98,8 @@ class FitSettings:
             "n_pairs": self.n_pairs >= 2,
             "ridge_pairs": 0 <= self.ridge_pairs < np.inf,
             "ridge_dihedrals": 0 <= self.ridge_dihedrals < np.inf,
+            "ridge_angles": 0 <= self.ridge_angles < np.inf,
+            "n_angle": 1 <= self.n_angle <= 12,
         }
         for name, good in checks.items():
             if not good:

@@ -123,6 +123,7 @@ def describe_molecule(topology: CGTopology, term: str) -> dict[str, Any]:
     index = {
         "bonds": topology.bond_index,
         "angles": topology.angle_index,
+        "angle_series": topology.angle_index,
         "dihedrals": topology.dihedral_index,
         "repulsion": topology.bond_index,
         "pairs": topology.bond_index,

@@ -45,7 +45,7 @@ def test_bonded_gradients(seed: int, straight: float) -> None:
         prior = angle_prior(form)
         expected = prior.energy(pos, torch.tensor([[0], [1], [2]]), torch.zeros(1, dtype=torch.long)).sum()
         (gradient,) = torch.autograd.grad(expected, pos)
-        energy, da, db = AngleTerm(prior, prior.k, prior.x0)(-v[:, :1], v[:, 1:2])
+        energy, da, db = AngleTerm(prior.use_cosine, prior.k, prior.x0)(-v[:, :1], v[:, 1:2])
         assert energy.item() == pytest.approx(expected.item(), rel=1e-12)
         assert function(pos, torch.tensor([[0], [1], [2]])).isfinite().all()
         torch.testing.assert_close(da[0, 0], gradient[0], rtol=1e-6, atol=1e-7)

@@ -132,8 +132,10 @@ def _priors(potential: Any) -> dict[str, NDArray[Any]]:
         form = np.full(n, int(term.use_cosine))
         beads = [end[at : at + n], begin[at : at + n], end[at + n : at + 2 * n], form]
         found["angle_index"].append(np.stack(beads, axis=1))
-        found["angle_value"].append(np.stack([_array(term.k), _array(term.x0)], axis=1))
+        found["angle_value"].append(np.column_stack([_array(term.k), _array(term.x0), _array(term.c)]))
         at += 2 * n
+    most = max((v.shape[1] for v in found["angle_value"]), default=0)
+    found["angle_value"] = [np.pad(v, [(0, 0), (0, most - v.shape[1])]) for v in found["angle_value"]]
     lengths = [_array(term.k).shape[1] for term in potential.dihedral_terms.children()]
     for term in potential.dihedral_terms.children():
         n = len(term.k)

@@ -106,7 +106,7 @@ def series_energy(pos, first, unit, factor, index, value, forces):
 
 @kernel
 def angle_energy(pos, first, unit, factor, index, value, forces):
-    """Angles; ``index`` rows i, middle, k, whether in cos θ; ``value`` rows k, x₀."""
+    """Angles; ``index`` rows i, middle, k, whether in cos θ; ``value`` rows k, x₀ and cₘ of Σ cₘ cos mθ."""
     energy = 0.0
     for n in range(index.shape[0]):
         i, middle, k = first + index[n, 0], first + index[n, 1], first + index[n, 2]
@@ -127,7 +127,11 @@ def angle_energy(pos, first, unit, factor, index, value, forces):
             square = _dot(normal, normal)
             s = math.sqrt(max(square, 1e-8))
             x = math.atan2(s, c)
-            g = constant * (x - x0) / (s * s + c * c)
+            slope = constant * (x - x0)
+            for m in range(1, value.shape[1] - 1):
+                energy += value[n, m + 1] * math.cos(m * x)
+                slope -= value[n, m + 1] * m * math.sin(m * x)
+            g = slope / (s * s + c * c)
             h = g * c / s if square >= 1e-8 else 0.0
             da = _mix(h, _cross(b, normal), -g * s, b)
             db = _mix(h, _cross(normal, a), -g * s, a)
