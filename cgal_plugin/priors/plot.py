@@ -45,7 +45,7 @@ def plot_priors(priors: PriorSet, path: str | os.PathLike[str]) -> None:
     if repulsion:
         _repulsion_panel(axes[line, 0], priors, repulsion)
     if pairs:
-        _pairs_panel(axes[line, 1], priors, pairs)
+        _pairs_panel(axes[line, 2], priors, pairs)
     for ax in axes.flat:
         if not ax.has_data():
             ax.set_axis_off()
