@@ -68,7 +68,7 @@ def test_schema_names_every_top_level_key() -> None:
         ("training: {priors: {terms: [pairs]}}\nsystem: {sequence: AAA}", ["priors", "force_matching"]),
         (
             "system: {sequence: AAA}\ntraining: {priors: {terms: [bonds], method: force_matching}}",
-            ["training.priors", "terms has neither"],
+            ["training.priors", "terms has none"],
         ),
         ("system: {sequence: AAA}\ntraining: {priors: {refit: true}}", ["mode scratch, not finetune"]),
         (

@@ -16,7 +16,12 @@ from cgal_plugin.priors.modules import PRIORS, CGPairs
 from tests.priors.chains import chains
 
 TEMPERATURE = 400.0
-PLAIN: dict[str, Any] = {"method": "force_matching", "ridge_pairs": 0.0, "ridge_dihedrals": 0.0}
+PLAIN: dict[str, Any] = {
+    "method": "force_matching",
+    "ridge_pairs": 0.0,
+    "ridge_dihedrals": 0.0,
+    "ridge_angles": 0.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +54,13 @@ def known(topology: CGTopology) -> dict[str, Any]:
             "table": [{"types": gag, "k": [1.2, 0.4, 0.7], "phase": [0.8, -2.9, 3.0]}],
             "molecule": molecule(topology, topology.dihedral_index),
         },
+        "angle_series": {
+            "table": [
+                {"types": ["CA_GLY", "CA_ALA", "CA_GLY"], "c": [2.0, -1.0, 0.5, 0.3]},
+                {"types": ["CA_ALA", "CA_GLY", "CA_ALA"], "c": [-1.5, 0.7, 0.2, -0.4]},
+            ],
+            "molecule": molecule(topology, topology.angle_index),
+        },
         "pairs": {
             "table": [{"types": ["*", "*"], "c": rng.normal(size=10).tolist()}],
             "molecule": molecule(topology, topology.bond_index),
@@ -79,8 +91,8 @@ def test_known_coefficients_come_back(
     topology: CGTopology, frames: np.ndarray, known: dict[str, Any]
 ) -> None:
     forces = forces_of(known, topology, frames)
-    terms = ("dihedrals", "pairs")
-    grid = {"first": 4.0, "last": 15.0, "n_pairs": 10}
+    terms = ("dihedrals", "angle_series", "pairs")
+    grid = {"first": 4.0, "last": 15.0, "n_pairs": 10, "n_angle": 4}
     fit = fit_priors(topology, frames, TEMPERATURE, terms=terms, forces=forces, **grid, **PLAIN)
     assert fit.terms == terms
     expected = known["dihedrals"]["table"][0]
@@ -88,6 +100,9 @@ def test_known_coefficients_come_back(
     np.testing.assert_allclose(dihedral["parameters"]["k"], expected["k"], atol=1e-6)
     np.testing.assert_allclose(dihedral["parameters"]["phase"], expected["phase"], atol=1e-6)
     np.testing.assert_allclose(pairs["parameters"]["c"], known["pairs"]["table"][0]["c"], atol=1e-6)
+    found = {tuple(r["types"]): r["parameters"]["c"] for r in fit.table() if r["term"] == "angle_series"}
+    for wanted in known["angle_series"]["table"]:
+        np.testing.assert_allclose(found[tuple(wanted["types"])], wanted["c"], atol=1e-6)
     assert (dihedral["n"], pairs["n"]) == (600 * 5, 600 * 15)
     assert not dihedral["at_bound"]
     assert dihedral["fallback"] is None
@@ -99,8 +114,8 @@ def test_noise_stays_within_the_standard_errors(
     noise = np.random.default_rng(5).normal(scale=3.0, size=frames.shape)
     forces = forces_of(known, topology, frames) + noise
     fit = fit_priors(
-        topology, frames, TEMPERATURE, terms=("dihedrals", "pairs"), forces=forces,
-        first=4.0, last=15.0, n_pairs=10, **PLAIN,
+        topology, frames, TEMPERATURE, terms=("dihedrals", "angle_series", "pairs"),
+        forces=forces, first=4.0, last=15.0, n_pairs=10, n_angle=4, **PLAIN,
     )  # fmt: skip
     expected = known["dihedrals"]["table"][0]
     dihedral, pairs = row(fit, "dihedrals"), row(fit, "pairs")
@@ -119,6 +134,7 @@ def test_noise_stays_within_the_standard_errors(
 def test_other_terms_stay_as_fitted_and_their_forces_are_taken_off(
     topology: CGTopology, frames: np.ndarray, known: dict[str, Any]
 ) -> None:
+    known = {term: known[term] for term in ("dihedrals", "pairs")}
     terms = ("bonds", "angles", "dihedrals", "repulsion", "pairs")
     options = {"first": 4.0, "last": 15.0, "n_pairs": 10, **PLAIN}
     core = {"power": 12, "contact_percentile": 0.1}
@@ -233,7 +249,7 @@ def test_what_cannot_be_fitted_is_refused(topology: CGTopology, frames: np.ndarr
         fit(bad)
     with pytest.raises(PriorFitError, match="199 frames; force matching needs 200"):
         fit(good[:199], 199)
-    with pytest.raises(ConfigError, match="have neither"):
+    with pytest.raises(ConfigError, match="have none of them"):
         fit(good, terms=("bonds",))
     with pytest.raises(ConfigError, match="use 'likelihood' or 'force_matching'"):
         fit(good, method="forces")
