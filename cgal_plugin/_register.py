@@ -14,7 +14,7 @@ from typing import Any
 from cgal_plugin._native import silent
 from cgal_plugin.errors import RegistrationError
 
-PRIORS = ("CGBonds", "CGAngles", "CGDihedrals", "CGRepulsion")
+PRIORS = ("CGBonds", "CGAngles", "CGAngleSeries", "CGDihedrals", "CGRepulsion", "CGPairs")
 DATASETS = ("CGDataset",)
 #: torchmd-net releases whose seams this file knows: at least, and below
 SUPPORTED = ((3, 1), (3, 2))

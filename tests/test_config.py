@@ -65,6 +65,16 @@ def test_schema_names_every_top_level_key() -> None:
         ("system: {sequence: AAA}\nselector: {kind: committee}", ["training.committee"]),
         ("system: {sequence: AAA}\nselector: {kind: custom, class: nonsense}", ["selector.class", "pattern"]),
         ("system: {sequence: AAA}\nsimulation: {report_interval: 9, steps: 3}", ["no frame saved"]),
+        ("training: {priors: {terms: [pairs]}}\nsystem: {sequence: AAA}", ["priors", "force_matching"]),
+        (
+            "system: {sequence: AAA}\ntraining: {priors: {terms: [bonds], method: force_matching}}",
+            ["training.priors", "terms has none"],
+        ),
+        ("system: {sequence: AAA}\ntraining: {priors: {refit: true}}", ["mode scratch, not finetune"]),
+        (
+            "system: {sequence: AAA}\ntraining: {mode: scratch, priors: {refit: true, terms: []}}",
+            ["training.priors", "nothing to fit"],
+        ),
         ("system: {sequence: AAA, temperature: .nan}", ["system.temperature", "finite"]),
     ],
 )
@@ -75,9 +85,21 @@ def test_wrong_files_are_told_apart(tmp_path: Path, text: str, expected: list[st
         assert part in str(error.value)
 
 
+def test_refitted_priors_have_no_file(tmp_path: Path) -> None:
+    (tmp_path / "priors.yaml").write_text("")
+    priors = {"file": str(tmp_path / "priors.yaml"), "terms": ["pairs"]}
+    assert parse_config({**MINIMAL, "training": {"priors": priors}}).training.priors.terms == ("pairs",)
+    with pytest.raises(ConfigError, match="leave file out"):
+        parse_config({**MINIMAL, "training": {"mode": "scratch", "priors": {**priors, "refit": True}}})
+    matched = {"method": "force_matching", "refit": True, "terms": ["bonds", "pairs"]}
+    config = parse_config({**MINIMAL, "training": {"mode": "scratch", "priors": matched}})
+    assert config.training.priors.refit
+    assert parse_config(config.resolved()) == config
+
+
 def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as error:
-        parse_config({"system": {"sequence": "AAA", "temperature": 0}, "sed": 1, "stopping": {"rounds": 0}})
+        parse_config({"system": {"sequence": "AAA", "temperature": 0}, "sed": 1, "stopping": {"rounds": -1}})
     assert len(str(error.value).splitlines()) == 3
 
 

@@ -38,7 +38,7 @@ def test_everything_is_found_and_twice_is_once():
     assert before == after
     assert torchmdnet.module.create_model is torchmdnet.models.model.create_model
     assert torchmdnet.models.__all_models__.count("cgschnet") == 1
-    assert {"CGBonds", "CGAngles", "CGDihedrals", "CGRepulsion"} <= set(torchmdnet.priors.__all__)
+    assert {"CGBonds", "CGAngles", "CGDihedrals", "CGRepulsion", "CGPairs"} <= set(torchmdnet.priors.__all__)
     assert torchmdnet.datasets.CGDataset.__module__ == "cgal_plugin.data.dataset"
     args = torchmdnet.scripts.train.get_argparse().parse_args(
         ["--model", "cgschnet", "--cgschnet", "{form: mlcg}"]

@@ -56,16 +56,25 @@ def reference(
 def fit_priors(
     store: Annotated[Path, typer.Argument(help="Data store.")],
     out: Out,
-    terms: Annotated[str, typer.Option(help="Comma-separated terms.")] = "bonds,angles,dihedrals,repulsion",
+    terms: Annotated[str, typer.Option(help="Comma-separated terms; pairs needs force matching.")] = (
+        "bonds,angles,dihedrals,repulsion"
+    ),
+    method: Annotated[
+        str, typer.Option(help="likelihood, or force_matching: dihedrals and pairs from forces.")
+    ] = "likelihood",
     plot: Annotated[Path | None, typer.Option(help="PNG of the fits.")] = None,
 ) -> None:
     """Fit prior terms to the frames of a data store."""
+    from cgal_plugin import register
     from cgal_plugin.data import DataStore
     from cgal_plugin.priors import fit_priors as fit
 
+    if method == "force_matching":
+        register()  # before anything imports TorchMD-Net, which has Warp greet the screen
     data = DataStore(store)
-    names = tuple(t.strip() for t in terms.split(",") if t.strip())
-    priors = fit(data.topology, data.load_all().positions, data.temperature, terms=names)
+    names, frames = tuple(t.strip() for t in terms.split(",") if t.strip()), data.load_all()
+    forces = {"forces": frames.forces, "method": method}
+    priors = fit(data.topology, frames.positions, data.temperature, terms=names, **forces)
     priors.save(out)
     if plot is not None:
         priors.plot(plot)

@@ -122,17 +122,37 @@ class SeedData(Section):
 
 
 class PriorConfig(Section):
-    """Prior terms, fitted once from the seed data and then frozen."""
+    """Prior terms, fitted once from the seed data and then frozen, unless `refit` is set."""
 
-    terms: tuple[Literal["bonds", "angles", "dihedrals", "repulsion"], ...] = (
+    terms: tuple[Literal["bonds", "angles", "angle_series", "dihedrals", "repulsion", "pairs"], ...] = (
         "bonds",
         "angles",
         "dihedrals",
         "repulsion",
     )
-    """Which terms; an empty list trains without priors."""
+    """Which terms; an empty list trains without priors. angle_series and pairs need method force_matching."""
+    method: Literal["likelihood", "force_matching"] = "likelihood"
+    """likelihood: from distributions; force_matching: angle_series, dihedrals and pairs from the labelled
+    forces, which does not depend on how the frames were chosen."""
+    refit: bool = Field(default=False, strict=True)
+    """Fit anew each round on all data so far, for training from scratch (mode scratch)."""
     file: Path | None = None
     """A table saved by `cgal fit-priors` to use instead of fitting."""
+
+    @model_validator(mode="after")
+    def _fit(self) -> PriorConfig:
+        if self.file is not None:
+            if self.refit:
+                raise ValueError("refit fits the priors to the data of each round: leave file out")
+            return self
+        by_forces = self.method == "force_matching"
+        if {"angle_series", "pairs"} & set(self.terms) and not by_forces:
+            raise ValueError("the terms angle_series and pairs need method force_matching (or a file)")
+        if by_forces and not {"angle_series", "dihedrals", "pairs"} & set(self.terms):
+            raise ValueError("method force_matching fits angle_series, dihedrals and pairs; terms has none")
+        if self.refit and not self.terms:
+            raise ValueError("refit is set, but terms is empty: there is nothing to fit")
+        return self
 
 
 class ModelConfig(Section):
@@ -189,6 +209,12 @@ class Training(Section):
     """Models trained each round with different seeds (2 or more for selector kind committee)."""
     torchmdnet: dict[str, Any] = {}
     """Any other TorchMD-Net key, passed on as it is."""
+
+    @model_validator(mode="after")
+    def _refit(self) -> Training:
+        if self.priors.refit and self.mode != "scratch":
+            raise ValueError(f"priors.refit needs mode scratch, not {self.mode}: weights belong to one prior")
+        return self
 
 
 class Simulation(Section):

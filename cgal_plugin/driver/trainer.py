@@ -1,8 +1,8 @@
-"""The loop's trainer: TorchMD-Net, with priors that are fitted once and frozen."""
+"""The loop's trainer: TorchMD-Net, with priors that are fitted once and frozen, or anew each round."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ class TorchMDNetTrainer:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._prior_model: list[dict[str, Any]] | None = None
+        self._seed_priors: PriorSet | None = None
 
     # ------------------------------------------------------------------ priors
 
@@ -58,6 +59,8 @@ class TorchMDNetTrainer:
     def prepare(self, store: DataStore, out_dir: Path) -> None:
         """Fit the priors to the seed data, or take the file of the configuration; then they are frozen.
 
+        With ``training.priors.refit`` they serve the first training, and :meth:`train` fits later ones.
+
         Raises
         ------
         PriorFitError
@@ -69,20 +72,51 @@ class TorchMDNetTrainer:
         if not priors.terms and priors.file is None:
             self._prior_model = None
             return
-        from cgal_plugin.priors import PriorSet, fit_priors
+        from cgal_plugin.priors import PriorSet
 
         path = out_dir / _PRIORS
         if not path.exists():
             if priors.file is not None:
                 fitted = PriorSet.load(priors.file)
             else:
-                frames = store.load_all([n for n in store.names() if store.record(n)["source"] == "seed"])
-                fitted = fit_priors(store.topology, frames.positions, store.temperature, terms=priors.terms)
+                fitted = self._fit(store, [n for n in store.names() if store.record(n)["source"] == "seed"])
             fitted.plot(out_dir / "priors.png")
             fitted.save(path)
         frozen = PriorSet.load(path)
         _check_same(frozen, path, store.topology, store.temperature)
+        self._seed_priors = frozen
         self._prior_model = frozen.to_prior_model()
+
+    def _fit(self, store: DataStore, names: Sequence[str]) -> PriorSet:
+        from cgal_plugin import register
+        from cgal_plugin.priors import fit_priors
+
+        register()  # before anything imports TorchMD-Net, which has Warp greet the screen
+        priors, frames = self.config.training.priors, store.load_all(names)
+        return fit_priors(
+            store.topology,
+            frames.positions,
+            store.temperature,
+            terms=priors.terms,
+            method=priors.method,
+            forces=frames.forces,
+        )
+
+    def _priors_of(self, request: TrainRequest) -> list[dict[str, Any]] | None:
+        """The frozen priors; with ``refit`` those of the request's shards, kept in its folder."""
+        if not self.config.training.priors.refit:
+            return self._prior_model
+        from cgal_plugin.priors import PriorSet
+
+        path, store = request.out_dir / _PRIORS, request.store
+        if not path.exists():
+            request.out_dir.mkdir(parents=True, exist_ok=True)
+            only_seed = all(store.record(n)["source"] == "seed" for n in request.shards)
+            priors = self._seed_priors if only_seed else None
+            (self._fit(store, request.shards) if priors is None else priors).save(path)
+        fitted = PriorSet.load(path)
+        _check_same(fitted, path, store.topology, store.temperature)
+        return fitted.to_prior_model()
 
     # ------------------------------------------------------------------ training
 
@@ -124,7 +158,7 @@ class TorchMDNetTrainer:
         return found[:wanted]
 
     def hparams(self, request: TrainRequest, fresh: bool) -> dict[str, Any]:
-        """TorchMD-Net's keys for this request."""
+        """TorchMD-Net's keys for this request; fits its priors where they are fitted each round."""
         settings = self.config.training
         model = settings.model
         others = dict(settings.torchmdnet)
@@ -138,7 +172,7 @@ class TorchMDNetTrainer:
             "cutoff_lower": model.cutoff_lower,
             "cutoff_upper": model.cutoff_upper,
             "activation": model.activation,
-            "prior_model": self._prior_model,
+            "prior_model": self._priors_of(request),
             "dataset": "CGDataset",
             "dataset_root": str(request.store.root),
             "dataset_arg": {"shards": list(request.shards)},

@@ -13,8 +13,16 @@ from cgal_plugin.errors import CGALError, ExportError
 from cgal_plugin.export.forms import DensePotential, ListPotential, Potential, Terms
 from cgal_plugin.export.neighbors import NeighborList
 from cgal_plugin.export.network import Network
-from cgal_plugin.export.terms import AngleTerm, DihedralTerm, PairTerm
-from cgal_plugin.priors.modules import CGAngles, CGBonds, CGDihedrals, CGPrior, CGRepulsion
+from cgal_plugin.export.terms import AngleTerm, DihedralTerm, PairTerm, SeriesTerm
+from cgal_plugin.priors.modules import (
+    PRIORS,
+    CGAngles,
+    CGAngleSeries,
+    CGBonds,
+    CGPairs,
+    CGPrior,
+    CGRepulsion,
+)
 
 if TYPE_CHECKING:
     from cgal_plugin.mapping.topology import CGTopology
@@ -70,8 +78,13 @@ def build_potential(
             terms.bonds.append((index, _pair_term(prior, index, row, dtype)))
         elif isinstance(prior, CGRepulsion):
             terms.repulsions.append((index, _pair_term(prior, index, row, dtype)))
-        elif isinstance(prior, CGAngles):
-            terms.angles.append(AngleTerm(prior, prior.k[row].to(dtype), prior.x0[row].to(dtype)))
+        elif isinstance(prior, CGPairs):
+            _check_once(prior, index, row)
+            zero = prior.c.new_zeros(1, prior.c.shape[1])
+            coefficients = torch.cat([zero, prior.c]).to(dtype)
+            terms.repulsions.append((index, SeriesTerm(coefficients, row + 1, prior.first, prior.spacing)))
+        elif isinstance(prior, CGAngles | CGAngleSeries):
+            terms.angles.append(_angle_term(prior, row, dtype))
             angle_vectors += [(index[1], index[k]) for k in (0, 2)]
         else:
             terms.dihedrals.append(DihedralTerm(prior.k[row].to(dtype), prior.phase[row].to(dtype)))
@@ -115,10 +128,9 @@ def prior_terms(prior: Any, topology: CGTopology) -> tuple[Tensor, Tensor]:
         The prior is of another kind, or belongs to another molecule.
     """
     name = type(prior).__name__
-    if not isinstance(prior, CGBonds | CGAngles | CGDihedrals | CGRepulsion):
-        raise ExportError(
-            f"prior {name} cannot be exported; known are CGBonds, CGAngles, CGDihedrals, CGRepulsion"
-        )
+    if not isinstance(prior, tuple(PRIORS.values())):
+        known = ", ".join(cls.__name__ for cls in PRIORS.values())
+        raise ExportError(f"prior {name} cannot be exported; known are {known}")
     types = torch.from_numpy(np.array(topology.types, dtype=np.int64))
     stored = prior.molecule_types.cpu()
     if stored.shape[0] not in (0, types.shape[0]):
@@ -148,9 +160,20 @@ def _as_set(index: Tensor, row: Tensor) -> set[tuple[int, ...]]:
     return {(*min(tuple(beads), tuple(reversed(beads))), r) for beads, r in terms}
 
 
-def _pair_term(prior: CGPrior, index: Tensor, row: Tensor, dtype: torch.dtype) -> PairTerm:
+def _check_once(prior: CGPrior, index: Tensor, row: Tensor) -> None:
     if len(_as_set(index, row * 0)) != index.shape[1]:
         raise ExportError(f"prior {type(prior).__name__} has a pair twice")
+
+
+def _pair_term(prior: CGPrior, index: Tensor, row: Tensor, dtype: torch.dtype) -> PairTerm:
+    _check_once(prior, index, row)
     first, second = ("k", "r0") if isinstance(prior, CGBonds) else ("epsilon", "sigma")
     power = 0 if isinstance(prior, CGBonds) else prior.power
     return PairTerm(getattr(prior, first)[row].to(dtype), getattr(prior, second)[row].to(dtype), power)
+
+
+def _angle_term(prior: CGAngles | CGAngleSeries, row: Tensor, dtype: torch.dtype) -> AngleTerm:
+    if isinstance(prior, CGAngles):
+        return AngleTerm(prior.use_cosine, prior.k[row].to(dtype), prior.x0[row].to(dtype))
+    c = prior.c[row].to(dtype)
+    return AngleTerm(False, torch.zeros_like(c[:, 0]), torch.zeros_like(c[:, 0]), c)

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["FastPotential", "fast_available"]
 
 FORMAT = "cgal_plugin fast potential"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+#: files of version 1 have no pair series, and are otherwise the same
+_READ = (1, 2)
 #: of one call: force error of float32 and table together that is accepted when it is built
 ROUNDING = 5e-6
 #: rows of features that go through the network at a time: enough for the matrix products, little
@@ -268,9 +270,9 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[s
         metadata = json.loads(arrays.pop("metadata").tobytes())
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise ExportError(f"{str(path)!r} was not written by FastPotential.save: {error}") from error
-    if metadata.get("format") != FORMAT or metadata.get("format_version") != FORMAT_VERSION:
+    if metadata.get("format") != FORMAT or metadata.get("format_version") not in _READ:
         raise ExportError(
             f"{str(path)!r} has format {metadata.get('format')!r} {metadata.get('format_version')!r}; "
-            f"this version reads {FORMAT!r} {FORMAT_VERSION}: build it again"
+            f"this version reads {FORMAT!r} {' and '.join(map(str, _READ))}: build it again"
         )
     return arrays, metadata

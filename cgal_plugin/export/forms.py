@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cgal_plugin.export.neighbors import NeighborList
 from cgal_plugin.export.network import Network
-from cgal_plugin.export.terms import AngleTerm, DihedralTerm, PairTerm
+from cgal_plugin.export.terms import AngleTerm, DihedralTerm, PairTerm, SeriesTerm
 from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
 
 #: all pairs of so many replicas at a time, on a CPU: less goes through the caches at once
@@ -27,7 +27,8 @@ class Terms:
     """
 
     bonds: list[tuple[Tensor, PairTerm]] = field(default_factory=list)
-    repulsions: list[tuple[Tensor, PairTerm]] = field(default_factory=list)
+    #: repulsion and Gaussian series
+    repulsions: list[tuple[Tensor, PairTerm | SeriesTerm]] = field(default_factory=list)
     angles: list[AngleTerm] = field(default_factory=list)
     dihedrals: list[DihedralTerm] = field(default_factory=list)
     vectors: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -168,7 +169,7 @@ class DensePotential(Potential):
 
 
 class ListPotential(Potential):
-    """Pairs within the cutoff from a neighbour list; repulsion, which has no cutoff, from all distances.
+    """Pairs within the cutoff from a neighbour list; priors of pairs, which have none, from all distances.
 
     The list is kept in the module: not for use by two threads at once.
     """
@@ -258,7 +259,7 @@ class ListPotential(Potential):
         return energy
 
     def repulsion(self, x: Tensor, forces: Tensor) -> Tensor:
-        """Energy of the repulsion, ``(R,)``, replica by replica; forces are added to ``forces``."""
+        """Energy of repulsion and series, ``(R,)``, replica by replica; forces are added to ``forces``."""
         n = self.n_beads
         energies: list[Tensor] = []
         for k in range(self.n_replicas):
@@ -276,8 +277,12 @@ class ListPotential(Potential):
         return torch.cat(energies)
 
 
-def _spread(term: PairTerm, at: Tensor, size: int) -> PairTerm:
+def _spread(term: PairTerm | SeriesTerm, at: Tensor, size: int) -> PairTerm | SeriesTerm:
     """The term on a list of ``size`` pairs, its own at ``at``; the others have a zero constant."""
+    if isinstance(term, SeriesTerm):
+        row = term.row.new_zeros(size)
+        row[at] = term.row.repeat(at.shape[0] // term.row.shape[0])
+        return SeriesTerm(term.coefficients, row, term.start, term.width)
     copies = at.shape[0] // term.first.shape[0]
     first = term.first.new_zeros(size)
     # a length that cannot divide by zero

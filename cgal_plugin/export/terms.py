@@ -5,16 +5,14 @@ Energies are those of :mod:`cgal_plugin.priors`; the gradients are checked again
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from cgal_plugin.priors.bonded import harmonic_energy
 from cgal_plugin.priors.nonbonded import repulsion_energy
 
-if TYPE_CHECKING:
-    from cgal_plugin.priors.modules import CGAngles
+#: pairs times centres
+_SERIES_AT_A_TIME = 2_000_000
 
 
 class PairTerm(nn.Module):
@@ -42,21 +40,55 @@ class PairTerm(nn.Module):
         return energy.sum(1), slope
 
 
+class SeriesTerm(nn.Module):
+    """Gaussian series of pairs (``CGPairs``) on a list of pairs; row 0 of the coefficients is zero.
+
+    ``forward(r (R, P) Å, float64) -> energy (R,), dE/dr (R, P)`` in the coefficients' dtype.
+    ``coefficients`` ``(n_rows, n_centres)``, ``row`` ``(P,)``.
+    """
+
+    def __init__(self, coefficients: Tensor, row: Tensor, first: float, width: float) -> None:
+        super().__init__()
+        self.start, self.width, self.most = first, width, _SERIES_AT_A_TIME
+        self.register_buffer("coefficients", coefficients)
+        self.register_buffer("row", row)
+        self.register_buffer("k", torch.arange(coefficients.shape[1], dtype=coefficients.dtype))
+
+    def forward(self, r: Tensor) -> tuple[Tensor, Tensor]:
+        """Energy and dE/dr."""
+        # a large molecule's pairs a few centres at a time
+        n = self.k.shape[0]
+        step = max(1, min(n, self.most // max(1, r.numel())))
+        x = ((r - self.start) / self.width).to(self.k.dtype).unsqueeze(2)
+        energy = torch.zeros_like(x[:, 0, 0])
+        slope = torch.zeros_like(x[:, :, 0])
+        for lo in range(0, n, step):
+            t = x - self.k[lo : lo + step]
+            e = self.coefficients[:, lo : lo + step].index_select(0, self.row) * torch.exp(-0.5 * t * t)
+            energy = energy + e.sum(2).sum(1)
+            slope = slope - (e * t).sum(2)
+        return energy, slope / self.width
+
+
 class AngleTerm(nn.Module):
-    """Harmonic angles or cosines.
+    """Harmonic angles or cosines, and a cosine series Σ cₘ cos mθ where ``c (n, m)`` is given.
 
     ``forward(a, b (R, n, 3) Å) -> energy (R,), dE/da, dE/db``; a and b lead from the middle bead out.
     """
 
-    def __init__(self, prior: CGAngles, k: Tensor, x0: Tensor) -> None:
+    def __init__(self, use_cosine: bool, k: Tensor, x0: Tensor, c: Tensor | None = None) -> None:
         super().__init__()
-        self.use_cosine = bool(prior.use_cosine)
+        self.use_cosine = bool(use_cosine)
         self.register_buffer("k", k)
         self.register_buffer("x0", x0)
+        c = k.new_zeros(k.shape[0], 0) if c is None else c
+        self.register_buffer("c", c)
+        self.register_buffer("m", torch.arange(1, c.shape[1] + 1, dtype=k.dtype))
 
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Energy and gradients."""
         c = (a * b).sum(-1)
+        series = torch.zeros_like(c)
         if self.use_cosine:
             a2, b2 = (a * a).sum(-1), (b * b).sum(-1)
             square = a2 * b2
@@ -73,12 +105,15 @@ class AngleTerm(nn.Module):
             square = (n * n).sum(-1)
             s = square.clamp_min(1e-8).sqrt()
             x = torch.atan2(s, c)
-            g = self.k * (x - self.x0) / (s * s + c * c)
+            mx = x.unsqueeze(-1) * self.m
+            series = (self.c * torch.cos(mx)).sum(-1)
+            slope = self.k * (x - self.x0) - (self.c * self.m * torch.sin(mx)).sum(-1)
+            g = slope / (s * s + c * c)
             h = (g * c / s * (square >= 1e-8).to(a.dtype)).unsqueeze(-1)
             gs = (g * s).unsqueeze(-1)
             da = h * torch.linalg.cross(b, n, dim=-1) - gs * b
             db = h * torch.linalg.cross(n, a, dim=-1) - gs * a
-        return harmonic_energy(x, self.k, self.x0).sum(1), da, db
+        return (harmonic_energy(x, self.k, self.x0) + series).sum(1), da, db
 
 
 class DihedralTerm(nn.Module):

@@ -1,4 +1,4 @@
-"""Prior energies of CG models: bonds, angles, dihedrals, repulsion; fitted, frozen, hashed.
+"""Prior energies of CG models: bonds, angles, dihedrals, repulsion, pairs; fitted, frozen, hashed.
 
 The prior classes (``CGBonds`` ...) import TorchMD-Net, which takes seconds: they are loaded on use.
 """
@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cgal_plugin.priors.fit import fit_priors
-    from cgal_plugin.priors.modules import CGAngles, CGBonds, CGDihedrals, CGRepulsion
+    from cgal_plugin.priors.modules import CGAngles, CGAngleSeries, CGBonds, CGDihedrals, CGPairs, CGRepulsion
     from cgal_plugin.priors.prior_set import PriorSet
     from cgal_plugin.priors.settings import FitSettings
 
 __all__ = [
+    "CGAngleSeries",
     "CGAngles",
     "CGBonds",
     "CGDihedrals",
+    "CGPairs",
     "CGRepulsion",
     "FitSettings",
     "PriorSet",
@@ -28,6 +30,8 @@ _HOME = {
     "CGAngles": "modules",
     "CGBonds": "modules",
     "CGDihedrals": "modules",
+    "CGAngleSeries": "modules",
+    "CGPairs": "modules",
     "CGRepulsion": "modules",
     "FitSettings": "settings",
     "PriorSet": "prior_set",

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmdnet.priors.base import BasePrior
 
 from cgal_plugin.errors import ConfigError, DataError, PriorFitError
-from cgal_plugin.priors.tables import build_lookup, known_names
+from cgal_plugin.priors.tables import build_lookup, describe_molecule, known_names
 
 _INDEX_KEYS = {2: "bond_index", 3: "angle_index", 4: "dihedral_index"}
 
@@ -80,6 +80,7 @@ class CGPrior(BasePrior):
 
     def _from_elsewhere(self, file: Any, dataset: Any, settings: dict[str, Any]) -> dict[str, Any]:
         from cgal_plugin.priors.fit import PriorSet, fit_priors
+        from cgal_plugin.priors.prior_set import LIKELIHOOD_TERMS
 
         topology = getattr(dataset, "topology", None)
         name = type(self).__name__
@@ -92,6 +93,11 @@ class CGPrior(BasePrior):
             if self.term not in priors.terms:
                 raise ConfigError(f"{name}: {file} has no {self.term}; it has {', '.join(priors.terms)}")
             return priors.arguments(self.term)
+        if self.term not in LIKELIHOOD_TERMS:
+            raise PriorFitError(
+                f"{name} has no parameters: {self.term} are fitted to forces together with other terms; give "
+                "table, or file (cgal fit-priors --method force_matching)"
+            )
         if topology is None:
             raise PriorFitError(
                 f"{name} has no parameters: give table, file, or a data set with topology, frames and "
@@ -229,21 +235,6 @@ class CGPrior(BasePrior):
         total = torch.zeros(y.shape[0], dtype=energy.dtype, device=energy.device)
         total = total.index_add(0, batch.index_select(0, index[0]), energy)
         return y + total.to(y.dtype).view(-1, 1)
-
-
-def describe_molecule(topology: Any, term: str) -> dict[str, Any]:
-    """What a prior stores of a :class:`CGTopology`: types, names, and the index table of its term."""
-    index = {
-        "bonds": topology.bond_index,
-        "angles": topology.angle_index,
-        "dihedrals": topology.dihedral_index,
-        "repulsion": topology.bond_index,
-    }[term]
-    return {
-        "types": topology.types.tolist(),
-        "type_names": list(topology.type_names),
-        "index": index.tolist(),
-    }
 
 
 def _check_molecule(molecule: Mapping[str, Any], width: int) -> dict[str, Any]:

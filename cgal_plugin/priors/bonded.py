@@ -139,3 +139,21 @@ def dihedral_energy(angle: Tensor, k: Tensor, phase: Tensor, fade: Tensor) -> Te
     m = torch.arange(1, k.shape[1] + 1, dtype=angle.dtype, device=angle.device)
     cosine = torch.cos(angle.unsqueeze(1) * m - phase)
     return (k * (1.0 + fade.unsqueeze(1) * cosine)).sum(1)
+
+
+def cosine_series(x: Tensor, c: Tensor) -> Tensor:
+    """Σₘ cₘ cos m x, m = 1, 2, ...
+
+    Parameters
+    ----------
+    x
+        ``(n,)`` rad.
+    c
+        ``(n, m)`` kcal/mol.
+
+    Returns
+    -------
+    ``(n,)`` kcal/mol.
+    """
+    m = torch.arange(1, c.shape[1] + 1, dtype=x.dtype, device=x.device)
+    return (c * torch.cos(x.unsqueeze(-1) * m)).sum(-1)

@@ -7,6 +7,9 @@ Repulsion: one σ such that the closest pairs seen, by default the nearest perce
 frames, cost ``contact_kT`` (1 kT). A type pair that was seen closer than that gets its own, smaller
 σ. None gets a larger one: that two beads did not meet in the frames at hand may only mean that
 sampling was short, and a prior must not keep them apart for it.
+
+Method ``force_matching``: bonds, angles and repulsion as above, dihedrals and pairs to what is left of
+the forces (:mod:`.force_matching`).
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import numpy as np
 from cgal_plugin.errors import ConfigError, PriorFitError
 from cgal_plugin.priors import estimate as est
 from cgal_plugin.priors.nonbonded import molecule_pairs
-from cgal_plugin.priors.prior_set import TERMS, PriorSet
+from cgal_plugin.priors.prior_set import FORCE_TERMS, LIKELIHOOD_TERMS, TERMS, PriorSet
 from cgal_plugin.priors.settings import FitSettings
 from cgal_plugin.priors.tables import bead_kinds, canonical, group_terms
 from cgal_plugin.units import as_angstrom, kT
@@ -35,7 +38,9 @@ def fit_priors(
     frames: ArrayLike,
     temperature: float,
     *,
-    terms: Sequence[str] = TERMS,
+    terms: Sequence[str] = LIKELIHOOD_TERMS,
+    method: str = "likelihood",
+    forces: ArrayLike | None = None,
     unit: str = "angstrom",
     settings: FitSettings | None = None,
     **options: Any,
@@ -52,30 +57,45 @@ def fit_priors(
     temperature
         K, of the frames.
     terms
-        Any of ``"bonds"``, ``"angles"``, ``"dihedrals"``, ``"repulsion"``.
+        Any of ``"bonds"``, ``"angles"``, ``"dihedrals"``, ``"repulsion"``, and with force matching
+        ``"pairs"``.
+    method
+        ``"likelihood"``, or ``"force_matching"``: dihedrals and pairs together by least squares on the
+        forces that the other terms leave.
+    forces
+        For force matching: ``(n, n_beads, 3)`` kcal/mol/Å, of each frame.
     unit
         Of ``frames``.
     settings, **options
         :class:`FitSettings`, or its fields one by one. ``exclude_bonds`` is 2 by default where
-        angles are fitted as well, else 1.
+        angles or pairs are fitted as well, else 1; beside pairs the repulsion is by default a hard core,
+        ``power`` 12 and ``contact_percentile`` 0.1.
 
     Raises
     ------
     PriorFitError
-        Frames are too few even for a wildcard, not finite, or have another number of beads.
+        Frames are too few even for a wildcard, not finite, or have another number of beads; force
+        matching: forces are missing, of another shape or not finite, there are fewer than 200 frames, or
+        the frames do not determine the coefficients.
     ConfigError
         A term or a setting is not valid.
     """
+    check_method(terms, method)
     settings = _settings(terms, settings, options)
     check_terms(topology, terms, settings.exclude_bonds)
     frames = _check_frames(topology, frames, unit)
+    matched = FORCE_TERMS if method == "force_matching" else ()
+    if matched:
+        from cgal_plugin.priors.force_matching import check_forces, match_forces
+
+        forces = check_forces(frames, forces)
     if temperature is None or not np.isfinite(temperature) or temperature <= 0:
         raise ConfigError(f"temperature of the frames is {temperature} K; a positive number is needed")
     beta = 1.0 / kT(temperature)
     rows: list[dict[str, Any]] = []
     histograms: list[dict[str, Any]] = []
     for term in TERMS:
-        if term not in terms:
+        if term not in terms or term in matched:
             continue
         if term == "repulsion":
             rows += _fit_repulsion(topology, frames, beta, settings)
@@ -83,10 +103,10 @@ def fit_priors(
         new_rows, new_histograms = _fit_bonded(term, topology, frames, beta, settings)
         rows += new_rows
         histograms += new_histograms
-    return PriorSet(
+    fitted = PriorSet(
         topology=topology,
         temperature=float(temperature),
-        terms=tuple(t for t in TERMS if t in terms),
+        terms=tuple(t for t in TERMS if t in terms and t not in matched),
         angle_form=settings.angle_form,
         power=settings.power,
         exclude_bonds=settings.exclude_bonds,
@@ -94,6 +114,7 @@ def fit_priors(
         histograms=tuple(histograms),
         n_frames=len(frames),
     )
+    return match_forces(fitted, frames, forces, terms, settings) if matched else fitted
 
 
 def _settings(terms: Sequence[str], settings: FitSettings | None, options: Mapping[str, Any]) -> FitSettings:
@@ -110,7 +131,30 @@ def _settings(terms: Sequence[str], settings: FitSettings | None, options: Mappi
             f"prior options {unknown} are not known; "
             f"allowed are {', '.join(FitSettings.__dataclass_fields__)}"
         )
-    return FitSettings(**{"exclude_bonds": 2 if "angles" in terms else 1, **options})
+    defaults: dict[str, Any] = {"exclude_bonds": 2 if {"angles", "angle_series", "pairs"} & set(terms) else 1}
+    if "pairs" in terms:
+        defaults |= {"power": 12, "contact_percentile": 0.1}
+    return FitSettings(**{**defaults, **options})
+
+
+def check_method(terms: Sequence[str], method: str) -> None:
+    """Check that a method can fit these terms.
+
+    Raises
+    ------
+    ConfigError
+        The method is not known, or does not go with the terms.
+    """
+    if method not in ("likelihood", "force_matching"):
+        raise ConfigError(f"prior method {method!r} is not known; use 'likelihood' or 'force_matching'")
+    if method == "likelihood" and not set(terms) <= {*LIKELIHOOD_TERMS} and set(terms) <= {*TERMS}:
+        raise ConfigError(
+            "the prior terms angle_series and pairs are fitted to forces: use method 'force_matching'"
+        )
+    if method == "force_matching" and not set(terms) & {*FORCE_TERMS}:
+        raise ConfigError(
+            f"prior method 'force_matching' fits {', '.join(FORCE_TERMS)}; the terms have none of them"
+        )
 
 
 def check_terms(topology: CGTopology, terms: Sequence[str], exclude_bonds: int | None = None) -> None:
@@ -126,14 +170,20 @@ def check_terms(topology: CGTopology, terms: Sequence[str], exclude_bonds: int |
     there = {
         "bonds": topology.bond_index,
         "angles": topology.angle_index,
+        "angle_series": topology.angle_index,
         "dihedrals": topology.dihedral_index,
         "repulsion": molecule_pairs(topology.n_beads, topology.bond_index, exclude_bonds).T,
     }
+    there["pairs"] = there["repulsion"]
     missing = [t for t in terms if len(there[t]) == 0]
     if missing:
         raise PriorFitError(
             f"{topology!r} has no {', no '.join(missing)}"
-            + (f" (pairs more than {exclude_bonds} bonds apart)" if "repulsion" in missing else "")
+            + (
+                f" (pairs more than {exclude_bonds} bonds apart)"
+                if {"repulsion", "pairs"} & set(missing)
+                else ""
+            )
             + ": leave that out of the terms (training.priors.terms, --terms)"
         )
 

@@ -15,13 +15,29 @@ from cgal_plugin.priors.bonded import (
     bond_angle,
     bond_angle_cosine,
     bond_length,
+    cosine_series,
     dihedral_angle,
     dihedral_energy,
     harmonic_energy,
 )
-from cgal_plugin.priors.nonbonded import batch_pairs, molecule_pairs, repulsion_energy
+from cgal_plugin.priors.nonbonded import (
+    batch_pairs,
+    molecule_pairs,
+    pair_energy,
+    repulsion_energy,
+    spacing,
+)
 
-__all__ = ["PRIORS", "CGAngles", "CGBonds", "CGDihedrals", "CGPrior", "CGRepulsion"]
+__all__ = [
+    "PRIORS",
+    "CGAngleSeries",
+    "CGAngles",
+    "CGBonds",
+    "CGDihedrals",
+    "CGPairs",
+    "CGPrior",
+    "CGRepulsion",
+]
 
 
 class CGBonds(CGPrior):
@@ -63,6 +79,27 @@ class CGAngles(CGPrior):
         return harmonic_energy(x, self.k.index_select(0, row), self.x0.index_select(0, row))
 
 
+class CGAngleSeries(CGPrior):
+    """Cosine series of angles, Σₘ cₘ cos mθ, m = 1, 2, ...: any smooth shape, several wells included.
+
+    Column ``c`` (list, kcal/mol, as long in every row). Fitted to forces; see :class:`CGPrior`.
+    """
+
+    term = "angle_series"
+    width = 3
+    columns = ("c",)
+
+    def _build(self) -> None:
+        lengths = {np.shape(row["c"]) for row in self._table}
+        if len(lengths) > 1 or any(len(shape) != 1 or shape[0] == 0 for shape in lengths):
+            raise ConfigError("CGAngleSeries: c must be lists of one length, the same in all rows")
+        super()._build()
+
+    def energy(self, pos: Tensor, index: Tensor, row: Tensor) -> Tensor:
+        """See :meth:`CGPrior.energy`."""
+        return cosine_series(bond_angle(pos, index), self.c.index_select(0, row))
+
+
 class CGDihedrals(CGPrior):
     """Dihedrals, Σₘ kₘ (1 + cos(m φ − φ₀ₘ)), m = 1, 2, ...; see :class:`CGPrior`.
 
@@ -85,27 +122,22 @@ class CGDihedrals(CGPrior):
         return dihedral_energy(angle, self.k.index_select(0, row), self.phase.index_select(0, row), fade)
 
 
-class CGRepulsion(CGPrior):
-    """Repulsion ε (σ/r)ⁿ of all pairs of a molecule that are far enough along the bonds.
+class _NonBonded(CGPrior):
+    """All pairs of a molecule that are more than ``exclude_bonds`` bonds apart."""
 
-    Columns ``epsilon`` (kcal/mol) and ``sigma`` (Å); settings ``power`` (n, default 6) and
-    ``exclude_bonds`` (pairs at most that many bonds apart do not repel; default 1). See
-    :class:`CGPrior`; pairs of a batch follow from its ``bond_index``.
-    """
-
-    term = "repulsion"
     width = 2
-    columns = ("epsilon", "sigma")
-    defaults = {"power": 6, "exclude_bonds": 1}  # noqa: RUF012
 
     def _build(self) -> None:
-        for name, least in (("power", 1), ("exclude_bonds", 0)):
-            value = self._settings[name]
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f"CGRepulsion: {name} is {value!r}; an integer from {least} up is needed")
-        self.power = int(self._settings["power"])
-        self.exclude_bonds = int(self._settings["exclude_bonds"])
+        self.exclude_bonds = self._whole("exclude_bonds", 0)
         super()._build()
+
+    def _whole(self, name: str, least: int) -> int:
+        value = self._settings[name]
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ConfigError(
+                f"{type(self).__name__}: {name} is {value!r}; an integer from {least} up is needed"
+            )
+        return value
 
     def _molecule_terms(self, molecule: Mapping[str, Any]) -> np.ndarray:
         return molecule_pairs(len(molecule["types"]), molecule["index"], self.exclude_bonds)
@@ -121,6 +153,23 @@ class CGRepulsion(CGPrior):
         assert extra_args is not None
         return batch_pairs(batch, extra_args[self.index_key], self.exclude_bonds, n_molecules)
 
+
+class CGRepulsion(_NonBonded):
+    """Repulsion ε (σ/r)ⁿ of all pairs of a molecule that are far enough along the bonds.
+
+    Columns ``epsilon`` (kcal/mol) and ``sigma`` (Å); settings ``power`` (n, default 6) and
+    ``exclude_bonds`` (pairs at most that many bonds apart do not repel; default 1). See
+    :class:`CGPrior`; pairs of a batch follow from its ``bond_index``.
+    """
+
+    term = "repulsion"
+    columns = ("epsilon", "sigma")
+    defaults = {"power": 6, "exclude_bonds": 1}  # noqa: RUF012
+
+    def _build(self) -> None:
+        self.power = self._whole("power", 1)
+        super()._build()
+
     def energy(self, pos: Tensor, index: Tensor, row: Tensor) -> Tensor:
         """See :meth:`CGPrior.energy`."""
         return repulsion_energy(
@@ -131,4 +180,38 @@ class CGRepulsion(CGPrior):
         )
 
 
-PRIORS = {cls.term: cls for cls in (CGBonds, CGAngles, CGDihedrals, CGRepulsion)}
+class CGPairs(_NonBonded):
+    """Pair energy Σₖ cₖ exp(−(r − rₖ)²/(2 w²)) of pairs that are far enough along the bonds.
+
+    Column ``c`` (list, kcal/mol, at least two, as long in every row); settings ``first`` and ``last``
+    (r of the first and the last centre, default 3 and 17 Å; the centres between them are evenly spaced,
+    w is their spacing) and ``exclude_bonds`` (default 2). Attractive or repulsive as fitted, zero far
+    beyond ``last``; it needs a ``CGRepulsion`` beside it that keeps beads apart. See :class:`CGPrior`;
+    pairs of a batch follow from its ``bond_index``. Fitted to forces, together with other terms: give
+    ``table`` or ``file``.
+    """
+
+    term = "pairs"
+    columns = ("c",)
+    defaults = {"first": 3.0, "last": 17.0, "exclude_bonds": 2}  # noqa: RUF012
+
+    def _build(self) -> None:
+        lengths = {np.shape(row["c"]) for row in self._table}
+        if len(lengths) > 1 or any(len(shape) != 1 or shape[0] < 2 for shape in lengths):
+            raise ConfigError("CGPairs: c must be lists of one length, at least 2, the same in all rows")
+        first, last = self._settings["first"], self._settings["last"]
+        number = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (first, last))
+        if not number or not 0.0 <= first < last < float("inf"):
+            raise ConfigError(
+                f"CGPairs: first is {first!r} and last {last!r}; 0 <= first < last, Å, are needed"
+            )
+        self.first = float(first)
+        self.spacing = spacing(self.first, float(last), next(iter(lengths))[0]) if lengths else 1.0
+        super()._build()
+
+    def energy(self, pos: Tensor, index: Tensor, row: Tensor) -> Tensor:
+        """See :meth:`CGPrior.energy`."""
+        return pair_energy(bond_length(pos, index), self.c.index_select(0, row), self.first, self.spacing)
+
+
+PRIORS = {cls.term: cls for cls in (CGBonds, CGAngles, CGAngleSeries, CGDihedrals, CGRepulsion, CGPairs)}

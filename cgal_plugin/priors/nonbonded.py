@@ -1,4 +1,4 @@
-"""Pure functions of the repulsion prior, and the pairs that it acts on."""
+"""Pure functions of the non-bonded priors, and the pairs that they act on."""
 
 from __future__ import annotations
 
@@ -36,6 +36,32 @@ def repulsion_energy(r: Tensor, epsilon: Tensor, sigma: Tensor, power: int) -> T
     energy = epsilon * (sigma / outside).pow(power)
     slope = power * energy / outside
     return energy + slope * (outside - r)
+
+
+def pair_energy(r: Tensor, c: Tensor, first: float, width: float) -> Tensor:
+    """Σₖ cₖ exp(−(r − rₖ)²/(2 w²)) with centres rₖ = first + k w; zero far beyond the last of them.
+
+    Parameters
+    ----------
+    r
+        ``(n,)`` Å.
+    c
+        ``(n, n_centres)`` kcal/mol.
+    first, width
+        r₀ and w, Å; w is the spacing of the centres as well.
+
+    Returns
+    -------
+    ``(n,)`` kcal/mol.
+    """
+    k = torch.arange(c.shape[1], dtype=r.dtype, device=r.device)
+    t = (r - first).unsqueeze(1) / width - k
+    return (c * torch.exp(-0.5 * t * t)).sum(1)
+
+
+def spacing(first: float, last: float, n_centres: int) -> float:
+    """w of :func:`pair_energy` in Å: ``n_centres`` centres from ``first`` to ``last``, both included."""
+    return (last - first) / (n_centres - 1)
 
 
 def molecule_pairs(n_beads: int, bond_index: NDArray[np.int64], exclude_bonds: int) -> NDArray[np.int64]:

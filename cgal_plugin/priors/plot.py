@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.priors.nonbonded import pair_energy, spacing
 from cgal_plugin.priors.tables import canonical
 from cgal_plugin.provenance import atomic_path
 
@@ -20,7 +21,7 @@ _COLUMNS = 5
 
 
 def plot_priors(priors: PriorSet, path: str | os.PathLike[str]) -> None:
-    """One panel a fitted row, and one for the repulsion; format by the suffix of ``path``.
+    """One panel a row fitted to a distribution, one for repulsion, one for pairs; format by the suffix.
 
     Uses a :class:`matplotlib.figure.Figure` of its own: no backend or global state is touched.
     """
@@ -28,7 +29,8 @@ def plot_priors(priors: PriorSet, path: str | os.PathLike[str]) -> None:
 
     repulsion = [r for r in priors.rows if r["term"] == "repulsion" and r["parameters"] is not None]
     blocks = [[h for h in priors.histograms if h["term"] == term] for term in priors.terms]
-    n_rows = sum(-(-len(block) // _COLUMNS) for block in blocks) + bool(repulsion)
+    pairs = [r for r in priors.rows if r["term"] == "pairs"]
+    n_rows = max(1, sum(-(-len(block) // _COLUMNS) for block in blocks) + bool(repulsion or pairs))
     height = 2.1 * n_rows + 0.5
     figure = Figure(figsize=(2.6 * _COLUMNS, height))
     figure.subplots_adjust(
@@ -42,6 +44,8 @@ def plot_priors(priors: PriorSet, path: str | os.PathLike[str]) -> None:
         line += -(-len(block) // _COLUMNS)
     if repulsion:
         _repulsion_panel(axes[line, 0], priors, repulsion)
+    if pairs:
+        _pairs_panel(axes[line, 2], priors, pairs)
     for ax in axes.flat:
         if not ax.has_data():
             ax.set_axis_off()
@@ -88,6 +92,23 @@ def _repulsion_panel(ax: Axes, priors: PriorSet, rows: list[dict[str, Any]]) -> 
     ax.set_xlabel("distance / Å", fontsize=7, labelpad=1)
     ax.set_ylabel("kcal/mol", fontsize=7)
     ax.set_title("repulsion, red: wildcard\n(dotted: its contact distance)", fontsize=7)
+
+
+def _pairs_panel(ax: Axes, priors: PriorSet, rows: list[dict[str, Any]]) -> None:
+    import torch
+
+    arguments = priors.arguments("pairs")
+    first, last = arguments["first"], arguments["last"]
+    r = torch.linspace(first, last + 2.0, 200, dtype=torch.float64)
+    for row in rows:
+        c = torch.tensor(row["parameters"]["c"], dtype=torch.float64)
+        u = pair_energy(r, c.expand(len(r), -1), first, spacing(first, last, len(c)))
+        wild = any("*" in t for t in row["types"])
+        ax.plot(r.numpy(), u.numpy(), color="#b03a2e" if wild else "#9bb8d3", lw=1.2 if wild else 0.7)
+    ax.axhline(0.0, color="#555555", lw=0.6)
+    ax.tick_params(labelsize=7)
+    ax.set_xlabel("distance / Å", fontsize=7, labelpad=1)
+    ax.set_title("pairs, kcal/mol\n(fitted to forces)", fontsize=7)
 
 
 def short_name(types: list[str]) -> str:

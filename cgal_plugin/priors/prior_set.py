@@ -12,11 +12,25 @@ import yaml
 
 from cgal_plugin.errors import ConfigError, MappingError
 from cgal_plugin.mapping.topology import CGTopology
+from cgal_plugin.priors.tables import describe_molecule
 from cgal_plugin.provenance import atomic_write, hash_object, versions
 
-TERMS = ("bonds", "angles", "dihedrals", "repulsion")
-_CLASSES = {"bonds": "CGBonds", "angles": "CGAngles", "dihedrals": "CGDihedrals", "repulsion": "CGRepulsion"}
+#: fitted by maximum likelihood, and by default
+LIKELIHOOD_TERMS = ("bonds", "angles", "dihedrals", "repulsion")
+#: fitted to forces
+FORCE_TERMS = ("angle_series", "dihedrals", "pairs")
+TERMS = (*LIKELIHOOD_TERMS, "angle_series", "pairs")
+_CLASSES = {
+    "bonds": "CGBonds",
+    "angles": "CGAngles",
+    "angle_series": "CGAngleSeries",
+    "dihedrals": "CGDihedrals",
+    "repulsion": "CGRepulsion",
+    "pairs": "CGPairs",
+}
 FORMAT_VERSION = 1
+#: fields that files from before they existed lack
+_LATER = {"pair_range"}
 # libyaml's safe loader and dumper where PyYAML has them: ten times faster
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -32,13 +46,15 @@ class PriorSet:
     terms
         The terms fitted.
     angle_form, power, exclude_bonds
-        Settings of angles and repulsion.
+        Settings of angles, and of repulsion and pairs.
     rows
         The table, see :meth:`table`.
     histograms
         Histogram of the data and density of the model, a record for each fitted row, for the plot.
     n_frames
         Number of frames fitted to.
+    pair_range
+        First and last centre of the pairs' energy, Å; None without that term.
     """
 
     topology: CGTopology
@@ -50,13 +66,16 @@ class PriorSet:
     rows: tuple[dict[str, Any], ...]
     histograms: tuple[dict[str, Any], ...]
     n_frames: int
+    pair_range: tuple[float, float] | None = None
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 of everything that the energy depends on."""
         fitted = [r for r in self.rows if r["parameters"] is not None]
         parameters = [[r["term"], r["types"], r["parameters"]] for r in fitted]
-        settings = [self.angle_form, self.power, self.exclude_bonds, list(self.terms)]
+        settings: list[Any] = [self.angle_form, self.power, self.exclude_bonds, list(self.terms)]
+        if self.pair_range is not None:
+            settings.append(list(self.pair_range))
         return hash_object([self.topology.hash, self.temperature, settings, parameters])
 
     def table(self) -> list[dict[str, Any]]:
@@ -67,6 +86,8 @@ class PriorSet:
         None), ``standard_error``, ``ks`` (Kolmogorov–Smirnov distance of data and model),
         ``overlap`` (of histogram and model), ``at_bound``; repulsion: ``contact`` and ``closest``
         distance, Å.
+        Rows fitted to forces have ``term``, ``types``, ``n``, ``parameters``, ``standard_error``,
+        ``at_bound`` and ``fallback``.
         """
         return [dict(row) for row in self.rows]
 
@@ -80,28 +101,21 @@ class PriorSet:
         """
         if term not in self.terms:
             raise ConfigError(f"term {term!r} was not fitted; there are {', '.join(self.terms)}")
-        index = {
-            "bonds": self.topology.bond_index,
-            "angles": self.topology.angle_index,
-            "dihedrals": self.topology.dihedral_index,
-            "repulsion": self.topology.bond_index,
-        }[term]
         settings: dict[str, Any] = {}
         if term == "angles":
             settings = {"angle_form": self.angle_form}
         elif term == "repulsion":
             settings = {"power": self.power, "exclude_bonds": self.exclude_bonds}
+        elif term == "pairs" and self.pair_range is not None:
+            first, last = self.pair_range
+            settings = {"first": first, "last": last, "exclude_bonds": self.exclude_bonds}
         return {
             "table": [
                 {"types": list(row["types"]), **row["parameters"]}
                 for row in self.rows
                 if row["term"] == term and row["parameters"] is not None
             ],
-            "molecule": {
-                "types": self.topology.types.tolist(),
-                "type_names": list(self.topology.type_names),
-                "index": index.tolist(),
-            },
+            "molecule": describe_molecule(self.topology, term),
             **settings,
         }
 
@@ -120,6 +134,7 @@ class PriorSet:
             "terms": list(self.terms),
             "rows": [dict(r) for r in self.rows],
             "histograms": [dict(h) for h in self.histograms],
+            "pair_range": None if self.pair_range is None else list(self.pair_range),
             "hash": self.hash,
             "versions": versions(),
         }
@@ -142,6 +157,8 @@ class PriorSet:
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"prior file {str(path)!r} is not YAML: {error}") from error
         wanted = {f.name for f in fields(cls)} | {"format_version", "hash", "versions"}
+        if isinstance(content, dict) and not set(content) & _LATER:
+            content |= dict.fromkeys(_LATER)
         if not isinstance(content, dict) or set(content) != wanted:
             raise ConfigError(f"{str(path)!r} is not a prior file: it must have the keys {sorted(wanted)}")
         if content["format_version"] != FORMAT_VERSION:
@@ -153,7 +170,7 @@ class PriorSet:
             priors = cls(
                 topology=CGTopology.from_dict(content["topology"]),
                 **{
-                    name: tuple(content[name]) if name in ("terms", "rows", "histograms") else content[name]
+                    name: tuple(content[name]) if isinstance(content[name], list) else content[name]
                     for name in (f.name for f in fields(cls))
                     if name != "topology"
                 },

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from cgal_plugin.errors import ConfigError
 
 
@@ -20,7 +22,7 @@ class FitSettings:
     power
         n of the repulsion (σ/r)ⁿ.
     exclude_bonds
-        Pairs at most that many bonds apart do not repel.
+        Pairs at most that many bonds apart do not repel, and have no pair energy.
     per_type
         Whether to fit bead-type tuples one by one; False: one wildcard row for each kind of beads.
     min_count, min_effective
@@ -40,6 +42,15 @@ class FitSettings:
         Repulsion: the distance at this percentile costs this many kT.
     sigma
         Bounds of σ, Å.
+    first, last, n_pairs
+        First and last centre of the pairs' energy, Å, and the number of centres.
+    pairs_per_type
+        Whether each pair of bead types has a pair energy of its own; False: one for all pairs.
+    n_angle
+        Highest multiplicity of the angle series.
+    ridge_pairs, ridge_dihedrals, ridge_angles
+        Force matching: weight of the squared coefficients (kcal/mol)² beside the mean squared error of a
+        force component (kcal/mol/Å)², in Å⁻². 0: plain least squares.
     """
 
     angle_form: str = "theta"
@@ -57,6 +68,14 @@ class FitSettings:
     contact_percentile: float = 1.0
     contact_kT: float = 1.0
     sigma: tuple[float, float] = (1.0, 8.0)
+    first: float = 3.0
+    last: float = 17.0
+    n_pairs: int = 14
+    pairs_per_type: bool = False
+    ridge_pairs: float = 0.001
+    ridge_dihedrals: float = 0.0002
+    ridge_angles: float = 0.0002
+    n_angle: int = 5
 
     def __post_init__(self) -> None:
         checks = {
@@ -74,6 +93,13 @@ class FitSettings:
             "contact_percentile": 0 < self.contact_percentile < 100,
             "contact_kT": self.contact_kT > 0,
             "sigma": 0 < self.sigma[0] < self.sigma[1],
+            "first": 0 <= self.first < self.last,
+            "last": np.isfinite(self.last),
+            "n_pairs": self.n_pairs >= 2,
+            "ridge_pairs": 0 <= self.ridge_pairs < np.inf,
+            "ridge_dihedrals": 0 <= self.ridge_dihedrals < np.inf,
+            "ridge_angles": 0 <= self.ridge_angles < np.inf,
+            "n_angle": 1 <= self.n_angle <= 12,
         }
         for name, good in checks.items():
             if not good:

@@ -118,6 +118,23 @@ def build_lookup(patterns: Sequence[Sequence[Any]], width: int, names: Mapping[i
     return Lookup(np.array([number[s] for s in signatures]), rows.reshape(-1), len(unique))
 
 
+def describe_molecule(topology: CGTopology, term: str) -> dict[str, Any]:
+    """What a prior stores of a :class:`CGTopology`: types, names, and the index table of its term."""
+    index = {
+        "bonds": topology.bond_index,
+        "angles": topology.angle_index,
+        "angle_series": topology.angle_index,
+        "dihedrals": topology.dihedral_index,
+        "repulsion": topology.bond_index,
+        "pairs": topology.bond_index,
+    }[term]
+    return {
+        "types": topology.types.tolist(),
+        "type_names": list(topology.type_names),
+        "index": index.tolist(),
+    }
+
+
 def bead_kinds(topology: CGTopology) -> list[str]:
     """Wildcard of each bead: ``*``, or ``CB_*`` and so on where there are several kinds of beads."""
     if len(set(topology.bead_names)) == 1:

@@ -85,7 +85,7 @@ def frames(n_beads: int, n_replicas: int) -> np.ndarray:
 
 def prior_tables(chain: CGTopology) -> list[dict[str, Any]]:
     """Bonds, angles, dihedrals and repulsion as a TorchMD-Net prior_model."""
-    from cgal_plugin.priors.base import describe_molecule
+    from cgal_plugin.priors.tables import describe_molecule
 
     rows = {
         "CGBonds": ("bonds", {"types": ["*"] * 2, "k": 120.0, "r0": 3.8}),

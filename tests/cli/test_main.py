@@ -13,7 +13,10 @@ import pytest
 
 from cgal_plugin.cli import main as cli
 from cgal_plugin.cli.progress import round_line
+from cgal_plugin.data import DataStore, LabelledFrames
 from cgal_plugin.mapping import CGTopology
+from cgal_plugin.priors import PriorSet
+from tests.priors.chains import chains
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -92,6 +95,22 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     process = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert process.returncode == 1
     assert "Traceback" in process.stderr
+
+
+def test_fit_priors_by_forces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    topology = CGTopology.from_sequence("GYGAG")
+    store = DataStore.create(tmp_path / "data", topology, temperature=400.0, force_map_hash="m")
+    frames, index = chains(300, 5), np.arange(300)
+    forces = np.random.default_rng(0).normal(size=frames.shape)
+    store.append("s", LabelledFrames(frames, forces, index, 0 * index, np.zeros(300)), source="seed")
+    common = ("fit-priors", str(tmp_path / "data"), "-o", str(tmp_path / "p.yaml"), "--terms", "bonds,pairs")
+    code, out, _ = call(capsys, *common, "--method", "force_matching", "--plot", str(tmp_path / "p.png"))
+    assert code == 0
+    assert json.loads(out.splitlines()[-1])["term"] == "pairs"
+    assert PriorSet.load(tmp_path / "p.yaml").terms == ("bonds", "pairs")
+    code, _, err = call(capsys, *common)
+    assert code == 2
+    assert "'force_matching'" in err
 
 
 def test_select_and_evaluate_on_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,9 @@ from cgal_plugin.driver import RunResult, run
 from cgal_plugin.driver.protocols import SampledFrames
 from cgal_plugin.driver.rounds import shard_round
 from cgal_plugin.errors import ConfigError, DataError, DynamicsError, OracleError, SelectionError, StateError
+from cgal_plugin.priors import PriorSet
 from cgal_plugin.selector import Selection
+from cgal_plugin.training import load_model
 from tests.driver.tiny import TINY
 
 
@@ -245,6 +247,23 @@ def test_parts_of_the_users_own(finished: tuple[RunResult, Log], tmp_path: Path)
         sampler=Noise(),
     )
     assert result.rounds[0]["n_labelled"] == 2
+
+
+def test_priors_by_forces_anew_each_round(finished: tuple[RunResult, Log], tmp_path: Path) -> None:
+    terms = ["bonds", "angles", "dihedrals", "repulsion", "pairs"]
+    priors = {"terms": terms, "method": "force_matching", "refit": True}
+    training = {**TINY["training"], "mode": "scratch", "priors": priors}
+    config = parse_config(_stored(finished, training=training))
+    result = run(config, tmp_path / "run", selector=EveryTenth(), oracle=Springs(), sampler=Noise())
+    folders = [result.out_dir / "priors", *sorted(result.out_dir.glob("rounds/round_*/train"))]
+    fits = [PriorSet.load(folder / "priors.yaml") for folder in folders]
+    assert [f.n_frames for f in fits] == [fits[0].n_frames, fits[0].n_frames, fits[0].n_frames + 2]
+    assert fits[0].hash == fits[1].hash != fits[2].hash
+    model = load_model(result.checkpoint)
+    assert [p.get_init_args() for p in model.prior_model] == [fits[2].arguments(t) for t in terms]
+    # a second call does nothing again
+    again = run(config, tmp_path / "run", selector=EveryTenth(), oracle=Springs(), sampler=Noise())
+    assert again.rounds == result.rounds
 
 
 def test_parts_named_in_the_configuration(finished: tuple[RunResult, Log], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from cgal_plugin.config import parse_config
 from cgal_plugin.data import DataStore, LabelledFrames
 from cgal_plugin.driver.protocols import TrainRequest
 from cgal_plugin.driver.trainer import TorchMDNetTrainer
-from cgal_plugin.errors import ConfigError
+from cgal_plugin.errors import ConfigError, PriorFitError
 from cgal_plugin.mapping import CGTopology
+from cgal_plugin.priors import PriorSet
 from cgal_plugin.training import load_model
+from tests.priors.chains import chains
 
 TOPOLOGY = CGTopology.from_sequence("GYGAG")
 
@@ -52,6 +55,46 @@ def test_torchmdnet_keys_add_to_the_form(tmp_path: Path) -> None:
     keys = made.hparams(request(tmp_path), True)
     assert keys["cgschnet"] == {"form": "mlcg", "filter_grid": None, "output_layers": [8]}
     assert keys["weight_decay"] == 0.1
+
+
+def test_priors_fitted_anew_each_round(tmp_path: Path) -> None:
+    """The seed's for the seed's data; later ones from all data, written, used, and not fitted twice."""
+    store = DataStore.create(tmp_path / "data", TOPOLOGY, temperature=400.0, force_map_hash="m")
+    rng = np.random.default_rng(0)
+    for name, source in (("s", "seed"), ("a", "label")):
+        frames, index = chains(300, 5, seed=len(store.names())), np.arange(300)
+        forces = rng.normal(size=frames.shape)
+        store.append(name, LabelledFrames(frames, forces, index, 0 * index, np.zeros(300)), source=source)
+    terms = ["bonds", "angles", "dihedrals", "repulsion", "pairs"]
+    priors = {"terms": terms, "method": "force_matching", "refit": True}
+    small = {"embedding_dimension": 16, "num_layers": 1, "num_rbf": 8}
+    training = {"mode": "scratch", "epochs": 1, "model": small, "priors": priors}
+    system = {"sequence": "GYGAG", "temperature": 400.0}
+    made = TorchMDNetTrainer(parse_config({"system": system, "training": training}))
+    made.check(TOPOLOGY)
+    (tmp_path / "priors").mkdir()
+    made.prepare(store, tmp_path / "priors")
+    seed = PriorSet.load(tmp_path / "priors" / "priors.yaml")
+    assert (seed.n_frames, seed.terms) == (300, tuple(terms))
+
+    first = made.train(TrainRequest(store, ("s",), ("s",), tmp_path / "first", None, 1))
+    assert PriorSet.load(tmp_path / "first" / "priors.yaml").hash == seed.hash
+    asked = TrainRequest(store, ("s", "a"), ("a",), tmp_path / "second", first, 1)
+    second = made.train(asked)
+    later = PriorSet.load(tmp_path / "second" / "priors.yaml")
+    assert later.n_frames == 600
+    assert later.hash != seed.hash
+    stamp = (tmp_path / "second" / "priors.yaml").stat().st_mtime_ns
+    assert made.hparams(asked, True)["prior_model"] == later.to_prior_model()
+    assert (tmp_path / "second" / "priors.yaml").stat().st_mtime_ns == stamp
+    for result, expected in ((first, seed), (second, later)):
+        found = load_model(result.checkpoint).prior_model
+        assert [p.get_init_args() for p in found] == [expected.arguments(t) for t in terms]
+    made.export(second, TOPOLOGY, tmp_path / "p.pt", 2)
+    # what was kept for another temperature is not used
+    dataclasses.replace(later, temperature=300.0).save(tmp_path / "second" / "priors.yaml")
+    with pytest.raises(PriorFitError, match=r"are for .* at 300"):
+        made.hparams(asked, True)
 
 
 @pytest.mark.parametrize("wrong", [{"filter_grd": 300}, {"filter_grid": 3}, 300])

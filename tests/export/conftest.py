@@ -1,4 +1,4 @@
-"""Models to export: both CGSchNet forms and graph-network, with all four priors."""
+"""Models to export: both CGSchNet forms and graph-network, with all priors."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import cgal_plugin
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.priors import PriorSet, fit_priors
 from tests.priors.chains import chains
+from tests.priors.pairs import with_pairs
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +28,7 @@ def frames() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def priors(topology: CGTopology, frames: np.ndarray) -> PriorSet:
-    return fit_priors(topology, frames, 400.0)
+    return with_pairs(fit_priors(topology, frames, 400.0))
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from cgal_plugin.priors import fit_priors
 from cgal_plugin.training import load_model, train
 from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
 from tests.export.test_torchscript import eager
+from tests.priors.pairs import with_pairs
 
 REFERENCE = Path(__file__).parents[2] / "examples" / "chignolin" / "reference_small.npz"
 FORCE = KJ_PER_KCAL * ANGSTROM_PER_NM
@@ -68,7 +69,9 @@ def trained(
         "num_layers": 3,
         "cutoff_lower": LOWER,
         "cutoff_upper": UPPER,
-        "prior_model": fit_priors(topology, real, 400.0).to_prior_model() if request.param else None,
+        "prior_model": with_pairs(fit_priors(topology, real, 400.0)).to_prior_model()
+        if request.param
+        else None,
     }
     result = train(hparams, folder / "model", seed=1)
     losses = [m["val_total_mse_loss"] for m in result.metrics if "val_total_mse_loss" in m]

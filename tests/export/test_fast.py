@@ -22,6 +22,7 @@ from cgal_plugin.export import export_torchscript
 from cgal_plugin.export.fast import FastPotential
 from cgal_plugin.export.potential import potential_module
 from cgal_plugin.mapping import CGTopology
+from cgal_plugin.priors import PriorSet
 from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
 from tests.export.test_torchscript import EAGER, eager
 
@@ -90,6 +91,35 @@ def test_priors_where_they_are_degenerate(straight: float, make: Any, topology: 
     energy, forces = FastPotential.from_model(model, topology)(line / ANGSTROM_PER_NM)
     assert energy == pytest.approx(float(e), rel=1e-9)
     np.testing.assert_allclose(forces, f.numpy(), rtol=1e-6, atol=1e-5 * np.abs(f.numpy()).max())
+
+
+def test_pair_series_alone(topology: CGTopology, frames: np.ndarray, make: Any, priors: PriorSet) -> None:
+    """In float64, far below the first centre and far beyond the last; two priors on other grids."""
+    pairs = priors.arguments("pairs")
+    table = [{"types": ["*", "*"], "c": [0.5, -0.7, 0.2, 0.1, 0.4, -0.3]}]
+    other = {**pairs, "table": table, "first": 2.0, "last": 30.0, "exclude_bonds": 4}
+    model, bare = make(prior_model=[{"CGPairs": pairs}, {"CGPairs": other}]), make(prior_model=None)
+    fast, network = FastPotential.from_model(model, topology), FastPotential.from_model(bare, topology)
+    for x in (frames[0], 0.02 * frames[1], 3.0 * frames[2], 40.0 * frames[3], 1e4 * frames[4]):
+        expected = eager(model, topology, x[None])[0] - eager(bare, topology, x[None])[0]
+        force = eager(model, topology, x[None])[1] - eager(bare, topology, x[None])[1]
+        (e, f), (e_0, f_0) = fast(x / ANGSTROM_PER_NM), network(x / ANGSTROM_PER_NM)
+        assert (e - e_0) / KJ_PER_KCAL == pytest.approx(float(expected), rel=1e-10, abs=1e-10)
+        np.testing.assert_allclose((f - f_0) / FORCE, force.numpy(), rtol=1e-9, atol=1e-9)
+
+
+def test_file_from_before_series_loads(
+    make: Any, topology: CGTopology, frames: np.ndarray, tmp_path: Path
+) -> None:
+    fast = FastPotential.from_model(make(prior_model=None), topology)
+    fast.save(tmp_path / "new.npz")
+    with np.load(tmp_path / "new.npz") as stored:
+        arrays = {name: stored[name] for name in stored.files if not name.startswith("series")}
+    text = json.dumps({**json.loads(arrays["metadata"].tobytes()), "format_version": 1})
+    arrays["metadata"] = np.frombuffer(text.encode(), dtype=np.uint8)
+    np.savez(tmp_path / "old.npz", **arrays)
+    x = frames[0] / ANGSTROM_PER_NM
+    assert np.array_equal(FastPotential.load(tmp_path / "old.npz")(x)[1], fast(x)[1])
 
 
 def test_error_bound_is_kept_or_refused(make: Any, topology: CGTopology, frames: np.ndarray) -> None:

@@ -20,6 +20,7 @@ from cgal_plugin.mapping import CGTopology
 from cgal_plugin.units import ANGSTROM_PER_NM
 from tests.export.test_torchscript import EAGER
 from tests.priors.chains import chains
+from tests.priors.pairs import with_pairs
 
 CUTOFF, SKIN = 12.0, 2.0
 
@@ -278,12 +279,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def test_priors_of_a_large_molecule(make: Any, tmp_path: Path) -> None:
-    """Bonds, angles, dihedrals and repulsion with a neighbour list, as with all pairs; both fast as well."""
+    """All priors with a neighbour list as with all pairs; both fast as well."""
     from cgal_plugin.priors import fit_priors
 
     chain = CGTopology.from_sequence("YYDPETGTWY" * 4)
     x = chains(60, 40, seed=5)
-    model = make(prior_model=fit_priors(chain, x, 400.0).to_prior_model())
+    model = make(prior_model=with_pairs(fit_priors(chain, x, 400.0)).to_prior_model())
     dense = potential_module(model, chain, n_replicas=3, pairs="dense")
     listed = potential_module(model, chain, n_replicas=3)
     export_torchscript(model, chain, tmp_path / "p.pt", n_replicas=3)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cgal_plugin.errors import ExportError
 from cgal_plugin.export.assemble import prior_terms
 from cgal_plugin.export.filters import ACTIVATIONS, activation, cosine_cutoff
-from cgal_plugin.export.terms import AngleTerm, DihedralTerm, PairTerm
+from cgal_plugin.export.terms import AngleTerm, DihedralTerm, PairTerm, SeriesTerm
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.priors import bonded, nonbonded
 from cgal_plugin.priors.modules import CGAngles, CGBonds
@@ -45,7 +45,7 @@ def test_bonded_gradients(seed: int, straight: float) -> None:
         prior = angle_prior(form)
         expected = prior.energy(pos, torch.tensor([[0], [1], [2]]), torch.zeros(1, dtype=torch.long)).sum()
         (gradient,) = torch.autograd.grad(expected, pos)
-        energy, da, db = AngleTerm(prior, prior.k, prior.x0)(-v[:, :1], v[:, 1:2])
+        energy, da, db = AngleTerm(prior.use_cosine, prior.k, prior.x0)(-v[:, :1], v[:, 1:2])
         assert energy.item() == pytest.approx(expected.item(), rel=1e-12)
         assert function(pos, torch.tensor([[0], [1], [2]])).isfinite().all()
         torch.testing.assert_close(da[0, 0], gradient[0], rtol=1e-6, atol=1e-7)
@@ -64,6 +64,22 @@ def test_pair_gradients(power: int) -> None:
     (gradient,) = torch.autograd.grad(expected, r)
     assert energy.item() == pytest.approx(expected.item(), rel=1e-12)
     torch.testing.assert_close(slope, gradient, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("at_a_time", [1, 20, 1_000_000])
+def test_series_gradients(at_a_time: int) -> None:
+    """Whatever the centres that go together; pairs of row 0 have none."""
+    coefficients = torch.tensor([[0.0] * 5, [1.0, -2.0, 0.5, 0.3, 0.9], [0.2, 0.1, -1.5, 2.0, 0.4]]).double()
+    row = torch.tensor([1, 2, 0, 2, 1, 1])
+    r = torch.tensor([[1e-6, 2.9, 3.1, 7.3, 16.0, 900.0], [4.0, 4.4, 5.0, 6.0, 8.0, 10.0]]).double()
+    r.requires_grad_(True)
+    term = SeriesTerm(coefficients, row, 3.0, 2.25)
+    term.most = at_a_time
+    energy, slope = term(r)
+    expected = torch.stack([nonbonded.pair_energy(x, coefficients[row], 3.0, 2.25).sum() for x in r])
+    (gradient,) = torch.autograd.grad(expected.sum(), r)
+    torch.testing.assert_close(energy, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(slope, gradient, rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))

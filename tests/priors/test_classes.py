@@ -16,9 +16,10 @@ from torch import Tensor
 from cgal_plugin.errors import ConfigError, DataError, PriorFitError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.priors import PriorSet, fit_priors
-from cgal_plugin.priors.modules import PRIORS, CGAngles, CGBonds, CGDihedrals, CGRepulsion
+from cgal_plugin.priors.modules import PRIORS, CGAngles, CGBonds, CGDihedrals, CGPairs, CGRepulsion
 from cgal_plugin.testing import check_prior
 from tests.priors.chains import chains
+from tests.priors.pairs import with_pairs
 
 TEMPERATURE = 400.0
 
@@ -35,7 +36,7 @@ def frames() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def fitted(topology: CGTopology, frames: np.ndarray) -> PriorSet:
-    return fit_priors(topology, frames, TEMPERATURE)
+    return with_pairs(fit_priors(topology, frames, TEMPERATURE))
 
 
 def tables(*molecules: CGTopology) -> dict[str, Tensor]:
@@ -130,6 +131,8 @@ def test_fits_itself_to_a_data_set(topology: CGTopology, frames: np.ndarray, fit
     for cls, term in ((CGBonds, "bonds"), (CGAngles, "angles"), (CGDihedrals, "dihedrals")):
         assert cls(dataset=dataset).get_init_args() == fitted.arguments(term)
     assert CGRepulsion(dataset=dataset, power=8).get_init_args()["power"] == 8
+    with pytest.raises(PriorFitError, match="fitted to forces together with other terms"):
+        CGPairs(dataset=dataset)
     dataset.temperature = None
     with pytest.raises(ConfigError, match="temperature"):
         CGBonds(dataset=dataset)
@@ -185,6 +188,14 @@ def test_bad_tables_are_named() -> None:
         CGAngles(table=[{"types": ["*"] * 3, "k": 1.0, "x0": 1.0}], angle_form="degrees")
     with pytest.raises(ConfigError, match="one length"):
         CGDihedrals(table=[{"types": ["*"] * 4, "k": [1.0, 2.0], "phase": [0.0]}])
+    for c in ([1.0], [], 1.0):
+        with pytest.raises(ConfigError, match="lists of one length"):
+            CGPairs(table=[{"types": ["*", "*"], "c": c}])
+    for first, last in ((3.0, 3.0), (-1.0, 3.0), (3.0, float("inf")), ("3", 5.0)):
+        with pytest.raises(ConfigError, match="first is"):
+            CGPairs(table=[{"types": ["*", "*"], "c": [1.0, 2.0]}], first=first, last=last)
+    with pytest.raises(ConfigError, match="exclude_bonds"):
+        CGPairs(table=[{"types": ["*", "*"], "c": [1.0, 2.0]}], exclude_bonds=-1)
     with pytest.raises(ConfigError, match="power"):
         CGRepulsion(table=[{"types": ["*", "*"], "epsilon": 1.0, "sigma": 4.0}], power=0)
     ala = CGTopology.from_sequence("AA")

@@ -36,6 +36,7 @@ def total_energy(pos: torch.Tensor, order: torch.Tensor | None = None) -> torch.
         + bonded.harmonic_energy(bonded.bond_angle_cosine(pos, triples), 5 * one, -0.3 * one).sum()
         + bonded.dihedral_energy(phi, k, phase, fade).sum()
         + nonbonded.repulsion_energy(apart, one, 4.5 * one, 6).sum()
+        + nonbonded.pair_energy(apart, k[:1].expand(3, 3), 3.0, 2.0).sum()
     )
 
 
@@ -54,6 +55,11 @@ def test_values_by_hand() -> None:
     r = torch.tensor([2.0], dtype=torch.float64)
     e = nonbonded.repulsion_energy(r, torch.tensor([1.5]).double(), torch.tensor([4.0]).double(), 6)
     assert e.item() == pytest.approx(1.5 * 2.0**6, rel=1e-14)
+    u = nonbonded.pair_energy(
+        torch.tensor([0.0, 5.0, 500.0]).double(), torch.tensor([[2.0, -3.0]]).double(), 3.0, 4.0
+    )
+    expected = [2 * np.exp(-9 / 32) - 3 * np.exp(-49 / 32), -np.exp(-1 / 8), 0.0]
+    np.testing.assert_allclose(u.numpy(), expected, rtol=1e-14)
 
 
 def test_geometry_agrees_with_mdtraj() -> None:

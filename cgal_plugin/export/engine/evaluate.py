@@ -8,7 +8,7 @@ import numpy as np
 
 from cgal_plugin.export.engine.dense import activate, entry, kernel, product
 from cgal_plugin.export.engine.pairs import find_pairs, gather, push, slopes, slopes_and_gather
-from cgal_plugin.export.engine.priors import angle_energy, dihedral_energy, pair_energy
+from cgal_plugin.export.engine.priors import angle_energy, dihedral_energy, pair_energy, series_energy
 from cgal_plugin.export.engine.simd import LANES, ORDER, fma, load, splat, store, total
 
 # places in `sizes`
@@ -135,7 +135,8 @@ def backward(sizes, weights, zeros, table, count, rows, place, geometry, n_rows,
 @entry
 def evaluate(
     pos, sizes, scalars, weights, zeros, table, start, first_v,
-    pair_index, pair_value, angle_index, angle_value, dihedral_index, dihedral_value,
+    pair_index, pair_value, series_index, series_value,
+    angle_index, angle_value, dihedral_index, dihedral_value,
     work, at, rows, place, geometry, dr, bead_energy, energies, forces,
 ):  # fmt: skip
     """Energy of each replica (kJ/mol) and forces (kJ/mol/nm) of positions ``(R·N, 3)`` nm, float64.
@@ -158,6 +159,7 @@ def evaluate(
                 continue
             count = find_pairs(pos, first, n, r * n, count, scalars, sizes[INTERVALS], rows, place, geometry)
             e = pair_energy(pos, first, unit, factor * unit, pair_index, pair_value, forces)
+            e += series_energy(pos, first, unit, factor * unit, series_index, series_value, forces)
             e += angle_energy(pos, first, unit, factor * unit, angle_index, angle_value, forces)
             e += dihedral_energy(pos, first, unit, factor * unit, dihedral_index, dihedral_value, forces)
             energies[begin + r] += e

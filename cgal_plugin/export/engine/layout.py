@@ -16,6 +16,8 @@ def no_priors() -> dict[str, NDArray[Any]]:
     return {
         "pair_index": np.zeros((0, 3), dtype=np.int64),
         "pair_value": np.zeros((0, 2)),
+        "series_index": np.zeros((0, 3), dtype=np.int64),
+        "series_value": np.zeros((0, 3)),
         "angle_index": np.zeros((0, 4), dtype=np.int64),
         "angle_value": np.zeros((0, 2)),
         "dihedral_index": np.zeros((0, 4), dtype=np.int64),
@@ -47,7 +49,8 @@ def arguments(
         arrays["table"],
         np.tile(arrays["start"], (chunk, 1)).ravel(),
         np.tile(arrays["first_v"], (chunk, 1)).ravel(),
-        *(arrays[name] for name in no_priors()),
+        # a file of format version 1 has no series
+        *(arrays.get(name, nothing) for name, nothing in no_priors().items()),
         np.zeros(int(places[-1]), dtype=np.float32),
         places,
         np.empty((pairs, 3), dtype=np.int64),

@@ -66,8 +66,47 @@ def pair_energy(pos, first, unit, factor, index, value, forces):
 
 
 @kernel
+def series_energy(pos, first, unit, factor, index, value, forces):
+    """Gaussian series; ``index`` rows i, j, row of ``value``; its rows first centre, width, coefficients.
+
+    exp(−(t − k)²/2) from the nearest centre outwards: the ratio of neighbours changes by e a step.
+    """
+    energy, shrink = 0.0, math.exp(-1.0)
+    for n in range(index.shape[0]):
+        i, j, row = first + index[n, 0], first + index[n, 1], index[n, 2]
+        d = _vector(pos, i, j, unit)
+        r = math.sqrt(max(_dot(d, d), 1e-12))
+        last, width = value.shape[1] - 3, value[row, 1]
+        t = (r - value[row, 0]) / width
+        middle = int(min(max(t + 0.5, 0.0), float(last)))
+        x = t - middle
+        if abs(x) > 30.0:
+            continue
+        near = math.exp(-0.5 * x * x)
+        e = value[row, 2 + middle] * near
+        slope = e * x
+        g, ratio = near, math.exp(x - 0.5)
+        for k in range(middle + 1, last + 1):
+            g *= ratio
+            ratio *= shrink
+            e_k = value[row, 2 + k] * g
+            e += e_k
+            slope += e_k * (t - k)
+        g, ratio = near, math.exp(-x - 0.5)
+        for k in range(middle - 1, -1, -1):
+            g *= ratio
+            ratio *= shrink
+            e_k = value[row, 2 + k] * g
+            e += e_k
+            slope += e_k * (t - k)
+        energy += e
+        _pull(forces, i, j, _mix(-slope / (width * r), d, 0.0, d), factor)
+    return energy
+
+
+@kernel
 def angle_energy(pos, first, unit, factor, index, value, forces):
-    """Angles; ``index`` rows i, middle, k, whether in cos θ; ``value`` rows k, x₀."""
+    """Angles; ``index`` rows i, middle, k, whether in cos θ; ``value`` rows k, x₀ and cₘ of Σ cₘ cos mθ."""
     energy = 0.0
     for n in range(index.shape[0]):
         i, middle, k = first + index[n, 0], first + index[n, 1], first + index[n, 2]
@@ -88,7 +127,11 @@ def angle_energy(pos, first, unit, factor, index, value, forces):
             square = _dot(normal, normal)
             s = math.sqrt(max(square, 1e-8))
             x = math.atan2(s, c)
-            g = constant * (x - x0) / (s * s + c * c)
+            slope = constant * (x - x0)
+            for m in range(1, value.shape[1] - 1):
+                energy += value[n, m + 1] * math.cos(m * x)
+                slope -= value[n, m + 1] * m * math.sin(m * x)
+            g = slope / (s * s + c * c)
             h = g * c / s if square >= 1e-8 else 0.0
             da = _mix(h, _cross(b, normal), -g * s, b)
             db = _mix(h, _cross(normal, a), -g * s, a)

@@ -1,0 +1,266 @@
+"""Force matching: known coefficients come back from their forces, and what cannot be fitted is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cgal_plugin.errors import ConfigError, PriorFitError
+from cgal_plugin.mapping import CGTopology
+from cgal_plugin.priors import PriorSet, fit_priors
+from cgal_plugin.priors.modules import PRIORS, CGPairs
+from tests.priors.chains import chains
+
+TEMPERATURE = 400.0
+PLAIN: dict[str, Any] = {
+    "method": "force_matching",
+    "ridge_pairs": 0.0,
+    "ridge_dihedrals": 0.0,
+    "ridge_angles": 0.0,
+}
+
+
+@pytest.fixture(scope="module")
+def topology() -> CGTopology:
+    return CGTopology.from_sequence("GAGAGAGA")
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    """Chains with some bond angles within the fade of the dihedrals."""
+    found = chains(600, 8)
+    found[::7, 3] = 0.5 * (found[::7, 2] + found[::7, 4]) + 0.2
+    return found
+
+
+def molecule(topology: CGTopology, index: np.ndarray) -> dict[str, Any]:
+    return {
+        "types": topology.types.tolist(),
+        "type_names": list(topology.type_names),
+        "index": index.tolist(),
+    }
+
+
+@pytest.fixture(scope="module")
+def known(topology: CGTopology) -> dict[str, Any]:
+    rng = np.random.default_rng(3)
+    gag = ["CA_GLY", "CA_ALA", "CA_GLY", "CA_ALA"]
+    return {
+        "dihedrals": {
+            "table": [{"types": gag, "k": [1.2, 0.4, 0.7], "phase": [0.8, -2.9, 3.0]}],
+            "molecule": molecule(topology, topology.dihedral_index),
+        },
+        "angle_series": {
+            "table": [
+                {"types": ["CA_GLY", "CA_ALA", "CA_GLY"], "c": [2.0, -1.0, 0.5, 0.3]},
+                {"types": ["CA_ALA", "CA_GLY", "CA_ALA"], "c": [-1.5, 0.7, 0.2, -0.4]},
+            ],
+            "molecule": molecule(topology, topology.angle_index),
+        },
+        "pairs": {
+            "table": [{"types": ["*", "*"], "c": rng.normal(size=10).tolist()}],
+            "molecule": molecule(topology, topology.bond_index),
+            "first": 4.0,
+            "last": 15.0,
+            "exclude_bonds": 2,
+        },
+    }
+
+
+def forces_of(priors: dict[str, Any], topology: CGTopology, frames: np.ndarray) -> np.ndarray:
+    """Forces of priors by autograd, ``(n, n_beads, 3)``."""
+    n = len(frames)
+    pos = torch.from_numpy(frames.reshape(-1, 3).copy()).requires_grad_(True)
+    z, batch = torch.from_numpy(np.tile(topology.types, n)), torch.arange(n).repeat_interleave(len(frames[0]))
+    y = torch.zeros(n, 1).double()
+    for term, arguments in priors.items():
+        y = PRIORS[term](**arguments).post_reduce(y, z, pos, batch, None, None)
+    return -torch.autograd.grad(y.sum(), pos)[0].numpy().reshape(frames.shape)
+
+
+def row(priors: PriorSet, term: str) -> dict[str, Any]:
+    (found,) = (r for r in priors.table() if r["term"] == term)
+    return found
+
+
+def test_known_coefficients_come_back(
+    topology: CGTopology, frames: np.ndarray, known: dict[str, Any]
+) -> None:
+    forces = forces_of(known, topology, frames)
+    terms = ("dihedrals", "angle_series", "pairs")
+    grid = {"first": 4.0, "last": 15.0, "n_pairs": 10, "n_angle": 4}
+    fit = fit_priors(topology, frames, TEMPERATURE, terms=terms, forces=forces, **grid, **PLAIN)
+    assert fit.terms == terms
+    expected = known["dihedrals"]["table"][0]
+    dihedral, pairs = row(fit, "dihedrals"), row(fit, "pairs")
+    np.testing.assert_allclose(dihedral["parameters"]["k"], expected["k"], atol=1e-6)
+    np.testing.assert_allclose(dihedral["parameters"]["phase"], expected["phase"], atol=1e-6)
+    np.testing.assert_allclose(pairs["parameters"]["c"], known["pairs"]["table"][0]["c"], atol=1e-6)
+    found = {tuple(r["types"]): r["parameters"]["c"] for r in fit.table() if r["term"] == "angle_series"}
+    for wanted in known["angle_series"]["table"]:
+        np.testing.assert_allclose(found[tuple(wanted["types"])], wanted["c"], atol=1e-6)
+    assert (dihedral["n"], pairs["n"]) == (600 * 5, 600 * 15)
+    assert not dihedral["at_bound"]
+    assert dihedral["fallback"] is None
+
+
+def test_noise_stays_within_the_standard_errors(
+    topology: CGTopology, frames: np.ndarray, known: dict[str, Any]
+) -> None:
+    noise = np.random.default_rng(5).normal(scale=3.0, size=frames.shape)
+    forces = forces_of(known, topology, frames) + noise
+    fit = fit_priors(
+        topology, frames, TEMPERATURE, terms=("dihedrals", "angle_series", "pairs"),
+        forces=forces, first=4.0, last=15.0, n_pairs=10, n_angle=4, **PLAIN,
+    )  # fmt: skip
+    expected = known["dihedrals"]["table"][0]
+    dihedral, pairs = row(fit, "dihedrals"), row(fit, "pairs")
+    z = [
+        (np.array(dihedral["parameters"]["k"]) - expected["k"]) / dihedral["standard_error"]["k"],
+        np.angle(np.exp(1j * (np.array(dihedral["parameters"]["phase"]) - expected["phase"])))
+        / dihedral["standard_error"]["phase"],
+        (np.array(pairs["parameters"]["c"]) - known["pairs"]["table"][0]["c"]) / pairs["standard_error"]["c"],
+    ]
+    z = np.concatenate(z)
+    assert np.abs(z).max() < 5.0
+    # errors that are far too large would pass as well
+    assert 0.3 < np.sqrt((z**2).mean()) < 2.0
+
+
+def test_other_terms_stay_as_fitted_and_their_forces_are_taken_off(
+    topology: CGTopology, frames: np.ndarray, known: dict[str, Any]
+) -> None:
+    known = {term: known[term] for term in ("dihedrals", "pairs")}
+    terms = ("bonds", "angles", "dihedrals", "repulsion", "pairs")
+    options = {"first": 4.0, "last": 15.0, "n_pairs": 10, **PLAIN}
+    core = {"power": 12, "contact_percentile": 0.1}
+    rest = fit_priors(topology, frames, TEMPERATURE, terms=("bonds", "angles", "repulsion"), **core)
+    stiff = {term: rest.arguments(term) for term in rest.terms}
+    forces = forces_of({**stiff, **known}, topology, frames)
+    fit = fit_priors(topology, frames, TEMPERATURE, terms=terms, forces=forces, **options)
+    assert [r for r in fit.rows if r["term"] in rest.terms] == list(rest.rows)
+    assert (fit.power, fit.exclude_bonds, fit.terms) == (12, 2, terms)
+    np.testing.assert_allclose(
+        row(fit, "pairs")["parameters"]["c"], known["pairs"]["table"][0]["c"], atol=1e-6
+    )
+    # and all together the fit gives the forces back
+    again = forces_of({term: fit.arguments(term) for term in fit.terms}, topology, frames)
+    assert np.abs(again - forces).max() < 1e-6 * np.abs(forces).max()
+
+
+def test_rows_by_types(topology: CGTopology, frames: np.ndarray) -> None:
+    rng = np.random.default_rng(0)
+    table = [
+        {"types": list(t), "c": rng.normal(size=6).tolist()}
+        for t in (("CA_ALA", "CA_ALA"), ("CA_ALA", "CA_GLY"), ("CA_GLY", "CA_GLY"))
+    ]
+    pairs = {"table": table, "molecule": molecule(topology, topology.bond_index), "first": 4.0, "last": 14.0}
+    forces = forces_of({"pairs": pairs}, topology, frames)
+    fit = fit_priors(
+        topology, frames, TEMPERATURE, terms=("pairs",), forces=forces,
+        first=4.0, last=14.0, n_pairs=6, pairs_per_type=True, **PLAIN,
+    )  # fmt: skip
+    assert [r["types"] for r in fit.rows] == [t["types"] for t in table]
+    for found, expected in zip(fit.rows, table, strict=True):
+        np.testing.assert_allclose(found["parameters"]["c"], expected["c"], atol=1e-6)
+    one = fit_priors(
+        topology, frames, TEMPERATURE, terms=("dihedrals",), forces=forces, per_type=False,
+        method="force_matching",
+    )  # fmt: skip
+    assert [r["types"] for r in one.rows] == [["*"] * 4]
+
+
+def test_ridge_shrinks_and_keeps_what_no_frame_speaks_of_at_zero(
+    topology: CGTopology, frames: np.ndarray, known: dict[str, Any]
+) -> None:
+    forces = forces_of(known, topology, frames)
+
+    def norm(**options: Any) -> float:
+        fit = fit_priors(
+            topology, frames, TEMPERATURE, terms=("pairs",), forces=forces, method="force_matching", **options
+        )
+        return float(np.linalg.norm(row(fit, "pairs")["parameters"]["c"]))
+
+    assert norm(ridge_pairs=1.0) < 0.7 * norm() < norm(ridge_pairs=1e-4)
+    fit = fit_priors(
+        topology, frames, TEMPERATURE, terms=("pairs",), forces=forces, method="force_matching",
+        first=100.0, last=120.0,
+    )  # fmt: skip
+    assert np.abs(row(fit, "pairs")["parameters"]["c"]).max() < 1e-6
+    with pytest.raises(PriorFitError, match="do not determine"):
+        fit_priors(topology, frames, TEMPERATURE, terms=("pairs",), forces=forces, last=60.0, **PLAIN)
+
+
+def test_file_hash_table_and_plot(
+    topology: CGTopology, frames: np.ndarray, known: dict[str, Any], tmp_path: Path
+) -> None:
+    terms = ("bonds", "angles", "dihedrals", "repulsion", "pairs")
+    forces = forces_of(known, topology, frames)
+    fit = fit_priors(topology, frames, TEMPERATURE, terms=terms, forces=forces, method="force_matching")
+    fit.save(tmp_path / "priors.yaml")
+    fit.plot(tmp_path / "priors.png")
+    assert (tmp_path / "priors.png").stat().st_size > 5000
+    again = PriorSet.load(tmp_path / "priors.yaml")
+    assert again.hash == fit.hash
+    assert again.to_prior_model() == fit.to_prior_model()
+    assert again.pair_range == (3.0, 17.0)
+    assert again.table() == fit.table()
+    assert CGPairs(file=tmp_path / "priors.yaml").get_init_args() == fit.arguments("pairs")
+    other = fit_priors(
+        topology, frames, TEMPERATURE, terms=terms, forces=forces, method="force_matching", last=16.0
+    )
+    assert other.hash != fit.hash
+    # another plot, of dihedrals alone
+    fit_priors(
+        topology, frames, TEMPERATURE, terms=("dihedrals",), forces=forces, method="force_matching"
+    ).plot(tmp_path / "one.png")
+    text = (tmp_path / "priors.yaml").read_text().replace("- 3.0\n", "- 2.0\n").replace("[3.0,", "[2.0,")
+    (tmp_path / "priors.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="was changed"):
+        PriorSet.load(tmp_path / "priors.yaml")
+
+
+def test_files_from_before_pairs_load(topology: CGTopology, frames: np.ndarray, tmp_path: Path) -> None:
+    fit = fit_priors(topology, frames, TEMPERATURE, terms=("bonds",))
+    fit.save(tmp_path / "priors.yaml")
+    text = (tmp_path / "priors.yaml").read_text()
+    assert "pair_range: null\n" in text
+    (tmp_path / "priors.yaml").write_text(text.replace("pair_range: null\n", ""))
+    assert PriorSet.load(tmp_path / "priors.yaml").hash == fit.hash
+
+
+def test_what_cannot_be_fitted_is_refused(topology: CGTopology, frames: np.ndarray) -> None:
+    def fit(forces: Any, n: int | None = None, **options: Any) -> PriorSet:
+        options = {"method": "force_matching", "terms": ("pairs",), **options}
+        return fit_priors(topology, frames[:n], TEMPERATURE, forces=forces, **options)
+
+    good = np.zeros_like(frames)
+    with pytest.raises(PriorFitError, match="needs the forces"):
+        fit(None)
+    with pytest.raises(PriorFitError, match=r"shape \(599, 8, 3\)"):
+        fit(good[1:])
+    bad = good.copy()
+    bad[3, 1, 2] = np.nan
+    with pytest.raises(PriorFitError, match=r"forces of 1 of 600 frames are not finite \(first: 3"):
+        fit(bad)
+    with pytest.raises(PriorFitError, match="199 frames; force matching needs 200"):
+        fit(good[:199], 199)
+    with pytest.raises(ConfigError, match="have none of them"):
+        fit(good, terms=("bonds",))
+    with pytest.raises(ConfigError, match="use 'likelihood' or 'force_matching'"):
+        fit(good, method="forces")
+    with pytest.raises(ConfigError, match="fitted to forces"):
+        fit(good, method="likelihood")
+    with pytest.raises(ConfigError, match="ridge_pairs = -1"):
+        fit(good, ridge_pairs=-1)
+    with pytest.raises(ConfigError, match="first = 20"):
+        fit(good, first=20)
+    with pytest.raises(PriorFitError, match="no dihedrals, no pairs"):
+        fit_priors(
+            CGTopology.from_sequence("AAA"), frames[:, :3], TEMPERATURE, forces=good[:, :3],
+            terms=("dihedrals", "pairs"), method="force_matching",
+        )  # fmt: skip
