@@ -37,10 +37,11 @@ class ReferenceStates:
     assignments: tuple[NDArray[np.int64], ...]
 
     @classmethod
-    def fit(cls, reference: Any, *, n_states: int = 50, seed: int = 0) -> ReferenceStates:
+    def fit(cls, reference: Any, *, n_states: int | None = None, seed: int = 0) -> ReferenceStates:
         """Cluster ``reference`` (``(n, d)`` points, or one such array a trajectory) by k-means.
 
-        Coordinates are divided by their standard deviation first.
+        Coordinates are divided by their standard deviation first. ``n_states`` is 50 by default, fewer
+        where there would be less than 20 frames a state.
 
         Raises
         ------
@@ -51,6 +52,8 @@ class ReferenceStates:
 
         points = as_points(reference, "reference")
         everything = np.concatenate(points)
+        if n_states is None:
+            n_states = max(2, min(50, len(everything) // 20))
         if not 2 <= n_states <= len(everything):
             raise AnalysisError(
                 f"n_states is {n_states}; it must be 2 to the number of frames, {len(everything)}"
@@ -130,16 +133,16 @@ def reweight(
     dtrajs = states.assignments
     if max(len(d) for d in dtrajs) <= lag_frames:
         raise AnalysisError(f"no reference trajectory is longer than the lag of {lag_frames} frames")
-    msm, symbols = _markov_model(dtrajs, lag_frames)
+    symbols, msm = _markov_model(dtrajs, lag_frames)
     everything = np.concatenate(dtrajs)
     connected = float(np.isin(everything, symbols).mean())
     facts = {
         "connected": connected,
-        "timescales_frames": tuple(float(t) for t in msm.timescales(k=min(3, len(symbols) - 1))),
+        "timescales_frames": _timescales(msm, 3),
         "lag_frames": int(lag_frames),
         "n_states": states.n_states,
     }
-    if connected < min_connected:
+    if msm is None or connected < min_connected:
         note = (
             f"UNWEIGHTED: only {100 * connected:.0f} % of the reference's frames are in states that are "
             "connected both ways, so no Markov state model can reweight it"
@@ -165,20 +168,26 @@ def implied_timescales(
     found = {}
     for lag in lags:
         if lag < longest:
-            msm, symbols = _markov_model(states.assignments, lag)
-            found[int(lag)] = tuple(float(t) for t in msm.timescales(k=min(n, len(symbols) - 1)))
+            found[int(lag)] = _timescales(_markov_model(states.assignments, lag)[1], n)
     return found
 
 
-def _markov_model(dtrajs: Sequence[NDArray[np.int64]], lag: int) -> tuple[Any, NDArray[np.int64]]:
+def _timescales(msm: Any, n: int) -> tuple[float, ...]:
+    return () if msm is None else tuple(float(t) for t in msm.timescales(k=min(n, msm.n_states - 1)))
+
+
+def _markov_model(dtrajs: Sequence[NDArray[np.int64]], lag: int) -> tuple[NDArray[np.int64], Any]:
+    """States of the largest connected set, and its model (None where it is a single state)."""
     from deeptime.markov import TransitionCountEstimator
     from deeptime.markov.msm import MaximumLikelihoodMSM
 
     used = [np.asarray(d, dtype=np.int32) for d in dtrajs if len(d) > lag]
     counts = TransitionCountEstimator(lagtime=int(lag), count_mode="sliding").fit_fetch(used)
     largest = counts.submodel_largest(connectivity_threshold=0.0)
-    msm = MaximumLikelihoodMSM(reversible=True, maxiter=100_000).fit_fetch(largest)
-    return msm, np.asarray(largest.state_symbols, dtype=np.int64)
+    symbols = np.asarray(largest.state_symbols, dtype=np.int64)
+    if len(symbols) < 2:
+        return symbols, None
+    return symbols, MaximumLikelihoodMSM(reversible=True, maxiter=100_000).fit_fetch(largest)
 
 
 def _nearest(points: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.int64]:
