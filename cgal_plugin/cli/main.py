@@ -89,6 +89,7 @@ def benchmark(
     config: ConfigFile,
     out: Annotated[Path | None, typer.Option(help="Folder (default: runs/<file name>).")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Arms at the same time, one thread each.")] = 2,
+    arm: Annotated[list[str] | None, typer.Option(help="Only this arm (may be repeated).")] = None,
     small: Annotated[bool, typer.Option("--small", help="With the file's section `small` applied.")] = False,
 ) -> None:
     """Compare ways of spending the oracle's budget, over seeds; run again to go on."""
@@ -96,7 +97,8 @@ def benchmark(
     from cgal_plugin.driver.benchmark import report_benchmark, run_benchmark
 
     folder = out or Path("runs") / (config.stem + ("_small" if small else ""))
-    run_benchmark(load_benchmark(config, small=small), folder, workers=workers, message=typer.echo)
+    loaded = load_benchmark(config, small=small)
+    run_benchmark(loaded, folder, workers=workers, arms=arm or (), message=typer.echo)
     typer.echo(str(report_benchmark(folder)))
 
 

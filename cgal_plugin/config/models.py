@@ -307,7 +307,7 @@ class Stopping(Section):
     """Rounds of train, simulate, select, label; one more training follows on all the data. 0: one training
     on the seed data."""
     oracle_ns: Annotated[Nanoseconds, Field(gt=0)] | None = None
-    """ns of all-atom MD in all, seed data included."""
+    """ns of all-atom MD in all, seed data included; the last round labels no more than is left."""
     coverage_plateau: Fraction | None = None
     """Stop when the mean nearest RMSD improved by less than this share in a round."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from cgal_plugin.driver.loop import run
 from cgal_plugin.driver.model_test import FES_RANGE, run_model_test
 from cgal_plugin.driver.parts import build_parts
 from cgal_plugin.driver.state import RunDirectory
-from cgal_plugin.errors import CGALError, StateError
+from cgal_plugin.errors import CGALError, ConfigError, StateError
 from cgal_plugin.provenance import atomic_write, hash_file, versions, write_json
 
 RESULTS, SETTINGS, MODELS = "results.jsonl", "benchmark.json", "models"
@@ -49,6 +49,7 @@ def run_benchmark(
     out_dir: str | os.PathLike[str],
     *,
     workers: int = 1,
+    arms: Sequence[str] = (),
     message: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Run every arm and seed that has no result yet; returns the results file.
@@ -63,6 +64,8 @@ def run_benchmark(
     out_dir
         ``results.jsonl`` (one line an arm and seed), ``benchmark.json``, ``models/`` (checkpoint and
         potential of each) and ``runs/``.
+    arms
+        Only these (and the baseline); default: all.
     workers
         Arms that run at the same time, each in a process with one thread.
     message
@@ -70,6 +73,8 @@ def run_benchmark(
 
     Raises
     ------
+    ConfigError
+        An arm is not in the file.
     StateError
         The folder holds results of another benchmark, or another process works on it.
     """
@@ -77,7 +82,11 @@ def run_benchmark(
     with RunDirectory(out).locked():
         _adopt(benchmark, out)
         done = {(r["arm"], r["seed"]) for r in read_results(out)}
-        todo = [job for job in benchmark.jobs if job not in done]
+        wanted = {*arms, benchmark.settings.baseline} if arms else {*benchmark.settings.arms}
+        unknown = sorted(wanted - {*benchmark.settings.arms})
+        if unknown:
+            raise ConfigError(f"arms {unknown} are not in the file: {', '.join(benchmark.settings.arms)}")
+        todo = [job for job in benchmark.jobs if job not in done and job[0] in wanted]
         message(f"{len(done)} of {len(benchmark.jobs)} arms and seeds have a result")
         baseline = benchmark.settings.baseline
         for first in (True, False):

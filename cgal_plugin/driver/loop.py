@@ -98,9 +98,10 @@ class _Loop:
             model = current.train(model)
             current.simulate(model)
             row = current.evaluate()
-            reason = self._stop_reason(rows, row)
+            most = self._affordable(rows)
+            reason = self._stop_reason(rows, row, most)
             if reason is None:
-                current.select(model)
+                current.select(model, most)
                 row |= current.label()
             rows.append(row | {"round": index, "stop": reason})
             self.reporter.round(rows[-1])
@@ -156,14 +157,27 @@ class _Loop:
             outputs = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
             stage.finish({}, inputs={"shards": store.names()}, outputs=outputs)
 
-    def _stop_reason(self, rows: list[dict[str, Any]], row: Mapping[str, Any]) -> str | None:
+    def _affordable(self, rows: list[dict[str, Any]]) -> int | None:
+        """How many frames the oracle's budget is left for; None without a budget or where it is not known."""
+        budget, cost = self.config.stopping.oracle_ns, self.parts.ns_per_label
+        if budget is None or cost <= 0:
+            return None
+        used = self._oracle_ns(rows)
+        # a share of a label: the sum of costs is not exact
+        return max(0, int((budget - used) / cost + 1e-6))
+
+    def _oracle_ns(self, rows: list[dict[str, Any]]) -> float:
+        return self.directory.stage("seed").results()["oracle_ns"] + sum(r["oracle_ns"] for r in rows)
+
+    def _stop_reason(
+        self, rows: list[dict[str, Any]], row: Mapping[str, Any], most: int | None
+    ) -> str | None:
         stopping = self.config.stopping
         if len(rows) >= stopping.rounds:
             return f"{stopping.rounds} rounds done (stopping.rounds)"
         if stopping.oracle_ns is not None:
-            seed_ns = self.directory.stage("seed").results()["oracle_ns"]
-            used = seed_ns + sum(r["oracle_ns"] for r in rows)
-            if used + self.parts.label_ns >= stopping.oracle_ns:
+            used = self._oracle_ns(rows)
+            if most == 0 or used >= stopping.oracle_ns:
                 return f"oracle budget spent: {used:.3f} of {stopping.oracle_ns} ns (stopping.oracle_ns)"
         if stopping.coverage_plateau is not None and rows:
             before, now = rows[-1]["coverage"]["mean"], row["coverage"]["mean"]

@@ -49,11 +49,10 @@ class Parts:
         return int(getattr(self.sampler, "n_replicas", DEFAULT_REPLICAS))
 
     @property
-    def label_ns(self) -> float:
-        """All-atom MD that one round's labels cost, ns; 0 where the oracle does not say."""
+    def ns_per_label(self) -> float:
+        """All-atom MD that one label costs, ns; 0 where the oracle does not say."""
         estimate = getattr(self.oracle, "cost_estimate", None)
-        n = getattr(self.config.selector, "n_select", 1)
-        return 0.0 if estimate is None else float(estimate(n)["oracle_ns"])
+        return 0.0 if estimate is None else float(estimate(1)["oracle_ns"])
 
     def selector(self, model: TrainedModel, seed: int) -> Any:
         """The selector for a round."""

@@ -186,8 +186,8 @@ class Round:
 
     # ------------------------------------------------------------------ select
 
-    def select(self, model: TrainedModel) -> None:
-        """The frames to label."""
+    def select(self, model: TrainedModel, most: int | None = None) -> None:
+        """The frames to label; no more than ``most``, the first that the selector names."""
         stage = self._stage("select")
         if stage.done:
             self.reporter.skipped(self._title("select"))
@@ -200,7 +200,7 @@ class Round:
             fitted = selector.fit(self.store.load_all(self._shards).positions)
             check_part("selector", fitted)  # fit returns the selector itself; without its return, None
             chosen = fitted.select(candidates)
-            indices, distances = check_selection(chosen, selector, len(candidates))
+            indices, distances = (a[:most] for a in check_selection(chosen, selector, len(candidates)))
             path = folder / "selected.npz"
             with atomic_write(path) as handle:
                 np.savez(
