@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -32,6 +33,11 @@ _PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Versions of Python and of those of our packages that are installed."""
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> Mapping[str, str]:
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,45 @@ from cgal_plugin.provenance import atomic_write, hash_file, read_json, versions,
 
 FORMAT_VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """A shard's arrays on disk, outside a store, with what its record has to say of them.
+
+    Attributes
+    ----------
+    path
+        The ``.npz``.
+    sha256
+        Of its bytes.
+    n_frames, n_beads
+        Its size.
+    metadata, quarantined
+        Those of the frames.
+    """
+
+    path: Path
+    sha256: str
+    n_frames: int
+    n_beads: int
+    metadata: Mapping[str, Any]
+    quarantined: Sequence[Quarantined]
+
+    @classmethod
+    def write(cls, path: Path, frames: LabelledFrames) -> ShardFile:
+        """Write frames, atomically."""
+        with atomic_write(path) as handle:
+            np.savez(
+                handle,
+                positions=np.asarray(frames.positions, dtype=np.float32),
+                forces=np.asarray(frames.forces, dtype=np.float32),
+                frame_index=np.asarray(frames.frame_index, dtype=np.int64),
+                start_index=np.asarray(frames.start_index, dtype=np.int64),
+                force_error=np.asarray(frames.force_error, dtype=np.float32),
+            )
+        size = len(frames), frames.positions.shape[1]
+        return cls(path, hash_file(path), *size, dict(frames.metadata), tuple(frames.quarantined))
 
 
 class DataStore:
@@ -130,40 +170,51 @@ class DataStore:
         DataError
             Name taken, bead count, temperature or force map differ, or there are no frames.
         """
-        data_path, record_path = self._paths(name)
-        if record_path.exists():
+        self._check(name, len(frames), frames.positions.shape[1], frames.metadata)
+        self._enter(name, ShardFile.write(self._paths(name)[0], frames), source, facts)
+
+    def adopt(self, name: str, shard: ShardFile, *, source: str, **facts: Any) -> None:
+        """Add a shard that is on disk already, by moving its file; otherwise as :meth:`append`.
+
+        Raises
+        ------
+        DataError
+            As for :meth:`append`, or the file does not have the bytes that were written.
+        """
+        self._check(name, shard.n_frames, shard.n_beads, shard.metadata)
+        if hash_file(shard.path) != shard.sha256:
+            raise DataError(f"{shard.path} is damaged: its SHA-256 is not the one of what was written")
+        target = self._paths(name)[0]
+        target.parent.mkdir(exist_ok=True)
+        os.replace(shard.path, target)
+        self._enter(name, shard, source, facts)
+
+    def _check(self, name: str, n_frames: int, n_beads: int, metadata: Mapping[str, Any]) -> None:
+        if self._paths(name)[1].exists():
             raise DataError(f"shard {name!r} is already in {self.root}; shards are never rewritten")
-        if len(frames) == 0:
+        if n_frames == 0:
             raise DataError(f"shard {name!r} has no frames")
-        if frames.positions.shape[1] != self.topology.n_beads:
+        if n_beads != self.topology.n_beads:
             raise DataError(
-                f"shard {name!r} has {frames.positions.shape[1]} beads; {self.topology!r} has "
-                f"{self.topology.n_beads}"
+                f"shard {name!r} has {n_beads} beads; {self.topology!r} has {self.topology.n_beads}"
             )
         self._check_same(
             self.topology,
-            float(frames.metadata.get("temperature", self.temperature)),
-            str(frames.metadata.get("force_map_hash", self.force_map_hash)),
+            float(metadata.get("temperature", self.temperature)),
+            str(metadata.get("force_map_hash", self.force_map_hash)),
         )
-        with atomic_write(data_path) as handle:
-            np.savez(
-                handle,
-                positions=np.asarray(frames.positions, dtype=np.float32),
-                forces=np.asarray(frames.forces, dtype=np.float32),
-                frame_index=np.asarray(frames.frame_index, dtype=np.int64),
-                start_index=np.asarray(frames.start_index, dtype=np.int64),
-                force_error=np.asarray(frames.force_error, dtype=np.float32),
-            )
+
+    def _enter(self, name: str, shard: ShardFile, source: str, facts: Mapping[str, Any]) -> None:
         write_json(
-            record_path,
+            self._paths(name)[1],
             {
                 "name": name,
                 "source": source,
-                "n_frames": len(frames),
-                "sha256": hash_file(data_path),
-                "metadata": dict(frames.metadata),
-                "quarantined": [vars(q) for q in frames.quarantined],
-                "facts": facts,
+                "n_frames": shard.n_frames,
+                "sha256": shard.sha256,
+                "metadata": dict(shard.metadata),
+                "quarantined": [vars(q) for q in shard.quarantined],
+                "facts": dict(facts),
                 "versions": versions(),
             },
         )

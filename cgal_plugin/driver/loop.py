@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ from cgal_plugin.driver.parts import Parts, build_parts
 from cgal_plugin.driver.protocols import TrainedModel
 from cgal_plugin.driver.reporter import Reporter, SilentReporter
 from cgal_plugin.driver.rounds import Round
+from cgal_plugin.driver.runlog import LOG, LoggingReporter
 from cgal_plugin.driver.state import RunDirectory
-from cgal_plugin.provenance import atomic_path
+from cgal_plugin.provenance import atomic_path, versions
 
 
 @dataclass(frozen=True)
@@ -72,16 +75,35 @@ def run(
     CGALError
         Whatever stops the run; all that was computed stays, and the same call goes on from there.
     """
-    reporter = reporter or SilentReporter()
     directory = RunDirectory(out_dir)
     with directory.locked():
         made = build_parts(config, **parts)  # first: a wrong setting must leave no trace to disagree with
         directory.adopt(config, accept_changes=accept_changes)
-        return _Loop(config, directory, made, reporter).run()
+        log = LoggingReporter(reporter or SilentReporter(), directory.root / LOG)
+        with _recorded(log, config):
+            return _Loop(config, directory, made, log).run()
+
+
+@contextmanager
+def _recorded(log: LoggingReporter, config: Config) -> Iterator[None]:
+    """The run's start and end in its log."""
+    facts = {"pid": os.getpid(), "host": socket.gethostname(), "versions": versions()}
+    log.event("run started", config_hash=config.hash, **facts)
+    try:
+        yield
+    except KeyboardInterrupt:
+        log.event("interrupted", stage=log.current)
+        raise
+    except Exception as error:
+        log.event("error", stage=log.current, kind=type(error).__name__, text=str(error))
+        raise
+    log.event("run finished")
 
 
 class _Loop:
-    def __init__(self, config: Config, directory: RunDirectory, parts: Parts, reporter: Reporter) -> None:
+    def __init__(
+        self, config: Config, directory: RunDirectory, parts: Parts, reporter: LoggingReporter
+    ) -> None:
         self.config = config
         self.directory = directory
         self.parts = parts

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
 from cgal_plugin.driver.executor import map_tasks
 from cgal_plugin.driver.protocols import Progress
+from cgal_plugin.driver.tasks import SeedTask, write_trajectory
 from cgal_plugin.errors import DataError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.provenance import atomic_path, derive_seed
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: kept in a data store's folder beside the shards, so that more labels can be added to it
 FORCE_MAP = "force_map.npz"
+#: beside the stages and the store: what goes to and comes from workers, and their logs
+WORK = "work"
 _STARTS = {"folded": ("folded",), "extended": ("extended",), "mixed": ("folded", "extended")}
 
 
@@ -68,34 +71,41 @@ class OpenMMSeeds:
             self._save_native(native)
 
     def _run_missing(self, paths: list[Path], progress: Progress | None) -> None:
-        from cgal_plugin.oracle.sampling import TrajectoryTask, run_trajectory
-
         data = self.config.seed_data
         starts = _STARTS[data.start]
-        missing = [i for i, path in enumerate(paths) if not path.exists()]
         tasks = [
-            TrajectoryTask(
-                self.oracle,
+            SeedTask(
+                path,
                 starts[i % len(starts)],
                 data.picoseconds,
                 derive_seed(self.config.seed, "seed", i),
                 data.save_ps,
                 data.equilibration_ps,
             )
-            for i in missing
+            for i, path in enumerate(paths)
+            if not path.exists()
         ]
-        done = len(paths) - len(missing)
+        done = len(paths) - len(tasks)
 
-        def keep(task: int, trajectory: Any) -> None:
+        def count(task: int, n_frames: int) -> None:
             nonlocal done
-            trajectory.save(paths[missing[task]])
             done += 1
             if progress is not None:
                 progress(done, len(paths))
 
         if progress is not None:
             progress(done, len(paths))
-        map_tasks(run_trajectory, tasks, keep, workers=self.config.executor.workers)
+        # as long as the user asked for: no time limit
+        map_tasks(
+            write_trajectory,
+            tasks,
+            count,
+            workers=self.config.executor,
+            shared=self.oracle,
+            limited=False,
+            folder=paths[0].parent.parent / WORK,
+            names=[t.path.stem for t in tasks],
+        )
 
     def _save_native(self, path: Path) -> None:
         import mdtraj

@@ -18,7 +18,7 @@ from cgal_plugin.provenance import atomic_write, hash_file, hash_object, read_js
 
 MANIFEST = "manifest.json"
 #: keys that may change between two calls without a question: they alter no result that exists
-HARMLESS = ("name", "stopping.", "executor.")
+HARMLESS = ("name", "stopping.", "executor.", "oracle.max_failure_rate")
 
 
 class RunDirectory:

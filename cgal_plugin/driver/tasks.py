@@ -1,14 +1,22 @@
-"""Functions that worker processes run: picklable, at module level."""
+"""Functions that worker processes run: picklable, at module level. What they make is a file."""
 
 from __future__ import annotations
 
 import pickle
-from typing import Any
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.data import LabelledFrames
+from cgal_plugin.data import LabelledFrames, Quarantined
+from cgal_plugin.data.store import ShardFile
 from cgal_plugin.errors import OracleError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def is_picklable(obj: Any) -> bool:
@@ -20,15 +28,14 @@ def is_picklable(obj: Any) -> bool:
     return True
 
 
-def label_frame(task: tuple[Any, np.ndarray]) -> LabelledFrames:
-    """Label one frame: ``task`` is an oracle and ``(n_beads, 3)`` Å.
+def label_frame(oracle: Any, frame: NDArray[np.floating]) -> LabelledFrames:
+    """Label one frame ``(n_beads, 3)`` Å.
 
     Raises
     ------
     OracleError
         The oracle returned something that is not LabelledFrames.
     """
-    oracle, frame = task
     labelled = oracle.label(frame[None])
     if not isinstance(labelled, LabelledFrames):
         raise OracleError(
@@ -36,3 +43,57 @@ def label_frame(task: tuple[Any, np.ndarray]) -> LabelledFrames:
             "expected cgal_plugin.data.LabelledFrames"
         )
     return labelled
+
+
+@dataclass(frozen=True, eq=False)
+class LabelTask:
+    """A frame ``(n_beads, 3)`` Å with its number, and the folder for the file with its label."""
+
+    frame: NDArray[np.floating]
+    number: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class LabelOutcome:
+    """A label as a shard file, or no shard; and what the oracle put into quarantine."""
+
+    shard: ShardFile | None
+    quarantined: Sequence[Quarantined]
+
+
+def write_label(oracle: Any, task: LabelTask) -> LabelOutcome:
+    """Label a frame into a shard file, whose rows get the frame's number."""
+    labelled = label_frame(oracle, task.frame)
+    if not len(labelled):
+        return LabelOutcome(None, tuple(labelled.quarantined))
+    index = np.full(len(labelled), task.number, dtype=np.int64)
+    # a task may run a second time beside itself (a straggler, a worker cut off): never one name for both
+    path = task.folder / f"{task.number:08d}-{uuid.uuid4().hex}.npz"
+    shard = ShardFile.write(path, replace(labelled, frame_index=index))
+    return LabelOutcome(shard, tuple(labelled.quarantined))
+
+
+@dataclass(frozen=True)
+class SeedTask:
+    """A seed trajectory and the file for it; the other fields as of :meth:`OpenMMOracle.run`."""
+
+    path: Path
+    start: str
+    picoseconds: float
+    seed: int
+    save_ps: float
+    equilibrate_ps: float
+
+
+def write_trajectory(oracle: Any, task: SeedTask) -> int:
+    """Run a seed trajectory into its file; returns its number of frames."""
+    trajectory = oracle.run(
+        task.start,
+        task.picoseconds,
+        seed=task.seed,
+        save_ps=task.save_ps,
+        equilibrate_ps=task.equilibrate_ps,
+    )
+    trajectory.save(task.path)
+    return len(trajectory)
