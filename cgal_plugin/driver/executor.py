@@ -6,12 +6,12 @@ import functools
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from cgal_plugin.config.executor import LocalExecutor, ParslExecutor
-from cgal_plugin.driver.pools import open_pool
+from cgal_plugin.driver.pools import Pool, open_pool
 from cgal_plugin.driver.window import Event, Failure, check_system, no_event, reason_of, run_tasks
 from cgal_plugin.driver.worker import Call, Shared
 from cgal_plugin.errors import OracleError
@@ -86,8 +86,13 @@ def map_tasks(
             log = logs / f"{index if names is None else names[index]}.log"
             return Call(function, items[index], str(log), sent, settings.task_timeout if limited else None)
 
-        with open_pool(settings, work if folder is None else folder, len(items)) as pool:
-            run_tasks(pool, len(items), make, on_result, fail, event)
+        with ExitStack() as stack:
+
+            def start() -> Pool:
+                stack.close()
+                return stack.enter_context(open_pool(settings, folder or work, len(items)))
+
+            run_tasks(start(), len(items), make, on_result, fail, event, start)
 
 
 def _raise(index: int, failure: Failure) -> None:

@@ -49,6 +49,7 @@ def open_parsl(settings: ParslExecutor, folder: Path) -> Iterator[Pool]:
             _AHEAD * workers,
             workers,
             lost=(ManagerLost, WorkerLost),
+            ready=functools.partial(_has_workers, kernel),
             useless=(BadStateException, ScalingFailed),
             retries=settings.retries,
             retry_wait=settings.retry_wait,
@@ -58,6 +59,12 @@ def open_parsl(settings: ParslExecutor, folder: Path) -> Iterator[Pool]:
         kernel.cleanup()
         for handler in opened:  # Parsl takes them off its logger and leaves their file open
             handler.close()
+
+
+def _has_workers(kernel: Any) -> bool:
+    """Whether a node with workers is connected (of executors that can say so)."""
+    asked = [e.connected_managers for e in kernel.executors.values() if hasattr(e, "connected_managers")]
+    return any(m["active"] and m["worker_count"] > 0 for ask in asked for m in ask())
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -28,6 +28,8 @@ class Pool:
         What a task's future raises when its worker was lost; such a task is tried again.
     useless
         What it raises when there will be no worker any more: the call ends.
+    ready
+        Whether a worker is there that could take a task; asked when none has been taken for long.
     retries, retry_wait
         How often, and after how many seconds (doubled each time).
     straggler_factor
@@ -39,6 +41,7 @@ class Pool:
     workers: int
     lost: tuple[type[BaseException], ...] = (BrokenProcessPool,)
     useless: tuple[type[BaseException], ...] = ()
+    ready: Callable[[], bool] = lambda: False
     retries: int = 3
     retry_wait: float = 1.0
     straggler_factor: float | None = None

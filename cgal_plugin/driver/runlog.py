@@ -18,6 +18,7 @@ _PROGRESS_SECONDS = 5.0  # between two lines of progress of a stage
 _TOLD = {
     "worker lost": "a worker was lost; its task is tried again in {retry_after:g} s (try {attempt})",
     "straggler": "a task has been running for {seconds:.0f} s, far longer than the others: started again",
+    "stall": "workers took no task any more: they were started anew",
     "timeout": "a task exceeded executor.task_timeout and was ended",
     "damage": "{what} is damaged and was set aside: {remedy}",
 }
@@ -28,8 +29,8 @@ class LoggingReporter:
 
     Each line has ``time`` (s since 1970) and ``event``: ``run started``, ``stage started``, ``progress``,
     ``stage finished``, ``stage done before``, ``round``, ``message``, ``quarantine``, ``worker lost``,
-    ``timeout``, ``straggler``, ``damage``, ``interrupted``, ``error``, ``run finished``; other keys
-    depend on it.
+    ``timeout``, ``straggler``, ``stall``, ``damage``, ``interrupted``, ``error``, ``run finished``; other
+    keys depend on it.
     """
 
     def __init__(self, inner: Reporter, path: Path) -> None:

@@ -25,6 +25,9 @@ _LONGEST_WAIT = 60.0  # s, between two tries
 _SHORTEST_STRAGGLER = 60.0  # s; a task younger than this is none
 _ENOUGH_TIMES = 5  # finished tasks that a median is taken of
 _POLL = 1.0  # s
+#: s without a running task, beside workers that are there; Parsl's workers of a node can lock each other
+#: up when one of them is killed between two tasks
+_STALL_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,10 @@ class _Window:
         make: Callable[[int], Call],
         fail: Callable[[int, Failure], None],
         event: Event,
+        reopen: Callable[[], Pool] | None,
     ) -> None:
+        self.reopen = reopen
+        self.last_sign = time.monotonic()  # of a task that runs or is done
         self.pool = pool
         self.make = make
         self.fail = fail
@@ -108,6 +114,24 @@ class _Window:
             self.copies[index] = 2
             self.submit(index)
 
+    def mend_stall(self) -> None:
+        """Start the pool anew when it has workers and tasks, and has run none for long."""
+        now = time.monotonic()
+        if self.reopen is None or now - self.last_sign < _STALL_SECONDS:
+            return
+        self.last_sign = now
+        if any(Path(call.log).exists() for _, _, call in self.running.values()) or not self.pool.ready():
+            return
+        self.event("stall", tasks=len(self.running))
+        again = sorted({index for index, _, _ in self.running.values()})
+        self.running.clear()
+        self.copies = {index: left for index, left in self.copies.items() if index not in again}
+        self.finished = SimpleQueue()
+        self.pool = self.reopen()
+        self.delayed += [(now, index) for index in again]
+        heapq.heapify(self.delayed)
+        self.last_sign = time.monotonic()
+
     def next_finished(self) -> Future[Any] | None:
         """A finished task, or None after a while without one."""
         wait = _POLL
@@ -120,6 +144,7 @@ class _Window:
 
     def take(self, future: Future[Any], on_result: Callable[[int, Any], None]) -> None:
         """Hand over a result, or see to a failure."""
+        self.last_sign = time.monotonic()
         index, started, call = self.running.pop(future)
         others = self.copies.get(index, 1) - 1  # copies that still run
         if index in self.copies:
@@ -166,18 +191,21 @@ def run_tasks(
     on_result: Callable[[int, Any], None],
     fail: Callable[[int, Failure], None],
     event: Event = no_event,
+    reopen: Callable[[], Pool] | None = None,
 ) -> None:
     """Run tasks 0 to n−1, made by ``make(index)`` when their turn comes; see :func:`map_tasks`.
 
-    Any ``concurrent.futures`` executor will do.
+    Any ``concurrent.futures`` executor will do. ``reopen`` ends the pool and starts another in its place.
     """
-    window = _Window(pool, n, make, fail, event)
+    window = _Window(pool, n, make, fail, event, reopen)
     while window.left:
         window.fill()
         if pool.straggler_factor is not None:
             window.copy_stragglers(pool.straggler_factor)
         future = window.next_finished()
-        if future is not None:
+        if future is None:
+            window.mend_stall()
+        else:
             window.take(future, on_result)
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ import pytest
 
 from cgal_plugin.config import load_yaml, parse_config
 from cgal_plugin.config.executor import ParslExecutor
+from cgal_plugin.driver import window
 from cgal_plugin.driver.executor import map_tasks
 from cgal_plugin.driver.parsl_pool import count_workers, open_parsl, parsl_config
+from cgal_plugin.driver.pools import Pool
 from cgal_plugin.driver.window import Failure
+from cgal_plugin.driver.worker import Call
 from cgal_plugin.errors import CGALError, ConfigError
 from tests.driver import work
 
@@ -45,7 +49,10 @@ def test_results_failures_and_timeouts_come_as_from_processes(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("victim", ["worker", "manager"])
-def test_a_killed_worker_or_manager_costs_no_result(victim: str, tmp_path: Path) -> None:
+def test_a_killed_worker_or_manager_costs_no_result(
+    victim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(window, "_STALL_SECONDS", 10.0)
     results: dict[int, int] = {}
     events: list[str] = []
     killed: list[int] = []
@@ -69,7 +76,7 @@ def test_a_killed_worker_or_manager_costs_no_result(victim: str, tmp_path: Path)
     )
     assert killed
     assert results == {i: i for i in range(12)}
-    assert set(events) <= {"worker lost"}
+    assert set(events) <= {"worker lost", "stall"}
     workers = {int(path.name.split("-")[1]) for path in tmp_path.glob("*-*-*")}
     for child in children:  # a multiprocessing.Manager, which Parsl forgets
         if child.pid not in workers and child.is_running():
@@ -77,6 +84,36 @@ def test_a_killed_worker_or_manager_costs_no_result(victim: str, tmp_path: Path)
     for pid in workers:
         worker = Path("/proc") / str(pid) / "status"
         assert not worker.exists() or "zombie" in worker.read_text(), "a worker outlived its manager"
+
+
+def test_workers_killed_between_two_tasks_hold_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them holds the lock of Parsl's task queue, which goes with it: the others wait for ever."""
+    monkeypatch.setattr(window, "_STALL_SECONDS", 10.0)
+    results: dict[int, int] = {}
+    events: list[str] = []
+
+    def make(index: int) -> Call:
+        return Call(work.note_pids, (index, 0.2, str(tmp_path)), str(tmp_path / f"{index}.log"))
+
+    with ExitStack() as stack:
+
+        def start() -> Pool:
+            stack.close()
+            return stack.enter_context(open_parsl(local(), tmp_path / "work"))
+
+        def note(kind: str, /, **facts: Any) -> None:
+            events.append(kind)
+
+        pool = start()
+        window.run_tasks(pool, 4, make, results.__setitem__, pytest.fail)
+        for pid in {int(path.name.split("-")[1]) for path in tmp_path.glob("*-*-*")}:
+            os.kill(pid, signal.SIGKILL)
+        results.clear()
+        window.run_tasks(pool, 6, make, results.__setitem__, pytest.fail, note, start)
+    assert results == {i: i for i in range(6)}
+    assert set(events) == {"stall"}
 
 
 # ---------------------------------------------------------------------- configurations
