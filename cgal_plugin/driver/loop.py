@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cgal_plugin import interrupts
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
 from cgal_plugin.driver.parts import Parts, build_parts
@@ -74,9 +75,11 @@ def run(
     ------
     CGALError
         Whatever stops the run; all that was computed stays, and the same call goes on from there.
+    Interrupted, KeyboardInterrupt
+        SIGTERM, SIGUSR1 or SIGINT came (in the main thread); as above.
     """
     directory = RunDirectory(out_dir)
-    with directory.locked():
+    with interrupts.handled(), directory.locked():
         made = build_parts(config, **parts)  # first: a wrong setting must leave no trace to disagree with
         directory.adopt(config, accept_changes=accept_changes)
         log = LoggingReporter(reporter or SilentReporter(), directory.root / LOG)
@@ -91,8 +94,8 @@ def _recorded(log: LoggingReporter, config: Config) -> Iterator[None]:
     log.event("run started", config_hash=config.hash, **facts)
     try:
         yield
-    except KeyboardInterrupt:
-        log.event("interrupted", stage=log.current)
+    except (KeyboardInterrupt, interrupts.Interrupted) as interrupted:
+        log.event("interrupted", stage=log.current, signal=str(interrupted))
         raise
     except Exception as error:
         log.event("error", stage=log.current, kind=type(error).__name__, text=str(error))

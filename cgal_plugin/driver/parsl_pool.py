@@ -7,6 +7,7 @@ import logging
 import os
 import runpy
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,6 +101,7 @@ def parsl_config(settings: ParslExecutor, folder: Path) -> Any:
     executor = parsl.HighThroughputExecutor(
         label="cgal",
         provider=provider,
+        interchange_launch_cmd=_with_driver(["interchange.py"]),
         address=settings.address or "127.0.0.1",
         max_workers_per_node=settings.workers_per_node,
         cores_per_worker=1e-6 if settings.template == "htex_local" else float(settings.cores_per_worker),
@@ -120,6 +122,11 @@ def parsl_config(settings: ParslExecutor, folder: Path) -> Any:
         retries=0,  # ours, which know which failures to repeat
         strategy_period=1 if settings.template == "htex_local" else 5,
     )
+
+
+def _with_driver(command: list[str]) -> list[str]:
+    """Let Parsl's interchange end with a driver that is killed; its nodes give up when they miss it."""
+    return ["setpriv", "--pdeathsig", "KILL", *command] if shutil.which("setpriv") else command
 
 
 def _own_addresses() -> set[str]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cgal_plugin import interrupts
 from cgal_plugin.driver.protocols import Progress
 from cgal_plugin.driver.reporter import Reporter
 
@@ -56,6 +57,7 @@ class LoggingReporter:
 
             def progress(done: int, total: int) -> None:
                 nonlocal last
+                interrupts.check()
                 forward(done, total)
                 now = time.monotonic()
                 if now - last >= _PROGRESS_SECONDS or (done == 0 and last == started):

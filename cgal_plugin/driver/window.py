@@ -14,6 +14,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from cgal_plugin import interrupts
 from cgal_plugin.driver.pools import Pool
 from cgal_plugin.driver.worker import Call, run_task, timed_out
 from cgal_plugin.errors import CGALError, OracleError, StateError
@@ -199,6 +200,7 @@ def run_tasks(
     """
     window = _Window(pool, n, make, fail, event, reopen)
     while window.left:
+        interrupts.check()
         window.fill()
         if pool.straggler_factor is not None:
             window.copy_stragglers(pool.straggler_factor)

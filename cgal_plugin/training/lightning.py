@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch.utils.data import Sampler
 from torch_geometric.loader import DataLoader
 from torchmdnet.data import DataModule
 
+from cgal_plugin import interrupts
 from cgal_plugin.errors import TrainingError
 from cgal_plugin.provenance import derive_seed
 
@@ -95,7 +97,8 @@ class FiniteLoss(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Check the loss of the batch."""
+        """Check the loss of the batch, and for a signal that was swallowed on its way."""
+        interrupts.check()
         loss = (outputs["loss"] if isinstance(outputs, dict) else outputs).detach()
         if not bool(torch.isfinite(loss)):
             raise TrainingError(
@@ -152,6 +155,8 @@ def make_trainer(
         precision=hparams["precision"],
         gradient_clip_val=hparams["gradient_clipping"],
         inference_mode=False,
+        # in a Slurm job Lightning would take SIGUSR1 for a request to put the job into the queue again
+        plugins=[LightningEnvironment()],
         use_distributed_sampler=False,
     )
 
