@@ -14,7 +14,16 @@ import numpy as np
 from cgal_plugin.data.frames import LabelledFrames, Quarantined, StoredFrames
 from cgal_plugin.errors import DataError
 from cgal_plugin.mapping.topology import CGTopology
-from cgal_plugin.provenance import atomic_write, hash_file, read_json, versions, write_json
+from cgal_plugin.provenance import (
+    BAD_ARCHIVE,
+    atomic_write,
+    hash_file,
+    read_json,
+    read_sealed,
+    versions,
+    write_json,
+    write_sealed,
+)
 
 FORMAT_VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -205,7 +214,7 @@ class DataStore:
         )
 
     def _enter(self, name: str, shard: ShardFile, source: str, facts: Mapping[str, Any]) -> None:
-        write_json(
+        write_sealed(
             self._paths(name)[1],
             {
                 "name": name,
@@ -225,9 +234,35 @@ class DataStore:
         if not path.is_file():
             raise DataError(f"store {self.root} has no shard {name!r}")
         try:
-            return read_json(path)
+            return read_sealed(path)
         except ValueError as error:
             raise DataError(f"shard record {path} is damaged: {error}") from error
+
+    def verify(self, name: str) -> dict[str, Any]:
+        """The record of a shard whose bytes are those that were written.
+
+        Raises
+        ------
+        DataError
+            Shard or record is missing or damaged.
+        """
+        record, path = self.record(name), self._paths(name)[0]
+        if not path.is_file():
+            raise DataError(
+                f"shard {path} is gone though its record is there; delete the record to label again"
+            )
+        if hash_file(path) != record.get("sha256"):
+            raise DataError(f"shard {path} is damaged: its SHA-256 is not the one that was recorded")
+        return record
+
+    def set_aside(self, name: str) -> None:
+        """Move a shard's files to the folder ``damaged``; the name is free again."""
+        folder = self.root / "damaged"
+        folder.mkdir(exist_ok=True)
+        for path in reversed(self._paths(name)):  # the record first: without it there is no shard
+            if path.exists():
+                number = sum(1 for _ in folder.glob(f"{path.name}.*"))
+                os.replace(path, folder / f"{path.name}.{number}")
 
     def load(self, name: str) -> LabelledFrames:
         """Read one shard, checking its SHA-256.
@@ -237,14 +272,8 @@ class DataStore:
         DataError
             The shard is missing or does not have the bytes that were written.
         """
-        record = self.record(name)
+        record = self.verify(name)
         path = self._paths(name)[0]
-        if not path.is_file():
-            raise DataError(
-                f"shard {path} is gone though its record is there; delete the record to label again"
-            )
-        if hash_file(path) != record["sha256"]:
-            raise DataError(f"shard {path} is damaged: its SHA-256 is not the one that was recorded")
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return LabelledFrames(
@@ -252,7 +281,7 @@ class DataStore:
                     quarantined=tuple(Quarantined(**q) for q in record["quarantined"]),
                     metadata=record["metadata"],
                 )
-        except (DataError, ValueError, TypeError, KeyError) as error:
+        except (DataError, *BAD_ARCHIVE) as error:
             raise DataError(f"shard {path} cannot be used: {error}") from error
 
     def __iter__(self) -> Iterator[tuple[str, LabelledFrames]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,12 @@ from cgal_plugin.driver.reporter import Reporter, SilentReporter
 from cgal_plugin.driver.rounds import Round
 from cgal_plugin.driver.runlog import LOG, LoggingReporter
 from cgal_plugin.driver.state import RunDirectory
+from cgal_plugin.errors import DataError, StateError
 from cgal_plugin.provenance import atomic_path, versions
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_SPACE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ def run(
         SIGTERM, SIGUSR1 or SIGINT came (in the main thread); as above.
     """
     directory = RunDirectory(out_dir)
-    with interrupts.handled(), directory.locked():
+    with interrupts.handled(), directory.locked(), _disk_errors(directory.root):
         made = build_parts(config, **parts)  # first: a wrong setting must leave no trace to disagree with
         directory.adopt(config, accept_changes=accept_changes)
         log = LoggingReporter(reporter or SilentReporter(), directory.root / LOG)
@@ -98,9 +104,33 @@ def _recorded(log: LoggingReporter, config: Config) -> Iterator[None]:
         log.event("interrupted", stage=log.current, signal=str(interrupted))
         raise
     except Exception as error:
-        log.event("error", stage=log.current, kind=type(error).__name__, text=str(error))
+        with suppress(OSError):  # on a full disk there is no room for it
+            log.event("error", stage=log.current, error=type(error).__name__, text=str(error))
         raise
     log.event("run finished")
+
+
+@contextmanager
+def _disk_errors(root: Path) -> Iterator[None]:
+    """Say what to do about a disk that is full or cannot be written.
+
+    Raises
+    ------
+    StateError
+        It was that.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        number = getattr(error, "errno", None)
+        # torch's writer of archives has a RuntimeError for everything
+        full = number in _FULL or (number is None and shutil.disk_usage(root).free < _NO_SPACE)
+        if not full and number not in _DENIED:
+            raise
+        raise StateError(
+            f"{root}: {'the disk is full' if full else error}. What was finished is kept; the same command "
+            "goes on once there is room, and permission to write"
+        ) from error
 
 
 class _Loop:
@@ -155,6 +185,7 @@ class _Loop:
             force_map_hash=source.force_map_hash,
             config_hash=self.config.hash,
         )
+        self._check_shards(store)
         source.fill(store)
         if not stage.done:
             outputs = sorted(p for p in stage.folder.rglob("*") if p.is_file() and not p.name.startswith("."))
@@ -169,6 +200,15 @@ class _Loop:
             )
         self.parts.connect()
         return store
+
+    def _check_shards(self, store: DataStore) -> None:
+        """Put damaged shards aside; the stage that made them makes them again."""
+        for name in store.names():
+            try:
+                store.verify(name)
+            except DataError as error:
+                store.set_aside(name)
+                self.reporter.event("damage", what=str(error), remedy="it is made again")
 
     def _prepare(self, store: DataStore) -> None:
         stage = self.directory.stage("priors")

@@ -22,6 +22,7 @@ from cgal_plugin.driver.state import RunDirectory, Stage
 from cgal_plugin.errors import DynamicsError, StateError
 from cgal_plugin.provenance import atomic_write, derive_seed
 
+STAGES = ("train", "simulate", "evaluate", "select", "label")
 QUANTILES = (5, 25, 50, 75, 95)
 
 
@@ -102,6 +103,7 @@ class Round:
         """CG dynamics from training frames."""
         stage = self._stage("simulate")
         if stage.done:
+            stage.manifest()
             self.reporter.skipped(self._title("simulate"))
             return
         folder = stage.begin()
@@ -190,6 +192,7 @@ class Round:
         """The frames to label."""
         stage = self._stage("select")
         if stage.done:
+            stage.manifest()
             self.reporter.skipped(self._title("select"))
             return
         folder = stage.begin()
@@ -229,12 +232,13 @@ class Round:
     def label(self) -> dict[str, Any]:
         """Ask the oracle; each label is a shard of its own as soon as it is there."""
         stage = self._stage("label")
-        if stage.done:
+        if stage.done and all(name in self.store for name in stage.manifest()["inputs"]["shards"]):
             self.reporter.skipped(self._title("label"))
             return stage.results()
         stage.begin()
         job = self._label_job()
-        job.quarantine.release()
+        if not stage.done:  # labels of a finished stage that are gone were sound once: only they are missing
+            job.quarantine.release()
         with self.reporter.stage(self._title("label")) as progress:
             job.run(self.parts.oracle, self.config.executor, progress)
         names = [n for n in job.names if n in self.store]
@@ -319,8 +323,8 @@ def _model(stage: Stage) -> TrainedModel:
     results = stage.results()
     try:
         return TrainedModel(
-            stage.folder / results["checkpoint"],
-            tuple(stage.folder / p for p in results["committee"]),
+            stage.file(results["checkpoint"]),
+            tuple(stage.file(p) for p in results["committee"]),
             results["metrics"],
         )
     except KeyError as error:

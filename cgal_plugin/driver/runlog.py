@@ -21,7 +21,7 @@ _TOLD = {
     "straggler": "a task has been running for {seconds:.0f} s, far longer than the others: started again",
     "stall": "workers took no task any more: they were started anew",
     "timeout": "a task exceeded executor.task_timeout and was ended",
-    "damage": "{what} is damaged and was set aside: {remedy}",
+    "damage": "{what}; {remedy}",
 }
 
 

@@ -12,7 +12,7 @@ from cgal_plugin.data import DataStore
 from cgal_plugin.driver.executor import map_tasks
 from cgal_plugin.driver.protocols import Progress
 from cgal_plugin.driver.tasks import SeedTask, write_trajectory
-from cgal_plugin.errors import DataError
+from cgal_plugin.errors import DataError, OracleError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.provenance import atomic_path, derive_seed
 
@@ -83,7 +83,7 @@ class OpenMMSeeds:
                 data.equilibration_ps,
             )
             for i, path in enumerate(paths)
-            if not path.exists()
+            if not _is_whole(path)
         ]
         done = len(paths) - len(tasks)
 
@@ -124,6 +124,20 @@ class OpenMMSeeds:
             if name not in store:
                 frames = self.oracle.map_trajectory(trajectory)
                 store.append(name, frames, source="seed", config_hash=self.config.hash)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a trajectory is there; one that is damaged is put aside, to be run again."""
+    from cgal_plugin.oracle.trajectory import AllAtomTrajectory
+
+    if not path.exists():
+        return False
+    try:
+        AllAtomTrajectory.load(path)
+    except OracleError:
+        os.replace(path, path.with_name(f".{path.name}.damaged"))
+        return False
+    return True
 
 
 class StoredSeeds:

@@ -21,7 +21,15 @@ from cgal_plugin.errors import CGALError, OracleError, StateError
 
 Event = Callable[..., None]
 #: errors of the disk or the system, not of one task
-_SYSTEM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOMEM)
+_SYSTEM_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOMEM,
+)
 _LONGEST_WAIT = 60.0  # s, between two tries
 _SHORTEST_STRAGGLER = 60.0  # s; a task younger than this is none
 _ENOUGH_TIMES = 5  # finished tasks that a median is taken of

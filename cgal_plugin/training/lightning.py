@@ -166,7 +166,7 @@ def fit(trainer: Trainer, module: LightningModule, data: DataModule, checkpoint:
     before = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(
-            module, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=False
+            module, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True
         )
     except SystemExit as error:
         if error.code == 1 and trainer.interrupted:
