@@ -87,6 +87,21 @@ def schema() -> None:
 
 
 @app.command()
+def status(
+    run_dir: Annotated[Path, typer.Argument(help="Run directory.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """How a run stands: rounds, queue, throughput, failures, time left. Writes nothing."""
+    import json
+
+    from cgal_plugin.cli.status_text import status_text
+    from cgal_plugin.driver.status import run_status
+
+    found = run_status(run_dir)
+    typer.echo(json.dumps(found, indent=2) if as_json else status_text(found))
+
+
+@app.command()
 def report(run_dir: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
     """Write report.html of a run, finished or not."""
     from cgal_plugin.driver.report import report_run

@@ -13,7 +13,7 @@ from typing import Any
 from cgal_plugin.data import Quarantined
 from cgal_plugin.driver.window import Failure
 from cgal_plugin.errors import OracleError, StateError
-from cgal_plugin.provenance import read_json, write_json
+from cgal_plugin.provenance import read_sealed, write_sealed
 
 #: frames that have to be tried before their failure rate means anything
 ENOUGH = 10
@@ -56,8 +56,11 @@ class Quarantine:
         """
         path = self._path(name)
         try:
-            return read_json(path)
-        except ValueError as error:
+            record = read_sealed(path)
+            if not all("reason" in failure for failure in record["failures"]):
+                raise ValueError("no reason")
+            return record
+        except (ValueError, KeyError, TypeError) as error:
             raise StateError(f"{path} is damaged ({error}); delete it to label the frame again") from error
 
     def refused(self, name: str, quarantined: Sequence[Quarantined], inputs: Mapping[str, Any]) -> None:
@@ -81,7 +84,7 @@ class Quarantine:
         self, name: str, kind: str, failures: list[dict[str, str]], inputs: Mapping[str, Any], **facts: Any
     ) -> None:
         record = {"name": name, "kind": kind, "failures": failures, "inputs": dict(inputs), **facts}
-        write_json(self._path(name), {**record, "time": time.time()})
+        write_sealed(self._path(name), {**record, "time": time.time()})
 
     def release(self, *, all_kinds: bool = False) -> list[str]:
         """Forget the frames that may well work another time: those that the oracle did not refuse itself."""

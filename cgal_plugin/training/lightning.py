@@ -20,7 +20,7 @@ from torch_geometric.loader import DataLoader
 from torchmdnet.data import DataModule
 
 from cgal_plugin import interrupts
-from cgal_plugin.errors import TrainingError
+from cgal_plugin.errors import ConfigError, TrainingError
 from cgal_plugin.provenance import derive_seed
 
 
@@ -147,7 +147,7 @@ def make_trainer(
         devices=1,
         default_root_dir=folder,
         callbacks=callbacks,
-        logger=False,
+        logger=_logger(hparams, folder),
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -159,6 +159,20 @@ def make_trainer(
         plugins=[LightningEnvironment()],
         use_distributed_sampler=False,
     )
+
+
+def _logger(hparams: dict[str, Any], folder: Path) -> Any:
+    """TorchMD-Net's own switch for TensorBoard, and nothing else; files as torchmd-train names them."""
+    if not hparams["tensorboard_use"]:
+        return False
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    try:
+        return TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "tensorboard_use needs TensorBoard: pip install 'cgal_plugin[tensorboard]', or set it to false"
+        ) from error
 
 
 def fit(trainer: Trainer, module: LightningModule, data: DataModule, checkpoint: Path | None) -> None:

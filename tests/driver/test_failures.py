@@ -129,3 +129,23 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "quarantined_x.json").write_text("{")
     with pytest.raises(StateError, match=r"quarantined_x\.json is damaged"):
         Quarantine(tmp_path).release()
+
+
+def test_the_report_escapes_what_an_oracle_says(tmp_path: Path) -> None:
+    nasty = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
+
+    class Rude:
+        def label(self, frames: Any) -> Any:
+            raise ValueError(nasty)
+
+    class OnceRude(Rude):
+        def label(self, frames: Any) -> Any:
+            return parts.spring_label(frames) if parts.share(frames[0]) > 0.3 else super().label(frames)
+
+    config = parts.config(tmp_path, name=nasty[:90])
+    result = run(config, tmp_path / "run", oracle=OnceRude(), **parts.cheap())
+    html = result.report.read_text()
+    assert result.rounds[0]["n_quarantined"] > 0
+    assert "<script>alert" not in html
+    assert "<img src=x" not in html
+    assert "&lt;img src=x onerror" in html
