@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import platform
+import struct
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -15,6 +19,21 @@ from typing import IO, Any
 
 import numpy as np
 
+#: what numpy and zipfile raise for an archive that is damaged or is none: a flipped bit can be anywhere
+BAD_ARCHIVE: tuple[type[Exception], ...] = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    SyntaxError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 _PACKAGES = (
     "cgal_plugin",
     "torch",
@@ -32,6 +51,11 @@ _PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Versions of Python and of those of our packages that are installed."""
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> Mapping[str, str]:
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -135,3 +159,30 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file."""
     with open(path, encoding="utf-8") as handle:
         return json.load(handle)
+
+
+def write_sealed(path: str | os.PathLike[str], obj: Mapping[str, Any]) -> None:
+    """As :func:`write_json`, with a checksum of the content under ``seal``."""
+    content = json.loads(json.dumps(obj, default=_jsonable))
+    write_json(path, {**content, "seal": _seal(content)})
+
+
+def read_sealed(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what :func:`write_sealed` wrote, without the seal; a file without one is read as it is.
+
+    Raises
+    ------
+    ValueError
+        It is no JSON object, or not the one that was written.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{type(content).__name__} where an object was expected")
+    seal = content.pop("seal", None)
+    if seal is not None and seal != _seal(content):
+        raise ValueError("its content is not what was written (checksum)")
+    return content
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

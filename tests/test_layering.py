@@ -13,6 +13,7 @@ ROOT = Path(cgal_plugin.__file__).parent
 # a module may import from its own entry and from those before it
 ORDER = [
     ["errors"],
+    ["interrupts"],
     ["units"],
     ["provenance"],
     ["_native"],

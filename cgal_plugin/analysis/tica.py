@@ -13,7 +13,7 @@ import numpy as np
 
 from cgal_plugin.analysis._frames import as_trajectories
 from cgal_plugin.errors import AnalysisError
-from cgal_plugin.provenance import atomic_write, canonical_json, hash_array, versions
+from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, canonical_json, hash_array, versions
 from cgal_plugin.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ class TICAModel:
                     n_beads=int(data["n_beads"]),
                     provenance=json.loads(str(data["provenance"])),
                 )
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except BAD_ARCHIVE as error:
             raise AnalysisError(f"{str(path)!r} is not a saved TICA model: {error!r}") from error
 
 

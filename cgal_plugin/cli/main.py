@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from cgal_plugin import interrupts
 from cgal_plugin.cli import stages
 from cgal_plugin.errors import CGALError, ConfigError
 
@@ -103,6 +105,21 @@ def benchmark(
 
 
 @app.command()
+def status(
+    run_dir: Annotated[Path, typer.Argument(help="Run directory.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """How a run stands: rounds, queue, throughput, failures, time left. Writes nothing."""
+    import json
+
+    from cgal_plugin.cli.status_text import status_text
+    from cgal_plugin.driver.status import run_status
+
+    found = run_status(run_dir)
+    typer.echo(json.dumps(found, indent=2) if as_json else status_text(found))
+
+
+@app.command()
 def report(run_dir: Annotated[Path, typer.Argument(help="Run directory, or a benchmark's folder.")]) -> None:
     """Write report.html of a run or a benchmark, finished or not."""
     from cgal_plugin.driver.benchmark import SETTINGS, report_benchmark
@@ -120,16 +137,27 @@ def _unexpected(error: Exception) -> str:
     return f"{type(error).__name__}: {error}{place}; --debug shows where it comes from"
 
 
+def _interrupted(interrupted: interrupts.Interrupted) -> None:
+    command = shlex.join(["cgal", *sys.argv[1:]])
+    print(
+        f"ended by {interrupted}; what was finished is kept. To go on from there, run again:\n  {command}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
 def main() -> None:
     """Entry point: errors of ours become one message and an exit code, not a traceback.
 
-    Exit codes: 0 done; 1 an error of ours; 2 wrong usage or configuration; 130 interrupted.
+    Exit codes: 0 done; 1 an error of ours; 2 wrong usage or configuration; 130, 143 or 138 when ended by
+    SIGINT, SIGTERM or SIGUSR1.
     ``--debug`` anywhere shows the traceback.
     """
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) != len(sys.argv) - 1
     try:
-        app(args=arguments, prog_name="cgal")
+        with interrupts.handled(_interrupted, keyboard=False):
+            app(args=arguments, prog_name="cgal")
     except CGALError as error:
         if debug:
             raise
@@ -140,9 +168,9 @@ def main() -> None:
             raise
         print(f"error: {_unexpected(error)}", file=sys.stderr)
         raise SystemExit(1) from error
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+    except interrupts.Interrupted as interrupted:
+        _interrupted(interrupted)
+        sys.exit(interrupted.exit_code)
 
 
 if __name__ == "__main__":

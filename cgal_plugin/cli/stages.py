@@ -112,13 +112,18 @@ def export(
     out: Out,
     mapping: Mapping = "CA",
     replicas: Annotated[int, typer.Option(min=1, help="Copies in one System.")] = 1,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Unpickle the checkpoint even if that can run code in it.")
+    ] = False,
 ) -> None:
     """Write a trained model as self-contained TorchScript for OpenMM."""
     from cgal_plugin import register
     from cgal_plugin.export import export_torchscript
+    from cgal_plugin.training import load_model
 
     register()  # before anything imports TorchMD-Net, which has Warp greet the screen
-    export_torchscript(checkpoint, load_topology(topology, mapping), out, n_replicas=replicas)
+    model = load_model(checkpoint, trust=True) if trust else checkpoint
+    export_torchscript(model, load_topology(topology, mapping), out, n_replicas=replicas)
     typer.echo(str(out))
 
 

@@ -20,6 +20,7 @@ _PATH_KEYS = (
     ("training", "priors", "file"),
     ("evaluation", "reference"),
     ("evaluation", "reference_topology"),
+    ("executor", "config"),
 )
 
 
@@ -244,7 +245,7 @@ def _resolve_paths(config: Config, base: Path, lines: dict[tuple[Any, ...], int]
         section = data
         for key in keys[:-1]:
             section = section[key]
-        value = section[keys[-1]]
+        value = section.get(keys[-1])
         if isinstance(value, tuple):
             section[keys[-1]] = tuple(absolute(v, (*keys, i)) for i, v in enumerate(value))
         elif value is not None:

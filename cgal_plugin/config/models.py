@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from cgal_plugin.config.executor import ExecutorConfig, LocalExecutor, ParslExecutor
 from cgal_plugin.config.quantities import (
     Angstrom,
     Count,
@@ -19,15 +20,8 @@ from cgal_plugin.config.quantities import (
     PerPicosecond,
     Picoseconds,
 )
+from cgal_plugin.config.section import Section
 from cgal_plugin.provenance import hash_object
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys are errors, values cannot be changed."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
-    )
 
 
 class System(Section):
@@ -55,8 +49,15 @@ class CustomPart(Section):
     kind: Literal["custom"]
     target: Annotated[str, Field(alias="class", pattern=r"^[\w.]+:\w+$")]
     """Import path, such as my_package.my_module:MyClass."""
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the class."""
+
+
+class CustomOracle(CustomPart):
+    """An oracle of the user's own."""
+
+    max_failure_rate: Annotated[Number, Field(gt=0, le=1)] = 0.5
+    """Share of a round's frames that may fail (10 or more tried) before the run stops with a diagnosis."""
 
 
 class OpenMMOracleConfig(Section):
@@ -77,6 +78,10 @@ class OpenMMOracleConfig(Section):
     """All-atom starts for each frame."""
     backmap: tuple[Literal["library", "cgback"], ...] = ("library", "cgback")
     """Backmapping methods, in the order they are tried."""
+    platform: Literal["CPU", "CUDA", "OpenCL", "Reference"] = "CPU"
+    """OpenMM platform of the labels and the seed trajectories."""
+    max_failure_rate: Annotated[Number, Field(gt=0, le=1)] = 0.5
+    """Share of a round's frames that may fail (10 or more tried) before the run stops with a diagnosis."""
 
     @model_validator(mode="after")
     def _starts(self) -> OpenMMOracleConfig:
@@ -207,7 +212,7 @@ class Training(Section):
     priors: PriorConfig = PriorConfig()
     committee: Count = 1
     """Models trained each round with different seeds (2 or more for selector kind committee)."""
-    torchmdnet: dict[str, Any] = {}
+    torchmdnet: dict[str, Any] = Field(default_factory=dict)
     """Any other TorchMD-Net key, passed on as it is."""
 
     @model_validator(mode="after")
@@ -312,16 +317,7 @@ class Stopping(Section):
     """Stop when the mean nearest RMSD improved by less than this share in a round."""
 
 
-class Executor(Section):
-    """How oracle work is spread over processes."""
-
-    workers: CountOrZero = 2
-    """Processes with one pinned thread each; 0: in this process."""
-    training_threads: Count = 1
-    """Threads of training and CG dynamics; small networks gain little from more than one."""
-
-
-OracleConfig = Annotated[OpenMMOracleConfig | CustomPart, Field(discriminator="kind")]
+OracleConfig = Annotated[OpenMMOracleConfig | CustomOracle, Field(discriminator="kind")]
 SelectorConfig = Annotated[
     RMSDSelectorConfig | RandomSelectorConfig | CommitteeSelectorConfig | CustomPart,
     Field(discriminator="kind"),
@@ -344,14 +340,14 @@ class Config(Section):
     selector: SelectorConfig = RMSDSelectorConfig()
     evaluation: Evaluation = Evaluation()
     stopping: Stopping = Stopping()
-    executor: Executor = Executor()
+    executor: ExecutorConfig = LocalExecutor()
 
     @model_validator(mode="before")
     @classmethod
     def _default_kinds(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        defaults = {"oracle": "openmm", "simulation": "openmm", "selector": "rmsd"}
+        defaults = {"oracle": "openmm", "simulation": "openmm", "selector": "rmsd", "executor": "local"}
         kinds = {k: {"kind": v, **data[k]} for k, v in defaults.items() if isinstance(data.get(k), dict)}
         return {**data, **kinds}
 
@@ -359,6 +355,9 @@ class Config(Section):
     def _consistent(self) -> Config:
         if isinstance(self.selector, CommitteeSelectorConfig) and self.training.committee < 2:
             raise ValueError("selector.kind committee needs training.committee of 2 or more")
+        gpus = isinstance(self.executor, ParslExecutor) and self.executor.template == "slurm_gpu"
+        if gpus and isinstance(self.oracle, OpenMMOracleConfig) and self.oracle.platform == "CPU":
+            raise ValueError("executor.template slurm_gpu asks for GPUs: set oracle.platform to CUDA")
         return self
 
     def resolved(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 _SCALE: dict[str, dict[str, float]] = {
+    "s": {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0},
     "fs": {"fs": 1.0, "ps": 1e3, "ns": 1e6},
     "ps": {"fs": 1e-3, "ps": 1.0, "ns": 1e3, "us": 1e6},
     "ns": {"ps": 1e-3, "ns": 1.0, "us": 1e3},
@@ -66,6 +67,7 @@ def _quantity(unit: str) -> Any:
 
 
 Number = _quantity("")
+Seconds = _quantity("s")
 Femtoseconds = _quantity("fs")
 Picoseconds = _quantity("ps")
 Nanoseconds = _quantity("ns")

@@ -14,7 +14,7 @@ import numpy as np
 from cgal_plugin.data.store import DataStore
 from cgal_plugin.errors import DataError
 from cgal_plugin.mapping.topology import CGTopology
-from cgal_plugin.provenance import hash_array, hash_object
+from cgal_plugin.provenance import BAD_ARCHIVE, hash_array, hash_object
 from cgal_plugin.units import KJ_PER_MOL_NM_TO_KCAL_PER_MOL_ANGSTROM, as_angstrom
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _expand(root: str | os.PathLike[str], key: str, patterns: str | Sequence[str
 def _load(path: Path) -> NDArray[np.floating]:
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except BAD_ARCHIVE as error:
         raise DataError(f"{path} cannot be read as .npy: {error}") from error
     if not isinstance(array, np.ndarray) or array.ndim != 3 or array.shape[-1] != 3:
         shape = getattr(array, "shape", type(array).__name__)

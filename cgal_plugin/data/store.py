@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,58 @@ import numpy as np
 from cgal_plugin.data.frames import LabelledFrames, Quarantined, StoredFrames
 from cgal_plugin.errors import DataError
 from cgal_plugin.mapping.topology import CGTopology
-from cgal_plugin.provenance import atomic_write, hash_file, read_json, versions, write_json
+from cgal_plugin.provenance import (
+    BAD_ARCHIVE,
+    atomic_write,
+    hash_file,
+    read_json,
+    read_sealed,
+    versions,
+    write_json,
+    write_sealed,
+)
 
 FORMAT_VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """A shard's arrays on disk, outside a store, with what its record has to say of them.
+
+    Attributes
+    ----------
+    path
+        The ``.npz``.
+    sha256
+        Of its bytes.
+    n_frames, n_beads
+        Its size.
+    metadata, quarantined
+        Those of the frames.
+    """
+
+    path: Path
+    sha256: str
+    n_frames: int
+    n_beads: int
+    metadata: Mapping[str, Any]
+    quarantined: Sequence[Quarantined]
+
+    @classmethod
+    def write(cls, path: Path, frames: LabelledFrames) -> ShardFile:
+        """Write frames, atomically."""
+        with atomic_write(path) as handle:
+            np.savez(
+                handle,
+                positions=np.asarray(frames.positions, dtype=np.float32),
+                forces=np.asarray(frames.forces, dtype=np.float32),
+                frame_index=np.asarray(frames.frame_index, dtype=np.int64),
+                start_index=np.asarray(frames.start_index, dtype=np.int64),
+                force_error=np.asarray(frames.force_error, dtype=np.float32),
+            )
+        size = len(frames), frames.positions.shape[1]
+        return cls(path, hash_file(path), *size, dict(frames.metadata), tuple(frames.quarantined))
 
 
 class DataStore:
@@ -130,40 +179,51 @@ class DataStore:
         DataError
             Name taken, bead count, temperature or force map differ, or there are no frames.
         """
-        data_path, record_path = self._paths(name)
-        if record_path.exists():
+        self._check(name, len(frames), frames.positions.shape[1], frames.metadata)
+        self._enter(name, ShardFile.write(self._paths(name)[0], frames), source, facts)
+
+    def adopt(self, name: str, shard: ShardFile, *, source: str, **facts: Any) -> None:
+        """Add a shard that is on disk already, by moving its file; otherwise as :meth:`append`.
+
+        Raises
+        ------
+        DataError
+            As for :meth:`append`, or the file does not have the bytes that were written.
+        """
+        self._check(name, shard.n_frames, shard.n_beads, shard.metadata)
+        if hash_file(shard.path) != shard.sha256:
+            raise DataError(f"{shard.path} is damaged: its SHA-256 is not the one of what was written")
+        target = self._paths(name)[0]
+        target.parent.mkdir(exist_ok=True)
+        os.replace(shard.path, target)
+        self._enter(name, shard, source, facts)
+
+    def _check(self, name: str, n_frames: int, n_beads: int, metadata: Mapping[str, Any]) -> None:
+        if self._paths(name)[1].exists():
             raise DataError(f"shard {name!r} is already in {self.root}; shards are never rewritten")
-        if len(frames) == 0:
+        if n_frames == 0:
             raise DataError(f"shard {name!r} has no frames")
-        if frames.positions.shape[1] != self.topology.n_beads:
+        if n_beads != self.topology.n_beads:
             raise DataError(
-                f"shard {name!r} has {frames.positions.shape[1]} beads; {self.topology!r} has "
-                f"{self.topology.n_beads}"
+                f"shard {name!r} has {n_beads} beads; {self.topology!r} has {self.topology.n_beads}"
             )
         self._check_same(
             self.topology,
-            float(frames.metadata.get("temperature", self.temperature)),
-            str(frames.metadata.get("force_map_hash", self.force_map_hash)),
+            float(metadata.get("temperature", self.temperature)),
+            str(metadata.get("force_map_hash", self.force_map_hash)),
         )
-        with atomic_write(data_path) as handle:
-            np.savez(
-                handle,
-                positions=np.asarray(frames.positions, dtype=np.float32),
-                forces=np.asarray(frames.forces, dtype=np.float32),
-                frame_index=np.asarray(frames.frame_index, dtype=np.int64),
-                start_index=np.asarray(frames.start_index, dtype=np.int64),
-                force_error=np.asarray(frames.force_error, dtype=np.float32),
-            )
-        write_json(
-            record_path,
+
+    def _enter(self, name: str, shard: ShardFile, source: str, facts: Mapping[str, Any]) -> None:
+        write_sealed(
+            self._paths(name)[1],
             {
                 "name": name,
                 "source": source,
-                "n_frames": len(frames),
-                "sha256": hash_file(data_path),
-                "metadata": dict(frames.metadata),
-                "quarantined": [vars(q) for q in frames.quarantined],
-                "facts": facts,
+                "n_frames": shard.n_frames,
+                "sha256": shard.sha256,
+                "metadata": dict(shard.metadata),
+                "quarantined": [vars(q) for q in shard.quarantined],
+                "facts": dict(facts),
                 "versions": versions(),
             },
         )
@@ -174,9 +234,35 @@ class DataStore:
         if not path.is_file():
             raise DataError(f"store {self.root} has no shard {name!r}")
         try:
-            return read_json(path)
+            return read_sealed(path)
         except ValueError as error:
             raise DataError(f"shard record {path} is damaged: {error}") from error
+
+    def verify(self, name: str) -> dict[str, Any]:
+        """The record of a shard whose bytes are those that were written.
+
+        Raises
+        ------
+        DataError
+            Shard or record is missing or damaged.
+        """
+        record, path = self.record(name), self._paths(name)[0]
+        if not path.is_file():
+            raise DataError(
+                f"shard {path} is gone though its record is there; delete the record to label again"
+            )
+        if hash_file(path) != record.get("sha256"):
+            raise DataError(f"shard {path} is damaged: its SHA-256 is not the one that was recorded")
+        return record
+
+    def set_aside(self, name: str) -> None:
+        """Move a shard's files to the folder ``damaged``; the name is free again."""
+        folder = self.root / "damaged"
+        folder.mkdir(exist_ok=True)
+        for path in reversed(self._paths(name)):  # the record first: without it there is no shard
+            if path.exists():
+                number = sum(1 for _ in folder.glob(f"{path.name}.*"))
+                os.replace(path, folder / f"{path.name}.{number}")
 
     def load(self, name: str) -> LabelledFrames:
         """Read one shard, checking its SHA-256.
@@ -186,14 +272,8 @@ class DataStore:
         DataError
             The shard is missing or does not have the bytes that were written.
         """
-        record = self.record(name)
+        record = self.verify(name)
         path = self._paths(name)[0]
-        if not path.is_file():
-            raise DataError(
-                f"shard {path} is gone though its record is there; delete the record to label again"
-            )
-        if hash_file(path) != record["sha256"]:
-            raise DataError(f"shard {path} is damaged: its SHA-256 is not the one that was recorded")
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return LabelledFrames(
@@ -201,7 +281,7 @@ class DataStore:
                     quarantined=tuple(Quarantined(**q) for q in record["quarantined"]),
                     metadata=record["metadata"],
                 )
-        except (DataError, ValueError, TypeError, KeyError) as error:
+        except (DataError, *BAD_ARCHIVE) as error:
             raise DataError(f"shard {path} cannot be used: {error}") from error
 
     def __iter__(self) -> Iterator[tuple[str, LabelledFrames]]:

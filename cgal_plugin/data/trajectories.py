@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +13,7 @@ import numpy as np
 from cgal_plugin._native import silent
 from cgal_plugin.errors import DataError, MappingError
 from cgal_plugin.mapping.topology import CGTopology
-from cgal_plugin.provenance import atomic_write
+from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write
 from cgal_plugin.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
@@ -125,7 +123,7 @@ def load_numpy(path: Path, *, mapped: bool = False) -> Iterator[NDArray[Any]]:
                 return
             for name in ["positions"] if "positions" in content.files else sorted(content.files):
                 yield content[name]
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except BAD_ARCHIVE as error:
         raise DataError(f"{path} cannot be read as {path.suffix}: {error}") from error
 
 

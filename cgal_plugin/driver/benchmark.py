@@ -102,7 +102,7 @@ def run_benchmark(
                 w1, ucsc = (result["test"][m]["value"] for m in ("w1", "w1_ucsc"))
                 message(f"{name}: W1 {w1:.3f}, w1_ucsc {ucsc:.3f}, {result['seconds'] / 60:.1f} min")
 
-            map_tasks(run_arm, tasks, keep, workers=workers)
+            map_tasks(run_arm, tasks, keep, workers=workers, limited=False)
     return out / RESULTS
 
 

@@ -1,104 +1,133 @@
-"""Oracle work over processes: each with one pinned thread, each result handled as it comes."""
+"""Oracle work over workers: a bounded window of tasks, each result handled as it comes."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+import functools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
+from cgal_plugin.config.executor import LocalExecutor, ParslExecutor
+from cgal_plugin.driver.pools import Pool, open_pool
+from cgal_plugin.driver.window import Event, Failure, check_system, no_event, reason_of, run_tasks
+from cgal_plugin.driver.worker import Call, Shared
 from cgal_plugin.errors import OracleError
 
-T = TypeVar("T")
-R = TypeVar("R")
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENMM_CPU_THREADS")
-_MAX_POOL_FAILURES = 3
-
-
-def _start_worker() -> None:
-    # runs in the child before it imports torch or openmm, which read these once
-    for name in _THREAD_VARIABLES:
-        os.environ[name] = "1"
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    # a killed driver cannot stop its workers: they would go on for nothing, beside those of the next run
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+ExecutorSettings = LocalExecutor | ParslExecutor
 
 
 def map_tasks(
-    function: Callable[[T], R],
-    items: Sequence[T],
-    on_result: Callable[[int, R], None],
+    function: Callable[..., Any],
+    items: Sequence[Any],
+    on_result: Callable[[int, Any], None],
     *,
-    workers: int,
+    workers: int | ExecutorSettings,
+    shared: Any = None,
+    on_failure: Callable[[int, Failure], None] | None = None,
+    limited: bool = True,
+    folder: Path | None = None,
+    names: Sequence[str] | None = None,
+    event: Event = no_event,
 ) -> None:
-    """Call ``function`` on every item, at most ``workers`` at once; hand each result over as it comes.
+    """Call ``function(item)``, or ``function(shared, item)``, on every item; results come in any order.
+
+    Tasks are submitted as workers become free, so neither tasks nor results pile up. A task whose worker
+    was lost is tried again; one that exceeds the time limit is not.
 
     Parameters
     ----------
-    function, items
-        Picklable; each item is one task.
+    function, items, shared
+        Picklable, unless there are no workers; each item is one task. ``shared`` is sent once a worker.
     on_result
-        Called in this process as ``on_result(index, result)``, in order of completion.
+        Called in this process as ``on_result(index, result)``.
     workers
-        Processes (spawned, one thread each); 0 runs everything in this process.
+        The executor section of a configuration, or a number of processes of this machine; 0 runs
+        everything in this process (without time limit).
+    on_failure
+        Called as ``on_failure(index, failure)`` for a task without result; what it raises ends the call.
+        Without it, the first failure does.
+    limited
+        Whether the time limit of ``workers`` applies.
+    folder
+        For logs (``folder/tasks``) and for what workers are sent; it has to be visible to them. Default:
+        a temporary one.
+    names
+        File name of each task's log; default: its index.
+    event
+        Called as ``event(kind, **facts)`` for what goes wrong on the way and was mended.
 
     Raises
     ------
     OracleError
-        Worker processes were killed three times over; results handed over so far are kept.
+        Workers were lost ``retries`` times over, or there are none any more; results handed over so far
+        are kept.
+    StateError
+        The disk is full, or a folder cannot be written.
     Exception
-        What ``function`` or ``on_result`` raises, after the results that had come were handed over.
+        What ``function`` raises, without ``on_failure``, after the results that had come were handed over.
     """
-    if workers == 0 or not items:
-        for index, item in enumerate(items):
-            on_result(index, function(item))
+    settings = LocalExecutor(workers=workers) if isinstance(workers, int) else workers
+    fail = on_failure or _raise
+    if not items:
         return
-    waiting = dict(enumerate(items))
-    for _ in range(_MAX_POOL_FAILURES):
-        try:
-            _run_pool(function, waiting, on_result, min(workers, len(waiting)))
-        except BrokenProcessPool:
-            continue
+    if settings.workers == 0:
+        call = function if shared is None else functools.partial(function, shared)
+        _in_this_process(call, items, on_result, fail)
         return
+    with _work_folder(folder) as work:
+        sent = None if shared is None else Shared.write(shared, work)
+        logs = (folder or work) / "tasks"
+        logs.mkdir(exist_ok=True)
+
+        def make(index: int) -> Call:
+            log = logs / f"{index if names is None else names[index]}.log"
+            return Call(function, items[index], str(log), sent, settings.task_timeout if limited else None)
+
+        with ExitStack() as stack:
+
+            def start() -> Pool:
+                stack.close()
+                return stack.enter_context(open_pool(settings, folder or work, len(items)))
+
+            run_tasks(start(), len(items), make, on_result, fail, event, start)
+
+
+def _raise(index: int, failure: Failure) -> None:
+    if failure.kind == "error":
+        raise failure.error
     raise OracleError(
-        f"worker processes died {_MAX_POOL_FAILURES} times (out of memory, or killed); "
-        f"{len(waiting)} of {len(items)} tasks are not done. Run the same command again to go on, "
-        "with fewer executor.workers if memory is short. A script that calls run() has to do it under "
-        "`if __name__ == '__main__':`, because workers import the script"
-    )
+        f"{failure.reason}. Run the same command again to go on, with fewer executor.workers if memory is "
+        "short. A script that calls run() has to do it under `if __name__ == '__main__':`, because workers "
+        "import the script"
+    ) from failure.error
 
 
-def _run_pool(
-    function: Callable[[T], R],
-    waiting: dict[int, T],
-    on_result: Callable[[int, R], None],
-    workers: int,
+def _in_this_process(
+    call: Callable[[Any], Any],
+    items: Sequence[Any],
+    on_result: Callable[[int, Any], None],
+    fail: Callable[[int, Failure], None],
 ) -> None:
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    for index, item in enumerate(items):
+        try:
+            result = call(item)
+        except Exception as error:  # noqa: BLE001  whatever a user's oracle raises
+            check_system(error)
+            fail(index, Failure("error", reason_of(error), error))
+        else:
+            on_result(index, result)
+
+
+@contextmanager
+def _work_folder(folder: Path | None) -> Iterator[Path]:
+    """A folder for what workers are sent, deleted afterwards."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".send-", dir=folder))
     try:
-        futures: dict[Future[Any], int] = {pool.submit(function, item): i for i, item in waiting.items()}
-        while futures:
-            finished, _ = wait(futures, return_when=FIRST_COMPLETED)
-            errors = []
-            for future in finished:
-                index = futures.pop(future)
-                error = future.exception()
-                if error is not None:
-                    errors.append(error)
-                    continue
-                on_result(index, future.result())
-                del waiting[index]
-            if errors:
-                raise errors[0]
+        yield work
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        shutil.rmtree(work, ignore_errors=True)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from cgal_plugin.data import DataStore, LabelledFrames
+from cgal_plugin.data import DataStore
 from cgal_plugin.data.trajectories import load_trajectories
-from cgal_plugin.driver.executor import map_tasks
-from cgal_plugin.driver.seeds import FORCE_MAP
-from cgal_plugin.driver.tasks import label_frame
+from cgal_plugin.driver.labels import LabelJob
+from cgal_plugin.driver.quarantine import Quarantine
+from cgal_plugin.driver.seeds import FORCE_MAP, WORK
 from cgal_plugin.errors import DataError
 from cgal_plugin.provenance import hash_array
 
@@ -45,7 +44,8 @@ def label_file(
 
     Returns
     -------
-    Number of labelled frames, and ``(frame, reason)`` of those that are quarantined.
+    Number of labelled frames, and ``(frame, reason)`` of those in quarantine, whose records are in
+    ``OUT/quarantine``; the next call tries them again.
 
     Raises
     ------
@@ -69,16 +69,23 @@ def label_file(
         oracle.force_map.save(force_map)
     # named by content: the same frame is not labelled twice, whatever file it comes in
     names = [f"frame_{hash_array(np.asarray(f, dtype=np.float32))[:16]}" for f in positions]
-    todo = [i for i, name in enumerate(names) if name not in store and names.index(name) == i]
-    failed: list[tuple[int, str]] = []
-
-    def keep(task: int, labelled: LabelledFrames) -> None:
-        i = todo[task]
-        if len(labelled):
-            kept = replace(labelled, frame_index=np.full(len(labelled), i, dtype=np.int64))
-            store.append(names[i], kept, source=os.path.basename(os.fspath(frames)))
-        else:
-            failed.append((i, "; ".join(q.reason for q in labelled.quarantined)))
-
-    map_tasks(label_frame, [(oracle, positions[i]) for i in todo], keep, workers=workers)
-    return sum(name in store for name in names), sorted(failed)
+    quarantine = Quarantine(store.root / "quarantine")
+    quarantine.release(all_kinds=True)
+    # names may come twice: the second time there is nothing left to do
+    first = [i for i, name in enumerate(names) if names.index(name) == i]
+    job = LabelJob(
+        positions[first],
+        [names[i] for i in first],
+        store,
+        quarantine,
+        store.root / WORK,
+        source=os.path.basename(os.fspath(frames)),
+        where=os.fspath(frames),
+        inputs=lambda i: {"file": os.fspath(frames), "row": first[i], "oracle": oracle.metadata},
+    )
+    job.run(oracle, workers)
+    return sum(name in store for name in names), [
+        (i, "; ".join(f["reason"] for f in quarantine.record(names[i])["failures"]))
+        for i in first
+        if names[i] not in store
+    ]

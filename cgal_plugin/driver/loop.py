@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import shutil
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cgal_plugin import interrupts
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
 from cgal_plugin.driver.parts import Parts, build_parts
 from cgal_plugin.driver.protocols import TrainedModel
 from cgal_plugin.driver.reporter import Reporter, SilentReporter
 from cgal_plugin.driver.rounds import Round
+from cgal_plugin.driver.runlog import LOG, LoggingReporter
 from cgal_plugin.driver.state import RunDirectory
-from cgal_plugin.provenance import atomic_path
+from cgal_plugin.errors import DataError, StateError
+from cgal_plugin.provenance import atomic_path, versions
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_SPACE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -71,17 +81,62 @@ def run(
     ------
     CGALError
         Whatever stops the run; all that was computed stays, and the same call goes on from there.
+    Interrupted, KeyboardInterrupt
+        SIGTERM, SIGUSR1 or SIGINT came (in the main thread); as above.
     """
-    reporter = reporter or SilentReporter()
     directory = RunDirectory(out_dir)
-    with directory.locked():
+    with interrupts.handled(), directory.locked(), _disk_errors(directory.root):
         made = build_parts(config, **parts)  # first: a wrong setting must leave no trace to disagree with
         directory.adopt(config, accept_changes=accept_changes)
-        return _Loop(config, directory, made, reporter).run()
+        log = LoggingReporter(reporter or SilentReporter(), directory.root / LOG)
+        with _recorded(log, config):
+            return _Loop(config, directory, made, log).run()
+
+
+@contextmanager
+def _recorded(log: LoggingReporter, config: Config) -> Iterator[None]:
+    """The run's start and end in its log."""
+    facts = {"pid": os.getpid(), "host": socket.gethostname(), "versions": versions()}
+    log.event("run started", config_hash=config.hash, **facts)
+    try:
+        yield
+    except (KeyboardInterrupt, interrupts.Interrupted) as interrupted:
+        log.event("interrupted", stage=log.current, signal=str(interrupted))
+        raise
+    except Exception as error:
+        with suppress(OSError):  # on a full disk there is no room for it
+            log.event("error", stage=log.current, error=type(error).__name__, text=str(error))
+        raise
+    log.event("run finished")
+
+
+@contextmanager
+def _disk_errors(root: Path) -> Iterator[None]:
+    """Say what to do about a disk that is full or cannot be written.
+
+    Raises
+    ------
+    StateError
+        It was that.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        number = getattr(error, "errno", None)
+        # torch's writer of archives has a RuntimeError for everything
+        full = number in _FULL or (number is None and shutil.disk_usage(root).free < _NO_SPACE)
+        if not full and number not in _DENIED:
+            raise
+        raise StateError(
+            f"{root}: {'the disk is full' if full else error}. What was finished is kept; the same command "
+            "goes on once there is room, and permission to write"
+        ) from error
 
 
 class _Loop:
-    def __init__(self, config: Config, directory: RunDirectory, parts: Parts, reporter: Reporter) -> None:
+    def __init__(
+        self, config: Config, directory: RunDirectory, parts: Parts, reporter: LoggingReporter
+    ) -> None:
         self.config = config
         self.directory = directory
         self.parts = parts
@@ -131,6 +186,7 @@ class _Loop:
             force_map_hash=source.force_map_hash,
             config_hash=self.config.hash,
         )
+        self._check_shards(store)
         source.fill(store)
         if not stage.done:
             outputs = sorted(p for p in stage.folder.rglob("*") if p.is_file() and not p.name.startswith("."))
@@ -145,6 +201,15 @@ class _Loop:
             )
         self.parts.connect()
         return store
+
+    def _check_shards(self, store: DataStore) -> None:
+        """Put damaged shards aside; the stage that made them makes them again."""
+        for name in store.names():
+            try:
+                store.verify(name)
+            except DataError as error:
+                store.set_aside(name)
+                self.reporter.event("damage", what=str(error), remedy="it is made again")
 
     def _prepare(self, store: DataStore) -> None:
         stage = self.directory.stage("priors")

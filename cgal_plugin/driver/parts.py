@@ -198,6 +198,7 @@ def _openmm_oracle(config: Config) -> Any:
         save_ps=settings.save_ps,
         n_starts=settings.n_starts,
         methods=settings.backmap,
+        platform=settings.platform,
         seed=derive_seed(config.seed, "oracle"),
     )
 

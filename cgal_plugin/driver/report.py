@@ -16,7 +16,7 @@ from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.trajectories import load_trajectories
 from cgal_plugin.driver.evaluation import ReferenceEvaluator
-from cgal_plugin.driver.rounds import shard_round
+from cgal_plugin.driver.rounds import STAGES, shard_round
 from cgal_plugin.driver.state import RunDirectory
 from cgal_plugin.errors import StateError
 from cgal_plugin.provenance import read_json
@@ -71,14 +71,14 @@ def _summary(directory: RunDirectory, index: int, name: str) -> RoundSummary:
         found = directory.stage("rounds", name, stage)
         return found.results() if found.done else {}
 
-    train, simulate, evaluate, label = (results(s) for s in ("train", "simulate", "evaluate", "label"))
+    # results() checks the files of each stage
+    train, simulate, evaluate, _, label = (results(s) for s in STAGES)
     coverage_file = directory.root / "rounds" / name / "evaluate" / "coverage.npz"
     coverage = None
     if coverage_file.exists():
         with np.load(coverage_file, allow_pickle=False) as data:
             coverage = data["values"]
-    stages = ("train", "simulate", "evaluate", "select", "label")
-    manifests = {s: directory.root / "rounds" / name / s / "manifest.json" for s in stages}
+    manifests = {s: directory.root / "rounds" / name / s / "manifest.json" for s in STAGES}
     return RoundSummary(
         index=index,
         coverage=coverage,

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cgal_plugin.config import Config
-from cgal_plugin.data import DataStore, LabelledFrames
+from cgal_plugin.data import DataStore
 from cgal_plugin.data.trajectories import save_trajectories
 from cgal_plugin.driver.checks import check_part, check_sampled, check_selection
-from cgal_plugin.driver.executor import map_tasks
+from cgal_plugin.driver.labels import LabelJob
 from cgal_plugin.driver.parts import Parts
 from cgal_plugin.driver.protocols import TrainedModel, TrainRequest
-from cgal_plugin.driver.reporter import Reporter
+from cgal_plugin.driver.quarantine import Quarantine
+from cgal_plugin.driver.runlog import LoggingReporter
+from cgal_plugin.driver.seeds import WORK
 from cgal_plugin.driver.state import RunDirectory, Stage
-from cgal_plugin.driver.tasks import is_picklable, label_frame
-from cgal_plugin.errors import DynamicsError, OracleError, StateError
-from cgal_plugin.provenance import atomic_write, derive_seed, read_json, write_json
+from cgal_plugin.errors import DynamicsError, StateError
+from cgal_plugin.provenance import atomic_write, derive_seed
 
+STAGES = ("train", "simulate", "evaluate", "select", "label")
 QUANTILES = (5, 25, 50, 75, 95)
 
 
@@ -35,7 +36,7 @@ class Round:
         directory: RunDirectory,
         parts: Parts,
         store: DataStore,
-        reporter: Reporter,
+        reporter: LoggingReporter,
     ) -> None:
         self.index = index
         self.config = config
@@ -102,6 +103,7 @@ class Round:
         """CG dynamics from training frames."""
         stage = self._stage("simulate")
         if stage.done:
+            stage.manifest()
             self.reporter.skipped(self._title("simulate"))
             return
         folder = stage.begin()
@@ -190,6 +192,7 @@ class Round:
         """The frames to label; no more than ``most``, the first that the selector names."""
         stage = self._stage("select")
         if stage.done:
+            stage.manifest()
             self.reporter.skipped(self._title("select"))
             return
         folder = stage.begin()
@@ -229,75 +232,66 @@ class Round:
     def label(self) -> dict[str, Any]:
         """Ask the oracle; each label is a shard of its own as soon as it is there."""
         stage = self._stage("label")
-        if stage.done:
+        if stage.done and all(name in self.store for name in stage.manifest()["inputs"]["shards"]):
             self.reporter.skipped(self._title("label"))
             return stage.results()
-        folder = stage.begin()
-        positions = self.selected()["positions"]
-        todo = [i for i in range(len(positions)) if not self._labelled(i) and not self._failure(i).exists()]
-        workers = self.config.executor.workers
-        if workers and not is_picklable(self.parts.oracle):
-            self.reporter.message("the oracle cannot be sent to other processes: labelling one by one")
-            workers = 0
-        tasks = [(self.parts.oracle, positions[i]) for i in todo]
-        done = len(positions) - len(todo)
+        stage.begin()
+        job = self._label_job()
+        if not stage.done:  # labels of a finished stage that are gone were sound once: only they are missing
+            job.quarantine.release()
         with self.reporter.stage(self._title("label")) as progress:
-            progress(done, len(positions))
-
-            def keep(position: int, frames: LabelledFrames) -> None:
-                nonlocal done
-                self._keep_label(todo[position], frames)
-                done += 1
-                progress(done, len(positions))
-
-            map_tasks(label_frame, tasks, keep, workers=workers)
-        results = self._label_results(len(positions))
-        names = [self._shard(i) for i in range(len(positions)) if self._labelled(i)]
+            job.run(self.parts.oracle, self.config.executor, progress)
+        names = [n for n in job.names if n in self.store]
         if not names:
-            reasons = "; ".join(sorted({q["reason"] for q in results["quarantined"]}))
-            raise OracleError(
-                f"round {self.index}: none of the {len(positions)} selected frames could be labelled. "
-                f"Reasons: {reasons}. What was tried is in {folder}; lower selector.max_rmsd, train longer, "
-                f"or delete {self._stage('select').folder} and {folder} to select again"
-            )
-        stage.finish(results, inputs={"config": self.config.resolved()["oracle"], "shards": names})
+            raise job.none_labelled()
+        stage.finish(
+            self._label_results(job),
+            inputs={"config": self.config.resolved()["oracle"], "shards": names},
+        )
         return stage.results()
+
+    def _label_job(self) -> LabelJob:
+        selected = self.selected()
+        folder = self._stage("label").folder
+
+        def inputs(i: int) -> dict[str, Any]:
+            facts = {"round": self.index, "candidate": int(selected["candidate"][i])}
+            facts |= {"replica": int(selected["replica"][i]), "oracle": self.config.resolved()["oracle"]}
+            return {**facts, "config_hash": self.config.hash, "seed": self.config.seed}
+
+        return LabelJob(
+            selected["positions"],
+            [self._shard(i) for i in range(len(selected["positions"]))],
+            self.store,
+            Quarantine(folder),
+            self.directory.root / WORK,
+            source=self.name,
+            where=f"round {self.index}",
+            max_failure_rate=self.config.oracle.max_failure_rate,
+            facts={"round": self.index, "config_hash": self.config.hash},
+            inputs=inputs,
+            event=self.reporter.event,
+            message=self.reporter.message,
+        )
 
     def _shard(self, i: int) -> str:
         return f"r{self.index:03d}_f{i:04d}"
 
-    def _labelled(self, i: int) -> bool:
-        return self._shard(i) in self.store
-
-    def _failure(self, i: int) -> Path:
-        return self._stage("label").folder / f"quarantined_f{i:04d}.json"
-
-    def _keep_label(self, i: int, frames: LabelledFrames) -> None:
-        if len(frames):
-            index = np.full(len(frames), i, dtype=np.int64)
-            kept = replace(frames, frame_index=index)
-            facts = {"round": self.index, "config_hash": self.config.hash}
-            self.store.append(self._shard(i), kept, source=self.name, **facts)
-            return
-        reasons = [{"reason": q.reason, "method": q.method} for q in frames.quarantined]
-        write_json(
-            self._failure(i), {"frame": i, "failures": reasons or [{"reason": "no label", "method": ""}]}
-        )
-
-    def _label_results(self, n: int) -> dict[str, Any]:
-        quarantined = []
-        ns = 0.0
-        for i in range(n):
-            if self._labelled(i):
-                ns += float(self.store.record(self._shard(i))["metadata"].get("ps_per_frame", 0.0)) / 1000
-            elif self._failure(i).exists():
-                quarantined += [{"frame": i, **f} for f in read_json(self._failure(i))["failures"]]
-        labelled = sum(self._labelled(i) for i in range(n))
-        new = sum(self.store.record(self._shard(i))["n_frames"] for i in range(n) if self._labelled(i))
+    def _label_results(self, job: LabelJob) -> dict[str, Any]:
+        quarantined: list[dict[str, Any]] = []
+        ns, new, labelled = 0.0, 0, 0
+        for i, name in enumerate(job.names):
+            if name in self.store:
+                record = self.store.record(name)
+                ns += float(record["metadata"].get("ps_per_frame", 0.0)) / 1000
+                new += record["n_frames"]
+                labelled += 1
+            else:
+                quarantined += [{"frame": i, **f} for f in job.quarantine.record(name)["failures"]]
         return {
-            "n_selected": n,
+            "n_selected": len(job.names),
             "n_labelled": labelled,
-            "n_quarantined": n - labelled,
+            "n_quarantined": len(job.names) - labelled,
             "n_new_frames": new,
             "quarantined": quarantined,
             "oracle_ns": ns,
@@ -329,8 +323,8 @@ def _model(stage: Stage) -> TrainedModel:
     results = stage.results()
     try:
         return TrainedModel(
-            stage.folder / results["checkpoint"],
-            tuple(stage.folder / p for p in results["committee"]),
+            stage.file(results["checkpoint"]),
+            tuple(stage.file(p) for p in results["committee"]),
             results["metrics"],
         )
     except KeyError as error:

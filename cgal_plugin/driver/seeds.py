@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
 from cgal_plugin.driver.executor import map_tasks
 from cgal_plugin.driver.protocols import Progress
-from cgal_plugin.errors import DataError
+from cgal_plugin.driver.tasks import SeedTask, write_trajectory
+from cgal_plugin.errors import DataError, OracleError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.provenance import atomic_path, derive_seed
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 #: kept in a data store's folder beside the shards, so that more labels can be added to it
 FORCE_MAP = "force_map.npz"
+#: beside the stages and the store: what goes to and comes from workers, and their logs
+WORK = "work"
 #: structure to start from; K above the run's temperature and ps of the dynamics that unfolds it
 _FOLDED, _EXTENDED = ("folded", 0.0, 0.0), ("extended", 0.0, 0.0)
 _STARTS = {
@@ -82,7 +85,7 @@ class OpenMMSeeds:
         data = self.config.seed_data
         structure, hotter, heat_ps = _STARTS[data.start][i % len(_STARTS[data.start])]
         return TrajectoryTask(
-            self.oracle,
+            None,  # workers have it
             structure,
             data.picoseconds,
             derive_seed(self.config.seed, "seed", i),
@@ -93,22 +96,28 @@ class OpenMMSeeds:
         )
 
     def _run_missing(self, paths: list[Path], progress: Progress | None) -> None:
-        from cgal_plugin.oracle.sampling import run_trajectory
+        tasks = [SeedTask(path, self._task(i)) for i, path in enumerate(paths) if not _is_whole(path)]
+        done = len(paths) - len(tasks)
 
-        missing = [i for i, path in enumerate(paths) if not path.exists()]
-        tasks = [self._task(i) for i in missing]
-        done = len(paths) - len(missing)
-
-        def keep(task: int, trajectory: Any) -> None:
+        def count(task: int, n_frames: int) -> None:
             nonlocal done
-            trajectory.save(paths[missing[task]])
             done += 1
             if progress is not None:
                 progress(done, len(paths))
 
         if progress is not None:
             progress(done, len(paths))
-        map_tasks(run_trajectory, tasks, keep, workers=self.config.executor.workers)
+        # as long as the user asked for: no time limit
+        map_tasks(
+            write_trajectory,
+            tasks,
+            count,
+            workers=self.config.executor,
+            shared=self.oracle,
+            limited=False,
+            folder=paths[0].parent.parent / WORK,
+            names=[t.path.stem for t in tasks],
+        )
 
     def _save_native(self, path: Path) -> None:
         import mdtraj
@@ -127,6 +136,20 @@ class OpenMMSeeds:
             if name not in store:
                 frames = self.oracle.map_trajectory(trajectory)
                 store.append(name, frames, source="seed", config_hash=self.config.hash)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a trajectory is there; one that is damaged is put aside, to be run again."""
+    from cgal_plugin.oracle.trajectory import AllAtomTrajectory
+
+    if not path.exists():
+        return False
+    try:
+        AllAtomTrajectory.load(path)
+    except OracleError:
+        os.replace(path, path.with_name(f".{path.name}.damaged"))
+        return False
+    return True
 
 
 class StoredSeeds:

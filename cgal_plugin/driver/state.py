@@ -9,16 +9,25 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cgal_plugin.config import Config, dump_yaml, parse_config
 from cgal_plugin.config.load import read_mapping
 from cgal_plugin.errors import ConfigError, StateError
-from cgal_plugin.provenance import atomic_write, hash_file, hash_object, read_json, versions, write_json
+from cgal_plugin.provenance import (
+    atomic_write,
+    hash_file,
+    hash_object,
+    read_json,
+    read_sealed,
+    versions,
+    write_json,
+    write_sealed,
+)
 
 MANIFEST = "manifest.json"
 #: keys that may change between two calls without a question: they alter no result that exists
-HARMLESS = ("name", "stopping.", "executor.")
+HARMLESS = ("name", "stopping.", "executor.", "oracle.max_failure_rate")
 
 
 class RunDirectory:
@@ -46,12 +55,10 @@ class RunDirectory:
         except OSError as error:
             raise StateError(f"run directory {self.root} cannot be written: {error}") from error
         with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            if not _lock(handle):
                 handle.seek(0)
                 holder = handle.read().strip() or "another process"
-                raise StateError(f"run directory {self.root} is in use by {holder}") from error
+                raise StateError(f"run directory {self.root} is in use by {holder}")
             handle.seek(0)
             handle.truncate()
             handle.write(f"pid {os.getpid()} on {socket.gethostname()}")
@@ -76,8 +83,10 @@ class RunDirectory:
                     f"{self.root} was started with another configuration:\n  "
                     + "\n  ".join(serious)
                     + "\nUse another folder (--out), or --accept-changes to go on with the new values; "
-                    "finished stages are kept as they are."
+                    "finished stages are kept as they are, unfinished ones start anew."
                 )
+            if serious:
+                self._restart_unfinished()
             if changes:
                 history = self.root / "config_changes.json"
                 past = read_json(history) if history.exists() else []
@@ -88,6 +97,18 @@ class RunDirectory:
             self.root / "run.json",
             {"config_hash": config.hash, "seed": config.seed, "versions": versions(), "name": config.name},
         )
+
+    def _restart_unfinished(self) -> None:
+        """Put aside what stages of the old configuration had begun: it cannot be continued with the new one.
+
+        Labels are not concerned: each is whole, or not there.
+        """
+        for folder in self.round_folders():
+            for name in ("train", "simulate"):
+                stage = folder / name
+                if stage.is_dir() and not (stage / MANIFEST).is_file():
+                    number = sum(1 for _ in folder.glob(f".{name}.*"))
+                    os.replace(stage, folder / f".{name}.{number}")
 
     def config(self) -> Config:
         """The configuration that the run was last called with.
@@ -142,7 +163,7 @@ class Stage:
         seeds: Mapping[str, int] | None = None,
     ) -> dict[str, Any]:
         """Write the manifest: what went in, what came out, seeds, versions, seconds."""
-        write_json(
+        write_sealed(
             self.folder / MANIFEST,
             {
                 "stage": self.name,
@@ -168,22 +189,51 @@ class Stage:
         """
         path = self.folder / MANIFEST
         try:
-            manifest = read_json(path)
+            manifest = read_sealed(path)
             outputs = manifest["outputs"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StateError(
                 f"{path} is damaged ({error!r}); delete it to run stage {self.name} again"
             ) from error
         for name, digest in outputs.items():
-            file = self.folder / name
+            file = self.file(name)
             if not file.is_file() or hash_file(file) != digest:
                 state = "damaged" if file.is_file() else "gone"
                 raise StateError(f"{file} is {state}; delete {path} to run stage {self.name} again")
         return manifest
 
+    def file(self, name: str) -> Path:
+        """A file of the stage that a manifest names.
+
+        Raises
+        ------
+        StateError
+            The name leads out of the folder.
+        """
+        path = Path(os.path.normpath(self.folder / name))
+        if not path.is_relative_to(os.path.normpath(self.folder)):
+            raise StateError(
+                f"the manifest in {self.folder} names {name!r}, outside the folder; it is refused"
+            )
+        return path
+
     def results(self) -> dict[str, Any]:
         """The ``results`` of the manifest."""
         return self.manifest()["results"]
+
+
+def _lock(handle: IO[str]) -> bool:
+    """Take the lock; a second's patience, because ``cgal status`` tries it for a moment."""
+    deadline = time.monotonic() + 1.0
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,14 +1,24 @@
-"""Functions that worker processes run: picklable, at module level."""
+"""Functions that worker processes run: picklable, at module level. What they make is a file."""
 
 from __future__ import annotations
 
 import pickle
-from typing import Any
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.data import LabelledFrames
+from cgal_plugin.data import LabelledFrames, Quarantined
+from cgal_plugin.data.store import ShardFile
 from cgal_plugin.errors import OracleError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cgal_plugin.oracle.sampling import TrajectoryTask
 
 
 def is_picklable(obj: Any) -> bool:
@@ -20,15 +30,14 @@ def is_picklable(obj: Any) -> bool:
     return True
 
 
-def label_frame(task: tuple[Any, np.ndarray]) -> LabelledFrames:
-    """Label one frame: ``task`` is an oracle and ``(n_beads, 3)`` Å.
+def label_frame(oracle: Any, frame: NDArray[np.floating]) -> LabelledFrames:
+    """Label one frame ``(n_beads, 3)`` Å.
 
     Raises
     ------
     OracleError
         The oracle returned something that is not LabelledFrames.
     """
-    oracle, frame = task
     labelled = oracle.label(frame[None])
     if not isinstance(labelled, LabelledFrames):
         raise OracleError(
@@ -36,3 +45,49 @@ def label_frame(task: tuple[Any, np.ndarray]) -> LabelledFrames:
             "expected cgal_plugin.data.LabelledFrames"
         )
     return labelled
+
+
+@dataclass(frozen=True, eq=False)
+class LabelTask:
+    """A frame ``(n_beads, 3)`` Å with its number, and the folder for the file with its label."""
+
+    frame: NDArray[np.floating]
+    number: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class LabelOutcome:
+    """A label as a shard file, or no shard; and what the oracle put into quarantine."""
+
+    shard: ShardFile | None
+    quarantined: Sequence[Quarantined]
+
+
+def write_label(oracle: Any, task: LabelTask) -> LabelOutcome:
+    """Label a frame into a shard file, whose rows get the frame's number."""
+    labelled = label_frame(oracle, task.frame)
+    if not len(labelled):
+        return LabelOutcome(None, tuple(labelled.quarantined))
+    index = np.full(len(labelled), task.number, dtype=np.int64)
+    # a task may run a second time beside itself (a straggler, a worker cut off): never one name for both
+    path = task.folder / f"{task.number:08d}-{uuid.uuid4().hex}.npz"
+    shard = ShardFile.write(path, replace(labelled, frame_index=index))
+    return LabelOutcome(shard, tuple(labelled.quarantined))
+
+
+@dataclass(frozen=True)
+class SeedTask:
+    """A seed trajectory, without its oracle, and the file for it."""
+
+    path: Path
+    trajectory: TrajectoryTask
+
+
+def write_trajectory(oracle: Any, task: SeedTask) -> int:
+    """Run a seed trajectory into its file; returns its number of frames."""
+    from cgal_plugin.oracle.sampling import run_trajectory
+
+    trajectory = run_trajectory(replace(task.trajectory, oracle=oracle))
+    trajectory.save(task.path)
+    return len(trajectory)

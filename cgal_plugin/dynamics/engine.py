@@ -11,6 +11,7 @@ import numpy as np
 from cgal_plugin.dynamics.force import add_potential
 from cgal_plugin.dynamics.system import build_system
 from cgal_plugin.errors import DynamicsError, StateError
+from cgal_plugin.interrupts import deferred
 from cgal_plugin.provenance import derive_seed
 from cgal_plugin.units import ANGSTROM_PER_NM, BOLTZMANN_KCAL_PER_MOL_K, KJ_PER_KCAL
 
@@ -115,7 +116,8 @@ class Engine:
         import openmm
 
         try:
-            state = self.context.getState(forces=True, energy=True)
+            with deferred():
+                state = self.context.getState(forces=True, energy=True)
         except openmm.OpenMMException as error:
             raise DynamicsError(
                 f"potential {str(self.settings.potential)!r} cannot be evaluated for "
@@ -130,7 +132,8 @@ class Engine:
         self.context.setPositions(positions.reshape(-1, 3) / ANGSTROM_PER_NM)
         self.forces()
         if minimize_steps:
-            openmm.LocalEnergyMinimizer.minimize(self.context, maxIterations=minimize_steps)
+            with deferred():
+                openmm.LocalEnergyMinimizer.minimize(self.context, maxIterations=minimize_steps)
         drawn = [maxwell_velocities(self.settings, r) for r in range(self.settings.n_replicas)]
         self.context.setVelocities(np.concatenate(drawn))
 
@@ -163,7 +166,8 @@ class Engine:
         import openmm
 
         try:
-            self.integrator.step(n)
+            with deferred():
+                self.integrator.step(n)
         except openmm.OpenMMException as error:
             return _last_line(error)
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -16,7 +15,7 @@ import numpy as np
 from cgal_plugin.dynamics.dcd import append_dcd, create_dcd
 from cgal_plugin.dynamics.guard import BlowUp
 from cgal_plugin.errors import StateError
-from cgal_plugin.provenance import atomic_path, atomic_write, read_json, versions, write_json
+from cgal_plugin.provenance import BAD_ARCHIVE, atomic_path, atomic_write, read_json, versions, write_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -175,8 +174,11 @@ class SimulationFolder:
             with path.open("rb") as handle, np.load(handle, allow_pickle=False) as data:
                 binary = data["openmm"].tobytes()
                 content = json.loads(str(data["progress"]))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise StateError(f"checkpoint {str(path)!r} is damaged ({error}); use another out_dir") from error
+        except BAD_ARCHIVE as error:
+            raise StateError(
+                f"checkpoint {str(path)!r} is damaged ({error}); delete {str(self.root)!r} "
+                "to simulate again, or use another out_dir"
+            ) from error
         content["events"] = [BlowUp(**event) for event in content["events"]]
         return Progress(**content), binary
 

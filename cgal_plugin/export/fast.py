@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import ExportError
-from cgal_plugin.provenance import atomic_write, versions
+from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, versions
 from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[s
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         metadata = json.loads(arrays.pop("metadata").tobytes())
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except BAD_ARCHIVE as error:
         raise ExportError(f"{str(path)!r} was not written by FastPotential.save: {error}") from error
     if metadata.get("format") != FORMAT or metadata.get("format_version") not in _READ:
         raise ExportError(

@@ -26,7 +26,7 @@ import numpy as np
 
 from cgal_plugin.errors import MappingError
 from cgal_plugin.mapping.maps import CGMapping, apply_map
-from cgal_plugin.provenance import atomic_write, canonical_json, hash_object
+from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, canonical_json, hash_object
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -128,7 +128,7 @@ class ForceMap:
             with np.load(path, allow_pickle=False) as data:
                 facts, matrix, stored = json.loads(str(data["facts"])), data["matrix"], str(data["hash"])
             found = cls(facts["kind"], matrix, facts["mapping_hash"], facts["diagnostics"])
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except BAD_ARCHIVE as error:
             raise MappingError(f"{str(path)!r} is not a saved force map: {error}") from error
         if found.hash != stored:
             raise MappingError(f"force map {str(path)!r} is damaged: its hash is not the one that was saved")

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def from_torchmdnet_gn(
-    state_dict: State | str | os.PathLike[str], hparams: Mapping[str, Any] | None = None
+    state_dict: State | str | os.PathLike[str],
+    hparams: Mapping[str, Any] | None = None,
+    *,
+    trust: bool = False,
 ) -> TorchMD_Net:
     """CGSchNet with the weights of a TorchMD-Net ``graph-network``; same energies and forces.
 
@@ -32,6 +35,8 @@ def from_torchmdnet_gn(
         TorchMD-Net's hyper-parameters; those given here win over the checkpoint's. Sizes are read
         from the weights; ``cutoff_upper`` and ``activation`` must be here, ``cutoff_lower`` is 0 and
         ``rbf_type`` as the weights say unless they are here. Priors come along.
+    trust
+        Unpickle a file without restriction, which can run any code that is in it.
 
     Returns
     -------
@@ -43,7 +48,7 @@ def from_torchmdnet_gn(
     ConfigError
         The weights are not a graph-network's, or something is missing.
     """
-    state, known = unpack(state_dict, hparams)
+    state, known = unpack(state_dict, hparams, trust)
     state = {re.sub(r"^model\.", "", k): v for k, v in state.items()}
     # releases before 2.0 had the output layers one level up
     old = r"^output_model\.output_network\.(\d+)\.(weight|bias)$"
@@ -84,7 +89,10 @@ def from_torchmdnet_gn(
 
 
 def from_mlcg(
-    state_dict: State | str | os.PathLike[str], hparams: Mapping[str, Any] | None = None
+    state_dict: State | str | os.PathLike[str],
+    hparams: Mapping[str, Any] | None = None,
+    *,
+    trust: bool = False,
 ) -> TorchMD_Net:
     """CGSchNet with the weights of an ``mlcg`` StandardSchNet; same energies and forces.
 
@@ -100,6 +108,9 @@ def from_mlcg(
         5/(upper − lower)). mlcg's own nested configuration is searched for them, so its ``model``
         section can be given as it is. ``reduce_op``, ``aggr``, ``trainable_rbf``, ``derivative`` of
         TorchMD-Net are taken over.
+    trust
+        Unpickle a file without restriction, which can run any code that is in it (a saved mlcg module
+        needs it).
 
     Returns
     -------
@@ -111,7 +122,7 @@ def from_mlcg(
     ConfigError
         The weights are not a SchNet's, or something is missing.
     """
-    state, known = unpack(state_dict, hparams)
+    state, known = unpack(state_dict, hparams, trust)
     prefix = _mlcg_prefix(state)
     left = sorted(k for k in state if not k.startswith(prefix))
     if left:

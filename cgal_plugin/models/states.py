@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgal_plugin.errors import ConfigError
 from cgal_plugin.models.build import MODEL_NAME
+from cgal_plugin.models.torch_files import read_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,24 +44,10 @@ def search(config: Any) -> dict[str, Any]:
 
 
 def unpack(
-    state: State | str | os.PathLike[str], hparams: Mapping[str, Any] | None
+    state: State | str | os.PathLike[str], hparams: Mapping[str, Any] | None, trust: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    import pickle
-
-    import torch
-
     if isinstance(state, str | os.PathLike):
-        try:
-            state = torch.load(state, map_location="cpu", weights_only=False)
-        except (
-            OSError,
-            RuntimeError,
-            EOFError,
-            pickle.UnpicklingError,
-            ImportError,
-            AttributeError,
-        ) as error:
-            raise ConfigError(f"weights file cannot be read: {error}") from error
+        state = read_torch(state, trust=trust, error=ConfigError)
     if hasattr(state, "state_dict") and not isinstance(state, Mapping):
         state = state.state_dict()
     known: dict[str, Any] = {}

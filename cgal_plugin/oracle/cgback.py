@@ -17,6 +17,7 @@ import numpy as np
 
 from cgal_plugin.errors import BackmapError
 from cgal_plugin.mapping.residues import canonical_residue
+from cgal_plugin.models.torch_files import read_torch
 from cgal_plugin.oracle.screen import chirality
 from cgal_plugin.oracle.stereo import StereoTables
 
@@ -101,14 +102,12 @@ def _ca_trace(model: AllAtomModel, target: NDArray[np.float64]) -> NDArray[np.fl
 
 @lru_cache(maxsize=1)
 def _diffusion_model() -> Any:
-    import torch
     from cgback.diffuser import DDPM
 
     sizes = f"cutoff-{int(_CUTOFF):03}-steps-{_STEPS:03}-layers-{_LAYERS:03}-hidden-{_WIDTH:03}"
     name = f"protein-carbon-alpha-{sizes}.pt"
     with resources.as_file(resources.files("cgback") / "checkpoints" / name) as path:
-        # pickled numpy metadata beside the weights; as trusted as the package's code
-        checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+        checkpoint = read_torch(path, error=BackmapError)
     state = {k.removeprefix("module."): v for k, v in checkpoint["model"]["state_dict"].items()}
     with _own_random(0):  # initial weights are drawn before the stored ones replace them
         network = DDPM(_STEPS, _FEATURES, _WIDTH, _LAYERS, "cosine")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import BackmapError
-from cgal_plugin.provenance import atomic_write, hash_array
+from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, hash_array
 from cgal_plugin.units import as_angstrom
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class AllAtomLibrary:
         try:
             with np.load(path, allow_pickle=False) as data:
                 positions, keys = data["positions"], [str(k) for k in data["atoms"]]
-        except (OSError, ValueError, KeyError) as error:
+        except BAD_ARCHIVE as error:
             raise BackmapError(f"{str(path)!r} is not an all-atom library: {error}") from error
         library = cls(model)
         library.add(positions[:, _order(keys, library.atom_keys, str(path))])

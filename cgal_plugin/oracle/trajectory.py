@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import CGALError, OracleError
-from cgal_plugin.provenance import atomic_write
+from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write
 from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL, KJ_PER_MOL_NM_TO_KCAL_PER_MOL_ANGSTROM
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class AllAtomTrajectory:
         try:
             with np.load(path, allow_pickle=False) as data:
                 return cls(*(data[name] for name in _ARRAYS), float(data["temperature"]))
-        except (ValueError, KeyError, OSError) as error:
+        except BAD_ARCHIVE as error:
             raise OracleError(f"{str(path)!r} is not a saved all-atom trajectory: {error}") from error
 
 

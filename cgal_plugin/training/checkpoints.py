@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cgal_plugin.provenance import atomic_path, hash_file, read_json, write_json
+from cgal_plugin.provenance import atomic_path, hash_file, read_sealed, write_sealed
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class CheckpointFolder:
         checkpoint = self._checkpoint(number)
         atomic_path(checkpoint, write)
         full = {"epoch": number, **record, "sha256": hash_file(checkpoint)}
-        write_json(checkpoint.with_suffix(".json"), full)
+        write_sealed(checkpoint.with_suffix(".json"), full)
         return Epoch(number, checkpoint, full)
 
     def last(self) -> Epoch | None:
@@ -56,7 +56,7 @@ class CheckpointFolder:
         if not checkpoint.is_file():
             return None
         try:
-            record = read_json(checkpoint.with_suffix(".json"))
+            record = read_sealed(checkpoint.with_suffix(".json"))
             whole = record["sha256"] == hash_file(checkpoint)
         except (OSError, ValueError, KeyError, TypeError):
             return None

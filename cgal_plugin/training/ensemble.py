@@ -77,6 +77,7 @@ def load_model(
     device: str = "cpu",
     derivative: bool = True,
     return_std: bool = False,
+    trust: bool = False,
 ) -> nn.Module:
     """A trained model, ready for inference, after :func:`cgal_plugin.register`.
 
@@ -90,6 +91,9 @@ def load_model(
         Whether it returns forces.
     return_std
         Whether an ensemble returns standard deviations too.
+    trust
+        Unpickle without restriction, which can run any code that is in the file. TorchMD-Net's and our
+        checkpoints do not need it.
 
     Returns
     -------
@@ -100,11 +104,12 @@ def load_model(
     Raises
     ------
     TrainingError
-        A checkpoint is missing or is not one.
+        A checkpoint is missing, is not one, or needs ``trust``.
     """
     from torchmdnet.models.model import load_model as upstream
 
     from cgal_plugin import register
+    from cgal_plugin.models.torch_files import check_torch
 
     register()
     single = isinstance(path, str | os.PathLike)
@@ -114,6 +119,7 @@ def load_model(
     for file in files:
         if not Path(file).is_file():
             raise TrainingError(f"checkpoint {os.fspath(file)!r} does not exist")
+        check_torch(file, trust=trust, error=TrainingError)
     model = upstream(
         os.fspath(path) if single else [os.fspath(f) for f in files],
         device=device,

@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch.utils.data import Sampler
 from torch_geometric.loader import DataLoader
 from torchmdnet.data import DataModule
 
-from cgal_plugin.errors import TrainingError
+from cgal_plugin import interrupts
+from cgal_plugin.errors import ConfigError, TrainingError
 from cgal_plugin.provenance import derive_seed
 
 
@@ -95,7 +97,8 @@ class FiniteLoss(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Check the loss of the batch."""
+        """Check the loss of the batch, and for a signal that was swallowed on its way."""
+        interrupts.check()
         loss = (outputs["loss"] if isinstance(outputs, dict) else outputs).detach()
         if not bool(torch.isfinite(loss)):
             raise TrainingError(
@@ -144,7 +147,7 @@ def make_trainer(
         devices=1,
         default_root_dir=folder,
         callbacks=callbacks,
-        logger=False,
+        logger=_logger(hparams, folder),
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -152,8 +155,24 @@ def make_trainer(
         precision=hparams["precision"],
         gradient_clip_val=hparams["gradient_clipping"],
         inference_mode=False,
+        # in a Slurm job Lightning would take SIGUSR1 for a request to put the job into the queue again
+        plugins=[LightningEnvironment()],
         use_distributed_sampler=False,
     )
+
+
+def _logger(hparams: dict[str, Any], folder: Path) -> Any:
+    """TorchMD-Net's own switch for TensorBoard, and nothing else; files as torchmd-train names them."""
+    if not hparams["tensorboard_use"]:
+        return False
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    try:
+        return TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "tensorboard_use needs TensorBoard: pip install 'cgal_plugin[tensorboard]', or set it to false"
+        ) from error
 
 
 def fit(trainer: Trainer, module: LightningModule, data: DataModule, checkpoint: Path | None) -> None:
@@ -161,7 +180,7 @@ def fit(trainer: Trainer, module: LightningModule, data: DataModule, checkpoint:
     before = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(
-            module, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=False
+            module, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True
         )
     except SystemExit as error:
         if error.code == 1 and trainer.interrupted:

@@ -165,18 +165,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     TrainingError
-        The file is missing or is not one.
+        The file is missing, is not one, or holds what could run code.
     """
-    import pickle
-
-    import torch
+    from cgal_plugin.models.torch_files import read_torch
 
     if not Path(path).is_file():
         raise TrainingError(f"checkpoint {str(path)!r} does not exist")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=False)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        raise TrainingError(f"{path} is not a readable checkpoint: {error}") from error
+    content = read_torch(path, error=TrainingError)
     if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= set(content):
         raise TrainingError(f"{path} is not a TorchMD-Net checkpoint: no state_dict and hyper_parameters")
     return content

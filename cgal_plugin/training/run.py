@@ -33,7 +33,17 @@ MODES = ("scratch", "finetune", "replay")
 #: called as ``progress(epochs done, epochs in all, metrics of the last)``
 Progress = Callable[[int, int, Mapping[str, Any]], None]
 #: settings that may differ when a training is continued
-_FREE = ("num_epochs", "num_workers", "log_dir", "dataset_root", "splits", "ngpus", "num_nodes", "prior_args")
+_FREE = (
+    "num_epochs",
+    "num_workers",
+    "log_dir",
+    "dataset_root",
+    "splits",
+    "ngpus",
+    "num_nodes",
+    "prior_args",
+    "tensorboard_use",
+)
 
 
 @dataclass(frozen=True)

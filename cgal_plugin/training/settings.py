@@ -111,5 +111,7 @@ def _check(values: Mapping[str, Any]) -> None:
             raise ConfigError(f"{key} is {values[key]}; it must be above 0")
     if values["neg_dy_weight"] > 0 and not values["derivative"]:
         raise ConfigError("derivative is false, so there are no forces to match; set derivative: true")
+    if values["wandb_use"]:
+        raise ConfigError("wandb_use is for cgal-train; here use tensorboard_use, or the run's metrics.csv")
     if values["remove_ref_energy"]:
         raise TrainingError("remove_ref_energy is for data with energies; use cgal-train for such data")

@@ -69,7 +69,7 @@ def test_a_selector_that_returns_nothing_is_named() -> None:
 def test_an_oracle_that_returns_nothing_is_named() -> None:
     oracle = SimpleNamespace(label=lambda frames: None)
     with pytest.raises(OracleError, match="returned NoneType; expected"):
-        label_frame((oracle, np.zeros((5, 3))))
+        label_frame(oracle, np.zeros((5, 3)))
 
 
 def test_a_reference_of_another_molecule_is_refused_before_anything_is_run(tmp_path: Path) -> None:

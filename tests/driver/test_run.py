@@ -278,7 +278,7 @@ def test_parts_named_in_the_configuration(finished: tuple[RunResult, Log], tmp_p
 
 def test_no_label_is_an_error_that_keeps_everything(finished: tuple[RunResult, Log], tmp_path: Path) -> None:
     parts = {"oracle": Refuses(), "sampler": Noise()}
-    with pytest.raises(OracleError, match=r"none of the 3 selected frames.*refused on principle"):
+    with pytest.raises(OracleError, match=r"(?s)none of the 3 selected frames.*refused on principle"):
         run(parse_config(_stored(finished)), tmp_path / "run", **parts)
     assert (tmp_path / "run" / "rounds" / "round_000" / "select" / "manifest.json").is_file()
 

@@ -317,3 +317,14 @@ def test_killed_at_any_time_goes_on(hparams, root, tmp_path):
     cut = train(settings, tmp_path / "cut", seed=2)
     whole = train(settings, tmp_path / "whole", seed=2)
     assert same_weights(cut.last_checkpoint, whole.last_checkpoint)
+
+
+def test_tensorboard_is_torchmdnets_own_switch(hparams, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train({**hparams, "num_epochs": 2, "tensorboard_use": True}, tmp_path / "out", seed=0)
+    scalars = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
+    assert "val_neg_dy_mse_loss" in scalars.Tags()["scalars"]
+    with pytest.raises(ConfigError, match="wandb_use is for cgal-train"):
+        train({**hparams, "wandb_use": True}, tmp_path / "other", seed=0)

@@ -1,0 +1,66 @@
+"""The state of a run as text for a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+
+def status_text(status: Mapping[str, Any]) -> str:
+    """What :func:`cgal_plugin.driver.status.run_status` found, in lines."""
+    held = f" ({status['holder']})" if status["holder"] else ""
+    lines = [f"{status['name']}: {status['state']}{held}, {status['run_dir']}"]
+    if status["last_sign"] is not None:
+        lines.append(f"last sign of life {_span(time.time() - status['last_sign'])} ago")
+    if status["state"] == "failed" and status["last_error"]:
+        lines.append(f"error: {status['last_error']}")
+    for row in status["rounds"]:
+        lines.append(_round_text(row))
+    lines.append(f"rounds planned: {status['rounds_planned']}, then a last training")
+    current, queue = status["current"], status["queue"]
+    if current is not None:
+        text = f"now: {current['stage']}"
+        if "done" in current:
+            text += f", {current['done']} of {current['total']}"
+        if "per_hour" in current:
+            text += f", {current['per_hour']:.0f} an hour, about {_span(current['seconds_left'])} left"
+        lines.append(text)
+    if queue is not None:
+        lines.append("labels: " + ", ".join(f"{queue[k]} {k}" for k in queue))
+    if status["throughput"]:
+        rates = (f"{name.replace('_', ' ')} {value:.4g}" for name, value in status["throughput"].items())
+        lines.append("throughput: " + ", ".join(rates))
+    failures = status["failures"]
+    lines.append(f"failures: {failures['quarantined']} frames in quarantine")
+    lines += [f"  {count} x {reason}" for reason, count in failures["reasons"].items()]
+    if failures["events"]:
+        lines.append(
+            "events: " + ", ".join(f"{count} x {name}" for name, count in failures["events"].items())
+        )
+    if status["state"] not in ("finished", "running"):
+        lines.append("the same `cgal run` command goes on from here")
+    if status["seconds_left"]:
+        lines.append(f"time left: about {_span(status['seconds_left'])}")
+    return "\n".join(lines)
+
+
+def _round_text(row: Mapping[str, Any]) -> str:
+    done = " ".join(f"{stage} {_span(seconds)}" for stage, seconds in row["seconds"].items())
+    text = f"round {row['round']}: {done or 'begun'}"
+    if "n_frames" in row:
+        text += f" | {row['n_frames']} frames"
+    if row.get("coverage"):
+        text += f" | nearest RMSD {row['coverage']['mean']:.2f} Å"
+    if row.get("w1"):
+        text += f" | W1 {row['w1']['value']:.3f}"
+    if "n_labelled" in row:
+        text += f" | {row['n_labelled']} of {row['n_selected']} labelled"
+    if row["damaged"]:
+        text += f" | damaged: {', '.join(row['damaged'])}"
+    return text
+
+
+def _span(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

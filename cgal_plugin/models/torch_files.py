@@ -1,0 +1,106 @@
+"""Reading files of ``torch.save``: a pickle can run code, so only what cannot is read unasked."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+from cgal_plugin.errors import CGALError
+from cgal_plugin.provenance import BAD_ARCHIVE
+
+_UNREADABLE = (*BAD_ARCHIVE, pickle.UnpicklingError, AttributeError, ImportError)
+
+
+def read_torch(
+    source: str | os.PathLike[str] | IO[bytes],
+    *,
+    trust: bool = False,
+    error: type[CGALError] = CGALError,
+    name: str | None = None,
+) -> Any:
+    """The content of a file that ``torch.save`` wrote, on the CPU.
+
+    Parameters
+    ----------
+    source
+        File name, or open file.
+    trust
+        Unpickle whatever is in it, which can run any code. Without it, torch's restricted unpickler makes
+        tensors, containers, numbers, numpy arrays and argparse's Namespace, and nothing else.
+    error
+        What to raise.
+    name
+        For messages; default: the file name.
+
+    Raises
+    ------
+    CGALError
+        The file cannot be read, or needs ``trust``.
+    """
+    import torch
+
+    name = name or str(source)
+    try:
+        with warnings.catch_warnings(), _plain_types():
+            warnings.simplefilter("ignore")  # of old pickle protocols
+            return torch.load(source, map_location="cpu", weights_only=not trust)
+    except _UNREADABLE as problem:
+        found = re.search(r"GLOBAL (\S+)", str(problem))
+        if not trust and found:
+            raise error(
+                f"{name} is not read, because it would import {found[1]}: a file like that can run any code. "
+                "If you trust where it comes from, say so: trust=True, or --trust on the command line"
+            ) from problem
+        text = str(problem).splitlines()[-1] if str(problem) else type(problem).__name__
+        raise error(f"{name} cannot be read as a checkpoint: {text}") from problem
+
+
+@contextmanager
+def _plain_types() -> Iterator[None]:
+    import argparse
+
+    import numpy as np
+    import torch
+    from numpy._core import multiarray
+
+    types: list[Any] = [argparse.Namespace, np.ndarray, np.dtype]
+    types += [getattr(np.dtypes, n) for n in np.dtypes.__all__]
+    for made in (multiarray._reconstruct, multiarray.scalar):
+        types += [made, (made, f"numpy.core.multiarray.{made.__name__}")]
+    with torch.serialization.safe_globals(types):
+        yield
+
+
+def check_torch(
+    path: str | os.PathLike[str], *, trust: bool = False, error: type[CGALError] = CGALError
+) -> None:
+    """Check that a checkpoint, or each one in a ``.zip`` of several, can be read; see :func:`read_torch`.
+
+    For code that then reads it without restriction (TorchMD-Net's ``load_model``).
+
+    Raises
+    ------
+    CGALError
+        It cannot, or a name in the archive leads out of it.
+    """
+    if not str(path).endswith(".zip"):
+        read_torch(path, trust=trust, error=error)
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                parts = PurePosixPath(member.replace("\\", "/"))
+                if parts.is_absolute() or ".." in parts.parts:
+                    raise error(f"{path}: the name {member!r} leads out of the archive: refused")
+                if member.endswith(".ckpt"):
+                    with archive.open(member) as handle:
+                        read_torch(handle, trust=trust, error=error, name=f"{path}:{member}")
+    except BAD_ARCHIVE as problem:
+        raise error(f"{path} cannot be read: {problem}") from problem

@@ -1,0 +1,97 @@
+"""Signals: an exception where Python runs, after a C++ call that calls back, or the end of the process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from cgal_plugin import interrupts
+from cgal_plugin.interrupts import Interrupted, check, deferred, handled
+
+
+def _send(number: int, *, keyboard: bool = False) -> None:
+    with handled(keyboard=keyboard):
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+
+@pytest.mark.parametrize("number", interrupts.SIGNALS)
+def test_a_signal_is_an_exception_and_the_handlers_are_put_back(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted) as caught:
+        _send(number)
+    assert (caught.value.number, str(caught.value)) == (number, number.name)
+    assert caught.value.exit_code == 128 + number
+    assert signal.getsignal(number) == before
+    check()  # nothing is left of it
+
+
+def test_ctrl_c_stays_a_keyboard_interrupt_for_scripts() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _send(signal.SIGINT, keyboard=True)
+
+
+def test_within_a_deferred_block_it_waits_for_the_end() -> None:
+    reached = []
+
+    def work() -> None:
+        with handled(), deferred():
+            with deferred():
+                os.kill(os.getpid(), signal.SIGTERM)
+                reached.append("after the signal")
+            check()
+            reached.append("after the inner block")
+        reached.append("after the outer block")
+
+    with pytest.raises(Interrupted):
+        work()
+    assert reached == ["after the signal", "after the inner block"]
+
+
+def test_code_that_swallows_it_is_asked_again() -> None:
+    def work() -> None:
+        with handled():
+            with contextlib.suppress(BaseException):  # as a __del__ does
+                os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)  # a second one breaks into nothing
+            check()
+
+    with pytest.raises(Interrupted):
+        work()
+
+
+def test_blocks_within_blocks_and_other_threads_change_nothing() -> None:
+    with handled():
+        ours = signal.getsignal(signal.SIGTERM)
+        with handled():
+            assert signal.getsignal(signal.SIGTERM) is ours
+        thread = threading.Thread(target=lambda: handled().__enter__())
+        thread.start()
+        thread.join()
+        assert signal.getsignal(signal.SIGTERM) is ours
+
+
+def test_a_main_thread_that_is_stuck_is_ended() -> None:
+    code = (
+        "import hashlib\n"
+        "from cgal_plugin import interrupts\n"
+        "interrupts.GRACE_SECONDS = 1.0\n"
+        "with interrupts.handled(lambda i: print('last words', i, flush=True)):\n"
+        "    print('ready', flush=True)\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)\n"  # minutes in C
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.3)
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.read() == "last words SIGUSR1\n"
+    assert process.wait(timeout=30) == 128 + signal.SIGUSR1
