@@ -146,3 +146,25 @@ def test_a_mutated_config_is_valid_or_a_config_error(data: st.DataObject) -> Non
     except ConfigError:
         return
     assert parse_config(config.resolved()) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &a [*a]", "line 1: an alias contains itself"),
+        ("a: &a {b: {c: *a}}", "contains itself"),
+        (
+            "x0: &x0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+            + "".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 10)}]\n" for i in range(1, 9)),
+            "larger than",
+        ),
+    ],
+)
+def test_aliases_cannot_blow_up(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _load(tmp_path, text)
+
+
+def test_aliases_are_allowed_otherwise(tmp_path: Path) -> None:
+    text = "system: {sequence: AAA}\noracle: {production_ps: &x 3.0, relax_ps: *x}\n"
+    assert _load(tmp_path, text).oracle.relax_ps == 3.0

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from cgal_plugin.config.models import Config
 from cgal_plugin.errors import ConfigError
 
+_MAX_NODES = 100_000
 _PATH_KEYS = (
     ("system", "pdb"),
     ("seed_data", "store"),
@@ -68,8 +69,10 @@ def read_mapping(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[tup
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text: {error}") from error
     try:
-        content = yaml.load(text, Loader=_Loader)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        _check_size(root)
+        content = yaml.load(text, Loader=_Loader)
+        lines = dict(_lines(root, ()))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     except RecursionError as error:
@@ -80,7 +83,7 @@ def read_mapping(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[tup
         raise ConfigError(
             f"{path} holds {type(content).__name__}; expected keys such as 'system' and 'oracle'"
         )
-    return content, dict(_lines(root, ()))
+    return content, lines
 
 
 def parse_config(
@@ -117,6 +120,27 @@ def parse_config(
 def dump_yaml(config: Config) -> str:
     """The resolved configuration as YAML text."""
     return yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True)
+
+
+def _check_size(root: yaml.Node | None) -> None:
+    """Refuse aliases that contain themselves, or that write out to more than any configuration needs."""
+    sizes: dict[int, int] = {}
+    open_nodes: set[int] = set()
+
+    def size(node: yaml.Node) -> int:
+        if id(node) in open_nodes:
+            raise ConfigError(f"line {node.start_mark.line + 1}: an alias contains itself")
+        if id(node) not in sizes:
+            open_nodes.add(id(node))
+            inner = (
+                [n for pair in node.value for n in pair] if isinstance(node, yaml.MappingNode) else node.value
+            )
+            sizes[id(node)] = 1 + (0 if isinstance(node, yaml.ScalarNode) else sum(map(size, inner)))
+            open_nodes.discard(id(node))
+        return sizes[id(node)]
+
+    if root is not None and size(root) > _MAX_NODES:
+        raise ConfigError(f"aliases make it larger than {_MAX_NODES} values")
 
 
 # ---------------------------------------------------------------------- where a problem is

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin._native import silent
+from cgal_plugin.data.soundness import check_file
 from cgal_plugin.errors import DataError, MappingError
 from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write
@@ -132,6 +133,7 @@ def _load_mdtraj(
 ) -> NDArray[np.floating]:
     import mdtraj
 
+    check_file(path)
     with _reading(path, top), silent(1):  # mdtraj's DCD reader reports what it detects on standard output
         loaded = mdtraj.load(str(path)) if top is None else mdtraj.load(str(path), top=str(top))
     return to_beads(loaded, topology, mapping, source=str(path))
@@ -150,6 +152,7 @@ def iter_mdtraj(
     import mdtraj
 
     given = {} if top is None else {"top": str(top)}
+    check_file(path)
     with _reading(path, top), silent(1):
         pieces = mdtraj.iterload(str(path), chunk=chunk, **given)
     while True:
@@ -164,8 +167,13 @@ def iter_mdtraj(
 def _reading(path: Path, top: str | os.PathLike[str] | None) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, TypeError, IndexError, KeyError, RuntimeError) as error:
-        reason = str(error)
+    except ImportError as error:
+        raise DataError(
+            f"trajectory {str(path)!r}: mdtraj needs another package to read {path.suffix}: {error} "
+            "(HDF5: pip install 'cgal_plugin[hdf5]')"
+        ) from error
+    except (*BAD_ARCHIVE, AttributeError, AssertionError) as error:
+        reason = str(error) or type(error).__name__
         if top is None and "topology" in reason:
             reason = f"{path.suffix or 'its'} format names no atoms; give a topology file too (--top)"
         raise DataError(f"trajectory {str(path)!r} cannot be read: {reason}") from error

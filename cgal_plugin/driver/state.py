@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import socket
 import time
@@ -26,6 +27,7 @@ from cgal_plugin.provenance import (
 )
 
 MANIFEST = "manifest.json"
+_CHECKSUM = "# SHA-256 of the lines below: "
 #: keys that may change between two calls without a question: they alter no result that exists
 HARMLESS = ("name", "stopping.", "executor.", "oracle.max_failure_rate")
 
@@ -91,8 +93,9 @@ class RunDirectory:
                 history = self.root / "config_changes.json"
                 past = read_json(history) if history.exists() else []
                 write_json(history, [*past, {"time": time.time(), "changes": [text for _, text in changes]}])
+        text = dump_yaml(config)
         with atomic_write(path, "w") as handle:
-            handle.write(dump_yaml(config))
+            handle.write(f"{_CHECKSUM}{_digest(text)}\n{text}")
         write_json(
             self.root / "run.json",
             {"config_hash": config.hash, "seed": config.seed, "versions": versions(), "name": config.name},
@@ -118,13 +121,33 @@ class RunDirectory:
         StateError
             The folder is not a run directory, or its configuration is damaged.
         """
+        try:
+            return parse_config(self.read_config(), base=self.root, source=str(self.root / "config.yaml"))
+        except ConfigError as error:
+            raise StateError(f"the configuration of this run is damaged: {error}") from error
+
+    def read_config(self) -> dict[str, Any]:
+        """The configuration as it was written, its keys not checked.
+
+        Raises
+        ------
+        StateError
+            As :meth:`config`.
+        """
         path = self.root / "config.yaml"
         if not path.is_file():
             raise StateError(f"{self.root} is not a run directory: it has no config.yaml")
         try:
-            return parse_config(read_mapping(path)[0], base=self.root, source=str(path))
+            content = read_mapping(path)[0]
         except ConfigError as error:
             raise StateError(f"the configuration of this run is damaged: {error}") from error
+        first, _, text = path.read_text(encoding="utf-8").partition("\n")
+        if first.startswith(_CHECKSUM) and first.removeprefix(_CHECKSUM) != _digest(text):
+            raise StateError(
+                f"{path} is not what this run wrote (checksum): it is damaged, or was edited; edit the file "
+                "that `cgal run` is called with instead"
+            )
+        return content
 
     def stage(self, *parts: str) -> Stage:
         """The stage with that path below the run directory."""
@@ -220,6 +243,10 @@ class Stage:
     def results(self) -> dict[str, Any]:
         """The ``results`` of the manifest."""
         return self.manifest()["results"]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _lock(handle: IO[str]) -> bool:

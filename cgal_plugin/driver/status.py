@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cgal_plugin.config.load import read_mapping
 from cgal_plugin.driver.quarantine import Quarantine
 from cgal_plugin.driver.rounds import STAGES
 from cgal_plugin.driver.runlog import LOG, read_log
 from cgal_plugin.driver.seeds import WORK
-from cgal_plugin.driver.state import MANIFEST
-from cgal_plugin.errors import ConfigError, StateError
+from cgal_plugin.driver.state import MANIFEST, RunDirectory
+from cgal_plugin.errors import StateError
 from cgal_plugin.provenance import read_sealed
 
 _TROUBLE = ("worker lost", "timeout", "straggler", "stall", "damage", "error", "interrupted")
@@ -51,12 +50,7 @@ def run_status(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
         The folder is no run directory.
     """
     root = Path(run_dir)
-    if not (root / "config.yaml").is_file():
-        raise StateError(f"{root} is not a run directory: it has no config.yaml")
-    try:
-        config = read_mapping(root / "config.yaml")[0]
-    except ConfigError as error:
-        raise StateError(f"the configuration of this run is damaged: {error}") from error
+    config = RunDirectory(root).read_config()
     events = read_log(root / LOG)
     holder = _holder(root / "run.lock")
     rounds = [_round(folder) for folder in sorted((root / "rounds").glob("round_*")) if folder.is_dir()]

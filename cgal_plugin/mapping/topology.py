@@ -301,7 +301,10 @@ class CGTopology:
             data = read_json(path)
         except ValueError as error:
             raise MappingError(f"topology file {str(path)!r} is not JSON: {error}") from error
-        return cls.from_dict(data)
+        try:
+            return cls.from_dict(data)
+        except (MappingError, ValueError, TypeError, AttributeError) as error:
+            raise MappingError(f"topology file {str(path)!r}: {error}") from error
 
     def to_mdtraj(self) -> mdtraj.Topology:
         """An :class:`mdtraj.Topology` with one atom a bead, bonds, residues and chains.

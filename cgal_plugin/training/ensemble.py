@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,7 @@ def load_model(
 
     from cgal_plugin import register
     from cgal_plugin.models.torch_files import check_torch
+    from cgal_plugin.training.prepare import read_checkpoint
 
     register()
     single = isinstance(path, str | os.PathLike)
@@ -119,11 +121,20 @@ def load_model(
     for file in files:
         if not Path(file).is_file():
             raise TrainingError(f"checkpoint {os.fspath(file)!r} does not exist")
-        check_torch(file, trust=trust, error=TrainingError)
-    model = upstream(
-        os.fspath(path) if single else [os.fspath(f) for f in files],
-        device=device,
-        return_std=return_std,
-        derivative=derivative,
-    )
+        if str(file).endswith(".zip"):
+            check_torch(file, trust=trust, error=TrainingError)
+        else:
+            read_checkpoint(file, trust=trust)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Unknown hyperparameter")
+            model = upstream(
+                os.fspath(path) if single else [os.fspath(f) for f in files],
+                device=device,
+                return_std=return_std,
+                derivative=derivative,
+            )
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, AssertionError) as error:
+        names = ", ".join(os.fspath(f) for f in files)
+        raise TrainingError(f"TorchMD-Net cannot make a model of {names}: {error!r}") from error
     return model.eval()

@@ -159,8 +159,8 @@ def _has_arguments(hparams: Mapping[str, Any]) -> bool:
     return bool(hparams.get("prior_args")) or any(isinstance(p, dict) and any(p.values()) for p in priors)
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of a TorchMD-Net checkpoint.
+def read_checkpoint(path: str | os.PathLike[str], *, trust: bool = False) -> dict[str, Any]:
+    """The content of a TorchMD-Net checkpoint; see :func:`~cgal_plugin.models.torch_files.read_torch`.
 
     Raises
     ------
@@ -171,8 +171,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     if not Path(path).is_file():
         raise TrainingError(f"checkpoint {str(path)!r} does not exist")
-    content = read_torch(path, error=TrainingError)
-    if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= set(content):
+    content = read_torch(path, trust=trust, error=TrainingError)
+    parts = (
+        (content.get(k) for k in ("state_dict", "hyper_parameters")) if isinstance(content, dict) else (None,)
+    )
+    if not all(isinstance(part, Mapping) for part in parts):
         raise TrainingError(f"{path} is not a TorchMD-Net checkpoint: no state_dict and hyper_parameters")
     return content
 

@@ -1,0 +1,68 @@
+"""Damage that the readers of trajectories do not see, or do not survive."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+from cgal_plugin.errors import DataError
+
+_HDF5 = (".h5", ".hdf5", ".lh5")
+_PROBE = "import sys, mdtraj\nfor _ in mdtraj.iterload(sys.argv[1], chunk=1000): pass"
+
+
+def check_file(path: Path) -> None:
+    """Refuse a trajectory that is cut off, or that would take the process down.
+
+    Raises
+    ------
+    DataError
+        It is damaged.
+    """
+    if path.suffix == ".dcd":
+        _check_dcd(path)
+    elif path.suffix in _HDF5:
+        _check_hdf5(path)
+
+
+def _check_dcd(path: Path) -> None:
+    """mdtraj's reader takes the frames that are there, whatever the header says.
+
+    A header without a number of frames (0, as of a program that was killed) says nothing; the last
+    frame has to be whole all the same. Layouts that this does not know are left to the reader.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        head = handle.read(92)
+        order = next((o for o in "<>" if len(head) == 92 and struct.unpack(f"{o}i", head[:4])[0] == 84), None)
+        if order is None or head[4:8] != b"CORD":
+            return
+        numbers = struct.unpack(f"{order}20i", head[8:88])
+        frames, fixed, cell, charmm = numbers[0], numbers[8], numbers[10], numbers[19]
+        (titles,) = struct.unpack(f"{order}i", handle.read(4).ljust(4, b"\0"))
+        if fixed or not 0 <= titles < size or not charmm:
+            return
+        handle.seek(92 + 4 + titles + 4)
+        block = handle.read(12)
+        if len(block) < 12:
+            raise DataError(f"{path} is cut off in its header")
+        length, atoms, _ = struct.unpack(f"{order}3i", block)
+        begin = handle.tell()
+    if length != 4 or not 0 < atoms < size:
+        return
+    each = 3 * (4 * atoms + 8) + (56 if cell else 0)
+    there, rest = divmod(size - begin, each)
+    if rest or (frames > 0 and there < frames):
+        raise DataError(
+            f"{path} is cut off: its header announces {frames} frames of {atoms} atoms, the file has {there}"
+            + (" and a part of one" if rest else "")
+        )
+
+
+def _check_hdf5(path: Path) -> None:
+    """The HDF5 library can crash on a damaged file, so another process reads it first."""
+    probe = subprocess.run([sys.executable, "-c", _PROBE, str(path)], capture_output=True)
+    if probe.returncode < 0:
+        raise DataError(f"{path} is damaged: reading it crashes the HDF5 library")
