@@ -86,21 +86,22 @@ class LoadedBenchmark:
         What the file says.
     jobs
         (arm, seed) → configuration, a whole seed before the next.
+    hashes
+        (arm, seed) → SHA-256 of what the file says of it and of the test. Defaults are not in it, so that
+        results outlive a release that adds keys; nor is what alters no result (processes, failure limit).
     """
 
     def __init__(self, settings: Benchmark, folder: Path, source: str) -> None:
         self.settings = settings
         self.jobs: dict[tuple[str, int], Config] = {}
+        self.hashes: dict[tuple[str, int], str] = {}
+        test = settings.test.model_dump(mode="json")
         for seed in range(1, max(a.seeds for a in settings.arms.values()) + 1):
             for name, arm in settings.arms.items():
                 if seed <= arm.seeds:
-                    self.jobs[name, seed] = _arm_config(settings, name, seed, folder, source)
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 of everything that decides the results."""
-        facts = {f"{a}/{s}": c.resolved() for (a, s), c in self.jobs.items()}
-        return hash_object({"jobs": facts, "test": self.settings.test.model_dump(mode="json")})
+                    content = _arm_content(settings, name, seed)
+                    self.jobs[name, seed] = _arm_config(content, folder, f"{source}: arms.{name}")
+                    self.hashes[name, seed] = hash_object([_essential(content), test])
 
 
 def load_benchmark(path: str | os.PathLike[str], *, small: bool = False) -> LoadedBenchmark:
@@ -137,13 +138,21 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return out
 
 
-def _arm_config(settings: Benchmark, name: str, seed: int, folder: Path, source: str) -> Config:
+def _arm_content(settings: Benchmark, name: str, seed: int) -> dict[str, Any]:
     content = merged(settings.base, settings.arms[name].changes)
     # seed: the same root in every arm, so that all start from the same seed data and first model
-    content |= {"name": f"{settings.name}: {name}, seed {seed}", "seed": settings.seed * 1000 + seed}
-    config = parse_config(content, base=folder, source=f"{source}: arms.{name}")
+    return content | {"name": f"{settings.name}: {name}, seed {seed}", "seed": settings.seed * 1000 + seed}
+
+
+def _essential(content: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {k: v for k, v in content.items() if k not in ("name", "executor")}
+    if isinstance(kept.get("oracle"), Mapping):
+        kept["oracle"] = {k: v for k, v in kept["oracle"].items() if k != "max_failure_rate"}
+    return kept
+
+
+def _arm_config(content: dict[str, Any], folder: Path, source: str) -> Config:
+    config = parse_config(content, base=folder, source=source)
     if not config.evaluation.reference:
-        raise ConfigError(
-            f"{source}: base.evaluation.reference is empty: there is nothing to measure against"
-        )
+        raise ConfigError(f"{source}: evaluation.reference is empty: there is nothing to measure against")
     return config

@@ -203,9 +203,8 @@ def _task(benchmark: LoadedBenchmark, job: tuple[str, int], out: Path) -> ArmTas
 def _adopt(benchmark: LoadedBenchmark, out: Path) -> None:
     path = out / SETTINGS
     facts = {
-        "hash": benchmark.hash,
         "settings": benchmark.settings.model_dump(mode="json"),
-        "jobs": {f"{arm}/{seed}": c.hash for (arm, seed), c in benchmark.jobs.items()},
+        "jobs": {f"{arm}/{seed}": digest for (arm, seed), digest in benchmark.hashes.items()},
     }
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))["jobs"]
