@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -121,19 +121,10 @@ def reduction(
     AnalysisError
         The lists differ in length, or the mean before is not positive.
     """
-    if len(before) != len(after) or not before:
-        raise AnalysisError(f"{len(before)} and {len(after)} results cannot be paired")
-    (a, ra), (b, rb) = _values(before, metric), _values(after, metric)
-    if a.mean() <= 0:
-        raise AnalysisError(
-            f"the mean {metric} before is {a.mean()}; a relative reduction needs a positive one"
-        )
-    value = 1.0 - b.mean() / a.mean()
-    draws, columns = _draws(len(a), ra.shape[1], seed)
-    if draws is None:
-        return Estimate(float(value), None, len(a))
-    replicates = 1.0 - _drawn(rb, draws, columns) / _drawn(ra, draws, columns)
-    return Estimate(float(value), centred_interval(value, replicates, confidence, len(a)), len(a))
+    mean = np.mean([_value(r, metric) for r in before]) if before else 0.0
+    if len(before) == len(after) and not mean > 0:
+        raise AnalysisError(f"the mean {metric} before is {mean}; a relative reduction needs a positive one")
+    return _paired(before, after, metric, lambda a, b: 1.0 - b / a, confidence, seed)
 
 
 def difference(
@@ -143,15 +134,32 @@ def difference(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
-    """mean(first) − mean(second) of results that are paired seed by seed."""
+    """mean(first) − mean(second) of results that are paired seed by seed.
+
+    Raises
+    ------
+    AnalysisError
+        The lists differ in length.
+    """
+    return _paired(first, second, metric, lambda a, b: a - b, confidence, seed)
+
+
+def _paired(
+    first: Sequence[Mapping[str, Any]],
+    second: Sequence[Mapping[str, Any]],
+    metric: str,
+    combine: Callable[[Any, Any], Any],
+    confidence: float,
+    seed: int,
+) -> Estimate:
     if len(first) != len(second) or not first:
         raise AnalysisError(f"{len(first)} and {len(second)} results cannot be paired")
     (a, ra), (b, rb) = _values(first, metric), _values(second, metric)
-    value = float(a.mean() - b.mean())
-    draws, columns = _draws(len(a), ra.shape[1], seed)
+    value = float(combine(a.mean(), b.mean()))
+    draws, columns = _draws(len(a), min(ra.shape[1], rb.shape[1]), seed)
     if draws is None:
         return Estimate(value, None, len(a))
-    replicates = _drawn(ra, draws, columns) - _drawn(rb, draws, columns)
+    replicates = combine(_drawn(ra, draws, columns), _drawn(rb, draws, columns))
     return Estimate(value, centred_interval(value, replicates, confidence, len(a)), len(a))
 
 
@@ -165,11 +173,15 @@ def _mean(rows: Sequence[Mapping[str, Any]], metric: str, confidence: float, see
     return Estimate(value, (max(0.0, low), high), len(values))
 
 
+def _value(row: Mapping[str, Any], metric: str) -> float:
+    return float(row["test"][metric]["value"])
+
+
 def _values(
     rows: Sequence[Mapping[str, Any]], metric: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """``(n_seeds,)`` values, and ``(n_seeds, n)`` replicates about them (one column: the values alone)."""
-    values = np.array([float(r["test"][metric]["value"]) for r in rows])
+    values = np.array([_value(r, metric) for r in rows])
     lists = [list(r["test"][metric].get("replicates") or []) for r in rows]
     n = min(len(x) for x in lists)
     if n == 0:
