@@ -112,10 +112,11 @@ def derive_seed(root: int, *names: str | int) -> int:
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
+def atomic_write(path: str | os.PathLike[str], mode: str = "wb", *, sync: bool = True) -> Iterator[IO[Any]]:
     """Open a temporary neighbour of ``path`` and rename it onto ``path`` when the block succeeds.
 
-    A crash leaves the old file or none. Missing parent folders are made.
+    A crash leaves the old file or none. Missing parent folders are made. Without ``sync`` the disk may
+    still be without the content when the power fails: for files that carry a checksum.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +125,8 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
         with os.fdopen(fd, mode, encoding=None if "b" in mode else "utf-8") as handle:
             yield handle
             handle.flush()
-            os.fsync(handle.fileno())
+            if sync:
+                os.fsync(handle.fileno())
         os.chmod(name, 0o644)
         os.replace(name, target)
     except BaseException:
@@ -148,9 +150,11 @@ def atomic_path(path: str | os.PathLike[str], write: Callable[[str], Any]) -> No
         raise
 
 
-def write_json(path: str | os.PathLike[str], obj: Mapping[str, Any] | list[Any]) -> None:
-    """Write ``obj`` as indented JSON, atomically."""
-    with atomic_write(path, "w") as handle:
+def write_json(
+    path: str | os.PathLike[str], obj: Mapping[str, Any] | list[Any], *, sync: bool = True
+) -> None:
+    """Write ``obj`` as indented JSON, atomically; see :func:`atomic_write`."""
+    with atomic_write(path, "w", sync=sync) as handle:
         json.dump(obj, handle, indent=2, sort_keys=True, default=_jsonable)
         handle.write("\n")
 
@@ -161,10 +165,10 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         return json.load(handle)
 
 
-def write_sealed(path: str | os.PathLike[str], obj: Mapping[str, Any]) -> None:
+def write_sealed(path: str | os.PathLike[str], obj: Mapping[str, Any], *, sync: bool = True) -> None:
     """As :func:`write_json`, with a checksum of the content under ``seal``."""
     content = json.loads(json.dumps(obj, default=_jsonable))
-    write_json(path, {**content, "seal": _seal(content)})
+    write_json(path, {**content, "seal": _seal(content)}, sync=sync)
 
 
 def read_sealed(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -226,6 +226,7 @@ class DataStore:
                 "facts": dict(facts),
                 "versions": versions(),
             },
+            sync=False,  # one wait for the disk a label is enough, that of the arrays
         )
 
     def record(self, name: str) -> dict[str, Any]:

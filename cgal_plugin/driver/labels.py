@@ -79,6 +79,8 @@ class LabelJob:
         spool = self.folder / "spool"
         shutil.rmtree(spool, ignore_errors=True)  # of a run that was killed
         spool.mkdir(parents=True)
+        for i in todo:  # a log says that a task runs
+            (self.folder / "tasks" / f"{self.names[i]}.log").unlink(missing_ok=True)
 
         def tell() -> None:
             if progress is not None:

@@ -88,6 +88,7 @@ def run(
     with interrupts.handled(), directory.locked(), _disk_errors(directory.root):
         made = build_parts(config, **parts)  # first: a wrong setting must leave no trace to disagree with
         directory.adopt(config, accept_changes=accept_changes)
+        directory.sweep()
         log = LoggingReporter(reporter or SilentReporter(), directory.root / LOG)
         with _recorded(log, config):
             return _Loop(config, directory, made, log).run()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import runpy
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from cgal_plugin.errors import ConfigError
 
 #: tasks for each worker that are on their way, so that none waits for the driver
 _AHEAD = 2
+#: times the usual patience for a job to start its workers, on a slow disk
+_STARTING = 3.0
 _ONE_THREAD = "export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OPENMM_CPU_THREADS=1"
 
 
@@ -33,7 +37,6 @@ def open_parsl(settings: ParslExecutor, folder: Path) -> Iterator[Pool]:
         Parsl is not installed, or the configuration cannot be used.
     """
     config = parsl_config(settings, folder)
-    from parsl.concurrent import ParslPoolExecutor
     from parsl.dataflow.dflow import DataFlowKernel
     from parsl.executors.errors import BadStateException, ScalingFailed
     from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
@@ -46,11 +49,11 @@ def open_parsl(settings: ParslExecutor, folder: Path) -> Iterator[Pool]:
     opened = [handler for handler in log.handlers if handler not in before]
     try:
         yield Pool(
-            ParslPoolExecutor(dfk=kernel),
+            _Direct(kernel),
             _AHEAD * workers,
             workers,
             lost=(ManagerLost, WorkerLost),
-            ready=functools.partial(_has_workers, kernel),
+            patience=functools.partial(_patience, kernel),
             useless=(BadStateException, ScalingFailed),
             retries=settings.retries,
             retry_wait=settings.retry_wait,
@@ -62,10 +65,35 @@ def open_parsl(settings: ParslExecutor, folder: Path) -> Iterator[Pool]:
             handler.close()
 
 
-def _has_workers(kernel: Any) -> bool:
-    """Whether a node with workers is connected (of executors that can say so)."""
-    asked = [e.connected_managers for e in kernel.executors.values() if hasattr(e, "connected_managers")]
-    return any(m["active"] and m["worker_count"] > 0 for ask in asked for m in ask())
+class _Direct(Executor):
+    """Tasks to Parsl's executors themselves, in turn.
+
+    Parsl's kernel starts and ends their jobs as ever; its records, logs and threads for each task, which
+    a task without dependencies does not need, would cost more than the task's way there and back.
+    """
+
+    def __init__(self, kernel: Any) -> None:
+        named = kernel.executors.items()
+        self._turns = itertools.cycle([e for label, e in named if not label.startswith("_parsl")])
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run ``function(*args, **kwargs)`` on a worker."""
+        return next(self._turns).submit(function, {}, *args, **kwargs)
+
+
+def _patience(kernel: Any) -> float | None:
+    """See :class:`Pool`. Nodes that are connected run tasks; jobs that run connect, in their time."""
+    from parsl.jobs.states import JobState
+
+    found = None
+    for executor in kernel.executors.values():
+        if not hasattr(executor, "connected_managers"):
+            continue
+        if any(m["active"] and m["worker_count"] > 0 for m in executor.connected_managers()):
+            return 1.0
+        if any(status.state == JobState.RUNNING for status in executor.status().values()):
+            found = _STARTING
+    return found
 
 
 @contextmanager

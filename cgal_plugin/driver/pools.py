@@ -28,8 +28,9 @@ class Pool:
         What a task's future raises when its worker was lost; such a task is tried again.
     useless
         What it raises when there will be no worker any more: the call ends.
-    ready
-        Whether a worker is there that could take a task; asked when none has been taken for long.
+    patience
+        Asked when no task has been running for long: how many times the usual wait is due, or None as
+        long as there need not be any worker (jobs that wait in a queue).
     retries, retry_wait
         How often, and after how many seconds (doubled each time).
     straggler_factor
@@ -41,7 +42,7 @@ class Pool:
     workers: int
     lost: tuple[type[BaseException], ...] = (BrokenProcessPool,)
     useless: tuple[type[BaseException], ...] = ()
-    ready: Callable[[], bool] = lambda: False
+    patience: Callable[[], float | None] = lambda: None
     retries: int = 3
     retry_wait: float = 1.0
     straggler_factor: float | None = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
+import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +29,8 @@ from cgal_plugin.provenance import (
 )
 
 MANIFEST = "manifest.json"
+#: names that provenance.atomic_write and atomic_path give to files on the way
+_LEFTOVER = re.compile(r"\..*\.tmp(\.\w+)?")
 _CHECKSUM = "# SHA-256 of the lines below: "
 #: keys that may change between two calls without a question: they alter no result that exists
 HARMLESS = ("name", "stopping.", "executor.", "oracle.max_failure_rate")
@@ -100,6 +104,14 @@ class RunDirectory:
             self.root / "run.json",
             {"config_hash": config.hash, "seed": config.seed, "versions": versions(), "name": config.name},
         )
+
+    def sweep(self) -> None:
+        """Delete what a kill left of files that were being written, and of what workers were sent."""
+        for path in self.root.rglob(".*"):
+            if path.name.startswith(".send-"):
+                shutil.rmtree(path, ignore_errors=True)
+            elif _LEFTOVER.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
     def _restart_unfinished(self) -> None:
         """Put aside what stages of the old configuration had begun: it cannot be continued with the new one.

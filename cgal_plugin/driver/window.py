@@ -79,6 +79,7 @@ class _Window:
     ) -> None:
         self.reopen = reopen
         self.last_sign = time.monotonic()  # of a task that runs or is done
+        self.next_look = 0.0
         self.pool = pool
         self.make = make
         self.fail = fail
@@ -124,12 +125,19 @@ class _Window:
             self.submit(index)
 
     def mend_stall(self) -> None:
-        """Start the pool anew when it has workers and tasks, and has run none for long."""
+        """Start the pool anew when it should have workers and has tasks, and has run none for long."""
         now = time.monotonic()
-        if self.reopen is None or now - self.last_sign < _STALL_SECONDS:
+        silence = now - self.last_sign
+        if self.reopen is None or silence < _STALL_SECONDS or now < self.next_look:
             return
-        self.last_sign = now
-        if any(Path(call.log).exists() for _, _, call in self.running.values()) or not self.pool.ready():
+        self.next_look = now + _STALL_SECONDS / 4
+        if any(Path(call.log).exists() for _, _, call in self.running.values()):
+            self.last_sign = now
+            return
+        patience = self.pool.patience()
+        if patience is None:
+            self.last_sign = now
+        if patience is None or silence < patience * _STALL_SECONDS:
             return
         self.event("stall", tasks=len(self.running))
         again = sorted({index for index, _, _ in self.running.values()})

@@ -96,3 +96,14 @@ def test_stage_is_done_when_its_manifest_is_there_and_true(tmp_path: Path) -> No
     (stage.folder / MANIFEST).write_text("{")
     with pytest.raises(StateError, match="damaged"):
         stage.manifest()
+
+
+def test_what_a_kill_left_is_swept(tmp_path: Path) -> None:
+    left = [".a.npz.x1y2.tmp", "data/.b.json.k_3.tmp", ".model.123.tmp.ckpt", ".send-xyz/shared.pkl"]
+    kept = ["data/b.json", ".lock", "notes.tmp", ".hidden.tmpl"]
+    for name in left + kept:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    RunDirectory(tmp_path).sweep()
+    assert [name for name in left if (tmp_path / name).exists()] == []
+    assert all((tmp_path / name).exists() for name in kept)

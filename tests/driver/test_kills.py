@@ -1,0 +1,107 @@
+"""A hundred SIGKILLs at random moments of small real runs: nothing is lost, nothing is computed twice.
+
+pytest -m slow tests/driver/test_kills.py -s         # CGAL_KILLS=20 for a shorter one
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cgal_plugin.data import DataStore
+from cgal_plugin.driver.runlog import LOG, read_log
+from tests.driver.test_signals import start
+from tests.driver.tiny import TINY
+
+KILLS = int(os.environ.get("CGAL_KILLS", "100"))
+_LONGEST_DELAY = 2.5  # s of work before a kill
+STAGES = {"seed data", "train", "simulate", "evaluate", "select", "label"}
+
+
+def _labels(root: Path) -> dict[str, str]:
+    store = DataStore(root / "data")
+    return {n: store.verify(n)["sha256"] for n in store.names()}
+
+
+def _finished(root: Path) -> dict[Path, int]:
+    """What is finished, with its time: labels, seed trajectories, stages."""
+    found = [
+        *root.glob("data/shards/*.npz"),
+        *root.glob("seed/trajectory_*.npz"),
+        *root.rglob("manifest.json"),
+    ]
+    return {p: p.stat().st_mtime_ns for p in found if not p.name.startswith(".") and _is_label(p)}
+
+
+def _is_label(path: Path) -> bool:
+    # arrays without their record are not a label yet
+    return path.parent.name != "shards" or path.with_suffix(".json").exists()
+
+
+def _stage(root: Path) -> str:
+    """Where the run is."""
+    events = [e for e in read_log(root / LOG) if e["event"] in ("stage started", "stage finished")]
+    if not events or events[-1]["event"] == "stage finished":
+        return "between stages"
+    title = events[-1]["stage"]
+    return title if title in STAGES else title.rpartition(" ")[2]
+
+
+def _started(root: Path, process: Any, before: int) -> bool:
+    """Wait until the process works on the run."""
+    deadline = time.monotonic() + 240
+    while sum(e["event"] == "run started" for e in read_log(root / LOG)) <= before:
+        if process.poll() is not None:
+            return False
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_kills_at_random_moments(tmp_path: Path) -> None:
+    config, log = tmp_path / "run.yaml", tmp_path / "log"
+    config.write_text(yaml.safe_dump(TINY))
+    whole = tmp_path / "whole"
+    assert start(config, whole, log).wait(timeout=600) == 0, log.read_text()
+    expected = _labels(whole)
+    rng = random.Random(2026)
+    hit: collections.Counter[str] = collections.Counter()
+    number = 0
+    while sum(hit.values()) < KILLS:
+        root = tmp_path / f"run{number}"
+        number += 1
+        kept: dict[Path, int] = {}
+        runs = 0
+        while True:
+            process = start(config, root, log)
+            if _started(root, process, runs):
+                runs += 1
+                # now and then while the process still starts
+                time.sleep(rng.uniform(0, _LONGEST_DELAY))
+            if process.poll() is not None:
+                break
+            stage = _stage(root)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            hit[stage] += 1
+            for path, stamp in kept.items():
+                assert path.stat().st_mtime_ns == stamp, f"{path} was computed again"
+            kept = _finished(root)
+        assert process.returncode == 0, log.read_text()
+        for path, stamp in kept.items():
+            assert path.stat().st_mtime_ns == stamp, f"{path} was computed again"
+        assert _labels(root) == expected
+        assert not list(root.rglob("*.tmp*")), "left by a kill"
+        print(f"{number} runs, {sum(hit.values())} kills: {dict(hit)}", flush=True)
+    if KILLS >= 100:
+        assert set(hit) >= STAGES, f"no kill in {STAGES - set(hit)}"
