@@ -228,6 +228,8 @@ class Simulation(Section):
     kind: Literal["openmm"] = "openmm"
     n_replicas: Count = 16
     """Independent replicas, packed in one System."""
+    blocks: Count = 1
+    """Systems that the replicas are divided into; with 2 or more they run as tasks of the executor."""
     steps: Count = 10000
     """Steps each."""
     timestep_fs: Annotated[Femtoseconds, Field(gt=0, le=50)] = 4.0
@@ -240,6 +242,12 @@ class Simulation(Section):
     """How OpenMM calls the potential; auto: fast where numba is installed and it can, else TorchScript."""
     start: Literal["spread", "random"] = "spread"
     """Start frames from the training set: spread by farthest-point RMSD, or drawn at random."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> Simulation:
+        if self.n_replicas % self.blocks:
+            raise ValueError(f"n_replicas {self.n_replicas} cannot be divided into {self.blocks} blocks")
+        return self
 
     @model_validator(mode="after")
     def _reports(self) -> Simulation:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from cgal_plugin.config import Config
-from cgal_plugin.config.models import CustomPart, OpenMMOracleConfig, Simulation
+from cgal_plugin.config.models import CustomPart, OpenMMOracleConfig
 from cgal_plugin.driver.checks import check_part
 from cgal_plugin.driver.evaluation import ReferenceEvaluator
-from cgal_plugin.driver.protocols import Progress, SampledFrames, Sampler, SeedSource, TrainedModel, Trainer
+from cgal_plugin.driver.protocols import Sampler, SeedSource, TrainedModel, Trainer
+from cgal_plugin.driver.sampler import OpenMMSampler
 from cgal_plugin.driver.seeds import FORCE_MAP, OpenMMSeeds, StoredSeeds
 from cgal_plugin.driver.trainer import TorchMDNetTrainer
 from cgal_plugin.errors import ConfigError
@@ -47,6 +48,11 @@ class Parts:
     def n_replicas(self) -> int:
         """Replicas that the sampler runs."""
         return int(getattr(self.sampler, "n_replicas", DEFAULT_REPLICAS))
+
+    @property
+    def packed_replicas(self) -> int:
+        """Replicas that share one System, and a potential that is exported for so many."""
+        return int(getattr(self.sampler, "packed_replicas", self.n_replicas))
 
     @property
     def ns_per_label(self) -> float:
@@ -121,51 +127,6 @@ def build_parts(config: Config, **given: Any) -> Parts:
         make_oracle,
         evaluator,
     )
-
-
-class OpenMMSampler:
-    """CG dynamics of packed replicas; see :func:`cgal_plugin.dynamics.simulate`."""
-
-    def __init__(self, settings: Simulation, n_threads: int | None = None) -> None:
-        self.settings = settings
-        self.n_threads = n_threads
-        self.n_replicas = settings.n_replicas
-
-    def sample(
-        self,
-        potential: Path,
-        topology: CGTopology,
-        start_positions: np.ndarray,
-        *,
-        temperature: float,
-        seed: int,
-        out_dir: Path,
-        progress: Progress | None = None,
-    ) -> SampledFrames:
-        """See :class:`cgal_plugin.driver.protocols.Sampler`."""
-        from cgal_plugin.dynamics import simulate
-
-        result = simulate(
-            potential,
-            topology,
-            start_positions,
-            steps=self.settings.steps,
-            timestep_fs=self.settings.timestep_fs,
-            temperature=temperature,
-            friction=self.settings.friction,
-            n_replicas=self.n_replicas,
-            seed=seed,
-            out_dir=out_dir,
-            report_interval=self.settings.report_interval,
-            backend=self.settings.backend,
-            n_threads=self.n_threads,
-            progress=progress,
-        )
-        events = [
-            {"replica": e.replica, "step": e.step, "kind": e.kind, "detail": e.detail} for e in result.events
-        ]
-        facts = {"backend": result.backend}
-        return SampledFrames(result.load(), events, result.steps_done * self.n_replicas, facts)
 
 
 # ---------------------------------------------------------------------- from the configuration
@@ -243,7 +204,7 @@ def _selector(config: Config, model: TrainedModel, topology: CGTopology, seed: i
 def _sampler(config: Config) -> Sampler:
     if isinstance(config.simulation, CustomPart):
         return load_custom(config.simulation, "simulation")
-    return OpenMMSampler(config.simulation, config.executor.training_threads)
+    return OpenMMSampler(config.simulation, config.executor)
 
 
 def load_custom(part: CustomPart, where: str) -> Any:

@@ -75,7 +75,7 @@ class Round:
         with self.reporter.stage(self._title("train")) as progress:
             model = self.parts.trainer.train(request, progress)
         outputs = [model.checkpoint, *model.committee]
-        for n_replicas in sorted({1, self.parts.n_replicas}):
+        for n_replicas in sorted({1, self.parts.packed_replicas}):
             path = self.potential(n_replicas)
             self.parts.trainer.export(model, self.store.topology, path, n_replicas)
             outputs.append(path)
@@ -107,13 +107,13 @@ class Round:
             self.reporter.skipped(self._title("simulate"))
             return
         folder = stage.begin()
-        n = self.parts.n_replicas
+        potential = self.potential(self.parts.packed_replicas)
         start = self.parts.start_positions(
-            self.store.load_all(self._shards).positions, n, self._seed("start")
+            self.store.load_all(self._shards).positions, self.parts.n_replicas, self._seed("start")
         )
         with self.reporter.stage(self._title("simulate")) as progress:
             sampled = self.parts.sampler.sample(
-                self.potential(n),
+                potential,
                 self.store.topology,
                 start,
                 temperature=self.config.system.temperature,
@@ -138,7 +138,10 @@ class Round:
                 "events": [dict(e) for e in sampled.events],
                 "steps": int(sampled.steps),
             },
-            inputs={"potential": self.potential(n).name, "config": self.config.resolved()["simulation"]},
+            inputs={
+                "potential": self.potential(self.parts.packed_replicas).name,
+                "config": self.config.resolved()["simulation"],
+            },
             outputs=[frames],
             seeds={"start": self._seed("start"), "simulate": self._seed("simulate")},
         )

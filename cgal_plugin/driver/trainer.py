@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
+from cgal_plugin.driver.executor import map_tasks
 from cgal_plugin.driver.protocols import Progress, TrainedModel, TrainRequest
+from cgal_plugin.driver.seeds import WORK
 from cgal_plugin.errors import PriorFitError, StateError
 from cgal_plugin.mapping import CGTopology
 
 if TYPE_CHECKING:
     from cgal_plugin.priors import PriorSet
+    from cgal_plugin.training import TrainingResult
 
 _PRIORS = "priors.yaml"
 
@@ -121,31 +124,55 @@ class TorchMDNetTrainer:
     # ------------------------------------------------------------------ training
 
     def train(self, request: TrainRequest, progress: Progress | None = None) -> TrainedModel:
-        """One training, or one for each member of the committee."""
-        from cgal_plugin.training import train_ensemble
+        """One training, or one for each member of the committee; several run as tasks of the executor."""
+        from cgal_plugin.training.ensemble import member_arguments
 
         settings = self.config.training
         fresh = request.previous is None or settings.mode == "scratch"
-
-        def report(done: int, total: int, metrics: Mapping[str, Any]) -> None:
-            if progress is not None:
-                progress(done, total)
-
-        with _threads(self.config.executor.training_threads):
-            results = train_ensemble(
-                self.hparams(request, fresh),
-                request.out_dir,
-                n_models=settings.committee,
-                seed=request.seed,
-                init_checkpoints=None if fresh else self._members(request.previous),
-                progress=report,
-                mode="scratch" if fresh else settings.mode,
-                replay_weight=settings.replay_weight,
-                newest=sorted({request.store.record(n)["source"] for n in request.new_shards}) or None,
-                config_hash=self.config.hash,
-            )
+        members = member_arguments(
+            self.hparams(request, fresh),
+            request.out_dir,
+            settings.committee,
+            request.seed,
+            None if fresh else self._members(request.previous),
+            {
+                "mode": "scratch" if fresh else settings.mode,
+                "replay_weight": settings.replay_weight,
+                "newest": sorted({request.store.record(n)["source"] for n in request.new_shards}) or None,
+                "config_hash": self.config.hash,
+            },
+        )
+        results = self._train_members(members, request, progress)
         first, *others = results
         return TrainedModel(first.checkpoint, tuple(r.checkpoint for r in others), first.metrics)
+
+    def _train_members(
+        self, members: list[dict[str, Any]], request: TrainRequest, progress: Progress | None
+    ) -> list[TrainingResult]:
+        executor = self.config.executor
+        if len(members) == 1 or executor.workers == 0 or executor.training_threads > 1:
+            results = []
+            with _threads(executor.training_threads):
+                for n, member in enumerate(members):
+                    results.append(train_member(member, _ticks(progress, n, len(members))))
+            return results
+        trained: dict[int, TrainingResult] = {}
+
+        def keep(index: int, result: TrainingResult) -> None:
+            trained[index] = result
+            if progress is not None:
+                progress(len(trained), len(members))
+
+        map_tasks(
+            train_member,
+            members,
+            keep,
+            workers=executor,
+            limited=False,
+            folder=request.store.root.parent / WORK,
+            names=[f"{request.out_dir.parent.name}_{m['out_dir'].name}" for m in members],
+        )
+        return [trained[n] for n in range(len(members))]
 
     def _members(self, previous: TrainedModel | None) -> list[Path]:
         found = [] if previous is None else [previous.checkpoint, *previous.committee]
@@ -197,6 +224,21 @@ class TorchMDNetTrainer:
             temperature=self.config.system.temperature,
             config_hash=self.config.hash,
         )
+
+
+def train_member(member: Mapping[str, Any], tick: Any = None) -> TrainingResult:
+    """One member of a committee, or the only model; called again, it goes on from its last epoch."""
+    from cgal_plugin.training import train
+
+    return train(**member, progress=tick)
+
+
+def _ticks(progress: Progress | None, n: int, n_models: int) -> Callable[..., None]:
+    def tick(done: int, total: int, metrics: Mapping[str, Any]) -> None:
+        if progress is not None:
+            progress(n * total + done, n_models * total)
+
+    return tick
 
 
 def _check_same(priors: PriorSet, path: Path, topology: CGTopology, temperature: float) -> None:

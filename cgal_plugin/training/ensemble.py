@@ -48,28 +48,40 @@ def train_ensemble(
     ConfigError
         ``n_models`` is not positive, or there is not one checkpoint a model.
     """
-    if n_models < 1:
-        raise ConfigError(f"n_models is {n_models}; it must be at least 1")
-    if init_checkpoints is not None and len(init_checkpoints) != n_models:
-        raise ConfigError(f"{len(init_checkpoints)} init_checkpoints for {n_models} models; give one each")
     results = []
-    for n in range(n_models):
+    for n, member in enumerate(member_arguments(hparams, out_dir, n_models, seed, init_checkpoints, options)):
 
         def tick(done: int, total: int, metrics: Mapping[str, Any], n: int = n) -> None:
             if progress is not None:
                 progress(n * total + done, n_models * total, metrics)
 
-        results.append(
-            train(
-                hparams,
-                Path(out_dir) / f"model_{n:03d}",
-                seed=derive_seed(seed, "model", n),
-                init_checkpoint=None if init_checkpoints is None else init_checkpoints[n],
-                progress=tick,
-                **options,
-            )
-        )
+        results.append(train(**member, progress=tick))
     return results
+
+
+def member_arguments(
+    hparams: Mapping[str, Any],
+    out_dir: str | os.PathLike[str],
+    n_models: int,
+    seed: int,
+    init_checkpoints: Sequence[str | os.PathLike[str]] | None,
+    options: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """What :func:`~cgal_plugin.training.train` is called with for each member; see :func:`train_ensemble`."""
+    if n_models < 1:
+        raise ConfigError(f"n_models is {n_models}; it must be at least 1")
+    if init_checkpoints is not None and len(init_checkpoints) != n_models:
+        raise ConfigError(f"{len(init_checkpoints)} init_checkpoints for {n_models} models; give one each")
+    return [
+        {
+            "hparams": dict(hparams),
+            "out_dir": Path(out_dir) / f"model_{n:03d}",
+            "seed": derive_seed(seed, "model", n),
+            "init_checkpoint": None if init_checkpoints is None else init_checkpoints[n],
+            **options,
+        }
+        for n in range(n_models)
+    ]
 
 
 def load_model(

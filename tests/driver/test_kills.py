@@ -22,7 +22,8 @@ from tests.driver.test_signals import start
 from tests.driver.tiny import TINY
 
 KILLS = int(os.environ.get("CGAL_KILLS", "100"))
-_LONGEST_DELAY = 2.5  # s of work before a kill
+#: s of work before a kill, at most; more with each kill in a row that nothing was finished before
+_LONGEST_DELAY = 2.5
 STAGES = {"seed data", "train", "simulate", "evaluate", "select", "label"}
 
 
@@ -81,13 +82,13 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
         root = tmp_path / f"run{number}"
         number += 1
         kept: dict[Path, int] = {}
-        runs = 0
+        runs = idle = 0
         while True:
             process = start(config, root, log)
             if _started(root, process, runs):
                 runs += 1
                 # now and then while the process still starts
-                time.sleep(rng.uniform(0, _LONGEST_DELAY))
+                time.sleep(rng.uniform(0, _LONGEST_DELAY * (1 + idle)))
             if process.poll() is not None:
                 break
             stage = _stage(root)
@@ -96,7 +97,8 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
             hit[stage] += 1
             for path, stamp in kept.items():
                 assert path.stat().st_mtime_ns == stamp, f"{path} was computed again"
-            kept = _finished(root)
+            before, kept = kept, _finished(root)
+            idle = idle + 1 if len(kept) == len(before) else 0
         assert process.returncode == 0, log.read_text()
         for path, stamp in kept.items():
             assert path.stat().st_mtime_ns == stamp, f"{path} was computed again"
