@@ -130,7 +130,8 @@ def benchmark_figure(
     """Surfaces of the reference and of up to five arms above W1 by oracle cost."""
     figure = new_figure(15.0, 7.2)
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.0, 1.15))
-    reference = np.array(results[0]["test"]["reference_histogram"])
+    tests = (r["test"] for r in results)
+    reference = np.array(next(t["reference_histogram"] for t in tests if "reference_histogram" in t))
     panels = {"reference (all-atom)": reference}
     for arm in list(arms)[: _MOST_PANELS - 1]:
         histograms = [np.array(r["test"]["histogram"]) for r in results if r["arm"] == arm]

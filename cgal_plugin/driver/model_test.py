@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cgal_plugin.driver.parts import Parts
 
 #: cells a side of the TIC 1–2 histogram that is kept for the figure, and its range in standard deviations
-FES_CELLS, FES_RANGE = 40, 3.5
+FES_CELLS, FES_RANGE = 50, 5.0
 
 
 def common_starts(oracle: Any, n: int) -> np.ndarray:
@@ -148,13 +148,13 @@ def compare(
     return results
 
 
-def tic_histogram(points: np.ndarray, reference: np.ndarray, weights: np.ndarray | None) -> list[list[float]]:
-    """Normalised histogram of TIC 1–2 in the reference's standard deviations about its mean."""
+def tic_histogram(points: np.ndarray, reference: np.ndarray, weights: np.ndarray | None) -> list[list[int]]:
+    """Histogram of TIC 1–2 in the reference's standard deviations about its mean, in units of 1e-6."""
     scaled = (points[:, :2] - reference[:, :2].mean(axis=0)) / reference[:, :2].std(axis=0)
     edges = np.linspace(-FES_RANGE, FES_RANGE, FES_CELLS + 1)
     inside = np.clip(scaled, -FES_RANGE, FES_RANGE)
     counts = np.histogram2d(inside[:, 0], inside[:, 1], bins=(edges, edges), weights=weights)[0]
-    return np.round(counts / counts.sum(), 6).tolist()
+    return np.round(1e6 * counts / counts.sum()).astype(int).tolist()
 
 
 def _forces(
