@@ -233,6 +233,7 @@ def backmap(
     out: Annotated[Path, typer.Option("--out", "-o", help="All-atom PDB of the frames that worked.")],
     mapping: Mapping = "CA",
     top: Top = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: this one.")] = 0,
     seed: Seed = 0,
 ) -> None:
     """Rebuild all atoms from CG frames, screened for wrong stereochemistry."""
@@ -240,14 +241,14 @@ def backmap(
     import numpy as np
 
     from cgal_plugin.data.trajectories import load_trajectories
+    from cgal_plugin.driver.labelling import backmap_frames
     from cgal_plugin.oracle import AllAtomModel
-    from cgal_plugin.oracle import backmap as run
     from cgal_plugin.provenance import atomic_path
     from cgal_plugin.units import ANGSTROM_PER_NM
 
     model = AllAtomModel.create(system, mapping)
     beads = np.concatenate(load_trajectories(frames, model.cg_topology, top=top))
-    results = run(beads, model, seed=seed)
+    results = backmap_frames(beads, model, seed=seed, workers=workers)
     for i, result in enumerate(results):
         typer.echo(f"{i}\t{result.method}\t{'ok' if result.ok else result.reason}")
     good = [r.positions for r in results if r.ok]

@@ -1,19 +1,27 @@
-"""Labels outside the loop: frames of a file into a data store, each a shard, resumable."""
+"""Oracle work outside the loop: labels of a file into a data store, resumable; backmapping."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.trajectories import load_trajectories
+from cgal_plugin.driver.executor import map_tasks
 from cgal_plugin.driver.labels import LabelJob
 from cgal_plugin.driver.quarantine import Quarantine
 from cgal_plugin.driver.seeds import FORCE_MAP, WORK
+from cgal_plugin.driver.tasks import backmap_chunk
 from cgal_plugin.errors import DataError
 from cgal_plugin.provenance import hash_array
+
+if TYPE_CHECKING:
+    from cgal_plugin.oracle import AllAtomModel
+    from cgal_plugin.oracle.backmap import BackmapResult
+
+_CHUNKS = 4  # of frames, for each worker: each sets up OpenMM once
 
 
 def label_file(
@@ -89,3 +97,19 @@ def label_file(
         for i in first
         if names[i] not in store
     ]
+
+
+def backmap_frames(
+    frames: np.ndarray, model: AllAtomModel, *, seed: int, workers: int
+) -> list[BackmapResult]:
+    """Backmap ``(n, n_beads, 3)`` Å over processes; one result a frame, the same for any number of them.
+
+    Raises
+    ------
+    BackmapError
+        The frames do not fit the molecule.
+    """
+    chunks = np.array_split(frames, min(len(frames), _CHUNKS * max(1, workers)))
+    found: dict[int, list[BackmapResult]] = {}
+    map_tasks(backmap_chunk, chunks, found.__setitem__, workers=workers, shared=(model, seed), limited=False)
+    return [result for i in range(len(chunks)) for result in found[i]]

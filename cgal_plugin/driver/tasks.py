@@ -91,3 +91,11 @@ def write_trajectory(oracle: Any, task: SeedTask) -> int:
     trajectory = run_trajectory(replace(task.trajectory, oracle=oracle))
     trajectory.save(task.path)
     return len(trajectory)
+
+
+def backmap_chunk(shared: tuple[Any, int], frames: NDArray[np.floating]) -> list[Any]:
+    """Backmap some frames; ``shared`` is the :class:`AllAtomModel` and the seed."""
+    from cgal_plugin.oracle import backmap
+
+    model, seed = shared
+    return backmap(frames, model, seed=seed)
