@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,8 @@ def append_dcd(
     n_before: int,
     interval: int,
     timestep_ps: float,
-) -> None:
+    checksum: int = 0,
+) -> int:
     """Cut the trajectory back to ``n_before`` frames and append ``frames``.
 
     Parameters
@@ -73,6 +75,13 @@ def append_dcd(
         ``(n, beads, 3)`` floating, Å (stored as float32); ``n`` may be 0, which only cuts.
     n_before
         Frames of the file that are kept.
+    checksum
+        CRC-32 of the records of the frames that are kept.
+
+    Returns
+    -------
+    int
+        That of all frames.
 
     Raises
     ------
@@ -99,6 +108,18 @@ def append_dcd(
         # last, so that a reader of a growing file never sees a count above what is there
         handle.seek(0)
         handle.write(_header(n_before + n, n_beads, interval, timestep_ps))
+    return zlib.crc32(block.tobytes(), checksum)
+
+
+def checksum_dcd(path: str | os.PathLike[str], n_frames: int, n_beads: int) -> int:
+    """CRC-32 of the records of the first ``n_frames`` frames, as :func:`append_dcd` reckons it."""
+    left, found = n_frames * _frame_dtype(n_beads).itemsize, 0
+    with open(path, "rb") as handle:
+        handle.seek(_HEADER_BYTES)
+        while left > 0 and (piece := handle.read(min(left, 1 << 24))):
+            found = zlib.crc32(piece, found)
+            left -= len(piece)
+    return found
 
 
 def read_dcd(path: str | os.PathLike[str], n_frames: int | None = None) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.dynamics.dcd import append_dcd, create_dcd
+from cgal_plugin.dynamics.dcd import append_dcd, checksum_dcd, create_dcd
 from cgal_plugin.dynamics.guard import BlowUp
 from cgal_plugin.errors import StateError
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_path, atomic_write, read_json, versions, write_json
@@ -44,6 +44,8 @@ class Progress:
         Times that each replica was started again.
     seconds
         Wall time of all runs so far.
+    checksums
+        CRC-32 of each replica's stored frames; empty before there are any.
     """
 
     step: int
@@ -52,6 +54,7 @@ class Progress:
     restarts: list[int]
     events: list[BlowUp] = field(default_factory=list)
     seconds: float = 0.0
+    checksums: list[int] = field(default_factory=list)
 
     @classmethod
     def start(cls, n_replicas: int) -> Progress:
@@ -149,11 +152,38 @@ class SimulationFolder:
             create_dcd(path, n_beads, interval=interval, timestep_ps=timestep_ps)
 
     def append(
-        self, frames: Sequence[NDArray[np.floating]], before: Sequence[int], interval: int, timestep_ps: float
-    ) -> None:
-        """Append ``frames[r]`` ``(n, beads, 3)`` Å to replica r after its first ``before[r]`` frames."""
-        for path, new, kept in zip(self.trajectories, frames, before, strict=True):
-            append_dcd(path, new, n_before=kept, interval=interval, timestep_ps=timestep_ps)
+        self,
+        frames: Sequence[NDArray[np.floating]],
+        before: Sequence[int],
+        interval: int,
+        timestep_ps: float,
+        checksums: Sequence[int] = (),
+    ) -> list[int]:
+        """Append ``frames[r]`` ``(n, beads, 3)`` Å to replica r after its first ``before[r]`` frames.
+
+        ``checksums`` are those of what is kept; returns those of all.
+        """
+        known = list(checksums) or [0] * len(self.trajectories)
+        return [
+            append_dcd(path, new, n_before=kept, interval=interval, timestep_ps=timestep_ps, checksum=sum_)
+            for path, new, kept, sum_ in zip(self.trajectories, frames, before, known, strict=True)
+        ]
+
+    def check_trajectories(self, progress: Progress, n_beads: int) -> None:
+        """Check that the stored frames are those that were written.
+
+        Raises
+        ------
+        StateError
+            A trajectory is missing or damaged.
+        """
+        for path, n, known in zip(self.trajectories, progress.frames, progress.checksums, strict=False):
+            if not path.is_file() or checksum_dcd(path, n, n_beads) != known:
+                state = "damaged" if path.is_file() else "gone"
+                raise StateError(
+                    f"trajectory {str(path)!r} is {state}; delete {str(self.root)!r} to simulate again, "
+                    "or use another out_dir"
+                )
 
     def save_checkpoint(self, progress: Progress, binary: bytes) -> None:
         """Write OpenMM's checkpoint and ours as one file, atomically."""

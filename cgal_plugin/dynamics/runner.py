@@ -71,6 +71,7 @@ class Runner:
         interval, timestep = self.report_interval, self.settings.timestep_ps
         if saved is not None:
             self.progress, binary = saved
+            self.folder.check_trajectories(self.progress, self.settings.topology.n_beads)
             self.engine = Engine(self.settings, np.flatnonzero(self.progress.parked).tolist())
             self.engine.restore(binary)
             empty = np.empty((0, self.settings.topology.n_beads, 3))
@@ -172,7 +173,9 @@ class Runner:
         frames = [np.stack(new) if new else empty for new in self._buffer]
         if self._buffered:
             before = [total - len(new) for total, new in zip(now.frames, frames, strict=True)]
-            self.folder.append(frames, before, self.report_interval, self.settings.timestep_ps)
+            now.checksums = self.folder.append(
+                frames, before, self.report_interval, self.settings.timestep_ps, now.checksums
+            )
         self._buffer = [[] for _ in self._buffer]
         self._buffered = 0
         clock = time.monotonic()

@@ -179,6 +179,7 @@ def simulate(
                 "use another out_dir"
             )
         if saved is not None and saved[0].finished(steps) and folder.is_complete(saved[0]):
+            folder.check_trajectories(saved[0], topology.n_beads)
             return _result(folder, saved[0], settings.backend)
         from cgal_plugin.dynamics.runner import Runner
 

@@ -67,14 +67,14 @@ def _started(root: Path, process: Any, before: int) -> bool:
     return True
 
 
-def _wait_for_short_stage(root: Path, process: Any) -> None:
-    """Until the run selects or evaluates, which takes a blink; or a few seconds."""
+def _wait_for(stage: str, root: Path, process: Any) -> None:
+    """Until the run begins a stage that takes a blink; or a few seconds."""
     deadline = time.monotonic() + 8
     while time.monotonic() < deadline and process.poll() is None:
         with (root / LOG).open("rb") as handle:
             handle.seek(-min(300, os.fstat(handle.fileno()).st_size), os.SEEK_END)
             last = handle.read().decode(errors="replace").strip().rpartition("\n")[2]
-        if '"stage started"' in last and ("evaluate" in last or "select" in last):
+        if '"stage started"' in last and stage in last:
             return
         time.sleep(0.001)
 
@@ -100,7 +100,7 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
             if _started(root, process, runs):
                 runs += 1
                 if rng.random() < 0.3:
-                    _wait_for_short_stage(root, process)
+                    _wait_for(rng.choice(["evaluate", "select"]), root, process)
                 else:
                     time.sleep(rng.uniform(0, _LONGEST_DELAY * (1 + idle)))
             if process.poll() is not None:

@@ -159,5 +159,23 @@ def test_damage_is_an_error_that_names_the_file(chignolin, tmp_path):
         simulate(potential, chignolin, coil_start(N, 10), steps=200, **arguments)
     checkpoint.write_bytes(content)
     (tmp_path / "sim" / "replica_001.dcd").write_bytes(b"")
-    with pytest.raises(StateError, match=r"replica_001.dcd' has 0 bytes"):
+    with pytest.raises(StateError, match=r"replica_001.dcd' is damaged"):
         simulate(potential, chignolin, coil_start(N, 10), steps=200, **arguments)
+
+
+@pytest.mark.parametrize("when", ["interrupted", "finished"])
+def test_a_flipped_bit_in_a_trajectory_is_seen(scenario, chignolin, tmp_path, when):
+    potential, start, arguments, _ = scenario
+    call = {**arguments, "steps": STEPS, "out_dir": tmp_path / "run"}
+    progress = stop_at(800) if when == "interrupted" else None
+    if when == "interrupted":
+        with pytest.raises(Interrupted):
+            simulate(potential, chignolin, start, progress=progress, checkpoint_interval=100, **call)
+    else:
+        simulate(potential, chignolin, start, **call)
+    path = tmp_path / "run" / "replica_000.dcd"
+    content = bytearray(path.read_bytes())
+    content[400] ^= 4
+    path.write_bytes(bytes(content))
+    with pytest.raises(StateError, match=r"replica_000\.dcd' is damaged; delete"):
+        simulate(potential, chignolin, start, **call)
