@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cgal_plugin.driver.cores import take_core
 from cgal_plugin.errors import OracleError
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENMM_CPU_THREADS")
@@ -108,6 +109,7 @@ def run_task(call: Call) -> Any:
     end_with_parent()  # Parsl's workers outlive a manager that is killed
     for name in _THREAD_VARIABLES:  # read once by torch and openmm, which come with the first task
         os.environ[name] = "1"
+    take_core()
     with _output_to(call.log), _time_limit(call.timeout):
         try:
             if call.shared is None:

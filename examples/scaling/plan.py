@@ -121,8 +121,8 @@ def report(rates: dict[str, Any], o: argparse.Namespace) -> str:
     lines += [
         f"{'round':<10} {total / 3600:>12.2f} {'':>6} {'':>10} {duration(wall):>10}",
         f"bottleneck: {slowest.name}. {slowest.remedy}",
-        f"memory of a run's training set: {memory / 1e9:.2f} GB; on disk, all proteins: "
-        f"{o.proteins * memory / 1e9:.1f} GB",
+        f"memory of a run's training set: {memory / 1e9:.2g} GB; on disk, all proteins: "
+        f"{o.proteins * memory / 1e9:.2g} GB",
     ]
     return "\n".join(lines)
 

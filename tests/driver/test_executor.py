@@ -34,6 +34,21 @@ def test_every_result_comes_with_its_index(workers: int, monkeypatch: pytest.Mon
     assert results == {0: 9, 1: 1, 2: 4}
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
+def test_each_worker_has_a_core_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where they agree on it, apart from other runs
+    allowed, found = os.sched_getaffinity(0), {}
+    n = len(allowed) + 1
+    map_tasks(work.cores, [3.0] * n, found.__setitem__, workers=n)
+    alone = [min(cores) for cores in found.values() if len(cores) == 1]
+    assert sorted(alone) == sorted(allowed)
+    assert [cores for cores in found.values() if len(cores) > 1] == [allowed]  # one more than there are
+    assert os.sched_getaffinity(0) == allowed
+    # the cores are free again
+    map_tasks(work.cores, [0.0], found.__setitem__, workers=1)
+    assert len(found[0]) == 1
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_all_tasks_share_is_sent_once(workers: int, tmp_path: Path) -> None:
     results: dict[int, int] = {}

@@ -13,6 +13,12 @@ def square(x: int) -> tuple[int, str]:
     return x * x, os.environ["OMP_NUM_THREADS"]
 
 
+def cores(seconds: float) -> set[int]:
+    """Where this process may run."""
+    time.sleep(seconds)
+    return os.sched_getaffinity(0)
+
+
 def add(shared: int, x: int) -> int:
     return shared + x
 
