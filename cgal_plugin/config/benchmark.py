@@ -153,6 +153,9 @@ def _essential(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _arm_config(content: dict[str, Any], folder: Path, source: str) -> Config:
     config = parse_config(content, base=folder, source=source)
+    if config.simulation.kind == "custom" or config.seed_data.store is not None:
+        key = "seed_data.store" if config.simulation.kind != "custom" else "simulation.kind custom"
+        raise ConfigError(f"{source}: {key} cannot be used: every arm is tested alike, from all-atom starts")
     if not config.evaluation.reference:
         raise ConfigError(f"{source}: evaluation.reference is empty: there is nothing to measure against")
     return config

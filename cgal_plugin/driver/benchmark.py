@@ -107,21 +107,24 @@ def run_benchmark(
 
 
 def read_results(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """One dict an arm and seed, from a benchmark's folder; a line that a kill has cut is left out."""
+    """One dict an arm and seed, from a benchmark's folder.
+
+    Raises
+    ------
+    StateError
+        A line is damaged.
+    """
     path = Path(folder) / RESULTS
     if not path.exists():
         return []
     rows = []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             rows.append(json.loads(line))
         except ValueError as error:
-            if number == len(lines):  # without its newline: the writer was killed
-                continue
-            raise StateError(f"{path}:{number} is damaged: {error}") from error
+            raise StateError(
+                f"{path}:{number} is damaged ({error}); delete that line: its arm is tested again"
+            ) from error
     return rows
 
 

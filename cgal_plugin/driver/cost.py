@@ -57,9 +57,10 @@ def estimate(config: Config, rates: Rates | None = None) -> Cost:
     per_day = dict(rates.oracle_ns_per_day)[settings.solvent]
     seed_ns = 0.0 if seed.store else seed.n_trajectories * (seed.picoseconds + seed.equilibration_ps) / 1000
     labels = getattr(config.selector, "n_select", 1) * rounds
-    label_ns = (
-        0.0 if custom else labels * settings.n_starts * (settings.relax_ps + settings.production_ps) / 1000
-    )
+    per_label = 0.0 if custom else settings.n_starts * (settings.relax_ps + settings.production_ps) / 1000
+    if config.stopping.oracle_ns is not None and per_label > 0:
+        labels = min(labels, max(0, int((config.stopping.oracle_ns - seed_ns) / per_label + 1e-6)))
+    label_ns = labels * per_label
     oracle_seconds = (
         seed_ns + label_ns
     ) / per_day * 86400 + labels * settings.n_starts * rates.backmap_seconds

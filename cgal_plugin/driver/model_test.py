@@ -12,14 +12,17 @@ from cgal_plugin.config.benchmark import ModelTest
 from cgal_plugin.data.trajectories import load_trajectories, save_trajectories
 from cgal_plugin.driver.evaluation import ReferenceEvaluator
 from cgal_plugin.driver.state import RunDirectory
-from cgal_plugin.errors import DynamicsError
+from cgal_plugin.errors import DataError, DynamicsError
 from cgal_plugin.provenance import derive_seed
 
 if TYPE_CHECKING:
     from cgal_plugin.driver.parts import Parts
+    from cgal_plugin.selector.committee import ForceFunction
 
 #: cells a side of the TIC 1–2 histogram that is kept for the figure, and its range in standard deviations
 FES_CELLS, FES_RANGE = 50, 5.0
+#: what a model misses is still there after these, the noise of mapped forces is not
+_SLOW_LAGS_PS = (0.2, 0.6)
 
 
 def common_starts(oracle: Any, n: int) -> np.ndarray:
@@ -74,8 +77,13 @@ def run_model_test(
         raise DynamicsError(f"{folder}: every replica blew up during the equilibration of the test")
     evaluator = ReferenceEvaluator(config, topology)
     results = compare(config, evaluator, usable, start[0], test.n_bootstrap)
-    results |= _forces(checkpoint, evaluator, reference_forces, test.force_frames)
-    results |= {"noise_floor": _noise(directory), "blow_ups": len(events), "steps": int(steps)}
+    from cgal_plugin.selector.committee import force_function
+    from cgal_plugin.training import load_model
+
+    predict = force_function(load_model(checkpoint), np.asarray(topology.types))
+    results |= _forces(predict, evaluator, reference_forces, test.force_frames)
+    floor = noise_floor(_seed_residuals(predict, directory), config.seed_data.save_ps)
+    results |= {"noise_floor": floor, "blow_ups": len(events), "steps": int(steps)}
     stage.finish(
         results, inputs={"test": test.model_dump(mode="json")}, outputs=[frames], seeds={"test": seed}
     )
@@ -158,7 +166,7 @@ def tic_histogram(points: np.ndarray, reference: np.ndarray, weights: np.ndarray
 
 
 def _forces(
-    checkpoint: Path, evaluator: ReferenceEvaluator, path: Path | None, n: int
+    predict: ForceFunction, evaluator: ReferenceEvaluator, path: Path | None, n: int
 ) -> dict[str, float | None]:
     """Root mean square error per component of the model's forces on frames of the reference."""
     if path is None or n == 0:
@@ -166,21 +174,45 @@ def _forces(
     forces = np.concatenate(load_trajectories(path, evaluator.topology))
     frames = np.concatenate(evaluator.reference)
     if len(forces) != len(frames):
-        raise DynamicsError(f"{path} has {len(forces)} frames; the reference has {len(frames)}")
+        raise DataError(f"{path} has {len(forces)} frames; the reference has {len(frames)}")
     rows = np.unique(np.linspace(0, len(frames) - 1, min(n, len(frames))).round().astype(int))
-    from cgal_plugin.selector.committee import force_function
-    from cgal_plugin.training import load_model
-
-    predict = force_function(load_model(checkpoint), np.asarray(evaluator.topology.types))
-    error = [predict(frames[part]) - forces[part] for part in np.array_split(rows, -(-len(rows) // 256))]
-    return {"force_rmse": float(np.sqrt(np.square(np.concatenate(error)).mean()))}
+    return {"force_rmse": float(np.sqrt(np.square(_residual(predict, frames[rows], forces[rows])).mean()))}
 
 
-def _noise(directory: RunDirectory) -> float | None:
-    """Noise of one frame's mapped force (kcal/mol/Å, rms per component), from the dense seed data."""
+def _residual(predict: ForceFunction, frames: np.ndarray, forces: np.ndarray) -> np.ndarray:
+    parts = np.array_split(np.arange(len(frames)), -(-len(frames) // 256))
+    return np.concatenate([forces[p] - predict(frames[p].astype(np.float32)) for p in parts])
+
+
+def noise_floor(series: list[np.ndarray], save_ps: float) -> float | None:
+    """Force error per component (kcal/mol/Å) that a perfect model would have.
+
+    The residual of a dense series is fast noise plus what the model misses; the latter changes slowly, so
+    that its variance is the autocovariance at lags that the noise does not live to (design.md §7: 0.1 ps).
+
+    Parameters
+    ----------
+    series
+        Residual forces of each trajectory, ``(n, n_beads, 3)`` kcal/mol/Å.
+    save_ps
+        Between frames.
+
+    Returns
+    -------
+    None where no series is as long as the lags.
+    """
+    first, last = (max(1, round(lag / save_ps)) for lag in _SLOW_LAGS_PS)
+    usable = [r for r in series if len(r) > 2 * last]
+    if not usable:
+        return None
+    total = np.mean([np.square(r).mean() for r in usable])
+    slow = np.mean([(r[lag:] * r[:-lag]).mean() for r in usable for lag in range(first, last + 1)])
+    return float(np.sqrt(max(0.0, total - max(0.0, slow))))
+
+
+def _seed_residuals(predict: ForceFunction, directory: RunDirectory) -> list[np.ndarray]:
     from cgal_plugin.data import DataStore
 
     store = DataStore(directory.root / "data")
-    errors = [store.load(n).force_error for n in store.names() if store.record(n)["source"] == "seed"]
-    finite = [float(np.sqrt(np.mean(np.square(e)))) for e in errors if np.isfinite(e).all()]
-    return float(np.sqrt(np.mean(np.square(finite)))) if finite else None
+    seeds = [store.load(n) for n in store.names() if store.record(n)["source"] == "seed"]
+    return [_residual(predict, s.positions, s.forces) for s in seeds]

@@ -88,8 +88,12 @@ def test_arms_share_their_start_and_are_tested_alike(finished: tuple[LoadedBench
 def test_what_has_a_result_is_not_run_again(finished: tuple[LoadedBenchmark, Path]) -> None:
     loaded, out = finished
     before = (out / RESULTS).read_bytes()
+    first = before.splitlines(keepends=True)[0]
+    (out / RESULTS).write_bytes(first + b'{"arm": "rm')
+    with pytest.raises(StateError, match=r"results.jsonl:2 is damaged .* delete that line"):
+        run_benchmark(loaded, out, workers=1)
     # the last line lost, as if the call had been killed before it was written
-    (out / RESULTS).write_bytes(before.splitlines(keepends=True)[0] + b'{"arm": "rm')
+    (out / RESULTS).write_bytes(first)
     manifest = out / "runs/rmsd/seed_1/test/manifest.json"
     stamp = manifest.stat().st_mtime_ns
     messages: list[str] = []
@@ -141,6 +145,10 @@ def test_a_whole_seed_comes_before_the_next(benchmark: Path) -> None:
         ({"arms": {"static": {"changes": {"trainng": {}}}}}, ["arms.static", "did you mean 'training'"]),
         ({"reference_forces": "nowhere.npz"}, ["nowhere.npz", "does not exist"]),
         ({"base": {"system": {"sequence": "GG"}}}, ["evaluation.reference is empty"]),
+        (
+            {"base": {"system": {"sequence": "GG"}, "simulation": {"kind": "custom", "class": "a:B"}}},
+            ["simulation.kind custom"],
+        ),
     ],
 )
 def test_wrong_benchmarks_are_refused(benchmark: Path, change: dict[str, Any], expected: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -119,7 +120,9 @@ def test_a_run_that_is_working(tmp_path: Path, capsys: pytest.CaptureFixture[str
         "    run(config, folder / 'run', oracle=parts.Slow(1.0, str(folder / 'asked')), **parts.cheap())\n"
     )
     root = tmp_path / "run"
-    process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE)
+    # the script imports tests.driver.parts, which an installed package does not bring along
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, env=environment)
     try:
         deadline = time.monotonic() + 120
         found: dict[str, Any] = {}

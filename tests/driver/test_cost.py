@@ -1,0 +1,23 @@
+"""The estimate of a run's cost."""
+
+from __future__ import annotations
+
+import pytest
+
+from cgal_plugin.config import parse_config
+from cgal_plugin.driver.cost import estimate
+
+BASE = {
+    "system": {"sequence": "GYG"},
+    "seed_data": {"n_trajectories": 2, "picoseconds": 95, "equilibration_ps": 5},
+    "oracle": {"production_ps": 9, "relax_ps": 1},
+    "selector": {"n_select": 20},
+}
+
+
+def test_a_budget_limits_the_labels() -> None:
+    free = estimate(parse_config({**BASE, "stopping": {"rounds": 4}}))
+    assert (free.labels, free.oracle_ns) == (80, pytest.approx(0.2 + 0.8))
+    bound = estimate(parse_config({**BASE, "stopping": {"rounds": 4, "oracle_ns": 0.5}}))
+    assert (bound.labels, bound.oracle_ns) == (30, pytest.approx(0.5))
+    assert bound.minutes < free.minutes
