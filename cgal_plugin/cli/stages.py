@@ -193,7 +193,7 @@ def select(
     topology: Molecule,
     out: Out,
     n_select: Annotated[int, typer.Option("-n", min=1, help="Frames to choose.")] = 16,
-    strategy: Annotated[str, typer.Option(help="rmsd or random.")] = "rmsd",
+    strategy: Annotated[str, typer.Option(help="rmsd, coverage or random.")] = "rmsd",
     min_rmsd: Annotated[float, typer.Option(min=0.0, help="Å.")] = 0.0,
     max_rmsd: Annotated[float, typer.Option(min=0.0, help="Å.")] = float("inf"),
     diverse: bool = True,
@@ -209,17 +209,19 @@ def select(
 
     from cgal_plugin.data import FrameFiles
     from cgal_plugin.provenance import atomic_write
-    from cgal_plugin.selector import RandomSelector, RMSDSelector
+    from cgal_plugin.selector import CoverageSelector, RandomSelector, RMSDSelector
 
     molecule = load_topology(topology, mapping)
     pool, covered = _frames(candidates, molecule, top), FrameFiles(reference, molecule, top=top)
     cuts = {"min_rmsd": min_rmsd, "max_rmsd": max_rmsd, "seed": seed}
     if strategy == "rmsd":
         selector = RMSDSelector(n_select, diverse=diverse, **cuts)
+    elif strategy == "coverage":
+        selector = CoverageSelector(n_select, **cuts)
     elif strategy == "random":
         selector = RandomSelector(n_select, **cuts)
     else:
-        raise ConfigError(f"--strategy {strategy!r} is not known; use rmsd or random")
+        raise ConfigError(f"--strategy {strategy!r} is not known; use rmsd, coverage or random")
     chosen = selector.fit(covered).select(pool)
     with atomic_write(out) as handle:
         np.savez(handle, positions=pool[chosen.indices], candidate=chosen.indices, distances=chosen.distances)
@@ -263,7 +265,11 @@ def label(
     system: Annotated[str, typer.Option(help="One-letter sequence, or PDB file.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Data store to add to, or to make.")],
     temperature: Temperature = 300.0,
-    mode: Annotated[str, typer.Option(help="free or mean_force.")] = "free",
+    mode: Annotated[str, typer.Option(help="free, steered or mean_force.")] = "free",
+    restraint: Annotated[
+        float,
+        typer.Option(min=0.0, help="kcal/mol/Å²: springs on the beads (free), or that steer (steered)."),
+    ] = 0.0,
     production_ps: Annotated[float, typer.Option(min=0.0, help="ps a start.")] = 5.0,
     solvent: Annotated[str, typer.Option(help="obc2, gbn2 or tip3pfb.")] = "obc2",
     mapping: Mapping = "CA",
@@ -282,6 +288,7 @@ def label(
         workers=workers,
         temperature=temperature,
         mode=mode,
+        restraint=restraint,
         production_ps=production_ps,
         solvent=solvent,
         mapping=mapping,

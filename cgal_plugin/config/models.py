@@ -66,8 +66,9 @@ class OpenMMOracleConfig(Section):
     kind: Literal["openmm"] = "openmm"
     solvent: Literal["obc2", "gbn2", "tip3pfb"] = "obc2"
     """obc2: native OBC2 (fastest); gbn2; tip3pfb: explicit box with PME."""
-    mode: Literal["free", "mean_force"] = "free"
-    """free: every saved frame of free MD is a label; mean_force: beads frozen, forces averaged."""
+    mode: Literal["free", "steered", "mean_force"] = "free"
+    """free: every saved frame of MD from the backmapped frame is a label; steered: of MD that is drawn from
+    the nearest known structure to the frame; mean_force: beads frozen, forces averaged."""
     production_ps: Annotated[Picoseconds, Field(gt=0)] = 5.0
     """ps of labelled MD from each start."""
     relax_ps: Annotated[Picoseconds, Field(ge=0)] = 1.0
@@ -76,6 +77,9 @@ class OpenMMOracleConfig(Section):
     """ps between saved frames; forces decorrelate within 0.02 to 0.1 ps, so save densely."""
     n_starts: Count = 1
     """All-atom starts for each frame."""
+    restraint: Annotated[Number, Field(ge=0)] = 0.0
+    """kcal/mol/Å²: holds the beads near the selected frame (free) or draws them there (steered, which needs
+    it); forces are kept without it."""
     backmap: tuple[Literal["library", "cgback"], ...] = ("library", "cgback")
     """Backmapping methods, in the order they are tried."""
     platform: Literal["CPU", "CUDA", "OpenCL", "Reference"] = "CPU"
@@ -87,6 +91,10 @@ class OpenMMOracleConfig(Section):
     def _starts(self) -> OpenMMOracleConfig:
         if self.mode == "mean_force" and self.n_starts < 2:
             raise ValueError("mode mean_force needs n_starts of 2 or more: their spread is the label's error")
+        if self.mode == "mean_force" and self.restraint > 0:
+            raise ValueError("restraint is for modes free and steered: mean_force freezes the beads")
+        if self.mode == "steered" and self.restraint == 0:
+            raise ValueError("mode steered needs a restraint, of 0.5 to 5 kcal/mol/Å²")
         if self.save_ps > self.production_ps:
             raise ValueError(f"save_ps {self.save_ps} is longer than production_ps {self.production_ps}")
         return self
@@ -281,6 +289,14 @@ class RMSDSelectorConfig(_Selector):
     """Spread the batch (greedy k-centre in RMSD)."""
 
 
+class CoverageSelectorConfig(_Selector):
+    """The frames that stand for most of what the training set does not cover."""
+
+    kind: Literal["coverage"]
+    min_rmsd: Annotated[Angstrom, Field(gt=0)] = 1.0
+    """Å; a frame covers those within it."""
+
+
 class RandomSelectorConfig(_Selector):
     """Frames drawn at random: the baseline."""
 
@@ -327,7 +343,7 @@ class Stopping(Section):
 
 OracleConfig = Annotated[OpenMMOracleConfig | CustomOracle, Field(discriminator="kind")]
 SelectorConfig = Annotated[
-    RMSDSelectorConfig | RandomSelectorConfig | CommitteeSelectorConfig | CustomPart,
+    RMSDSelectorConfig | CoverageSelectorConfig | RandomSelectorConfig | CommitteeSelectorConfig | CustomPart,
     Field(discriminator="kind"),
 ]
 SamplerConfig = Annotated[Simulation | CustomPart, Field(discriminator="kind")]

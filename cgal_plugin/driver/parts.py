@@ -158,6 +158,7 @@ def _openmm_oracle(config: Config) -> Any:
         relax_ps=settings.relax_ps,
         save_ps=settings.save_ps,
         n_starts=settings.n_starts,
+        restraint=settings.restraint,
         methods=settings.backmap,
         platform=settings.platform,
         seed=derive_seed(config.seed, "oracle"),
@@ -179,7 +180,7 @@ def _oracle(config: Config, seed_source: SeedSource) -> Any:
 
 
 def _selector(config: Config, model: TrainedModel, topology: CGTopology, seed: int) -> Any:
-    from cgal_plugin.selector import CommitteeSelector, RandomSelector, RMSDSelector
+    from cgal_plugin.selector import CommitteeSelector, CoverageSelector, RandomSelector, RMSDSelector
 
     settings = config.selector
     if isinstance(settings, CustomPart):
@@ -191,6 +192,8 @@ def _selector(config: Config, model: TrainedModel, topology: CGTopology, seed: i
     }
     if settings.kind == "random":
         return RandomSelector(settings.n_select, **cuts)
+    if settings.kind == "coverage":
+        return CoverageSelector(settings.n_select, **cuts)
     if settings.kind == "committee":
         from cgal_plugin.training import load_model
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from cgal_plugin.errors import BackmapError
 from cgal_plugin.oracle import cgback
-from cgal_plugin.oracle.library import AllAtomLibrary, superposed_rmsd
+from cgal_plugin.oracle.library import AllAtomLibrary, superpose, superposed_rmsd
 from cgal_plugin.oracle.pull import Puller, PullSettings
 from cgal_plugin.oracle.screen import Screen, screen
 from cgal_plugin.provenance import derive_seed, hash_array
@@ -183,6 +183,19 @@ class Backmapper:
                 f"frames have {targets.shape[1]} beads; {self.model.cg_topology!r} has {n_beads}"
             )
         return [self._one(target) for target in targets]
+
+    def nearest(self, target: ArrayLike) -> BackmapResult:
+        """The nearest structure of the library, superposed on ``target`` ``(n_beads, 3)`` Å but not pulled.
+
+        Its ``energy`` is not computed (NaN), and ``reason`` is of frames that no structure can be near to.
+        """
+        goal = np.asarray(target, dtype=np.float64)
+        hopeless = self._hopeless(goal)
+        if hopeless:
+            return self._quarantined(hopeless)
+        structure, distance = self._library_starts(goal)[0]
+        atoms = superpose(structure, self.model.mapping.map_positions(structure), goal)
+        return BackmapResult(atoms, True, "", float("nan"), "library", distance)
 
     def _one(self, target: NDArray[np.float64]) -> BackmapResult:
         hopeless = self._hopeless(target)

@@ -10,7 +10,13 @@ import numpy as np
 
 from cgal_plugin.data.frames import LabelledFrames, Quarantined
 from cgal_plugin.errors import OracleError
-from cgal_plugin.oracle.labels import frame_noise, free_label, frozen_label, mean_and_error
+from cgal_plugin.oracle.labels import (
+    frame_noise,
+    free_label,
+    frozen_label,
+    mean_and_error,
+    steered_label,
+)
 from cgal_plugin.oracle.structure import PROTEIN_FORCE_FIELD
 from cgal_plugin.oracle.trajectory import AllAtomTrajectory, DynamicsFailure
 from cgal_plugin.provenance import derive_seed, hash_array, versions
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
     from cgal_plugin.oracle.openmm import OpenMMOracle
 
 _DYNAMICS_OMEGA_MIN = 90.0  # degrees; thermal peptide bonds pass 150
+_DYNAMICS = {"free": free_label, "steered": steered_label, "mean_force": frozen_label}
 _MIN_SHARE = 4  # library frames for each start, from which on starts do not share frames
 
 
@@ -107,11 +114,12 @@ def _label_one(
     origin = frame.mean(axis=0, dtype=np.float64)  # forces are single precision: keep coordinates small
     for start in range(oracle.settings.n_starts):
         backmapper = oracle.backmapper(start)
-        result = backmapper.run(frame[None])[0]
+        steered = oracle.settings.mode == "steered"
+        result = backmapper.nearest(frame) if steered else backmapper.run(frame[None])[0]
         if not result.ok:
             failures.append((start, f"backmapping: {result.reason}", result.method))
             continue
-        run = free_label if oracle.settings.mode == "free" else frozen_label
+        run = _DYNAMICS[oracle.settings.mode]
         seed = derive_seed(oracle.seed, "label", content, start)
         try:
             trajectory = run(
@@ -132,7 +140,7 @@ def _label_one(
             done.append((start, trajectory))
     if not done:
         return None, failures
-    if oracle.settings.mode == "free":
+    if oracle.settings.mode != "mean_force":
         return LabelledFrames.concatenate([free_rows(oracle, t, index, s) for s, t in done]), failures
     force, error = mean_and_error([oracle.force_map.map_forces(t.forces) for _, t in done])
     row = np.array([index])

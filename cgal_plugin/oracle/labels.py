@@ -1,4 +1,4 @@
-"""All-atom dynamics of one label: free from a backmapped start, or with the beads frozen."""
+"""All-atom dynamics of one label: free from a backmapped start, steered to it, or with the beads frozen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from cgal_plugin.errors import OracleError
 from cgal_plugin.oracle.checks import check_number
-from cgal_plugin.oracle.restraint import RESTRAINT_PARAMETER, BeadRestraint
+from cgal_plugin.oracle.restraint import RESTRAINT_GROUP, RESTRAINT_PARAMETER, BeadRestraint
 from cgal_plugin.oracle.system import AllAtomModel, set_positions
 from cgal_plugin.oracle.trajectory import (
     AllAtomTrajectory,
@@ -20,18 +20,20 @@ from cgal_plugin.oracle.trajectory import (
     minimise,
     steps_for,
 )
+from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MODES = ("free", "mean_force")
+MODES = ("free", "steered", "mean_force")
 #: fs; frozen beads have flexible bonds to their hydrogens
-TIMESTEP_FS: Mapping[str, float] = {"free": 4.0, "mean_force": 2.0}
+TIMESTEP_FS: Mapping[str, float] = {"free": 4.0, "steered": 4.0, "mean_force": 2.0}
 _RESTRAINT = 5000.0  # kJ/mol/nm², on the beads while the rest relaxes
 _MINIMISER_STEPS = 100
 _HEATING_FRICTION, _FRICTION = 10.0, 1.0  # 1/ps
 _MAX_SNAP = 1.0  # Å, that a frozen bead may be from its target in the start
 _MIN_NOISE_FRAMES = 10
+_STEERED_STAGES = 100  # in which the springs of a steered label travel
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class LabelSettings:
     Attributes
     ----------
     mode
-        ``"free"`` or ``"mean_force"``.
+        ``"free"``, ``"steered"`` or ``"mean_force"``.
     production_ps, relax_ps
         Per start; the relaxation is discarded.
     save_ps
@@ -49,6 +51,12 @@ class LabelSettings:
         whole number of time steps is used.
     n_starts
         All-atom starts a frame.
+    restraint
+        kcal/mol/Å², of modes ``free`` (spring that holds each bead near the frame during the production)
+        and ``steered`` (spring that draws it there).
+        A bias that acts on the beads alone leaves p(atoms | beads) as it is, and it is not in the forces
+        that are kept, so that they stay unbiased samples of the mean force (Chen, Görlich,
+        Fuchs, Zavadlav, arXiv 2510.11148, 2025). 0: none.
     platform, n_threads
         OpenMM platform; threads of the CPU platform.
     """
@@ -58,6 +66,7 @@ class LabelSettings:
     relax_ps: float = 2.0
     save_ps: float = 0.04
     n_starts: int = 1
+    restraint: float = 0.0
     platform: str = "CPU"
     n_threads: int = 1
 
@@ -68,10 +77,15 @@ class LabelSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not (isinstance(value, int) and value >= 1):
                 raise OracleError(f"{name} = {value!r} must be a whole number of at least 1")
-        for name in ("production_ps", "relax_ps", "save_ps"):
+        for name in ("production_ps", "relax_ps", "save_ps", "restraint"):
             check_number(getattr(self, name), name)
-        if self.relax_ps < 0:
-            raise OracleError(f"relax_ps = {self.relax_ps!r} must not be negative")
+        for name in ("relax_ps", "restraint"):
+            if getattr(self, name) < 0:
+                raise OracleError(f"{name} = {getattr(self, name)!r} must not be negative")
+        if self.restraint > 0 and self.mode == "mean_force":
+            raise OracleError(f"restraint = {self.restraint!r}: in mode mean_force beads are frozen")
+        if self.restraint == 0 and self.mode == "steered":
+            raise OracleError("restraint = 0: mode steered needs springs, of 0.5 to 5 kcal/mol/Å²")
         for name in ("save_ps", "production_ps"):
             steps_for(getattr(self, name), self.timestep_fs, name)
         if self.production_ps < self.save_ps:
@@ -108,10 +122,10 @@ def free_label(
     temperature: float,
     seed: int,
 ) -> AllAtomTrajectory:
-    """Free dynamics from a backmapped start.
+    """Free dynamics from a backmapped start, or with a soft ``restraint`` to the frame.
 
-    Minimise, relax with the beads held for half of ``relax_ps`` and free for the other half (none of
-    it kept), then production.
+    Minimise, relax with the beads held for half of ``relax_ps`` and as in production for the other half
+    (none of it kept), then production.
 
     Parameters
     ----------
@@ -137,9 +151,62 @@ def free_label(
     context.getIntegrator().setFriction(_HEATING_FRICTION)
     advance(context, half)
     context.getIntegrator().setFriction(_FRICTION)
-    context.setParameter(RESTRAINT_PARAMETER, 0.0)
+    spring = settings.restraint * KJ_PER_KCAL * ANGSTROM_PER_NM**2
+    context.setParameter(RESTRAINT_PARAMETER, spring)
     advance(context, half)
-    return collect(context, settings.n_frames, settings.stride, placed.n_solute, temperature)
+    # leaving a group out costs one more evaluation a frame
+    left_out = RESTRAINT_GROUP if spring > 0 else None
+    n = settings.n_frames
+    return collect(context, n, settings.stride, placed.n_solute, temperature, without_group=left_out)
+
+
+def steered_label(
+    model: AllAtomModel,
+    start: NDArray[np.floating],
+    target: NDArray[np.floating],
+    settings: LabelSettings,
+    temperature: float,
+    seed: int,
+) -> AllAtomTrajectory:
+    """Dynamics from a structure that is known to be sound, drawn to the frame by soft springs.
+
+    The springs rest at the start's beads for ``relax_ps`` (not kept) and travel in a straight line during
+    the production. What is sampled joins the frame to what is known: force matching learns the free energy
+    of a new basin from the forces on the way to it, which dynamics within the basin never sees. As with
+    ``restraint`` in mode free the bias acts on beads only and is not in the forces that are kept; they are
+    unbiased as far as the rest of the molecule follows.
+
+    Raises
+    ------
+    DynamicsFailure
+        The dynamics blew up.
+    """
+    placed, shift = _place(model, start, seed)
+    barostat = temperature if model.solvent == "tip3pfb" else None
+    system = placed.make_system(bead_restraint=True, barostat=barostat)
+    context = _context(placed, system, settings, temperature, seed)
+    springs = BeadRestraint(placed.mapping)
+    origin = placed.mapping.map_positions(placed.positions[: placed.n_solute])
+    springs.set_targets(context, origin)
+    context.setParameter(RESTRAINT_PARAMETER, settings.restraint * KJ_PER_KCAL * ANGSTROM_PER_NM**2)
+    minimise(context, _MINIMISER_STEPS)
+    context.setVelocitiesToTemperature(temperature, seed)
+    advance(context, _relax_steps(settings))
+    parts = []
+    for frames in np.array_split(np.arange(settings.n_frames), min(_STEERED_STAGES, settings.n_frames)):
+        share = (frames[-1] + 1) / settings.n_frames
+        springs.set_targets(context, origin + share * (target + shift - origin))
+        parts.append(
+            collect(
+                context,
+                len(frames),
+                settings.stride,
+                placed.n_solute,
+                temperature,
+                without_group=RESTRAINT_GROUP,
+            )
+        )
+    return AllAtomTrajectory.concatenate(parts)
 
 
 def frozen_label(

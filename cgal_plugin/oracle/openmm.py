@@ -41,7 +41,12 @@ class OpenMMOracle:
     ``free``
         Short free MD from each backmapped frame. Every saved frame is a row with its own mapped force;
         rows of one start are one correlated block. ``force_error`` is the noise of a single frame
-        (:func:`~cgal_plugin.oracle.labels.frame_noise`).
+        (:func:`~cgal_plugin.oracle.labels.frame_noise`). With ``restraint``, soft springs keep the beads
+        near the frame, so that barriers are sampled where the selector asked; kept forces are without it.
+    ``steered``
+        As ``free`` with a ``restraint``, but from the nearest structure of the library, along with which
+        the springs travel to the frame: rows join what is known to the frame, barriers between included,
+        and no frame needs a backmapping of its own.
     ``mean_force``
         The bead atoms are frozen at the frame and the mapped force is averaged: one row a frame, at
         exactly the frame's coordinates, averaged over ``n_starts`` starts whose spread gives
@@ -62,7 +67,7 @@ class OpenMMOracle:
         ``"CA"``, ``"CACB"``, a YAML file or its content.
     solvent
         ``"obc2"``, ``"gbn2"`` or ``"tip3pfb"``.
-    mode, production_ps, relax_ps, save_ps, n_starts, platform, n_threads
+    mode, production_ps, relax_ps, save_ps, n_starts, restraint, platform, n_threads
         See :class:`~cgal_plugin.oracle.labels.LabelSettings`. ``n_starts`` is 1 in ``free`` and 2 in
         ``mean_force`` mode unless given.
     force_map
@@ -93,6 +98,7 @@ class OpenMMOracle:
         relax_ps: float = 2.0,
         save_ps: float = 0.04,
         n_starts: int | None = None,
+        restraint: float = 0.0,
         force_map: ForceMap | str | os.PathLike[str] | None = None,
         library: AllAtomLibrary | None = None,
         methods: Sequence[str] = ("library", "cgback"),
@@ -102,7 +108,9 @@ class OpenMMOracle:
     ) -> None:
         self.temperature = check_temperature(temperature)
         starts = (2 if mode == "mean_force" else 1) if n_starts is None else n_starts
-        self.settings = LabelSettings(mode, production_ps, relax_ps, save_ps, starts, platform, n_threads)
+        self.settings = LabelSettings(
+            mode, production_ps, relax_ps, save_ps, starts, restraint, platform, n_threads
+        )
         self.seed = int(check_number(seed, "seed"))
         self.methods = check_methods(methods)
         if isinstance(sequence_or_pdb, AllAtomModel):
@@ -141,7 +149,7 @@ class OpenMMOracle:
     def label_constraints(self) -> NDArray[np.int64]:
         """``(n, 2)``: pairs of atoms whose distance is constrained in the labels' dynamics."""
         pairs = self.model.constraints
-        if self.settings.mode == "free":
+        if self.settings.mode != "mean_force":
             return pairs
         beads = [group[0] for group in self.mapping.atom_groups]
         return pairs[~np.isin(pairs, beads).any(axis=1)]
@@ -273,7 +281,8 @@ class OpenMMOracle:
         self.force_map.check(self.mapping, self.model.constraints)
         rows = free_rows(self, trajectory, index, 0)
         save_ps = float(trajectory.time_ps[1] - trajectory.time_ps[0]) if len(trajectory) > 1 else 0.0
-        return replace(rows, metadata=self.metadata | {"mode": "free", "save_ps": save_ps, "n_starts": 1})
+        own = {"mode": "free", "save_ps": save_ps, "n_starts": 1, "restraint": 0.0}
+        return replace(rows, metadata=self.metadata | own)
 
     # ------------------------------------------------------------------ labels
 

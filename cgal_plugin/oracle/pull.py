@@ -10,7 +10,7 @@ import numpy as np
 from cgal_plugin.errors import BackmapError
 from cgal_plugin.oracle.contexts import get_positions, set_positions
 from cgal_plugin.oracle.library import superpose
-from cgal_plugin.oracle.restraint import RESTRAINT_PARAMETER, BeadRestraint
+from cgal_plugin.oracle.restraint import RESTRAINT_GROUP, RESTRAINT_PARAMETER, BeadRestraint
 from cgal_plugin.oracle.stereo import stereo_tables
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cgal_plugin.oracle.system import AllAtomModel
 
-_PHYSICS_GROUP, _RESTRAINT_GROUP = 0, 31
+_PHYSICS_GROUP = 0
 _STEREO = "k_stereo"
 _STAGE_STEPS = 25
 _ROUGH_TOLERANCE = 100.0  # kJ/mol/nm
@@ -105,9 +105,7 @@ class Puller:
             else:
                 force.setForceGroup(_PHYSICS_GROUP)
         system.addForce(self._stereo_force())
-        restraint = self._restraint.make_force()
-        restraint.setForceGroup(_RESTRAINT_GROUP)
-        system.addForce(restraint)
+        system.addForce(self._restraint.make_force())
         self._context = self.model.context(
             s.temperature, system=system, timestep_fs=s.timestep_fs, friction=s.friction
         )
@@ -123,7 +121,7 @@ class Puller:
             force.addTorsion(*atoms, [np.pi])
         for centre, a, b, c in self.tables.centres.tolist():
             force.addTorsion(a, centre, b, c, [-_TETRAHEDRAL])
-        force.setForceGroup(_RESTRAINT_GROUP)
+        force.setForceGroup(RESTRAINT_GROUP)
         return force
 
     def pull(

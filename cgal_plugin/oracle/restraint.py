@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 RESTRAINT_PARAMETER = "k_bead"
+#: of the restraint, so that energies and forces can be had without it
+RESTRAINT_GROUP = 31
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +32,7 @@ class BeadRestraint:
             force = CustomExternalForce(f"0.5*{RESTRAINT_PARAMETER}*((x-x0)^2+(y-y0)^2+(z-z0)^2)")
         else:
             force = CustomCentroidBondForce(1, f"0.5*{RESTRAINT_PARAMETER}*((x1-x0)^2+(y1-y0)^2+(z1-z0)^2)")
+        force.setForceGroup(RESTRAINT_GROUP)
         force.addGlobalParameter(RESTRAINT_PARAMETER, 0.0)
         for name in ("x0", "y0", "z0"):
             getattr(force, "addPerParticleParameter" if self.mapping.is_slice else "addPerBondParameter")(

@@ -57,6 +57,14 @@ class AllAtomTrajectory:
     def __getitem__(self, rows: slice) -> AllAtomTrajectory:
         return AllAtomTrajectory(*(getattr(self, name)[rows] for name in _ARRAYS), self.temperature)
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[AllAtomTrajectory]) -> AllAtomTrajectory:
+        """One trajectory of pieces that follow each other, each with times from its own start."""
+        ends = np.cumsum([0.0, *(p.time_ps[-1] for p in parts[:-1])])
+        joined = {name: np.concatenate([getattr(p, name) for p in parts]) for name in _ARRAYS}
+        joined["time_ps"] = np.concatenate([p.time_ps + end for p, end in zip(parts, ends, strict=True)])
+        return cls(**joined, temperature=parts[0].temperature)
+
     def to_mdtraj(self, topology: mdtraj.Topology) -> mdtraj.Trajectory:
         """As an :class:`mdtraj.Trajectory` (nm, ps); ``topology`` is the model's ``mdtraj_topology``."""
         import mdtraj
@@ -130,8 +138,12 @@ def collect(
     n_atoms: int,
     temperature: float,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    without_group: int | None = None,
 ) -> AllAtomTrajectory:
     """Run ``n_frames * stride`` steps and keep every ``stride``-th frame of the first ``n_atoms`` atoms.
+
+    Forces and energies are those of all forces, or of all but those in the group ``without_group``.
 
     Raises
     ------
@@ -144,9 +156,10 @@ def collect(
     positions = np.empty((n_frames, n_atoms, 3), dtype=np.float32)
     forces = np.empty_like(positions)
     energies = np.empty(n_frames)
+    groups = -1 if without_group is None else set(range(32)) - {without_group}
     for k in range(n_frames):
         advance(context, stride)
-        state = context.getState(getPositions=True, getForces=True, getEnergy=True)
+        state = context.getState(getPositions=True, getForces=True, getEnergy=True, groups=groups)
         xyz = np.asarray(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))[:n_atoms]
         force = np.asarray(state.getForces(asNumpy=True).value_in_unit(kj_nm))[:n_atoms]
         positions[k] = xyz * ANGSTROM_PER_NM

@@ -1,17 +1,20 @@
-"""Choosing frames to label: nearest RMSD at scale, least covered, random, committee."""
+"""Choosing frames to label: nearest RMSD at scale, least covered, most covering, random, committee."""
 
 from cgal_plugin.selector.committee import CommitteeSelector
 from cgal_plugin.selector.k_centre import k_centre
+from cgal_plugin.selector.max_coverage import CoverageSelector, max_coverage
 from cgal_plugin.selector.rmsd import coverage, nearest_rmsd
 from cgal_plugin.selector.strategies import BaseSelector, RandomSelector, RMSDSelector, Selection
 
 __all__ = [
     "BaseSelector",
     "CommitteeSelector",
+    "CoverageSelector",
     "RMSDSelector",
     "RandomSelector",
     "Selection",
     "coverage",
     "k_centre",
+    "max_coverage",
     "nearest_rmsd",
 ]
