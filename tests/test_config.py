@@ -51,7 +51,7 @@ def test_schema_names_every_top_level_key() -> None:
         ),
         ("system: {sequence: AAA}\ntraining:\n  model:\n    form: majewsky", ["run.yaml:4", "'majewski'"]),
         ("system: {sequence: AAA}\ntraining:\n  model: {cutof_upper: 9}", ["run.yaml:3", "'cutoff_upper'"]),
-        ("system: {sequence: AAA}\nselector: {kind: rmds}", ["selector", "'rmsd', 'random', 'committee'"]),
+        ("system: {sequence: AAA}\nselector: {kind: rmds}", ["selector", "'rmsd', 'coverage', 'random', 'committee'"]),
         ("system: {sequence: AAA}\nstopping: {rounds: true}", ["stopping.rounds", "integer"]),
         ("system: {sequence: AAA}\nstopping: {rounds: 1.5}", ["stopping.rounds", "integer"]),
         ("system: {sequence: AAA}\noracle: 3", ["oracle", "section"]),
@@ -62,6 +62,12 @@ def test_schema_names_every_top_level_key() -> None:
         ("- 1", ["expected keys"]),
         ("system: {sequence: AAA}\nselector: {min_rmsd: 3, max_rmsd: 2}", ["selector", "not below"]),
         ("system: {sequence: AAA}\noracle: {mode: mean_force}", ["oracle", "n_starts"]),
+        ("system: {sequence: AAA}\noracle: {mode: steered}", ["oracle", "needs a restraint"]),
+        (
+            "system: {sequence: AAA}\noracle: {mode: mean_force, n_starts: 2, restraint: 1}",
+            ["oracle", "mean_force freezes"],
+        ),
+        ("system: {sequence: AAA}\nselector: {kind: coverage, min_rmsd: 0}", ["min_rmsd", "greater than 0"]),
         ("system: {sequence: AAA}\nselector: {kind: committee}", ["training.committee"]),
         ("system: {sequence: AAA}\nselector: {kind: custom, class: nonsense}", ["selector.class", "pattern"]),
         ("system: {sequence: AAA}\nsimulation: {report_interval: 9, steps: 3}", ["no frame saved"]),
@@ -71,6 +77,10 @@ def test_schema_names_every_top_level_key() -> None:
             ["training.priors", "terms has none"],
         ),
         ("system: {sequence: AAA}\ntraining: {priors: {refit: true}}", ["mode scratch, not finetune"]),
+        (
+            "system: {sequence: AAA}\ntraining: {priors: {pairs_per_type: true}}",
+            ["training.priors", "terms has no pairs"],
+        ),
         (
             "system: {sequence: AAA}\ntraining: {mode: scratch, priors: {refit: true, terms: []}}",
             ["training.priors", "nothing to fit"],

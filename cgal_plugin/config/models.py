@@ -147,6 +147,8 @@ class PriorConfig(Section):
     method: Literal["likelihood", "force_matching"] = "likelihood"
     """likelihood: from distributions; force_matching: angle_series, dihedrals and pairs from the labelled
     forces, which does not depend on how the frames were chosen."""
+    pairs_per_type: bool = Field(default=False, strict=True)
+    """The term pairs: one energy for each pair of bead types instead of one for all pairs."""
     refit: bool = Field(default=False, strict=True)
     """Fit anew each round on all data so far, for training from scratch (mode scratch)."""
     file: Path | None = None
@@ -163,6 +165,8 @@ class PriorConfig(Section):
             raise ValueError("the terms angle_series and pairs need method force_matching (or a file)")
         if by_forces and not {"angle_series", "dihedrals", "pairs"} & set(self.terms):
             raise ValueError("method force_matching fits angle_series, dihedrals and pairs; terms has none")
+        if self.pairs_per_type and "pairs" not in self.terms:
+            raise ValueError("pairs_per_type is set, but terms has no pairs")
         if self.refit and not self.terms:
             raise ValueError("refit is set, but terms is empty: there is nothing to fit")
         return self

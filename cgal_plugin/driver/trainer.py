@@ -103,6 +103,7 @@ class TorchMDNetTrainer:
             terms=priors.terms,
             method=priors.method,
             forces=frames.forces,
+            pairs_per_type=priors.pairs_per_type,
         )
 
     def _priors_of(self, request: TrainRequest) -> list[dict[str, Any]] | None:

@@ -131,6 +131,10 @@ def test_select_and_evaluate_on_files(tmp_path: Path, capsys: pytest.CaptureFixt
     with np.load(chosen) as arrays:
         assert arrays["positions"].shape == (4, 10, 3)
         assert (arrays["distances"] > 0).all()
+    others = ("-o", tmp_path / "covering.npz", "--strategy", "coverage", "--min-rmsd", 1)
+    code, covering, err = call(capsys, "select", *frames, "-n", 4, *files, *others)
+    assert code == 0, err
+    assert all(float(line.split()[1]) >= 1.0 for line in covering.splitlines())
     # the same reference in shards: a folder of arrays and a file
     (tmp_path / "shards").mkdir()
     for k, part in enumerate(np.array_split(walk[:200], 3)):

@@ -66,7 +66,7 @@ def test_priors_fitted_anew_each_round(tmp_path: Path) -> None:
         forces = rng.normal(size=frames.shape)
         store.append(name, LabelledFrames(frames, forces, index, 0 * index, np.zeros(300)), source=source)
     terms = ["bonds", "angles", "dihedrals", "repulsion", "pairs"]
-    priors = {"terms": terms, "method": "force_matching", "refit": True}
+    priors = {"terms": terms, "method": "force_matching", "refit": True, "pairs_per_type": True}
     small = {"embedding_dimension": 16, "num_layers": 1, "num_rbf": 8}
     training = {"mode": "scratch", "epochs": 1, "model": small, "priors": priors}
     system = {"sequence": "GYGAG", "temperature": 400.0}
@@ -83,6 +83,9 @@ def test_priors_fitted_anew_each_round(tmp_path: Path) -> None:
     second = made.train(asked)
     later = PriorSet.load(tmp_path / "second" / "priors.yaml")
     assert later.n_frames == 600
+    # G, Y and A: a row for each pair of types that beads further than a bond apart have
+    rows = {"".join(sorted(t[3] for t in r["types"])) for r in later.rows if r["term"] == "pairs"}
+    assert rows == {"GG", "AG", "AY", "GY"}
     assert later.hash != seed.hash
     stamp = (tmp_path / "second" / "priors.yaml").stat().st_mtime_ns
     assert made.hparams(asked, True)["prior_model"] == later.to_prior_model()
