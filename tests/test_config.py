@@ -51,7 +51,7 @@ def test_schema_names_every_top_level_key() -> None:
         ),
         ("system: {sequence: AAA}\ntraining:\n  model:\n    form: majewsky", ["run.yaml:4", "'majewski'"]),
         ("system: {sequence: AAA}\ntraining:\n  model: {cutof_upper: 9}", ["run.yaml:3", "'cutoff_upper'"]),
-        ("system: {sequence: AAA}\nselector: {kind: rmds}", ["selector", "'rmsd', 'coverage', 'random', 'committee'"]),
+        ("system: {sequence: AAA}\nselector: {kind: rmds}", ["selector", "'rmsd', 'coverage', 'random'"]),
         ("system: {sequence: AAA}\nstopping: {rounds: true}", ["stopping.rounds", "integer"]),
         ("system: {sequence: AAA}\nstopping: {rounds: 1.5}", ["stopping.rounds", "integer"]),
         ("system: {sequence: AAA}\noracle: 3", ["oracle", "section"]),

@@ -83,9 +83,9 @@ def test_priors_fitted_anew_each_round(tmp_path: Path) -> None:
     second = made.train(asked)
     later = PriorSet.load(tmp_path / "second" / "priors.yaml")
     assert later.n_frames == 600
-    # G, Y and A: a row for each pair of types that beads further than a bond apart have
-    rows = {"".join(sorted(t[3] for t in r["types"])) for r in later.rows if r["term"] == "pairs"}
-    assert rows == {"GG", "AG", "AY", "GY"}
+    # a row for each pair of types that beads more than two bonds apart have
+    rows = {"".join(sorted(t[3:6] for t in r["types"])) for r in later.rows if r["term"] == "pairs"}
+    assert rows == {"GLYGLY", "ALAGLY", "GLYTYR"}
     assert later.hash != seed.hash
     stamp = (tmp_path / "second" / "priors.yaml").stat().st_mtime_ns
     assert made.hparams(asked, True)["prior_model"] == later.to_prior_model()
