@@ -193,7 +193,7 @@ def test_wrong_arguments_are_named(aa_oracle: OpenMMOracle, aa_trajectory: AllAt
         ({"methods": ("magic",)}, r"magic.*library, cgback"),
         ({"library": [1]}, "library is list"),
         ({"solvent": "vacuum"}, "'vacuum'.*obc2"),
-        ({"mode": "fixed"}, "'fixed'.*free, mean_force"),
+        ({"mode": "fixed"}, "'fixed'.*free, steered, mean_force"),
         ({"production_ps": 0.0}, r"production_ps = 0\.0"),
         ({"save_ps": 0.001}, "save_ps.*4 fs"),
         ({"relax_ps": -1.0}, "relax_ps"),
