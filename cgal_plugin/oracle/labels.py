@@ -109,6 +109,11 @@ class LabelSettings:
         return max(1, steps_for(self.production_ps, self.timestep_fs, "production_ps") // self.stride)
 
     @property
+    def spring(self) -> float:
+        """``restraint`` in OpenMM's unit, kJ/mol/nm²."""
+        return self.restraint * KJ_PER_KCAL * ANGSTROM_PER_NM**2
+
+    @property
     def ps_per_frame(self) -> float:
         """All-atom dynamics that one labelled CG frame costs, ps (backmapping apart)."""
         return self.n_starts * (self.relax_ps + self.production_ps)
@@ -139,10 +144,7 @@ def free_label(
     DynamicsFailure
         The dynamics blew up.
     """
-    placed, shift = _place(model, start, seed)
-    barostat = temperature if model.solvent == "tip3pfb" else None
-    system = placed.make_system(bead_restraint=True, barostat=barostat)
-    context = _context(placed, system, settings, temperature, seed)
+    placed, shift, context = _with_springs(model, start, settings, temperature, seed)
     BeadRestraint(placed.mapping).set_targets(context, target + shift)
     context.setParameter(RESTRAINT_PARAMETER, _RESTRAINT)
     minimise(context, _MINIMISER_STEPS)
@@ -151,11 +153,10 @@ def free_label(
     context.getIntegrator().setFriction(_HEATING_FRICTION)
     advance(context, half)
     context.getIntegrator().setFriction(_FRICTION)
-    spring = settings.restraint * KJ_PER_KCAL * ANGSTROM_PER_NM**2
-    context.setParameter(RESTRAINT_PARAMETER, spring)
+    context.setParameter(RESTRAINT_PARAMETER, settings.spring)
     advance(context, half)
     # leaving a group out costs one more evaluation a frame
-    left_out = RESTRAINT_GROUP if spring > 0 else None
+    left_out = RESTRAINT_GROUP if settings.spring > 0 else None
     n = settings.n_frames
     return collect(context, n, settings.stride, placed.n_solute, temperature, without_group=left_out)
 
@@ -181,14 +182,11 @@ def steered_label(
     DynamicsFailure
         The dynamics blew up.
     """
-    placed, shift = _place(model, start, seed)
-    barostat = temperature if model.solvent == "tip3pfb" else None
-    system = placed.make_system(bead_restraint=True, barostat=barostat)
-    context = _context(placed, system, settings, temperature, seed)
+    placed, shift, context = _with_springs(model, start, settings, temperature, seed)
     springs = BeadRestraint(placed.mapping)
     origin = placed.mapping.map_positions(placed.positions[: placed.n_solute])
     springs.set_targets(context, origin)
-    context.setParameter(RESTRAINT_PARAMETER, settings.restraint * KJ_PER_KCAL * ANGSTROM_PER_NM**2)
+    context.setParameter(RESTRAINT_PARAMETER, settings.spring)
     minimise(context, _MINIMISER_STEPS)
     context.setVelocitiesToTemperature(temperature, seed)
     advance(context, _relax_steps(settings))
@@ -307,6 +305,16 @@ def _context(model: AllAtomModel, system: Any, settings: LabelSettings, temperat
         n_threads=settings.n_threads,
         platform=settings.platform,
     )
+
+
+def _with_springs(
+    model: AllAtomModel, start: NDArray[np.floating], settings: LabelSettings, temperature: float, seed: int
+) -> tuple[AllAtomModel, NDArray[np.float64], Any]:
+    """The placed model, by how much it was moved (Å), and a context with springs on its beads."""
+    placed, shift = _place(model, start, seed)
+    barostat = temperature if model.solvent == "tip3pfb" else None
+    system = placed.make_system(bead_restraint=True, barostat=barostat)
+    return placed, shift, _context(placed, system, settings, temperature, seed)
 
 
 def _relax_steps(settings: LabelSettings) -> int:
