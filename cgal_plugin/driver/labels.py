@@ -72,7 +72,7 @@ class LabelJob:
         """
         todo = [i for i, n in enumerate(self.names) if n not in self.store and n not in self.quarantine]
         labelled = sum(name in self.store for name in self.names)
-        failed, total = len(self.quarantine.names()), len(self.names)
+        failed, total = len(self.quarantine), len(self.names)
         if not is_picklable(oracle) and workers != 0:
             self.message("the oracle cannot be sent to other processes: labelling one by one")
             workers = 0

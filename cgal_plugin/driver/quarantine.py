@@ -34,6 +34,7 @@ class Quarantine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._known: set[str] | None = None  # a folder of thousands is not read at each failure
 
     def _path(self, name: str) -> Path:
         return self.folder / f"quarantined_{name}.json"
@@ -41,10 +42,18 @@ class Quarantine:
     def __contains__(self, name: str) -> bool:
         return self._path(name).is_file()
 
+    def __len__(self) -> int:
+        return len(self._names())
+
     def names(self) -> list[str]:
         """Names of the frames in quarantine, sorted."""
-        found = self.folder.glob("quarantined_*.json")
-        return sorted(p.stem.removeprefix("quarantined_") for p in found)
+        return sorted(self._names())
+
+    def _names(self) -> set[str]:
+        if self._known is None:
+            found = self.folder.glob("quarantined_*.json")
+            self._known = {p.stem.removeprefix("quarantined_") for p in found}
+        return self._known
 
     def record(self, name: str) -> dict[str, Any]:
         """One record.
@@ -85,12 +94,14 @@ class Quarantine:
     ) -> None:
         record = {"name": name, "kind": kind, "failures": failures, "inputs": dict(inputs), **facts}
         write_sealed(self._path(name), {**record, "time": time.time()})
+        self._names().add(name)
 
     def release(self, *, all_kinds: bool = False) -> list[str]:
         """Forget the frames that may well work another time: those that the oracle did not refuse itself."""
         released = [n for n in self.names() if all_kinds or self.record(n).get("kind", "oracle") != "oracle"]
         for name in released:
             self._path(name).unlink()
+            self._names().discard(name)
         return released
 
     def check_rate(self, n_labelled: int, limit: float, where: str) -> None:
@@ -102,10 +113,10 @@ class Quarantine:
             At least :data:`ENOUGH` frames were tried and more than ``limit`` of them failed; with what
             they failed of.
         """
-        names = self.names()
-        tried = n_labelled + len(names)
-        if tried < ENOUGH or len(names) <= limit * tried:
+        tried = n_labelled + len(self)
+        if tried < ENOUGH or len(self) <= limit * tried:
             return
+        names = self.names()
         raise OracleError(
             f"{where}: {len(names)} of {tried} frames could not be labelled ({len(names) / tried:.0%}; "
             f"oracle.max_failure_rate is {limit:.0%}).\n{self.diagnosis(names)}\n"
