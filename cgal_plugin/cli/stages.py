@@ -141,6 +141,7 @@ def simulate(
     mapping: Mapping = "CA",
     top: Top = None,
     backend: Annotated[str, typer.Option(help="auto, torchforce, pythontorch, python, fast.")] = "auto",
+    platform: Annotated[str, typer.Option(help="OpenMM platform: Reference, CUDA, ...")] = "Reference",
     seed: Seed = 0,
 ) -> None:
     """CG Langevin dynamics; run again to resume."""
@@ -166,6 +167,7 @@ def simulate(
         out_dir=out,
         report_interval=min(report_interval, steps),
         backend=backend,
+        platform=platform,
     )
     for event in result.events:
         typer.echo(f"blow-up: replica {event.replica} at step {event.step}: {event.kind}, {event.detail}")

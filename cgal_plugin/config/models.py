@@ -252,6 +252,8 @@ class Simulation(Section):
     """Steps between saved frames."""
     backend: Literal["auto", "torchforce", "pythontorch", "python", "fast"] = "auto"
     """How OpenMM calls the potential; auto: fast where numba is installed and it can, else TorchScript."""
+    platform: Literal["Reference", "CPU", "CUDA", "OpenCL"] = "Reference"
+    """OpenMM platform; Reference is the fastest on a CPU, CUDA wants many beads or replicas."""
     start: Literal["spread", "random"] = "spread"
     """Start frames from the training set: spread by farthest-point RMSD, or drawn at random."""
 
@@ -259,6 +261,14 @@ class Simulation(Section):
     def _divides(self) -> Simulation:
         if self.n_replicas % self.blocks:
             raise ValueError(f"n_replicas {self.n_replicas} cannot be divided into {self.blocks} blocks")
+        return self
+
+    @model_validator(mode="after")
+    def _engine(self) -> Simulation:
+        if self.backend == "fast" and self.platform in ("CUDA", "OpenCL"):
+            raise ValueError(
+                f"backend fast computes on the CPU, and platform is {self.platform}: leave out one of them"
+            )
         return self
 
     @model_validator(mode="after")

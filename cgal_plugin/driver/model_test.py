@@ -114,6 +114,7 @@ def _sample(
         out_dir=folder / "dynamics",
         report_interval=test.report_interval,
         backend=settings.backend,
+        platform=settings.platform,
         n_threads=config.executor.training_threads,
     )
     return result.load(), list(result.events), result.steps_done * test.n_replicas

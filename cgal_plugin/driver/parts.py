@@ -207,6 +207,13 @@ def _selector(config: Config, model: TrainedModel, topology: CGTopology, seed: i
 def _sampler(config: Config) -> Sampler:
     if isinstance(config.simulation, CustomPart):
         return load_custom(config.simulation, "simulation")
+    if config.simulation.blocks == 1:  # blocks run on workers, which may have what this machine has not
+        from cgal_plugin.dynamics.force import resolve_backend
+        from cgal_plugin.dynamics.system import find_platform
+
+        # what is missing must not show after hours of training
+        find_platform(config.simulation.platform)
+        resolve_backend(config.simulation.backend)
     return OpenMMSampler(config.simulation, config.executor)
 
 

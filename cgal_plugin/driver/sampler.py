@@ -102,6 +102,7 @@ class OpenMMSampler:
             "friction": settings.friction,
             "report_interval": settings.report_interval,
             "backend": settings.backend,
+            "platform": settings.platform,
         }
         if settings.blocks == 1:
             threads = self.executor.training_threads

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.dynamics.force import add_potential
-from cgal_plugin.dynamics.system import build_system
+from cgal_plugin.dynamics.system import build_system, find_platform
 from cgal_plugin.errors import DynamicsError, StateError
 from cgal_plugin.interrupts import deferred
 from cgal_plugin.provenance import derive_seed
@@ -65,14 +65,7 @@ class Engine:
         self.system = build_system(settings.topology, settings.n_replicas)
         for replica in parked:
             self._freeze(replica)
-        try:
-            platform = openmm.Platform.getPlatformByName(settings.platform)
-        except openmm.OpenMMException as error:
-            known = (openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms()))
-            raise DynamicsError(
-                f"platform {settings.platform!r} is not available; "
-                f"use one of {', '.join(p.getName() for p in known)}"
-            ) from error
+        platform = find_platform(settings.platform)
         add_potential(
             self.system,
             settings.potential,

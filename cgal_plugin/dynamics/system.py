@@ -12,6 +12,25 @@ if TYPE_CHECKING:
     from cgal_plugin.mapping import CGTopology
 
 
+def find_platform(name: str) -> openmm.Platform:
+    """The OpenMM platform of this name.
+
+    Raises
+    ------
+    DynamicsError
+        It is not there; names those that are.
+    """
+    import openmm
+
+    try:
+        return openmm.Platform.getPlatformByName(name)
+    except openmm.OpenMMException as error:
+        known = (openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms()))
+        raise DynamicsError(
+            f"platform {name!r} is not available; use one of {', '.join(p.getName() for p in known)}"
+        ) from error
+
+
 def build_system(topology: CGTopology, n_replicas: int = 1) -> openmm.System:
     """An OpenMM System of ``n_replicas`` copies of the molecule, without forces.
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import openmm
 import pytest
 
 from cgal_plugin.config import parse_config
@@ -107,6 +108,32 @@ def test_training_settings_that_cannot_work_are_refused_before_the_seed_data(
 def test_too_few_seed_frames_for_the_force_map_are_refused_in_the_file() -> None:
     with pytest.raises(ConfigError, match="optimal needs 200 frames or more; this gives 160"):
         parse_config({"system": {"sequence": "GYG"}, "seed_data": {"picoseconds": 4}})
+
+
+@pytest.mark.parametrize(
+    ("simulation", "message"),
+    [
+        ({"platform": "OpenCL"}, "platform 'OpenCL' is not available; use one of Reference, CPU"),
+        ({"backend": "pythontorch"}, "backend 'pythontorch'"),
+    ],
+)
+def test_an_engine_that_is_not_there_is_refused_before_the_seed_data(
+    simulation: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = openmm.Platform.getPlatformByName
+    monkeypatch.setattr(
+        openmm.Platform, "getPlatformByName", lambda name: there("none" if name == "OpenCL" else name)
+    )
+    config = {**TINY, "simulation": {**TINY["simulation"], **simulation}}
+    with pytest.raises(DynamicsError, match=message):
+        run(parse_config(config, base=tmp_path), tmp_path / "run")
+    assert not (tmp_path / "run" / "seed").exists()
+
+
+def test_the_fast_engine_on_a_gpu_is_refused_in_the_file() -> None:
+    config = {**TINY, "simulation": {**TINY["simulation"], "platform": "CUDA", "backend": "fast"}}
+    with pytest.raises(ConfigError, match="backend fast computes on the CPU"):
+        parse_config(config)
 
 
 @pytest.mark.parametrize("n_replicas", [0, "4", 2.0])
