@@ -20,6 +20,11 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "openmm_script"
 R = 3
 
 
+def has_platform(name):
+    there = (openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms()))
+    return name in {platform.getName() for platform in there}
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """Folder with potential.pt for three replicas, and start.pdb, made by the example's helper."""
@@ -49,11 +54,11 @@ def positions(exported):
     return start + np.random.default_rng(0).normal(scale=0.02, size=(R, start.shape[1], 3))
 
 
-def evaluate(exported, topology, positions, backend="torchforce"):
+def evaluate(exported, topology, positions, backend="torchforce", platform="Reference"):
     system = build_system(topology, R)
     add_potential(system, exported / "potential.pt", topology, backend=backend, n_replicas=R)
     context = openmm.Context(
-        system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
+        system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName(platform)
     )
     context.setPositions(positions.reshape(-1, 3))
     state = context.getState(energy=True, forces=True)
@@ -67,6 +72,21 @@ def test_backends_agree(exported, topology, positions):
     assert np.abs(forces).max() > 10
     assert energy == pytest.approx(other_energy, rel=1e-6)
     np.testing.assert_allclose(forces, other, rtol=1e-5, atol=1e-5 * np.abs(forces).max())
+
+
+@pytest.mark.skipif(not has_platform("CUDA"), reason="needs a GPU")
+@pytest.mark.parametrize("backend", ["torchforce", "python"])
+def test_a_gpu_agrees_and_runs_the_dynamics(exported, topology, positions, backend, tmp_path):
+    energy, forces = evaluate(exported, topology, positions)
+    there, on_gpu = evaluate(exported, topology, positions, backend, "CUDA")
+    assert energy == pytest.approx(there, rel=1e-5)
+    np.testing.assert_allclose(on_gpu, forces, atol=1e-4 * np.abs(forces).max())
+    result = simulate(
+        exported / "potential.pt", topology, positions * 10.0, steps=200, timestep_fs=2.0, temperature=300.0,
+        friction=1.0, out_dir=tmp_path / "run", backend=backend, platform="CUDA",
+    )  # fmt: skip
+    assert result.n_frames == (2,) * R
+    assert not result.events
 
 
 def test_replicas_far_from_the_origin_and_beside_an_exploded_one_keep_their_forces(
