@@ -47,6 +47,8 @@ def open_parsl(settings: ParslExecutor, folder: Path) -> Iterator[Pool]:
     with _scripts_on_path():
         kernel = DataFlowKernel(config)  # not parsl.load: a user's script may have Parsl running
     opened = [handler for handler in log.handlers if handler not in before]
+    level = log.level
+    log.setLevel(logging.INFO)  # at DEBUG Parsl prints every task's arguments, which is a quarter of its cost
     try:
         yield Pool(
             _Direct(kernel),
@@ -61,6 +63,7 @@ def open_parsl(settings: ParslExecutor, folder: Path) -> Iterator[Pool]:
         )
     finally:
         kernel.cleanup()
+        log.setLevel(level)
         for handler in opened:  # Parsl takes them off its logger and leaves their file open
             handler.close()
 
