@@ -1,11 +1,14 @@
 """A hundred SIGKILLs at random moments of small real runs: nothing is lost, nothing is computed twice.
 
 pytest -m slow tests/driver/test_kills.py -s         # CGAL_KILLS=20 for a shorter one
+
+And a Parsl worker, then a manager, killed in the middle of a round's labels.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import random
 import signal
@@ -121,3 +124,41 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
         print(f"{number} runs, {sum(hit.values())} kills: {dict(hit)}", flush=True)
     if KILLS >= 100:
         assert set(hit) >= STAGES, f"no kill in {STAGES - set(hit)}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("victim", ["worker", "manager"])
+def test_a_parsl_worker_or_manager_is_killed_while_it_labels(victim: str, tmp_path: Path) -> None:
+    psutil = pytest.importorskip("psutil")
+    pytest.importorskip("parsl")
+    config, log = tmp_path / "run.yaml", tmp_path / "log"
+    oracle = {**TINY["oracle"], "production_ps": 10.0}
+    content = {
+        **TINY,
+        "oracle": oracle,
+        "selector": {"n_select": 6, "max_rmsd": None},
+        "stopping": {"rounds": 1},
+    }
+    config.write_text(yaml.safe_dump(content))
+    whole = tmp_path / "whole"
+    assert start(config, whole, log).wait(timeout=600) == 0, log.read_text()
+    parsl = {"kind": "parsl", "template": "htex_local", "workers_per_node": 2, "heartbeat_threshold": 5}
+    config.write_text(yaml.safe_dump({**content, "executor": parsl}))
+    root = tmp_path / "parsl"
+    process = start(config, root, log)
+    deadline = time.monotonic() + 600
+    while not list(root.glob("data/shards/r000*.json")):  # a label is done, the others are under way
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    logs: dict[int, set[str]] = {}
+    for p in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # ended meanwhile
+            logs[p.pid] = {Path(f.path).name for f in p.open_files() if str(root) in f.path}
+    workers = [pid for pid, names in logs.items() if any(n.startswith("worker_") for n in names)]
+    managers = [pid for pid, names in logs.items() if "manager.log" in names and pid not in workers]
+    os.kill((workers if victim == "worker" else managers)[0], signal.SIGKILL)
+    assert process.wait(timeout=600) == 0, log.read_text()
+    assert _labels(root) == _labels(whole)
+    assert len([name for name in _labels(root) if name.startswith("r000")]) == 6
