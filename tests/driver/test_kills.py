@@ -71,8 +71,8 @@ def _started(root: Path, process: Any, before: int) -> bool:
 
 
 def _wait_for(stage: str, root: Path, process: Any) -> None:
-    """Until the run begins a stage that takes a blink; or a few seconds."""
-    deadline = time.monotonic() + 8
+    """Until the run begins a stage that takes a blink; or some seconds, when it is past it."""
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
         with (root / LOG).open("rb") as handle:
             handle.seek(-min(300, os.fstat(handle.fileno()).st_size), os.SEEK_END)
@@ -102,8 +102,9 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
             process = start(config, root, log)
             if _started(root, process, runs):
                 runs += 1
-                if rng.random() < 0.3:
-                    _wait_for(rng.choice(["evaluate", "select"]), root, process)
+                short = [stage for stage in ("evaluate", "select") if not hit[stage]]
+                if short and rng.random() < 0.3:
+                    _wait_for(rng.choice(short), root, process)
                 else:
                     time.sleep(rng.uniform(0, _LONGEST_DELAY * (1 + idle)))
             if process.poll() is not None:
