@@ -43,11 +43,10 @@ def open_parsl(settings: ParslExecutor, folder: Path) -> Iterator[Pool]:
 
     workers = count_workers(config)
     log = logging.getLogger("parsl")
-    before = list(log.handlers)
+    before, level = list(log.handlers), log.level
     with _scripts_on_path():
         kernel = DataFlowKernel(config)  # not parsl.load: a user's script may have Parsl running
     opened = [handler for handler in log.handlers if handler not in before]
-    level = log.level
     log.setLevel(logging.INFO)  # at DEBUG Parsl prints every task's arguments, which is a quarter of its cost
     try:
         yield Pool(

@@ -18,6 +18,7 @@ import numpy as np
 from cgal_plugin.analysis import TICAModel, evaluate
 from cgal_plugin.analysis.states import ReferenceStates, reweight
 from cgal_plugin.data.trajectories import load_trajectories
+from cgal_plugin.driver.model_test import common_starts
 from cgal_plugin.dynamics import simulate
 from cgal_plugin.oracle import OpenMMOracle
 
@@ -38,8 +39,7 @@ arguments = parser.parse_args()
 
 oracle = OpenMMOracle("YYDPETGTWY", temperature=TEMPERATURE)
 topology = oracle.topology
-both = oracle.mapping.map_positions(np.stack([oracle.native_positions(), oracle.extended_positions()]))
-start = both[np.arange(REPLICAS) % 2]
+start = common_starts(oracle, REPLICAS)
 
 reference = load_trajectories(arguments.reference, topology)
 lag, msm_lag = (max(1, round(ps / arguments.interval)) for ps in (LAG_PS, MSM_LAG_PS))
