@@ -67,13 +67,14 @@ def fit_priors(
     """Fit prior terms to the frames of a data store."""
     from cgal_plugin import register
     from cgal_plugin.data import DataStore
+    from cgal_plugin.data.error_weights import frame_weights
     from cgal_plugin.priors import fit_priors as fit
 
     if method == "force_matching":
         register()  # before anything imports TorchMD-Net, which has Warp greet the screen
     data = DataStore(store)
     names, frames = tuple(t.strip() for t in terms.split(",") if t.strip()), data.load_all()
-    forces = {"forces": frames.forces, "method": method}
+    forces = {"forces": frames.forces, "weights": frame_weights(frames), "method": method}
     priors = fit(data.topology, frames.positions, data.temperature, terms=names, **forces)
     priors.save(out)
     if plot is not None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cgal_plugin.config import Config
 from cgal_plugin.config.models import CustomPart, OpenMMOracleConfig, Simulation
+from cgal_plugin.data.error_weights import MOST
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,9 @@ def estimate(config: Config, rates: Rates | None = None) -> Cost:
 def _training_frames(config: Config, oracle: OpenMMOracleConfig) -> float:
     seed, training = config.seed_data, config.training
     data = seed.n_trajectories * seed.picoseconds / seed.save_ps
-    per_label = (
-        1.0 if oracle.mode == "mean_force" else oracle.n_starts * oracle.production_ps / oracle.save_ps
-    )
+    per_label = oracle.n_starts * oracle.production_ps / oracle.save_ps
+    if oracle.mode == "mean_force":
+        per_label = min(MOST, per_label)  # one row, repeated for what its average is worth
     new = getattr(config.selector, "n_select", 1) * per_label
     total = data * training.epochs
     later = training.epochs if training.mode == "scratch" else training.finetune_epochs

@@ -92,6 +92,7 @@ class TorchMDNetTrainer:
 
     def _fit(self, store: DataStore, names: Sequence[str]) -> PriorSet:
         from cgal_plugin import register
+        from cgal_plugin.data.error_weights import frame_weights
         from cgal_plugin.priors import fit_priors
 
         register()  # before anything imports TorchMD-Net, which has Warp greet the screen
@@ -103,6 +104,7 @@ class TorchMDNetTrainer:
             terms=priors.terms,
             method=priors.method,
             forces=frames.forces,
+            weights=frame_weights(frames),
             pairs_per_type=priors.pairs_per_type,
         )
 
@@ -187,8 +189,11 @@ class TorchMDNetTrainer:
 
     def hparams(self, request: TrainRequest, fresh: bool) -> dict[str, Any]:
         """TorchMD-Net's keys for this request; fits its priors where they are fitted each round."""
+        from cgal_plugin.data.error_weights import source_weights
+
         settings = self.config.training
         model = settings.model
+        repeat = source_weights(request.store.load_all(request.shards))
         others = dict(settings.torchmdnet)
         options = {"form": model.form, "filter_grid": model.filter_grid, **(others.pop("cgschnet", {}) or {})}
         return {
@@ -203,7 +208,7 @@ class TorchMDNetTrainer:
             "prior_model": self._priors_of(request),
             "dataset": "CGDataset",
             "dataset_root": str(request.store.root),
-            "dataset_arg": {"shards": list(request.shards)},
+            "dataset_arg": {"shards": list(request.shards)} | ({"repeat": repeat} if repeat else {}),
             "num_epochs": settings.epochs if fresh else settings.finetune_epochs,
             "batch_size": settings.batch_size,
             "lr": settings.learning_rate if fresh else settings.finetune_learning_rate,

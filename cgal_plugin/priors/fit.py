@@ -41,6 +41,7 @@ def fit_priors(
     terms: Sequence[str] = LIKELIHOOD_TERMS,
     method: str = "likelihood",
     forces: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
     unit: str = "angstrom",
     settings: FitSettings | None = None,
     **options: Any,
@@ -64,6 +65,10 @@ def fit_priors(
         forces that the other terms leave.
     forces
         For force matching: ``(n, n_beads, 3)`` kcal/mol/Å, of each frame.
+    weights
+        For force matching: ``(n,)``, how much each frame's forces count, such as their inverse variance
+        (:func:`cgal_plugin.data.error_weights.frame_weights`). What is fitted to distributions takes each
+        frame once. Default: all alike.
     unit
         Of ``frames``.
     settings, **options
@@ -75,8 +80,8 @@ def fit_priors(
     ------
     PriorFitError
         Frames are too few even for a wildcard, not finite, or have another number of beads; force
-        matching: forces are missing, of another shape or not finite, there are fewer than 200 frames, or
-        the frames do not determine the coefficients.
+        matching: forces are missing, of another shape or not finite, a weight is not positive, there are
+        fewer than 200 frames, or the frames do not determine the coefficients.
     ConfigError
         A term or a setting is not valid.
     """
@@ -86,9 +91,9 @@ def fit_priors(
     frames = _check_frames(topology, frames, unit)
     matched = FORCE_TERMS if method == "force_matching" else ()
     if matched:
-        from cgal_plugin.priors.force_matching import check_forces, match_forces
+        from cgal_plugin.priors.force_matching import check_forces, check_weights, match_forces
 
-        forces = check_forces(frames, forces)
+        forces, weights = check_forces(frames, forces), check_weights(len(frames), weights)
     if temperature is None or not np.isfinite(temperature) or temperature <= 0:
         raise ConfigError(f"temperature of the frames is {temperature} K; a positive number is needed")
     beta = 1.0 / kT(temperature)
@@ -114,7 +119,7 @@ def fit_priors(
         histograms=tuple(histograms),
         n_frames=len(frames),
     )
-    return match_forces(fitted, frames, forces, terms, settings) if matched else fitted
+    return match_forces(fitted, frames, forces, terms, settings, weights) if matched else fitted
 
 
 def _settings(terms: Sequence[str], settings: FitSettings | None, options: Mapping[str, Any]) -> FitSettings:

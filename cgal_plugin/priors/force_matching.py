@@ -53,12 +53,32 @@ def check_forces(frames: NDArray[np.float64], forces: ArrayLike | None) -> NDArr
     return array
 
 
+def check_weights(n_frames: int, weights: ArrayLike | None) -> NDArray[np.float64] | None:
+    """Weights as float64.
+
+    Raises
+    ------
+    PriorFitError
+        Their number is not that of the frames, or one is not a positive number.
+    """
+    if weights is None:
+        return None
+    array = np.asarray(weights, dtype=np.float64)
+    if array.shape != (n_frames,):
+        raise PriorFitError(f"weights have shape {array.shape}; expected one for each of {n_frames} frames")
+    bad = np.flatnonzero(~(np.isfinite(array) & (array > 0)))
+    if bad.size:
+        raise PriorFitError(f"weight {array[bad[0]]} of frame {bad[0]} is not a positive number")
+    return array
+
+
 def match_forces(
     fitted: PriorSet,
     frames: NDArray[np.float64],
     forces: NDArray[np.float64],
     terms: Sequence[str],
     settings: FitSettings,
+    weights: NDArray[np.float64] | None = None,
 ) -> PriorSet:
     """Add dihedrals and pairs, fitted together to the forces that the fitted terms leave.
 
@@ -72,6 +92,8 @@ def match_forces(
         All terms that are wanted.
     settings
         Of the fit.
+    weights
+        ``(n,)`` of the frames' squared residuals: a frame of weight 3 counts as three. Default: 1.
 
     Returns
     -------
@@ -93,11 +115,15 @@ def match_forces(
         x = frames[lo : lo + step]
         rest = (forces[lo : lo + step] - _forces(fitted, x)).reshape(-1)
         design = np.concatenate([b.forces(x) for b in blocks], axis=0).reshape(size, -1)
+        if weights is not None:
+            root = np.repeat(np.sqrt(weights[lo : lo + step]), frames[0].size)
+            rest, design = rest * root, design * root
         normal += design @ design.T
         right += design @ rest
         square += float(rest @ rest)
-    ridge = np.concatenate([np.full(b.n_parameters, b.ridge) for b in blocks]) * frames.size
-    c, covariance = _solve(normal, right, square, ridge, frames.size)
+    n = frames.size if weights is None else round(float(weights.sum()) * frames[0].size)
+    ridge = np.concatenate([np.full(b.n_parameters, b.ridge) for b in blocks]) * n
+    c, covariance = _solve(normal, right, square, ridge, n)
     rows, at = [], 0
     for block in blocks:
         part = slice(at, at + block.n_parameters)

@@ -92,7 +92,7 @@ def _replay(
         newest = newest_sources(root) if "coords" not in argument else ()
     if not newest and "coords" in argument:
         raise ConfigError("mode 'replay' with plain files needs newest: the file names that are new")
-    return repeat | dict.fromkeys(newest, float(weight))
+    return repeat | {name: float(weight) * repeat.get(name, 1.0) for name in newest}
 
 
 def newest_sources(root: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from cgal_plugin.errors import ConfigError, PriorFitError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.priors import PriorSet
 from cgal_plugin.training import load_model
+from cgal_plugin.training.prepare import read_hparams
 from tests.priors.chains import chains
 
 TOPOLOGY = CGTopology.from_sequence("GYGAG")
@@ -98,6 +99,31 @@ def test_priors_fitted_anew_each_round(tmp_path: Path) -> None:
     dataclasses.replace(later, temperature=300.0).save(tmp_path / "second" / "priors.yaml")
     with pytest.raises(PriorFitError, match=r"are for .* at 300"):
         made.hparams(asked, True)
+
+
+def test_exact_forces_count_for_more(tmp_path: Path) -> None:
+    """Frames of an averaged force are worth many single ones, in the loss and beside replay_weight."""
+    asked = request(tmp_path)
+    index = np.arange(40)
+    for name, error in (("s", 10.0), ("m", 2.0)):
+        frames = asked.store.load("s")
+        labels = dataclasses.replace(frames, frame_index=index, force_error=np.full(40, error))
+        source = "seed" if name == "s" else "round_001"
+        asked.store.append(f"{name}2", labels, source=source)
+    both = dataclasses.replace(asked, shards=("s2", "m2"), new_shards=("m2",))
+    made = trainer({}, val_size=0.25)
+    assert made.hparams(both, True)["dataset_arg"] == {"shards": ["s2", "m2"], "repeat": {"round_001": 25.0}}
+    assert made.hparams(dataclasses.replace(asked, shards=("s2",)), True)["dataset_arg"] == {"shards": ["s2"]}
+    first = made.train(both)
+    with np.load(first.checkpoint.parent / "splits.npz") as split:
+        assert len(split["idx_val"]) == 20
+        assert len(split["idx_train"]) > 25 * 20
+    config = made.config.model_copy(
+        update={"training": made.config.training.model_copy(update={"mode": "replay", "replay_weight": 2.0})}
+    )
+    again = dataclasses.replace(both, out_dir=tmp_path / "again", previous=first)
+    used = TorchMDNetTrainer(config).train(again).checkpoint
+    assert read_hparams(used)["dataset_arg"]["repeat"] == {"round_001": 50.0}
 
 
 @pytest.mark.parametrize("wrong", [{"filter_grd": 300}, {"filter_grid": 3}, 300])

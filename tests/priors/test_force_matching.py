@@ -233,6 +233,41 @@ def test_files_from_before_pairs_load(topology: CGTopology, frames: np.ndarray, 
     assert PriorSet.load(tmp_path / "priors.yaml").hash == fit.hash
 
 
+def test_weights_are_repetitions(topology: CGTopology, frames: np.ndarray, known: dict[str, Any]) -> None:
+    terms = ("angle_series", "dihedrals", "pairs")
+    rng = np.random.default_rng(5)
+    forces = forces_of(known, topology, frames) + rng.normal(scale=3.0, size=frames.shape)
+    weights = np.where(np.arange(len(frames)) % 5 == 0, 4.0, 1.0)
+    again = np.repeat(np.arange(len(frames)), weights.astype(int))
+    options: dict[str, Any] = {"terms": terms, "method": "force_matching"}
+
+    def matched(fit: PriorSet) -> np.ndarray:
+        rows = [r["parameters"] | r["standard_error"] for r in fit.rows]
+        return np.concatenate([np.concatenate([np.ravel(v) for v in r.values()]) for r in rows])
+
+    weighted = fit_priors(topology, frames, TEMPERATURE, forces=forces, weights=weights, **options)
+    repeated = fit_priors(topology, frames[again], TEMPERATURE, forces=forces[again], **options)
+    np.testing.assert_allclose(matched(weighted), matched(repeated), rtol=1e-6, atol=1e-9)
+    plain = fit_priors(topology, frames, TEMPERATURE, forces=forces, **options)
+    assert not np.allclose(matched(weighted), matched(plain), rtol=1e-3)
+    # what is fitted to distributions takes each frame once
+    with_bonds = fit_priors(
+        topology,
+        frames,
+        TEMPERATURE,
+        forces=forces,
+        weights=weights,
+        **options | {"terms": ("bonds", "pairs")},
+    )
+    bonds = fit_priors(topology, frames, TEMPERATURE, terms=("bonds",))
+    assert [r for r in with_bonds.rows if r["term"] == "bonds"] == list(bonds.rows)
+    ones = fit_priors(topology, frames, TEMPERATURE, forces=forces, weights=np.ones(len(frames)), **options)
+    assert ones.hash == plain.hash
+    for bad, message in ((weights[1:], r"weights have shape \(599,\)"), (-weights, "-4.0 of frame 0")):
+        with pytest.raises(PriorFitError, match=message):
+            fit_priors(topology, frames, TEMPERATURE, forces=forces, weights=bad, **options)
+
+
 def test_what_cannot_be_fitted_is_refused(topology: CGTopology, frames: np.ndarray) -> None:
     def fit(forces: Any, n: int | None = None, **options: Any) -> PriorSet:
         options = {"method": "force_matching", "terms": ("pairs",), **options}
