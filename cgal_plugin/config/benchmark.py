@@ -83,7 +83,9 @@ class LoadedBenchmark:
     Attributes
     ----------
     settings
-        What the file says.
+        What the file says; paths in it are relative to its folder.
+    reference_forces
+        That file, absolute, or None.
     jobs
         (arm, seed) → configuration, a whole seed before the next.
     hashes
@@ -93,6 +95,7 @@ class LoadedBenchmark:
 
     def __init__(self, settings: Benchmark, folder: Path, source: str) -> None:
         self.settings = settings
+        self.reference_forces = _existing(settings.reference_forces, folder, source)
         self.jobs: dict[tuple[str, int], Config] = {}
         self.hashes: dict[tuple[str, int], str] = {}
         test = settings.test.model_dump(mode="json")
@@ -120,13 +123,16 @@ def load_benchmark(path: str | os.PathLike[str], *, small: bool = False) -> Load
     except ValidationError as error:
         problems = [describe(e, lines, str(path), Benchmark) for e in error.errors()]
         raise ConfigError("\n".join(problems)) from None
-    folder = Path(path).parent
-    if settings.reference_forces is not None:
-        forces = (folder / settings.reference_forces.expanduser()).resolve()
-        if not forces.is_file():
-            raise ConfigError(f"{path}: reference_forces = {str(forces)!r} does not exist")
-        settings = settings.model_copy(update={"reference_forces": forces})
-    return LoadedBenchmark(settings, folder, str(path))
+    return LoadedBenchmark(settings, Path(path).parent, str(path))
+
+
+def _existing(path: Path | None, folder: Path, source: str) -> Path | None:
+    if path is None:
+        return None
+    found = (folder / path.expanduser()).resolve()
+    if not found.is_file():
+        raise ConfigError(f"{source}: reference_forces = {str(found)!r} does not exist")
+    return found
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

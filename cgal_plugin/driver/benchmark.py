@@ -201,7 +201,7 @@ def _task(benchmark: LoadedBenchmark, job: tuple[str, int], out: Path) -> ArmTas
     baseline = None if arm == settings.baseline else out / "runs" / settings.baseline / f"seed_{seed}"
     return ArmTask(
         arm, seed, benchmark.jobs[job], out / "runs" / arm / f"seed_{seed}", baseline, settings.test,
-        settings.reference_forces,
+        benchmark.reference_forces,
     )  # fmt: skip
 
 

@@ -114,6 +114,9 @@ def test_report_has_the_table_and_escapes_what_it_is_given(finished: tuple[Loade
     static, rmsd = (r["test"]["w1"]["value"] for r in read_results(out))
     assert summary["arms"]["rmsd"]["reduction"]["w1"]["value"] == pytest.approx(1 - rmsd / static)
     assert (out / "figure.png").stat().st_size > 10_000
+    # no path of this machine
+    settings = json.loads((out / "benchmark.json").read_text())["settings"]
+    assert settings["reference_forces"] == "forces.npz"
 
 
 def test_another_configuration_in_the_same_folder_is_refused(
