@@ -114,7 +114,7 @@ def reduction(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
-    """1 − mean(after) / mean(before) of results that are paired seed by seed.
+    """1 − mean(after) / mean(before) of results that are paired seed by seed; no interval goes beyond 1.
 
     Raises
     ------
@@ -124,7 +124,10 @@ def reduction(
     mean = np.mean([_value(r, metric) for r in before]) if before else 0.0
     if len(before) == len(after) and not mean > 0:
         raise AnalysisError(f"the mean {metric} before is {mean}; a relative reduction needs a positive one")
-    return _paired(before, after, metric, lambda a, b: 1.0 - b / a, confidence, seed)
+    found = _paired(before, after, metric, lambda a, b: 1.0 - b / a, confidence, seed)
+    if found.interval is None:
+        return found
+    return Estimate(found.value, (found.interval[0], min(1.0, found.interval[1])), found.n_seeds)
 
 
 def difference(
@@ -142,6 +145,12 @@ def difference(
         The lists differ in length.
     """
     return _paired(first, second, metric, lambda a, b: a - b, confidence, seed)
+
+
+def mean_floor(results: Sequence[Mapping[str, Any]], metric: str) -> float | None:
+    """Mean over results of what halves of the reference give; None where no result has one."""
+    values = [r["test"][metric]["floor"] for r in results if r["test"][metric]["floor"] is not None]
+    return float(np.mean(values)) if values else None
 
 
 def _paired(

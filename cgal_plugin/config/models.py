@@ -68,7 +68,8 @@ class OpenMMOracleConfig(Section):
     """obc2: native OBC2 (fastest); gbn2; tip3pfb: explicit box with PME."""
     mode: Literal["free", "steered", "mean_force"] = "free"
     """free: every saved frame of MD from the backmapped frame is a label; steered: of MD that is drawn from
-    the nearest known structure to the frame; mean_force: beads frozen, forces averaged."""
+    the nearest known structure to the frame; mean_force: beads frozen, forces averaged, which count in
+    training by their inverse variance."""
     production_ps: Annotated[Picoseconds, Field(gt=0)] = 5.0
     """ps of labelled MD from each start."""
     relax_ps: Annotated[Picoseconds, Field(ge=0)] = 1.0

@@ -72,6 +72,17 @@ def test_intervals_hold_the_truth_at_about_their_confidence() -> None:
     assert min(inside.values()) >= 50, inside
 
 
+def test_few_scattered_seeds_do_not_promise_the_impossible() -> None:
+    """W1 is not negative: its interval starts at 0 or above, that of a reduction ends at 1 or below."""
+    rng = np.random.default_rng(2)
+    values = {"static": (1.0, 1.3, 0.9), "rmsd": (0.2, 2.0, 0.1)}
+    rows = [_result(arm, s, v, rng, 0.1) for arm, own in values.items() for s, v in enumerate(own, start=1)]
+    found = summarise(rows, "static")["rmsd"]
+    assert found.mean["w1"].interval[0] == 0.0
+    low, high = found.reduction["w1"].interval
+    assert low < -1.0 < found.reduction["w1"].value < high == 1.0
+
+
 def test_a_single_seed_has_no_interval() -> None:
     rows = [r for r in _results(np.random.default_rng(1)) if r["seed"] == 1]
     found = summarise(rows, "static")["rmsd"]
