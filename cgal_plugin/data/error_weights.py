@@ -21,19 +21,21 @@ def source_weights(frames: StoredFrames) -> dict[str, float]:
     """Source → how many frames of the noisiest source a frame of it is worth; sources worth one are absent.
 
     Inverse variances (Aitken, Proc. R. Soc. Edinb. 55, 42 (1935)): an averaged force of mode ``mean_force``
-    has a hundredth of the variance of a single frame's, and counts accordingly in a fit. The variance is
+    has some percent of the variance of a single frame's, and counts accordingly in a fit. The variance is
     the mean over a source's frames, since that of one frame comes from a few starts. Ratios below 2
-    are taken as 1, ratios above 100 as 100; a source whose errors are all unknown (NaN) weighs 1.
+    are taken as 1, ratios above 100 as 100; errors that are NaN or 0 are unknown, and a source that has no
+    other weighs 1.
     """
     of_row = _source_of_row(frames)
     square = np.asarray(frames.force_error, dtype=np.float64) ** 2
     variance = {}
     for name in sorted(set(frames.sources)):
         own = square[of_row == name]
-        if np.isfinite(own).any():
-            variance[name] = float(own[np.isfinite(own)].mean())
+        known = own[np.isfinite(own) & (own > 0)]
+        if len(known):
+            variance[name] = float(known.mean())
     noisiest = max(variance.values(), default=0.0)
-    ratios = {s: noisiest / v if v > 0 else np.inf for s, v in variance.items()} if noisiest > 0 else {}
+    ratios = {s: noisiest / v for s, v in variance.items()}
     return {s: round(min(r, MOST), 1) for s, r in ratios.items() if r >= _LEAST}
 
 

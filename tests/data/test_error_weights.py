@@ -41,7 +41,7 @@ def test_inverse_variance_of_the_source() -> None:
     ("errors", "expected"),
     [
         ({"seed": [10.0, 10.0], "round_001": [0.1, 0.1]}, {"round_001": 100.0}),
-        ({"seed": [10.0, 10.0], "round_001": [0.0, 0.0]}, {"round_001": 100.0}),
+        ({"seed": [10.0, 10.0], "round_001": [0.0, 0.0]}, {}),
         ({"seed": [10.0, 10.0], "round_001": [8.0, 8.0]}, {}),
         ({"seed": [np.nan, np.nan], "round_001": [1.0, 1.0]}, {}),
         ({"seed": [10.0, np.nan], "round_001": [np.nan, 2.0]}, {"round_001": 25.0}),
