@@ -153,7 +153,9 @@ def _notes(
         n = len(arms[arm].seeds) if arm in arms else 0
         if n < wanted.get("seeds", 0):
             notes.append(f"{wanted.get('label') or arm}: {n} of {wanted['seeds']} seeds done.")
-    spent = {a: s.oracle_ns for a, s in arms.items() if a != settings["baseline"]}
+    least = arms[settings["baseline"]].oracle_ns
+    # other arms without labels are like the baseline
+    spent = {a: s.oracle_ns for a, s in arms.items() if s.oracle_ns > 1.1 * least}
     if spent and max(spent.values()) > 1.1 * min(spent.values()):
         low, high = min(spent, key=spent.get), max(spent, key=spent.get)
         notes.append(
