@@ -82,7 +82,7 @@ def _training_frames(config: Config, oracle: OpenMMOracleConfig) -> float:
     data = seed.n_trajectories * seed.picoseconds / seed.save_ps
     per_label = oracle.n_starts * oracle.production_ps / oracle.save_ps
     if oracle.mode == "mean_force":
-        per_label = min(MOST, per_label)  # one row, repeated for what its average is worth
+        per_label = min(MOST, per_label)  # one row, repeated for at most what its average is worth
     new = getattr(config.selector, "n_select", 1) * per_label
     total = data * training.epochs
     later = training.epochs if training.mode == "scratch" else training.finetune_epochs

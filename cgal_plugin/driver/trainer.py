@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgal_plugin.config import Config
-from cgal_plugin.data import DataStore
+from cgal_plugin.data import DataStore, StoredFrames
 from cgal_plugin.driver.executor import map_tasks
 from cgal_plugin.driver.protocols import Progress, TrainedModel, TrainRequest
 from cgal_plugin.driver.seeds import WORK
@@ -82,7 +82,8 @@ class TorchMDNetTrainer:
             if priors.file is not None:
                 fitted = PriorSet.load(priors.file)
             else:
-                fitted = self._fit(store, [n for n in store.names() if store.record(n)["source"] == "seed"])
+                seed = [n for n in store.names() if store.record(n)["source"] == "seed"]
+                fitted = self._fit(store, store.load_all(seed))
             fitted.plot(out_dir / "priors.png")
             fitted.save(path)
         frozen = PriorSet.load(path)
@@ -90,13 +91,13 @@ class TorchMDNetTrainer:
         self._seed_priors = frozen
         self._prior_model = frozen.to_prior_model()
 
-    def _fit(self, store: DataStore, names: Sequence[str]) -> PriorSet:
+    def _fit(self, store: DataStore, frames: StoredFrames) -> PriorSet:
         from cgal_plugin import register
         from cgal_plugin.data.error_weights import frame_weights
         from cgal_plugin.priors import fit_priors
 
         register()  # before anything imports TorchMD-Net, which has Warp greet the screen
-        priors, frames = self.config.training.priors, store.load_all(names)
+        priors = self.config.training.priors
         return fit_priors(
             store.topology,
             frames.positions,
@@ -108,7 +109,7 @@ class TorchMDNetTrainer:
             pairs_per_type=priors.pairs_per_type,
         )
 
-    def _priors_of(self, request: TrainRequest) -> list[dict[str, Any]] | None:
+    def _priors_of(self, request: TrainRequest, frames: StoredFrames) -> list[dict[str, Any]] | None:
         """The frozen priors; with ``refit`` those of the request's shards, kept in its folder."""
         if not self.config.training.priors.refit:
             return self._prior_model
@@ -119,7 +120,7 @@ class TorchMDNetTrainer:
             request.out_dir.mkdir(parents=True, exist_ok=True)
             only_seed = all(store.record(n)["source"] == "seed" for n in request.shards)
             priors = self._seed_priors if only_seed else None
-            (self._fit(store, request.shards) if priors is None else priors).save(path)
+            (self._fit(store, frames) if priors is None else priors).save(path)
         fitted = PriorSet.load(path)
         _check_same(fitted, path, store.topology, store.temperature)
         return fitted.to_prior_model()
@@ -193,7 +194,8 @@ class TorchMDNetTrainer:
 
         settings = self.config.training
         model = settings.model
-        repeat = source_weights(request.store.load_all(request.shards))
+        frames = request.store.load_all(request.shards)
+        repeat = source_weights(frames)
         others = dict(settings.torchmdnet)
         options = {"form": model.form, "filter_grid": model.filter_grid, **(others.pop("cgschnet", {}) or {})}
         return {
@@ -205,7 +207,7 @@ class TorchMDNetTrainer:
             "cutoff_lower": model.cutoff_lower,
             "cutoff_upper": model.cutoff_upper,
             "activation": model.activation,
-            "prior_model": self._priors_of(request),
+            "prior_model": self._priors_of(request, frames),
             "dataset": "CGDataset",
             "dataset_root": str(request.store.root),
             "dataset_arg": {"shards": list(request.shards)} | ({"repeat": repeat} if repeat else {}),
