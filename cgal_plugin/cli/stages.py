@@ -93,13 +93,18 @@ def train(
     init: Annotated[Path | None, typer.Option(help="Checkpoint to fine-tune from.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Train CGSchNet on a data store; run again to resume. cgal-train is TorchMD-Net's own command."""
+    """Train CGSchNet on a data store; run again to resume. cgal-train is TorchMD-Net's own command.
+
+    Averaged forces count by their error, as in a run, unless dataset_arg has repeat (a number a source).
+    """
     from cgal_plugin.config.load import read_mapping
     from cgal_plugin.priors import PriorSet
     from cgal_plugin.training import train as run
+    from cgal_plugin.training.settings import dataset_options
 
     keys: dict[str, Any] = {} if config is None else dict(read_mapping(config)[0])
     keys |= {"dataset": "CGDataset", "dataset_root": str(store)}
+    keys["dataset_arg"] = {"repeat": "error", **dataset_options(keys.get("dataset_arg"))}
     if priors is not None:
         keys["prior_model"] = PriorSet.load(priors).to_prior_model()
     mode = "scratch" if init is None else "finetune"

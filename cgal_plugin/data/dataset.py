@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from cgal_plugin.mapping.topology import CGTopology
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from cgal_plugin.data.sources import FrameTable
 
 
 class CGDataset(Dataset):
@@ -49,7 +51,9 @@ class CGDataset(Dataset):
         Use only these shards, or shards from these sources, of a store.
     repeat
         Source (or file name) → how often each of its frames is seen in an epoch, at least 1. With
-        2.5, every frame twice and every other one a third time. Use it to weigh newer data.
+        2.5, every frame twice and every other one a third time. Use it to weigh newer data. ``"error"``:
+        what the errors in a store say, so that averaged forces count for more than those of one frame
+        (:func:`~cgal_plugin.data.error_weights.source_weights`).
     prebatch
         Give PyG's loader whole batches (default). The batches have the same tensors as PyG's own,
         without ``ptr``, and count as one graph in ``num_graphs``; making them is 10 times faster.
@@ -73,7 +77,7 @@ class CGDataset(Dataset):
         force_unit: str = "kcal/mol/angstrom",
         shards: Sequence[str] | None = None,
         sources: Sequence[str] | None = None,
-        repeat: Mapping[str, float] | None = None,
+        repeat: Mapping[str, float] | Literal["error"] | None = None,
         prebatch: bool = True,
     ) -> None:
         super().__init__()
@@ -100,7 +104,7 @@ class CGDataset(Dataset):
         self.table = table
         self.topology = table.topology
         self.temperature = table.temperature
-        self.items = _repeated(table.source, table.sources, repeat)
+        self.items = _repeated(table, repeat)
         self.prebatch = prebatch
         self._z = torch.tensor(table.topology.types)
         self._pos = torch.from_numpy(np.ascontiguousarray(table.positions))
@@ -168,12 +172,14 @@ class CGDataset(Dataset):
         return f"CGDataset({self.topology.sequence!r}, {self.n_frames} frames, {len(self)} items)"
 
 
-def _repeated(
-    source: NDArray[np.int64], names: tuple[str, ...], repeat: Mapping[str, float] | None
-) -> NDArray[np.int64]:
+def _repeated(table: FrameTable, repeat: Mapping[str, float] | str | None) -> NDArray[np.int64]:
     """Frame of each item: every frame once, then the copies."""
-    n = len(source)
-    items = [np.arange(n)]
+    source, names = table.source, table.sources
+    if isinstance(repeat, str):
+        if repeat != "error":
+            raise DataError(f"repeat: {repeat!r} is not known; give a number for each source, or 'error'")
+        repeat = table.weights
+    items = [np.arange(len(source))]
     for name, times in (repeat or {}).items():
         if name not in names:
             raise DataError(f"repeat: there are no frames from {name!r}; there are {', '.join(names)}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.data.error_weights import source_weights
 from cgal_plugin.data.store import DataStore
 from cgal_plugin.errors import DataError
 from cgal_plugin.mapping.topology import CGTopology
@@ -44,6 +45,9 @@ class FrameTable:
         Names: a store's sources (``seed``, ``round_001``), or file names.
     fingerprint
         SHA-256 that changes with any frame.
+    weights
+        Source → what a frame of it is worth, from the errors that a store has
+        (:func:`~cgal_plugin.data.error_weights.source_weights`).
     """
 
     topology: CGTopology
@@ -54,6 +58,7 @@ class FrameTable:
     source: NDArray[np.int64]
     sources: tuple[str, ...]
     fingerprint: str
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_store(
@@ -92,6 +97,7 @@ def read_store(
         source=of_shard[frames.shard],
         sources=known,
         fingerprint=hash_object([[n, records[n]["sha256"]] for n in names]),
+        weights=source_weights(frames),
     )
 
 

@@ -37,7 +37,7 @@ def prepare(
     Raises
     ------
     ConfigError
-        ``replay`` with a data set that cannot repeat frames.
+        ``replay`` with a data set that cannot repeat frames; ``dataset_arg`` is not a mapping.
     DataError
         The data set cannot be read or split.
     """
@@ -49,8 +49,9 @@ def prepare(
             raise ConfigError(f"mode 'replay' needs dataset CGDataset, not {hparams['dataset']!r}")
         return Prepared(hparams, None, hash_object([hparams["dataset"], hparams["dataset_arg"]]))
     from cgal_plugin.data.dataset import CGDataset, block_splits
+    from cgal_plugin.training.settings import dataset_options
 
-    argument = dict(hparams["dataset_arg"] or {})
+    argument = dataset_options(hparams["dataset_arg"])
     if replay_weight is not None:
         argument["repeat"] = _replay(hparams["dataset_root"], argument, replay_weight, newest)
         hparams["dataset_arg"] = argument
@@ -87,12 +88,16 @@ def _fraction(size: Any, n: int, key: str) -> float:
 def _replay(
     root: str, argument: Mapping[str, Any], weight: float, newest: Sequence[str] | None
 ) -> dict[str, float]:
-    repeat = dict(argument.get("repeat") or {})
+    repeat = argument.get("repeat") or {}
+    if repeat == "error":
+        from cgal_plugin.data.dataset import CGDataset
+
+        repeat = CGDataset(root, **argument).table.weights
     if newest is None:
         newest = newest_sources(root) if "coords" not in argument else ()
     if not newest and "coords" in argument:
         raise ConfigError("mode 'replay' with plain files needs newest: the file names that are new")
-    return repeat | {name: float(weight) * repeat.get(name, 1.0) for name in newest}
+    return dict(repeat) | {name: float(weight) * repeat.get(name, 1.0) for name in newest}
 
 
 def newest_sources(root: str | os.PathLike[str]) -> tuple[str, ...]:

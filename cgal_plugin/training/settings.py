@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,6 +81,24 @@ def resolve(hparams: Mapping[str, Any]) -> dict[str, Any]:
         values["inference_batch_size"] = values["batch_size"]
     _check(values)
     return values
+
+
+def dataset_options(value: Any) -> dict[str, Any]:
+    """Key ``dataset_arg`` of CGDataset as a mapping; as on TorchMD-Net's command line it may be JSON text.
+
+    Raises
+    ------
+    ConfigError
+        It is neither.
+    """
+    wrong = f"dataset_arg is {value!r}; it must be a mapping, such as {{sources: [seed]}}"
+    try:
+        found = json.loads(value) if isinstance(value, str) else value or {}
+    except ValueError as error:
+        raise ConfigError(wrong) from error
+    if not isinstance(found, Mapping):
+        raise ConfigError(wrong)
+    return dict(found)
 
 
 def _convert(key: str, value: Any, action: argparse.Action | None) -> Any:

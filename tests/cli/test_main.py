@@ -113,6 +113,26 @@ def test_fit_priors_by_forces(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "'force_matching'" in err
 
 
+def test_train_counts_averaged_forces_by_their_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topology = CGTopology.from_sequence("GYGAG")
+    store = DataStore.create(tmp_path / "data", topology, temperature=400.0, force_map_hash="m")
+    frames, index = chains(40, 5), np.arange(40)
+    forces = np.random.default_rng(0).normal(size=frames.shape)
+    for source, error in (("seed", 10.0), ("round_001", 2.0)):
+        labels = LabelledFrames(frames, forces, index, 0 * index, np.full(40, error))
+        store.append(source, labels, source=source)
+    keys = "num_epochs: 1\nembedding_dimension: 8\nnum_layers: 1\nnum_rbf: 8\n"
+    for name, more, items in (("a", "", 26), ("b", "dataset_arg: {repeat: {seed: 3}}\n", 4)):
+        (tmp_path / "keys.yaml").write_text(keys + more)
+        command = ("train", str(tmp_path / "data"), "-o", str(tmp_path / name))
+        code, _, err = call(capsys, *command, "--config", str(tmp_path / "keys.yaml"))
+        assert code == 0, err
+        with np.load(tmp_path / name / "splits.npz") as split:
+            assert 0.8 * items * 40 < len(split["idx_train"]) + len(split["idx_val"]) <= items * 40
+
+
 def test_select_and_evaluate_on_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     topology = CGTopology.from_sequence("YYDPETGTWY")
     rng = np.random.default_rng(0)

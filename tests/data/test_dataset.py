@@ -72,6 +72,8 @@ def test_choice_and_copies(root):
         CGDataset(root, sources=["round_2"])
     with pytest.raises(DataError, match="at least 1"):
         CGDataset(root, repeat={"seed": 0.5})
+    with pytest.raises(DataError, match="'errors' is not known"):
+        CGDataset(root, repeat="errors")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no frames from 'round_7'"):
         CGDataset(root, repeat={"round_7": 2})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,15 @@ import numpy as np
 import pytest
 
 from cgal_plugin.config import parse_config
-from cgal_plugin.data import DataStore, LabelledFrames
+from cgal_plugin.data import CGDataset, DataStore, LabelledFrames
 from cgal_plugin.driver.protocols import TrainRequest
 from cgal_plugin.driver.trainer import TorchMDNetTrainer
 from cgal_plugin.errors import ConfigError, PriorFitError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.priors import PriorSet
 from cgal_plugin.training import load_model
-from cgal_plugin.training.prepare import read_hparams
+from cgal_plugin.training.prepare import prepare, read_hparams
+from cgal_plugin.training.settings import resolve
 from tests.priors.chains import chains
 
 TOPOLOGY = CGTopology.from_sequence("GYGAG")
@@ -124,6 +126,15 @@ def test_exact_forces_count_for_more(tmp_path: Path) -> None:
     again = dataclasses.replace(both, out_dir=tmp_path / "again", previous=first)
     used = TorchMDNetTrainer(config).train(again).checkpoint
     assert read_hparams(used)["dataset_arg"]["repeat"] == {"round_001": 50.0}
+    # the same from the errors in the store, for those who train without a run
+    root, shards = both.store.root, list(both.shards)
+    dataset = CGDataset(root, shards=shards, repeat="error")
+    assert len(dataset) == len(CGDataset(root, shards=shards, repeat={"round_001": 25.0})) == 40 + 25 * 40
+    assert len(CGDataset(root, shards=["s2"], repeat="error")) == 40
+    options = {"shards": shards, "repeat": "error"}
+    keys = resolve({"dataset_root": str(root), "dataset_arg": json.dumps(options)})
+    prepared = prepare(keys, tmp_path, None, 2.0, ["round_001"], 0)
+    assert prepared.hparams["dataset_arg"]["repeat"] == {"round_001": 50.0}
 
 
 @pytest.mark.parametrize("wrong", [{"filter_grd": 300}, {"filter_grid": 3}, 300])

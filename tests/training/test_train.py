@@ -272,6 +272,8 @@ def test_ensemble_members_differ(hparams, tmp_path):
         ({"lr": -1.0}, "above 0"),
         ({"cgschnet": {"forms": 1}}, "did you mean 'form'"),
         ({"splits": "none.npz"}, "does not exist"),
+        ({"dataset_arg": "seed"}, "dataset_arg is 'seed'; it must be a mapping"),
+        ({"dataset_arg": ["seed"]}, "such as {sources"),
     ],
 )
 def test_bad_settings_are_named(hparams, tmp_path, change, message):
