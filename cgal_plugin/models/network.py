@@ -52,7 +52,7 @@ class CGNet(TorchMD_Net):
             return super().forward(z, pos, batch, box, q, s, extra_args, num_systems)
         batch = torch.zeros_like(z) if batch is None else batch
         y, forces = self._network(z, pos, batch, num_systems)
-        if self.prior_model is not None:
+        if self.prior_model:  # cgal-train without priors has an empty list
             prior_y, prior_forces = self._priors(y, z, pos, batch, extra_args)
             y, forces = y + prior_y, forces + prior_forces
         return y, forces

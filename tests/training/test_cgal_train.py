@@ -71,6 +71,17 @@ def checkpoints(folder):
     return {int(p.name.split("-")[0].removeprefix("epoch=")): p for p in Path(folder).glob("*.ckpt")}
 
 
+def test_without_priors_and_with_weights_from_errors(conf, run, tmp_path):
+    """TorchMD-Net makes an empty list of a missing prior_model."""
+    content = yaml.safe_load(conf.read_text())
+    del content["prior_model"]
+    content |= {"dataset_arg": {"repeat": "error"}, "num_epochs": 1}
+    path = tmp_path / "plain.yaml"
+    path.write_text(yaml.safe_dump(content))
+    run("--conf", path, "--log-dir", tmp_path / "log")
+    assert len(load_model(str(checkpoints(tmp_path / "log")[0])).prior_model or ()) == 0
+
+
 def test_trains_restarts_and_loads(conf, run, tmp_path):
     run("--conf", conf, "--log-dir", tmp_path / "first")
     first = checkpoints(tmp_path / "first")
