@@ -63,6 +63,11 @@ def test_schema_names_every_top_level_key() -> None:
         ("system: {sequence: AAA}\nselector: {min_rmsd: 3, max_rmsd: 2}", ["selector", "not below"]),
         ("system: {sequence: AAA}\noracle: {mode: mean_force}", ["oracle", "n_starts"]),
         ("system: {sequence: AAA}\noracle: {mode: steered}", ["oracle", "needs a restraint"]),
+        ("system: {sequence: AAA}\noracle: {release_ps: 1 ps}", ["oracle", "release_ps is for mode steered"]),
+        (
+            "system: {sequence: AAA}\noracle: {mode: steered, restraint: 2, release_ps: 5 ps}",
+            ["oracle", "release_ps 5", "shorter than production_ps 5"],
+        ),
         (
             "system: {sequence: AAA}\noracle: {mode: mean_force, n_starts: 2, restraint: 1}",
             ["oracle", "mean_force freezes"],

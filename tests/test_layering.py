@@ -26,6 +26,7 @@ ORDER = [
     ["training"],
     ["export"],
     ["dynamics", "selector", "oracle", "analysis"],
+    ["refinement"],
     ["driver"],
     ["testing"],
     ["cli"],

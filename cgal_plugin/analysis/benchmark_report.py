@@ -47,7 +47,7 @@ def write_benchmark_report(
     figure = benchmark_figure(results, arms, labels, temperature, fes_range)
     atomic_path(folder / "figure.png", lambda name: figure.savefig(name, dpi=150, format="png"))
     floors = {m: mean_floor(results, m) for m in METRICS}
-    comparisons = head_to_head(results, baseline)
+    comparisons = head_to_head(results, baseline, settings.get("compare", ("rmsd",)))
     with atomic_write(folder / "summary.json", "w") as handle:
         json.dump(_summary(arms, floors, comparisons), handle, indent=1)
     noise = [r["test"]["noise_floor"] for r in results if r["test"].get("noise_floor")]
@@ -73,26 +73,24 @@ def write_benchmark_report(
     return folder / "report.html"
 
 
-def head_to_head(results: Sequence[Mapping[str, Any]], baseline: str) -> list[dict[str, Any]]:
-    """Differences between the arm ``rmsd`` and every other one, over the seeds that both have."""
+def head_to_head(
+    results: Sequence[Mapping[str, Any]], baseline: str, compared: Sequence[str] = ("rmsd",)
+) -> list[dict[str, Any]]:
+    """Differences between each arm of ``compared`` and every other one, over the seeds that both have."""
     rows: dict[str, dict[int, Any]] = {}
     for r in results:
         rows.setdefault(r["arm"], {})[int(r["seed"])] = r
-    if "rmsd" not in rows:
-        return []
     found = []
-    for other in rows:
-        common = sorted(set(rows["rmsd"]) & set(rows[other]))
-        if other in ("rmsd", baseline) or not common:
-            continue
-        for metric in METRICS:
-            estimate = difference([rows["rmsd"][s] for s in common], [rows[other][s] for s in common], metric)
-            found.append(
-                {
-                    "first": "rmsd", "second": other, "metric": metric, "estimate": estimate,
-                    "verdict": _verdict(estimate),
-                }
-            )  # fmt: skip
+    for first in (a for a in compared if a in rows):
+        for other in rows:
+            common = sorted(set(rows[first]) & set(rows[other]))
+            if other in (first, baseline) or not common:
+                continue
+            for metric in METRICS:
+                ours, theirs = ([rows[arm][s] for s in common] for arm in (first, other))
+                estimate = difference(ours, theirs, metric)
+                pair = {"first": first, "second": other, "metric": metric, "estimate": estimate}
+                found.append(pair | {"verdict": _verdict(estimate)})
     return found
 
 

@@ -25,6 +25,9 @@ class Arm(Section):
     """Independent repeats, with seeds 1, 2, ...; a seed is the same start in every arm."""
     changes: dict[str, Any] = Field(default_factory=dict)
     """Keys that differ from `base`."""
+    refines: str | None = None
+    """The arm whose final models this one refines: it goes on from that arm's runs, with their changes and
+    those here, which are of the section refinement only."""
 
 
 class ModelTest(Section):
@@ -61,6 +64,8 @@ class Benchmark(Section):
     """The arm that the others are compared with."""
     arms: dict[str, Arm]
     """Name → arm."""
+    compare: tuple[str, ...] = ("rmsd",)
+    """Arms that the report sets against every other one, seed by seed."""
     test: ModelTest = ModelTest()
     reference_forces: Path | None = None
     """Forces of the reference's frames (npz), for the force error."""
@@ -74,6 +79,27 @@ class Benchmark(Section):
         most = max(arm.seeds for arm in self.arms.values())
         if self.arms[self.baseline].seeds < most:
             raise ValueError(f"arm {self.baseline!r} needs as many seeds as the largest arm, {most}")
+        return self
+
+    @model_validator(mode="after")
+    def _refined(self) -> Benchmark:
+        plain = {name: arm for name, arm in self.arms.items() if arm.refines is None}
+        for name, arm in self.arms.items():
+            if arm.refines is None:
+                continue
+            if arm.refines not in plain:
+                raise ValueError(
+                    f"arm {name!r} refines {arm.refines!r}, which must be one of the arms {sorted(plain)}"
+                )
+            if set(arm.changes) != {"refinement"}:
+                raise ValueError(
+                    f"arm {name!r} refines another: its changes must have refinement and nothing else, not "
+                    f"{sorted(arm.changes)}"
+                )
+            if arm.seeds > plain[arm.refines].seeds:
+                raise ValueError(f"arm {name!r} has more seeds than {arm.refines!r}, which it refines")
+        if self.arms[self.baseline].refines is not None:
+            raise ValueError(f"the baseline {self.baseline!r} cannot refine another arm")
         return self
 
 
@@ -145,7 +171,9 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def _arm_content(settings: Benchmark, name: str, seed: int) -> dict[str, Any]:
-    content = merged(settings.base, settings.arms[name].changes)
+    arm = settings.arms[name]
+    refined = settings.arms[arm.refines].changes if arm.refines else {}
+    content = merged(merged(settings.base, refined), arm.changes)
     # seed: the same root in every arm, so that all start from the same seed data and first model
     return content | {"name": f"{settings.name}: {name}, seed {seed}", "seed": settings.seed * 1000 + seed}
 

@@ -20,6 +20,7 @@ from cgal_plugin.config.quantities import (
     PerPicosecond,
     Picoseconds,
 )
+from cgal_plugin.config.refinement import Refinement
 from cgal_plugin.config.section import Section
 from cgal_plugin.provenance import hash_object
 
@@ -81,6 +82,8 @@ class OpenMMOracleConfig(Section):
     restraint: Annotated[Number, Field(ge=0)] = 0.0
     """kcal/mol/Å²: holds the beads near the selected frame (free) or draws them there (steered, which needs
     it); forces are kept without it."""
+    release_ps: Annotated[Picoseconds, Field(ge=0)] = 0.0
+    """The last ps of production_ps in which the springs of a steered label are off."""
     backmap: tuple[Literal["library", "cgback"], ...] = ("library", "cgback")
     """Backmapping methods, in the order they are tried."""
     platform: Literal["CPU", "CUDA", "OpenCL", "Reference"] = "CPU"
@@ -96,6 +99,12 @@ class OpenMMOracleConfig(Section):
             raise ValueError("restraint is for modes free and steered: mean_force freezes the beads")
         if self.mode == "steered" and self.restraint == 0:
             raise ValueError("mode steered needs a restraint, of 0.5 to 5 kcal/mol/Å²")
+        if self.mode != "steered" and self.release_ps > 0:
+            raise ValueError("release_ps is for mode steered: the others have no springs to let go of")
+        if self.release_ps >= self.production_ps:
+            raise ValueError(
+                f"release_ps {self.release_ps} must be shorter than production_ps {self.production_ps}"
+            )
         if self.save_ps > self.production_ps:
             raise ValueError(f"save_ps {self.save_ps} is longer than production_ps {self.production_ps}")
         return self
@@ -378,6 +387,8 @@ class Config(Section):
     simulation: SamplerConfig = Simulation()
     selector: SelectorConfig = RMSDSelectorConfig()
     evaluation: Evaluation = Evaluation()
+    refinement: Refinement | None = None
+    """None: the final model is that of the last round."""
     stopping: Stopping = Stopping()
     executor: ExecutorConfig = LocalExecutor()
 
@@ -397,6 +408,29 @@ class Config(Section):
         gpus = isinstance(self.executor, ParslExecutor) and self.executor.template == "slurm_gpu"
         if gpus and isinstance(self.oracle, OpenMMOracleConfig) and self.oracle.platform == "CPU":
             raise ValueError("executor.template slurm_gpu asks for GPUs: set oracle.platform to CUDA")
+        return self
+
+    @model_validator(mode="after")
+    def _refinable(self) -> Config:
+        if self.refinement is None:
+            return self
+        priors = self.training.priors
+        if priors.file is None and (priors.method != "force_matching" or "pairs" not in priors.terms):
+            raise ValueError(
+                "refinement changes pair energies fitted to forces: set training.priors.method to "
+                "force_matching and have pairs among training.priors.terms"
+            )
+        oracle = self.oracle
+        if isinstance(oracle, OpenMMOracleConfig) and self.stopping.rounds > 0:
+            free = (
+                oracle.production_ps if oracle.mode == "free" and oracle.restraint == 0 else oracle.release_ps
+            )
+            if free <= self.refinement.lag_ps:
+                raise ValueError(
+                    f"refinement needs labels that move freely for longer than its lag_ps "
+                    f"{self.refinement.lag_ps}, and these do for {free} ps: set oracle.mode free without "
+                    "restraint, or steered with release_ps, or a longer production_ps"
+                )
         return self
 
     def resolved(self) -> dict[str, Any]:

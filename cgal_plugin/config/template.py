@@ -44,8 +44,10 @@ def _section(model: type[BaseModel], depth: int, lines: list[str], example: dict
             others = [m.model_fields["kind"].annotation.__args__[0] for m in nested[1:]]
             more = f" Other kinds: {', '.join(others)}." if others else ""
             lines.append(f"{pad}# {(nested[0].__doc__ or '').strip().splitlines()[0]}{more}")
-            lines.append(f"{pad}{key}:")
-            _section(nested[0], depth + 1, lines, example.get(key, {}))
+            inner = [f"{pad}{key}:"]
+            _section(nested[0], depth + 1, inner, example.get(key, {}))
+            unset = key not in example and _default(field) is None and not field.is_required()
+            lines += [f"# {line}" for line in inner] if unset else inner
             continue
         value = example.get(key, _default(field))
         comment = f"  # {' '.join(field.description.split())}" if field.description else ""

@@ -16,6 +16,7 @@ from cgal_plugin.driver.executor import map_tasks
 from cgal_plugin.driver.loop import run
 from cgal_plugin.driver.model_test import FES_RANGE, run_model_test
 from cgal_plugin.driver.parts import build_parts
+from cgal_plugin.driver.refinement import FOLDER
 from cgal_plugin.driver.state import RunDirectory
 from cgal_plugin.errors import CGALError, ConfigError, StateError
 from cgal_plugin.provenance import atomic_write, hash_file, versions, write_json
@@ -31,15 +32,20 @@ _SHARED = (
 )
 
 
+#: what a run has of its end, which an arm that refines it makes anew
+_END = ("test", FOLDER, "config.yaml", "run.json", "run.lock", "model.ckpt", "potential.pt", "report.html")
+
+
 @dataclass(frozen=True)
 class ArmTask:
-    """One arm and seed for a worker process."""
+    """One arm and seed for a worker process; ``start_from`` is the baseline's run, or the one it refines."""
 
     arm: str
     seed: int
     config: Config
     folder: Path
     start_from: Path | None
+    refines: bool
     test: Any
     reference_forces: Path | None
 
@@ -55,7 +61,8 @@ def run_benchmark(
     """Run every arm and seed that has no result yet; returns the results file.
 
     The baseline's runs come first; the other arms of a seed go on from its seed data, priors and first
-    model. An arm that fails is reported and tried again by the next call; the others go on.
+    model, and arms that refine another, which come last, from that one's finished runs. An arm that fails
+    is reported and tried again by the next call; the others go on.
 
     Parameters
     ----------
@@ -89,8 +96,13 @@ def run_benchmark(
         todo = [job for job in benchmark.jobs if job not in done and job[0] in wanted]
         message(f"{len(done)} of {len(benchmark.jobs)} arms and seeds have a result")
         baseline = benchmark.settings.baseline
-        for first in (True, False):
-            jobs = [job for job in todo if (job[0] == baseline) == first]
+        arm_of = benchmark.settings.arms
+
+        def turn(arm: str) -> int:
+            return 0 if arm == baseline else 2 if arm_of[arm].refines else 1
+
+        for now in range(3):
+            jobs = [job for job in todo if turn(job[0]) == now]
             tasks = [_task(benchmark, job, out) for job in jobs]
 
             def keep(position: int, result: dict[str, Any], tasks: list[ArmTask] = tasks) -> None:
@@ -198,11 +210,18 @@ def _round(row: Any) -> dict[str, Any]:
 def _task(benchmark: LoadedBenchmark, job: tuple[str, int], out: Path) -> ArmTask:
     arm, seed = job
     settings = benchmark.settings
-    baseline = None if arm == settings.baseline else out / "runs" / settings.baseline / f"seed_{seed}"
+    refined = settings.arms[arm].refines
+    origin = None if arm == settings.baseline else out / "runs" / (refined or settings.baseline)
     return ArmTask(
-        arm, seed, benchmark.jobs[job], out / "runs" / arm / f"seed_{seed}", baseline, settings.test,
+        arm,
+        seed,
+        benchmark.jobs[job],
+        out / "runs" / arm / f"seed_{seed}",
+        None if origin is None else origin / f"seed_{seed}",
+        refined is not None,
+        settings.test,
         benchmark.reference_forces,
-    )  # fmt: skip
+    )
 
 
 def _adopt(benchmark: LoadedBenchmark, out: Path) -> None:
@@ -224,11 +243,16 @@ def _adopt(benchmark: LoadedBenchmark, out: Path) -> None:
 
 
 def _share_start(task: ArmTask) -> None:
-    """Copy what an arm has in common with the baseline of its seed, stage by stage."""
+    """Copy what an arm has in common with the baseline of its seed, stage by stage; or the run it refines."""
     if task.start_from is None or (task.folder / "config.yaml").exists():
         return
     theirs = RunDirectory(task.start_from)
     if not (theirs.root / "model.ckpt").exists():
+        return
+    if task.refines:
+        shutil.rmtree(task.folder, ignore_errors=True)  # half a copy, from a call that was killed
+        root = str(theirs.root)
+        shutil.copytree(root, task.folder, ignore=lambda at, names: _END if at == root else ())
         return
     a, b = theirs.config().resolved(), task.config.resolved()
     if a["oracle"].get("solvent") != b["oracle"].get("solvent"):

@@ -17,7 +17,8 @@ from cgal_plugin import interrupts
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
 from cgal_plugin.driver.parts import Parts, build_parts
-from cgal_plugin.driver.protocols import TrainedModel
+from cgal_plugin.driver.protocols import RefinableTrainer, TrainedModel
+from cgal_plugin.driver.refinement import Refinement
 from cgal_plugin.driver.reporter import Reporter, SilentReporter
 from cgal_plugin.driver.rounds import Round
 from cgal_plugin.driver.runlog import LOG, LoggingReporter
@@ -165,7 +166,7 @@ class _Loop:
                 self.reporter.message(f"stopped after round {index}: {reason}")
                 break
             index += 1
-        return self._finish(rows, model, current)
+        return self._finish(rows, self._refine(model, current, store))
 
     # ------------------------------------------------------------------ once a run
 
@@ -251,12 +252,25 @@ class _Loop:
                 return f"nearest RMSD {before:.2f} -> {now:.2f} Å: a plateau (stopping.coverage_plateau)"
         return None
 
-    def _finish(self, rows: list[dict[str, Any]], model: TrainedModel, last: Round) -> RunResult:
+    def _refine(self, model: TrainedModel, last: Round, store: DataStore) -> tuple[Path, Path]:
+        """Checkpoint and potential of the final model, refined where the configuration asks for it."""
+        if self.config.refinement is None:
+            return model.checkpoint, last.potential(1)
+        trainer = self.parts.trainer
+        assert isinstance(trainer, RefinableTrainer)  # build_parts has checked it
+        stages = Refinement(self.config, self.directory, self.parts, store, self.reporter)
+        refined = stages.run(model, trainer.priors(last.train_folder))
+        potential = refined.checkpoint.with_name("potential.pt")
+        if not potential.exists():
+            trainer.export(refined, store.topology, potential, 1)
+        return refined.checkpoint, potential
+
+    def _finish(self, rows: list[dict[str, Any]], final: tuple[Path, Path]) -> RunResult:
         from cgal_plugin.driver.report import report_run
 
         root = self.directory.root
         checkpoint, potential = root / "model.ckpt", root / "potential.pt"
-        for source, target in ((model.checkpoint, checkpoint), (last.potential(1), potential)):
+        for source, target in zip(final, (checkpoint, potential), strict=True):
             atomic_path(target, functools.partial(shutil.copyfile, source))
         with self.reporter.stage("report"):
             report = report_run(root)

@@ -14,7 +14,7 @@ from cgal_plugin.config import Config
 from cgal_plugin.config.models import CustomPart, OpenMMOracleConfig
 from cgal_plugin.driver.checks import check_part
 from cgal_plugin.driver.evaluation import ReferenceEvaluator
-from cgal_plugin.driver.protocols import Sampler, SeedSource, TrainedModel, Trainer
+from cgal_plugin.driver.protocols import RefinableTrainer, Sampler, SeedSource, TrainedModel, Trainer
 from cgal_plugin.driver.sampler import OpenMMSampler
 from cgal_plugin.driver.seeds import FORCE_MAP, OpenMMSeeds, StoredSeeds
 from cgal_plugin.driver.trainer import TorchMDNetTrainer
@@ -116,6 +116,11 @@ def build_parts(config: Config, **given: Any) -> Parts:
     if trainer is None:
         trainer = TorchMDNetTrainer(config)
         trainer.check(topology)
+    if config.refinement is not None and not isinstance(trainer, RefinableTrainer):
+        raise ConfigError(
+            f"refinement needs a trainer with the methods priors and with_priors, which "
+            f"{type(trainer).__qualname__} lacks (see cgal_plugin.driver.protocols.RefinableTrainer)"
+        )
     evaluator = ReferenceEvaluator(config, topology)
     evaluator.check()
     return Parts(
@@ -159,6 +164,7 @@ def _openmm_oracle(config: Config) -> Any:
         save_ps=settings.save_ps,
         n_starts=settings.n_starts,
         restraint=settings.restraint,
+        release_ps=settings.release_ps,
         methods=settings.backmap,
         platform=settings.platform,
         seed=derive_seed(config.seed, "oracle"),

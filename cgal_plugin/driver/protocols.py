@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
     from cgal_plugin.data import DataStore
     from cgal_plugin.mapping import CGTopology
+    from cgal_plugin.priors import PriorSet
 
 __all__ = [
     "Oracle",
     "Progress",
+    "RefinableTrainer",
     "SampledFrames",
     "Sampler",
     "SeedSource",
@@ -150,6 +152,19 @@ class Trainer(Protocol):
 
     def export(self, model: TrainedModel, topology: CGTopology, path: Path, n_replicas: int) -> None:
         """Write the potential that the sampler runs, as TorchScript (nm, kJ/mol)."""
+        ...
+
+
+@runtime_checkable
+class RefinableTrainer(Trainer, Protocol):
+    """A trainer whose models have priors that can be exchanged, as ``refinement`` needs."""
+
+    def priors(self, train_folder: Path) -> PriorSet:
+        """The priors of the model that was trained in a folder."""
+        ...
+
+    def with_priors(self, model: TrainedModel, priors: PriorSet, path: Path) -> TrainedModel:
+        """Write the model with other priors to ``path``, which :meth:`export` and OpenMM can use."""
         ...
 
 

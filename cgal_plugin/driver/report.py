@@ -16,8 +16,9 @@ from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.trajectories import load_trajectories
 from cgal_plugin.driver.evaluation import ReferenceEvaluator
+from cgal_plugin.driver.refinement import equilibrated, refined_stages
 from cgal_plugin.driver.rounds import STAGES, shard_round
-from cgal_plugin.driver.state import RunDirectory
+from cgal_plugin.driver.state import RunDirectory, Stage
 from cgal_plugin.errors import StateError
 from cgal_plugin.provenance import read_json
 
@@ -38,6 +39,11 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
     store = DataStore(directory.root / "data")
     evaluator = ReferenceEvaluator(config, store.topology)
     summaries = [_summary(directory, i, folder.name) for i, folder in enumerate(rounds)]
+    after = load_trajectories(rounds[-1] / "simulate" / "frames.npz")
+    refined = refined_stages(directory) if config.refinement is not None else []
+    if refined:
+        after = equilibrated(refined[-1])
+        summaries.append(_refined_summary(len(rounds), refined))
     table, plot = _priors(directory.root / "priors")
     report = ReportInput(
         title=config.name,
@@ -46,7 +52,7 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
         reference=evaluator.reference or None,
         reference_weights=None if evaluator.reweighting is None else evaluator.reweighting.weights,
         before=load_trajectories(rounds[0] / "simulate" / "frames.npz"),
-        after=load_trajectories(rounds[-1] / "simulate" / "frames.npz"),
+        after=after,
         training_frames=store.load_all().positions,
         seed_trajectories=[store.load(n).positions for n in store.names() if shard_round(n) < 0],
         tica=evaluator.tica,
@@ -59,7 +65,7 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
         quarantine=_quarantine(directory, rounds),
         provenance=_provenance(directory, config),
         facts=_facts(config),
-        notes=_notes(directory, evaluator),
+        notes=_notes(directory, evaluator) + _refinement_notes(len(rounds), refined),
     )
     path = directory.root / "report.html"
     write_report(path, report)
@@ -95,6 +101,30 @@ def _summary(directory: RunDirectory, index: int, name: str) -> RoundSummary:
         training=train.get("metrics", []),
         timings={s: read_json(p)["seconds"] for s, p in manifests.items() if p.exists()},
     )
+
+
+def _refined_summary(index: int, stages: list[Stage]) -> RoundSummary:
+    """The refined model, as if it were a round more."""
+    results = [s.results() for s in stages]
+    last = results[-1]
+    return RoundSummary(
+        index=index,
+        w1=W1Result.from_dict(last["w1"]) if last.get("w1") else None,
+        w1_ucsc=W1Result.from_dict(last["w1_ucsc"]) if last.get("w1_ucsc") else None,
+        blow_ups=[BlowUpRecord(**e) for e in last["events"]],
+        cg_steps=sum(r["steps"] for r in results),
+        timings={"refine": sum(s.manifest()["seconds"] for s in stages)},
+    )
+
+
+def _refinement_notes(index: int, stages: list[Stage]) -> list[str]:
+    if not stages:
+        return []
+    found = ", ".join(f"{s.results()['divergence']:.2f}" for s in stages)
+    return [
+        f"Round {index} is the last round's model with its populations refined; their divergence from those "
+        f"of the all-atom dynamics before each correction, and after the last: {found}."
+    ]
 
 
 def _selected(directory: RunDirectory, rounds: list[Path]) -> SelectedFrames | None:

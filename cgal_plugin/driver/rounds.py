@@ -92,10 +92,15 @@ class Round:
         )
         return _model(stage)
 
+    @property
+    def train_folder(self) -> Path:
+        """Where the round's model was trained."""
+        return self._stage("train").folder
+
     def potential(self, n_replicas: int) -> Path:
         """The round's exported potential for that many replicas."""
         name = "potential.pt" if n_replicas == 1 else f"potential_x{n_replicas}.pt"
-        return self._stage("train").folder / name
+        return self.train_folder / name
 
     # ------------------------------------------------------------------ simulate
 

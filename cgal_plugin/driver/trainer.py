@@ -218,6 +218,24 @@ class TorchMDNetTrainer:
             **others,
         }
 
+    # ------------------------------------------------------------------ refinement
+
+    def priors(self, train_folder: Path) -> PriorSet:
+        """The priors of the model that was trained in a folder."""
+        from cgal_plugin.priors import PriorSet
+
+        path = train_folder / _PRIORS
+        fitted = PriorSet.load(path) if path.exists() else self._seed_priors
+        assert fitted is not None  # the configuration has priors where it has a refinement
+        return fitted
+
+    def with_priors(self, model: TrainedModel, priors: PriorSet, path: Path) -> TrainedModel:
+        """The model (of a committee the first) with other priors, written to ``path``."""
+        from cgal_plugin.training.replace_priors import replace_priors
+
+        replace_priors(model.checkpoint, priors, path)
+        return TrainedModel(path)
+
     # ------------------------------------------------------------------ export
 
     def export(self, model: TrainedModel, topology: CGTopology, path: Path, n_replicas: int) -> None:

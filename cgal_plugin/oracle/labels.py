@@ -57,6 +57,9 @@ class LabelSettings:
         A bias that acts on the beads alone leaves p(atoms | beads) as it is, and it is not in the forces
         that are kept, so that they stay unbiased samples of the mean force (Chen, Görlich,
         Fuchs, Zavadlav, arXiv 2510.11148, 2025). 0: none.
+    release_ps
+        The last ps of ``production_ps`` of mode ``steered``, in which the springs are off: the rest of the
+        molecule, which lags behind beads that are drawn, catches up.
     platform, n_threads
         OpenMM platform; threads of the CPU platform.
     """
@@ -67,6 +70,7 @@ class LabelSettings:
     save_ps: float = 0.04
     n_starts: int = 1
     restraint: float = 0.0
+    release_ps: float = 0.0
     platform: str = "CPU"
     n_threads: int = 1
 
@@ -77,20 +81,27 @@ class LabelSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not (isinstance(value, int) and value >= 1):
                 raise OracleError(f"{name} = {value!r} must be a whole number of at least 1")
-        for name in ("production_ps", "relax_ps", "save_ps", "restraint"):
+        for name in ("production_ps", "relax_ps", "save_ps", "restraint", "release_ps"):
             check_number(getattr(self, name), name)
-        for name in ("relax_ps", "restraint"):
+        for name in ("relax_ps", "restraint", "release_ps"):
             if getattr(self, name) < 0:
                 raise OracleError(f"{name} = {getattr(self, name)!r} must not be negative")
         if self.restraint > 0 and self.mode == "mean_force":
             raise OracleError(f"restraint = {self.restraint!r}: in mode mean_force beads are frozen")
         if self.restraint == 0 and self.mode == "steered":
             raise OracleError("restraint = 0: mode steered needs springs, of 0.5 to 5 kcal/mol/Å²")
+        if self.release_ps > 0 and self.mode != "steered":
+            raise OracleError(f"release_ps = {self.release_ps!r}: only mode steered has springs to let go of")
         for name in ("save_ps", "production_ps"):
             steps_for(getattr(self, name), self.timestep_fs, name)
         if self.production_ps < self.save_ps:
             raise OracleError(
                 f"production_ps = {self.production_ps} is shorter than save_ps = {self.save_ps}: no frame"
+            )
+        if self.mode == "steered" and self.n_frames - self.n_released < 1:
+            raise OracleError(
+                f"release_ps = {self.release_ps} leaves no frame of production_ps = {self.production_ps} to "
+                "steer in; lower it"
             )
 
     @property
@@ -107,6 +118,11 @@ class LabelSettings:
     def n_frames(self) -> int:
         """Saved frames a start."""
         return max(1, steps_for(self.production_ps, self.timestep_fs, "production_ps") // self.stride)
+
+    @property
+    def n_released(self) -> int:
+        """Of :attr:`n_frames`, those after the springs are off."""
+        return round(self.release_ps * 1000.0 / self.timestep_fs) // self.stride
 
     @property
     def spring(self) -> float:
@@ -172,10 +188,10 @@ def steered_label(
     """Dynamics from a structure that is known to be sound, drawn to the frame by soft springs.
 
     The springs rest at the start's beads for ``relax_ps`` (not kept) and travel in a straight line during
-    the production. What is sampled joins the frame to what is known: force matching learns the free energy
-    of a new basin from the forces on the way to it, which dynamics within the basin never sees. As with
-    ``restraint`` in mode free the bias acts on beads only and is not in the forces that are kept; they are
-    unbiased as far as the rest of the molecule follows.
+    the production but its last ``release_ps``, which are without them. What is sampled joins the frame to
+    what is known: force matching learns the free energy of a new basin from the forces on the way to it,
+    which dynamics within the basin never sees. As with ``restraint`` in mode free the bias acts on beads
+    only and is not in the forces that are kept; they are unbiased as far as the rest of the molecule follows.
 
     Raises
     ------
@@ -191,8 +207,9 @@ def steered_label(
     context.setVelocitiesToTemperature(temperature, seed)
     advance(context, _relax_steps(settings))
     parts = []
-    for frames in np.array_split(np.arange(settings.n_frames), min(_STEERED_STAGES, settings.n_frames)):
-        share = (frames[-1] + 1) / settings.n_frames
+    steered = settings.n_frames - settings.n_released
+    for frames in np.array_split(np.arange(steered), min(_STEERED_STAGES, steered)):
+        share = (frames[-1] + 1) / steered
         springs.set_targets(context, origin + share * (target + shift - origin))
         parts.append(
             collect(
@@ -204,6 +221,9 @@ def steered_label(
                 without_group=RESTRAINT_GROUP,
             )
         )
+    if settings.n_released:
+        context.setParameter(RESTRAINT_PARAMETER, 0.0)
+        parts.append(collect(context, settings.n_released, settings.stride, placed.n_solute, temperature))
     return AllAtomTrajectory.concatenate(parts)
 
 

@@ -67,7 +67,7 @@ class OpenMMOracle:
         ``"CA"``, ``"CACB"``, a YAML file or its content.
     solvent
         ``"obc2"``, ``"gbn2"`` or ``"tip3pfb"``.
-    mode, production_ps, relax_ps, save_ps, n_starts, restraint, platform, n_threads
+    mode, production_ps, relax_ps, save_ps, n_starts, restraint, release_ps, platform, n_threads
         See :class:`~cgal_plugin.oracle.labels.LabelSettings`. ``n_starts`` is 1 in ``free`` and 2 in
         ``mean_force`` mode unless given.
     force_map
@@ -99,6 +99,7 @@ class OpenMMOracle:
         save_ps: float = 0.04,
         n_starts: int | None = None,
         restraint: float = 0.0,
+        release_ps: float = 0.0,
         force_map: ForceMap | str | os.PathLike[str] | None = None,
         library: AllAtomLibrary | None = None,
         methods: Sequence[str] = ("library", "cgback"),
@@ -109,7 +110,7 @@ class OpenMMOracle:
         self.temperature = check_temperature(temperature)
         starts = (2 if mode == "mean_force" else 1) if n_starts is None else n_starts
         self.settings = LabelSettings(
-            mode, production_ps, relax_ps, save_ps, starts, restraint, platform, n_threads
+            mode, production_ps, relax_ps, save_ps, starts, restraint, release_ps, platform, n_threads
         )
         self.seed = int(check_number(seed, "seed"))
         self.methods = check_methods(methods)
@@ -229,7 +230,8 @@ class OpenMMOracle:
         """
         save_ps = self.settings.save_ps if save_ps is None else check_number(save_ps, "save_ps")
         length = max(check_number(picoseconds, "picoseconds"), save_ps)
-        settings = replace(self.settings, save_ps=save_ps, production_ps=length, mode="free")
+        free = replace(self.settings, mode="free", restraint=0.0, release_ps=0.0)
+        settings = replace(free, save_ps=save_ps, production_ps=length)
         return run_dynamics(
             self.model,
             start_positions(self, start),
@@ -281,7 +283,7 @@ class OpenMMOracle:
         self.force_map.check(self.mapping, self.model.constraints)
         rows = free_rows(self, trajectory, index, 0)
         save_ps = float(trajectory.time_ps[1] - trajectory.time_ps[0]) if len(trajectory) > 1 else 0.0
-        own = {"mode": "free", "save_ps": save_ps, "n_starts": 1, "restraint": 0.0}
+        own = {"mode": "free", "save_ps": save_ps, "n_starts": 1, "restraint": 0.0, "release_ps": 0.0}
         return replace(rows, metadata=self.metadata | own)
 
     # ------------------------------------------------------------------ labels

@@ -41,14 +41,20 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base["evaluation"] = {"reference": ["reference.npz"], "lag_ps": 5}
     base["stopping"] = {"rounds": 1}
     base["executor"] = {"workers": 0}
+    terms = ["bonds", "angle_series", "dihedrals", "repulsion", "pairs"]
+    priors = {"terms": terms, "method": "force_matching"}
+    base["training"] = TINY["training"] | {"mode": "scratch", "priors": priors}
+    refinement = {"iterations": 1, "steps": 1600, "lag_ps": 0.2, "n_states": 6}
     content = {
         "name": "tiny <b>table</b>",
         "seed": 3,
         "base": base,
         "arms": {
             "static": {"seeds": 2, "changes": {"stopping": {"rounds": 0}}},
+            "rmsd_refined": {"seeds": 1, "refines": "rmsd", "changes": {"refinement": refinement}},
             "rmsd": {"label": "RMSD", "seeds": 1},
         },
+        "compare": ["rmsd_refined"],
         "test": {"n_replicas": 6, "steps": 400, "report_interval": 20, "n_bootstrap": 20, "force_frames": 50},
         "reference_forces": "forces.npz",
         "small": {"arms": {"static": {"seeds": 1}}, "test": {"n_replicas": 4}},
@@ -67,7 +73,7 @@ def finished(benchmark: Path) -> tuple[LoadedBenchmark, Path]:
 
 def test_arms_share_their_start_and_are_tested_alike(finished: tuple[LoadedBenchmark, Path]) -> None:
     _, out = finished
-    static, rmsd = read_results(out)
+    static, rmsd, _ = read_results(out)
     assert (static["arm"], rmsd["arm"]) == ("static", "rmsd")
     first = [out / "runs" / arm / "seed_1/rounds/round_000/train" for arm in ("static", "rmsd")]
     assert len({hash_file(f / "potential.pt") for f in first}) == 1
@@ -85,6 +91,20 @@ def test_arms_share_their_start_and_are_tested_alike(finished: tuple[LoadedBench
             assert hash_file(out / "models" / row["arm"] / "seed_1" / name) == digest
 
 
+def test_an_arm_that_refines_another_goes_on_from_its_runs(finished: tuple[LoadedBenchmark, Path]) -> None:
+    _, out = finished
+    _, rmsd, refined = read_results(out)
+    assert refined["arm"] == "rmsd_refined"
+    assert refined["rounds"] == rmsd["rounds"]
+    assert refined["oracle_ns"] == rmsd["oracle_ns"]
+    assert refined["test"]["w1"] != rmsd["test"]["w1"]
+    theirs, ours = (out / "runs" / arm / "seed_1" for arm in ("rmsd", "rmsd_refined"))
+    name = "rounds/round_001/train/manifest.json"
+    assert (ours / name).read_bytes() == (theirs / name).read_bytes()
+    assert (ours / "refinement/iteration_001/manifest.json").is_file()
+    assert not (theirs / "refinement").exists()
+
+
 def test_what_has_a_result_is_not_run_again(finished: tuple[LoadedBenchmark, Path]) -> None:
     loaded, out = finished
     before = (out / RESULTS).read_bytes()
@@ -98,7 +118,7 @@ def test_what_has_a_result_is_not_run_again(finished: tuple[LoadedBenchmark, Pat
     stamp = manifest.stat().st_mtime_ns
     messages: list[str] = []
     run_benchmark(loaded, out, workers=1, message=messages.append)
-    assert messages[0].startswith("1 of 2")
+    assert messages[0].startswith("1 of 3")
     assert manifest.stat().st_mtime_ns == stamp
     ours, theirs = (json.loads(text.splitlines()[1]) for text in ((out / RESULTS).read_bytes(), before))
     assert ours["test"] == theirs["test"]
@@ -111,7 +131,8 @@ def test_report_has_the_table_and_escapes_what_it_is_given(finished: tuple[Loade
     assert "<b>table</b>" not in html
     assert "one seed" in html
     summary = json.loads((out / "summary.json").read_text())
-    static, rmsd = (r["test"]["w1"]["value"] for r in read_results(out))
+    static, rmsd, _ = (r["test"]["w1"]["value"] for r in read_results(out))
+    assert {(c["first"], c["second"]) for c in summary["head_to_head"]} == {("rmsd_refined", "rmsd")}
     assert summary["arms"]["rmsd"]["reduction"]["w1"]["value"] == pytest.approx(1 - rmsd / static)
     assert (out / "figure.png").stat().st_size > 10_000
     # no path of this machine
@@ -127,13 +148,13 @@ def test_another_configuration_in_the_same_folder_is_refused(
     content["base"]["training"]["epochs"] = 77
     other = benchmark.parent / "other.yaml"
     other.write_text(yaml.safe_dump(content, sort_keys=False))
-    with pytest.raises(StateError, match="another configuration for rmsd/1, static/1"):
+    with pytest.raises(StateError, match="another configuration for rmsd/1, rmsd_refined/1, static/1"):
         run_benchmark(load_benchmark(other), out)
 
 
 def test_a_whole_seed_comes_before_the_next(benchmark: Path) -> None:
     loaded = load_benchmark(benchmark)
-    assert list(loaded.jobs) == [("static", 1), ("rmsd", 1), ("static", 2)]
+    assert list(loaded.jobs) == [("static", 1), ("rmsd_refined", 1), ("rmsd", 1), ("static", 2)]
     assert loaded.jobs["static", 1].seed == loaded.jobs["rmsd", 1].seed != loaded.jobs["static", 2].seed
     assert loaded.jobs["static", 1].stopping.rounds == 0
     assert loaded.jobs["rmsd", 1].stopping.rounds == 1
@@ -146,6 +167,22 @@ def test_a_whole_seed_comes_before_the_next(benchmark: Path) -> None:
         ({"baseline": "other"}, ["baseline 'other' is not among"]),
         ({"arms": {"static": {"seeds": 1}, "rmsd": {"seeds": 2}}}, ["needs as many seeds"]),
         ({"arms": {"static": {"changes": {"trainng": {}}}}}, ["arms.static", "did you mean 'training'"]),
+        (
+            {"arms": {"static": {}, "b": {"refines": "c", "changes": {"refinement": {}}}}},
+            ["refines 'c'", "one of"],
+        ),
+        ({"arms": {"static": {}, "b": {"refines": "static"}}}, ["arm 'b'", "refinement and nothing else"]),
+        (
+            {
+                "arms": {
+                    "static": {"seeds": 5},
+                    "a": {"seeds": 1},
+                    "b": {"seeds": 2, "refines": "a", "changes": {"refinement": {}}},
+                }
+            },
+            ["more seeds than 'a'"],
+        ),
+        ({"arms": {"a": {}, "static": {"refines": "a", "changes": {"refinement": {}}}}}, ["the baseline"]),
         ({"reference_forces": "nowhere.npz"}, ["nowhere.npz", "does not exist"]),
         ({"base": {"system": {"sequence": "GG"}}}, ["evaluation.reference is empty"]),
         (

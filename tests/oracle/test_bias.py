@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cgal_plugin.errors import OracleError
-from cgal_plugin.oracle import LabelSettings, OpenMMOracle
+from cgal_plugin.oracle import LabelledFrames, LabelSettings, OpenMMOracle
 from cgal_plugin.oracle.library import AllAtomLibrary, superposed_rmsd
 from cgal_plugin.units import kT
 
@@ -71,7 +71,36 @@ def test_steering_joins_the_known_to_the_frame() -> None:
     assert "bond of beads" in oracle.label(torn[None]).quarantined[0].reason
 
 
+def test_release_lets_go_of_the_beads() -> None:
+    """What comes before it is the shorter label bit for bit; what comes after leaves a strained frame."""
+    chain = OpenMMOracle("GYGGYG", temperature=TEMPERATURE)
+    library = AllAtomLibrary(chain.model, chain.extended_positions()[None])
+    frame = chain.mapping.map_positions(chain.run("extended", 30.0, seed=1, save_ps=30.0).positions)[0]
+
+    def label(production_ps: float, release_ps: float) -> LabelledFrames:
+        oracle = OpenMMOracle(
+            chain.model, temperature=TEMPERATURE, mode="steered", production_ps=production_ps, relax_ps=0.4,
+            save_ps=0.04, restraint=5.0, release_ps=release_ps, seed=2,
+        )  # fmt: skip
+        return oracle.with_library(library).label(frame.astype(np.float32)[None])
+
+    steered, released = label(4.0, 0.0), label(12.0, 8.0)
+    assert (len(steered.positions), len(released.positions)) == (100, 300)
+    np.testing.assert_array_equal(released.positions[:100], steered.positions)
+    np.testing.assert_array_equal(released.forces[:100], steered.forces)
+    distance = superposed_rmsd(released.positions.astype(float), frame.astype(float))
+    assert distance[-100:].mean() > 1.5 * distance[80:100].mean()
+    assert released.metadata["release_ps"] == 8.0
+    assert released.metadata["ps_per_frame"] == steered.metadata["ps_per_frame"] + 8.0
+
+
 def test_bad_settings() -> None:
+    with pytest.raises(OracleError, match="only mode steered has springs"):
+        LabelSettings(restraint=1.0, release_ps=1.0)
+    with pytest.raises(OracleError, match=r"release_ps = 5\.0 leaves no frame of production_ps = 5\.0"):
+        LabelSettings("steered", restraint=1.0, release_ps=5.0)
+    with pytest.raises(OracleError, match=r"release_ps = -1\.0 must not be negative"):
+        LabelSettings("steered", restraint=1.0, release_ps=-1.0)
     with pytest.raises(OracleError, match="mode steered needs springs"):
         LabelSettings("steered")
     with pytest.raises(OracleError, match="beads are frozen"):

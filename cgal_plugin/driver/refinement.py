@@ -1,0 +1,266 @@
+"""The refinement of a run's final model: sample, compare populations, correct the priors, and again."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cgal_plugin.config import Config
+from cgal_plugin.data import DataStore
+from cgal_plugin.data.dynamics import free_trajectories, save_intervals
+from cgal_plugin.data.trajectories import save_trajectories
+from cgal_plugin.driver.checks import check_sampled
+from cgal_plugin.driver.parts import Parts
+from cgal_plugin.driver.protocols import Sampler, TrainedModel
+from cgal_plugin.driver.runlog import LoggingReporter
+from cgal_plugin.driver.sampler import OpenMMSampler
+from cgal_plugin.driver.state import RunDirectory, Stage
+from cgal_plugin.errors import DataError, DynamicsError
+from cgal_plugin.priors import PriorSet
+from cgal_plugin.priors.linear import blocks_of, energies, shifted
+from cgal_plugin.provenance import derive_seed, hash_file
+from cgal_plugin.refinement import DynamicStates, correction, populations
+from cgal_plugin.units import kT
+
+FOLDER = "refinement"
+#: frames of the all-atom dynamics in a lag time
+_FRAMES_A_LAG = 25
+#: of each trajectory, at its start: it remembers where it started
+_DISCARD = 0.2
+_MAX_FRAMES = 20_000
+_MIN_FRAMES = 200
+#: share of the all-atom frames whose populations should be known
+_MIN_CONNECTED = 0.95
+
+
+class Refinement:
+    """Stages ``refinement/iteration_000`` and on; the last one only samples what was made.
+
+    Raises
+    ------
+    DataError
+        The data store holds no unbiased all-atom dynamics, or its frames are too far apart.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        directory: RunDirectory,
+        parts: Parts,
+        store: DataStore,
+        reporter: LoggingReporter,
+    ) -> None:
+        assert config.refinement is not None
+        self.config, self.settings = config, config.refinement
+        self.directory, self.parts, self.store, self.reporter = directory, parts, store, reporter
+
+    def run(self, model: TrainedModel, priors: PriorSet) -> TrainedModel:
+        """Refine ``model``, whose prior energy is ``priors``."""
+        inputs = {
+            "checkpoint": hash_file(model.checkpoint),
+            "shards": self.store.names(),
+            "config": self.settings.model_dump(mode="json"),
+        }
+        for k in range(self.settings.iterations + 1):
+            stage = self._stage(k)
+            if stage.done and stage.manifest()["inputs"] != inputs:
+                self._start_anew()
+            if stage.done:
+                self.reporter.skipped(_title(k))
+            else:
+                self._iterate(k, stage, model, priors, inputs)
+            if k < self.settings.iterations:
+                model = TrainedModel(stage.file("model.ckpt"))
+                priors = PriorSet.load(stage.file("priors.yaml"))
+        return model
+
+    def _stage(self, k: int) -> Stage:
+        return self.directory.stage(FOLDER, f"iteration_{k:03d}")
+
+    def _start_anew(self) -> None:
+        """Put aside what was refined from another model, or with other settings."""
+        folder = self.directory.root / FOLDER
+        aside = folder.with_name(f".{FOLDER}.{sum(1 for _ in folder.parent.glob(f'.{FOLDER}.*'))}")
+        folder.rename(aside)
+        self.reporter.message(f"the model or the settings are others than those of {FOLDER}/: it starts anew")
+
+    # ------------------------------------------------------------------ an iteration
+
+    def _iterate(
+        self, k: int, stage: Stage, model: TrainedModel, priors: PriorSet, inputs: dict[str, Any]
+    ) -> None:
+        folder = stage.begin()
+        seeds = {"simulate": derive_seed(self.config.seed, FOLDER, k), "evaluate": self._evaluation_seed}
+        with self.reporter.stage(_title(k)) as progress:
+            potential = folder / f"potential_x{self.parts.packed_replicas}.pt"
+            self.parts.trainer.export(model, self.store.topology, potential, self.parts.packed_replicas)
+            sampled = check_sampled(
+                self._sampler.sample(
+                    potential,
+                    self.store.topology,
+                    self._start(k),
+                    temperature=self.config.system.temperature,
+                    seed=seeds["simulate"],
+                    out_dir=folder / "dynamics",
+                    progress=progress,
+                ),
+                self.parts.sampler,
+                self.store.topology,
+            )
+            save_trajectories(folder / "frames.npz", sampled.trajectories)
+            outputs = [folder / "frames.npz"]
+            results: dict[str, Any] = {
+                "events": [dict(e) for e in sampled.events],
+                "steps": int(sampled.steps),
+            }
+            trajectories = self._equilibrated(k)
+            results |= self.parts.evaluate(trajectories, seeds["evaluate"])
+            results |= self._compare(k, trajectories, model, priors, folder, outputs)
+        stage.finish(results, inputs=inputs, outputs=outputs, seeds=seeds)
+
+    def _compare(
+        self,
+        k: int,
+        trajectories: list[np.ndarray],
+        model: TrainedModel,
+        priors: PriorSet,
+        folder: Path,
+        outputs: list[Path],
+    ) -> dict[str, Any]:
+        """Populations of what was sampled; but in the last iteration the next model is made too."""
+        states = self._states
+        own, data = states.assign(trajectories), self._data_states
+        found = populations(data, own, states.n_states, states.lag_frames)
+        results = {
+            "divergence": found.divergence,
+            "connected": found.connected,
+            "target": found.target.tolist(),
+            "model": found.model.tolist(),
+        }
+        if found.connected < _MIN_CONNECTED:
+            self.reporter.message(
+                f"{_title(k)}: {100 * (1 - found.connected):.0f} % of the all-atom frames are in states that "
+                "neither they nor the model connect with the others, and are left out: longer labels help"
+            )
+        if k == self.settings.iterations:
+            return results
+        blocks = blocks_of(priors)
+        (x, s), (y, t) = _thinned(trajectories, own), _thinned(self._data, data)
+        step = correction(
+            energies(blocks, x),
+            s,
+            energies(blocks, y),
+            t,
+            found,
+            kT=kT(self.config.system.temperature),
+            ridge=self.settings.ridge,
+        )
+        corrected = shifted(priors, blocks, step.change)
+        corrected.save(folder / "priors.yaml")
+        self.parts.trainer.with_priors(model, corrected, folder / "model.ckpt")
+        outputs += [folder / "priors.yaml", folder / "model.ckpt"]
+        return results | {"energy_spread": step.spread}
+
+    # ------------------------------------------------------------------ what it needs
+
+    @property
+    def _evaluation_seed(self) -> int:
+        # that of the rounds: bootstraps draw the same reference blocks and can be paired
+        return derive_seed(self.config.seed, "evaluate")
+
+    @cached_property
+    def _sampler(self) -> Sampler:
+        sampler = self.parts.sampler
+        if not isinstance(sampler, OpenMMSampler):
+            return sampler
+        longer = sampler.settings.model_copy(update={"steps": self.settings.steps})
+        return OpenMMSampler(longer, sampler.executor)
+
+    def _start(self, k: int) -> np.ndarray:
+        """Where the last iteration ended; spread over the data at first, and for replicas that blew up."""
+        seed = derive_seed(self.config.seed, FOLDER, "start", k)
+        start = self.parts.start_positions(self.store.load_all().positions, self.parts.n_replicas, seed)
+        if k > 0:
+            gone = {e["replica"] for e in self._stage(k - 1).results()["events"]}
+            last = _trajectories(self._stage(k - 1))
+            start = start.copy()
+            for replica, path in enumerate(last[: len(start)]):
+                if len(path) and replica not in gone:
+                    start[replica] = path[-1]
+        return start
+
+    def _equilibrated(self, k: int) -> list[np.ndarray]:
+        used = equilibrated(self._stage(k))
+        n = sum(len(t) for t in used)
+        if n < _MIN_FRAMES:
+            raise DynamicsError(
+                f"{FOLDER}: the model of iteration {k} gave {n} frames before it blew up. Raise "
+                "refinement.ridge, or delete the folder and refine with fewer iterations"
+            )
+        return used
+
+    @cached_property
+    def _states(self) -> DynamicStates:
+        """Those of the first iteration: the same for all."""
+        return DynamicStates.fit(
+            self._data,
+            self._equilibrated(0),
+            lag_frames=max(1, round(self.settings.lag_ps / self._interval_ps)),
+            n_states=self.settings.n_states,
+            seed=derive_seed(self.config.seed, FOLDER, "states"),
+        )
+
+    @cached_property
+    def _data(self) -> list[np.ndarray]:
+        return free_trajectories(self.store, self._interval_ps)
+
+    @cached_property
+    def _data_states(self) -> list[np.ndarray]:
+        return self._states.assign(self._data)
+
+    @cached_property
+    def _interval_ps(self) -> float:
+        """The shortest that all shards have frames at, and no shorter than is of use."""
+        saved = [round(1000.0 * t) for t in save_intervals(self.store)]
+        common = math.lcm(*saved) if saved else 1
+        fine = 1000.0 * self.settings.lag_ps / _FRAMES_A_LAG
+        interval = common * max(1, round(fine / common)) / 1000.0
+        if interval > self.settings.lag_ps:
+            raise DataError(
+                f"frames of the data are {interval:g} ps apart where all have them: longer than "
+                f"refinement.lag_ps = {self.settings.lag_ps:g}; raise that, or save more often"
+            )
+        return interval
+
+
+def refined_stages(directory: RunDirectory) -> list[Stage]:
+    """The finished iterations of a run, in order."""
+    folders = sorted((directory.root / FOLDER).glob("iteration_*"))
+    return [s for s in (directory.stage(FOLDER, f.name) for f in folders) if s.done]
+
+
+def equilibrated(stage: Stage) -> list[np.ndarray]:
+    """What the model of an iteration sampled, without the start of each trajectory; ``(n, n_beads, 3)`` Å."""
+    used = [t[round(_DISCARD * len(t)) :] for t in _trajectories(stage)]
+    return [t for t in used if len(t)]
+
+
+def _trajectories(stage: Stage) -> list[np.ndarray]:
+    # not load_trajectories, which leaves empty ones out: the place in the list is the replica's number
+    with np.load(stage.file("frames.npz"), allow_pickle=False) as arrays:
+        return [arrays[name] for name in sorted(arrays.files)]
+
+
+def _title(k: int) -> str:
+    return f"refinement: iteration {k}"
+
+
+def _thinned(trajectories: list[np.ndarray], states: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """At most 20,000 frames, evenly, and their states."""
+    x, s = np.concatenate(trajectories), np.concatenate(states)
+    step = max(1, -(-len(x) // _MAX_FRAMES))
+    return x[::step], s[::step]

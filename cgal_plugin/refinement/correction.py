@@ -1,0 +1,105 @@
+"""One step towards given populations: a change of the priors' coefficients, by relative entropy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cgal_plugin.errors import AnalysisError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cgal_plugin.refinement.populations import Populations
+
+#: share of the step that is taken: the populations are noisy
+DAMPING = 0.7
+#: of the logarithm of a population's ratio, in one step
+MAX_LOG_RATIO = 2.0
+#: a population below this is as good as none
+_LEAST = 1e-4
+_MIN_FRAMES = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """A step.
+
+    Attributes
+    ----------
+    change
+        ``(n_parameters,)`` of the coefficients, kcal/mol.
+    spread
+        Standard deviation over the model's frames of the energy that it adds, kcal/mol.
+    """
+
+    change: NDArray[np.float64]
+    spread: float
+
+
+def correction(
+    model: NDArray[np.float64],
+    model_states: NDArray[np.int64],
+    data: NDArray[np.float64],
+    data_states: NDArray[np.int64],
+    found: Populations,
+    *,
+    kT: float,
+    ridge: float,
+) -> Correction:
+    """The step that brings the model's populations to the target, to first order.
+
+    An energy U + Σ cₚ fₚ has the relative entropy S(c) to a target; its gradient is β(⟨f⟩_target − ⟨f⟩_c),
+    its curvature β² Cov_c(f), and a Newton step c = kT Cov⁻¹ (⟨f⟩_model − ⟨f⟩_target) (Shell, J. Chem.
+    Phys. 129, 144108, 2008). The target here has the populations of ``found`` and, within each state, the
+    model's own distribution, which force matching knows best; where the model has too few frames of a
+    state the data's stand in.
+
+    Parameters
+    ----------
+    model, data
+        ``(n, n_parameters)`` energies of the frames for coefficients of one
+        (:func:`cgal_plugin.priors.linear.energies`).
+    model_states, data_states
+        ``(n,)`` states of these frames.
+    found
+        Populations.
+    kT
+        kcal/mol.
+    ridge
+        Added to the variance of each energy: coefficients of which the model's frames know little stay.
+
+    Raises
+    ------
+    AnalysisError
+        The ridge is not a positive number.
+    """
+    if not (np.isfinite(ridge) and ridge > 0):
+        raise AnalysisError(f"ridge is {ridge!r}; it must be a positive number")
+    means = _state_means(model, model_states, data, data_states, len(found.target))
+    now, wanted = (np.maximum(p, _LEAST) for p in (found.model, found.target))
+    goal = now * np.exp(np.clip(np.log(wanted / now), -MAX_LOG_RATIO, MAX_LOG_RATIO))
+    gap = now / now.sum() - goal / goal.sum()
+    covariance = np.cov(model, rowvar=False).reshape(model.shape[1], model.shape[1])
+    change = DAMPING * kT * np.linalg.solve(covariance + ridge * np.eye(len(covariance)), gap @ means)
+    return Correction(change, float(np.std(model @ change)))
+
+
+def _state_means(
+    model: NDArray[np.float64],
+    model_states: NDArray[np.int64],
+    data: NDArray[np.float64],
+    data_states: NDArray[np.int64],
+    n_states: int,
+) -> NDArray[np.float64]:
+    """``(n_states, n_parameters)``."""
+    n_model, n_data = (np.bincount(s, minlength=n_states) for s in (model_states, data_states))
+    means = np.tile(model.mean(axis=0), (n_states, 1))
+    for state in range(n_states):
+        if n_model[state] >= _MIN_FRAMES or (n_model[state] and not n_data[state]):
+            means[state] = model[model_states == state].mean(axis=0)
+        elif n_data[state]:
+            means[state] = data[data_states == state].mean(axis=0)
+    return means
