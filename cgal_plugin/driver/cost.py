@@ -68,10 +68,12 @@ def estimate(config: Config, rates: Rates | None = None) -> Cost:
     size = training.model.embedding_dimension**2 * training.model.num_layers / (64**2 * 2)
     frames = _training_frames(config, settings)
     training_seconds = frames * training.committee * size / rates.training_frames_per_second
-    simulation = config.simulation
-    cg_steps = (
-        simulation.n_replicas * simulation.steps * (rounds + 1) if isinstance(simulation, Simulation) else 0
-    )
+    cg_steps = 0
+    if isinstance(config.simulation, Simulation):
+        steps = config.simulation.steps * (rounds + 1)
+        if config.refinement is not None:
+            steps += config.refinement.steps * (config.refinement.iterations + 1)
+        cg_steps = config.simulation.n_replicas * steps
     cg_seconds = cg_steps * size / rates.replica_steps_per_second
     seconds = oracle_seconds / workers + training_seconds + cg_seconds + 10 * (rounds + 1) + 30
     return Cost(seed_ns + label_ns, cg_steps, labels, seconds / 60)
@@ -125,8 +127,16 @@ def plan(config: Config) -> str:
         f"  selection    {config.selector.kind}, {getattr(config.selector, 'n_select', '?')} frames a round",
         f"  oracle       {labels}",
         f"  rounds       {rounds}, then a last training on all the data and its evaluation",
+    ]
+    refinement = config.refinement
+    if refinement is not None:
+        lines.append(
+            f"  refinement   {refinement.iterations} corrections of populations, "
+            f"{refinement.n_states} states, lag {refinement.lag_ps:g} ps"
+        )
+    lines.append(
         f"cost: {cost.oracle_ns:.3f} ns of all-atom MD, {cost.labels} labels, "
         f"{cost.cg_steps:,} CG replica-steps, about {cost.minutes:.0f} min with "
-        f"{config.executor.workers} workers (rough: rates of chignolin on one core each)",
-    ]
+        f"{config.executor.workers} workers (rough: rates of chignolin on one core each)"
+    )
     return "\n".join(lines)

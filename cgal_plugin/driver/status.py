@@ -69,7 +69,7 @@ def run_status(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
         "queue": _queue(root, rounds),
         "throughput": _throughput(rounds),
         "failures": _failures(root, events),
-        "seconds_left": _seconds_left(rounds, planned, current, events),
+        "seconds_left": _seconds_left(rounds, planned, current, events, bool(config.get("refinement"))),
     }
 
 
@@ -226,10 +226,13 @@ def _seconds_left(
     planned: int,
     current: Mapping[str, Any] | None,
     events: Sequence[Mapping[str, Any]],
+    refined: bool,
 ) -> float | None:
-    """From the mean of each stage so far; None until there is one of each, and for a run that is finished."""
+    """From the mean of each stage so far; None until there is one of each, and where a refinement follows."""
     if events and events[-1]["event"] == "run finished":
         return 0.0
+    if refined:
+        return None
     means = {}
     for stage in STAGES:
         times = [row["seconds"][stage] for row in rounds if stage in row["seconds"]]
