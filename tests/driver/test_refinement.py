@@ -71,9 +71,8 @@ def test_the_exported_potential_is_the_checkpoint(finished: RunResult) -> None:
     types = torch.from_numpy(DataStore(finished.out_dir / "data").topology.types.copy())
     for frame in frames:
         energy, _ = model(types, torch.from_numpy(frame), torch.zeros(len(frame), dtype=torch.long))
-        ours = potential(torch.from_numpy(frame.astype(np.float64) / ANGSTROM_PER_NM))
-        ours = ours[0] if isinstance(ours, tuple) else ours
-        assert float(ours) / KJ_PER_KCAL == pytest.approx(float(energy), abs=1e-3)
+        ours, _ = potential(torch.from_numpy(frame.astype(np.float64) / ANGSTROM_PER_NM))
+        assert ours.item() / KJ_PER_KCAL == pytest.approx(energy.item(), abs=1e-3)
 
 
 def test_nothing_finished_is_done_again_and_a_lost_iteration_comes_back(
