@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from cgal_plugin.errors import DataError, DynamicsError
 from cgal_plugin.priors import PriorSet
 from cgal_plugin.priors.linear import blocks_of, energies, shifted
 from cgal_plugin.provenance import derive_seed, hash_file
-from cgal_plugin.refinement import DynamicStates, correction, populations
+from cgal_plugin.refinement import DynamicStates, Populations, correction, populations
 from cgal_plugin.units import kT
 
 FOLDER = "refinement"
@@ -119,37 +118,28 @@ class Refinement:
             }
             trajectories = self._equilibrated(k)
             results |= self.parts.evaluate(trajectories, seeds["evaluate"])
-            results |= self._compare(k, trajectories, model, priors, folder, outputs)
+            own = self._states.assign(trajectories)
+            found = populations(self._data_states, own, self._states.n_states, self._states.lag_frames)
+            results |= {"divergence": found.divergence, "connected": found.connected}
+            results |= {"target": found.target.tolist(), "model": found.model.tolist()}
+            if k < self.settings.iterations:
+                corrected, results["energy_spread"] = self._corrected(priors, trajectories, own, found)
+                outputs += [folder / "priors.yaml", folder / "model.ckpt"]
+                corrected.save(outputs[-2])
+                self.parts.trainer.with_priors(model, corrected, outputs[-1])
         stage.finish(results, inputs=inputs, outputs=outputs, seeds=seeds)
-
-    def _compare(
-        self,
-        k: int,
-        trajectories: list[np.ndarray],
-        model: TrainedModel,
-        priors: PriorSet,
-        folder: Path,
-        outputs: list[Path],
-    ) -> dict[str, Any]:
-        """Populations of what was sampled; but in the last iteration the next model is made too."""
-        states = self._states
-        own, data = states.assign(trajectories), self._data_states
-        found = populations(data, own, states.n_states, states.lag_frames)
-        results = {
-            "divergence": found.divergence,
-            "connected": found.connected,
-            "target": found.target.tolist(),
-            "model": found.model.tolist(),
-        }
         if found.connected < _MIN_CONNECTED:
             self.reporter.message(
                 f"{_title(k)}: {100 * (1 - found.connected):.0f} % of the all-atom frames are in states that "
                 "neither they nor the model connect with the others, and are left out: longer labels help"
             )
-        if k == self.settings.iterations:
-            return results
+
+    def _corrected(
+        self, priors: PriorSet, trajectories: list[np.ndarray], own: list[np.ndarray], found: Populations
+    ) -> tuple[PriorSet, float]:
+        """The priors a step on, and the spread of the energy that this adds (kcal/mol)."""
         blocks = blocks_of(priors)
-        (x, s), (y, t) = _thinned(trajectories, own), _thinned(self._data, data)
+        (x, s), (y, t) = _thinned(trajectories, own), _thinned(self._data, self._data_states)
         step = correction(
             energies(blocks, x),
             s,
@@ -159,11 +149,7 @@ class Refinement:
             kT=kT(self.config.system.temperature),
             ridge=self.settings.ridge,
         )
-        corrected = shifted(priors, blocks, step.change)
-        corrected.save(folder / "priors.yaml")
-        self.parts.trainer.with_priors(model, corrected, folder / "model.ckpt")
-        outputs += [folder / "priors.yaml", folder / "model.ckpt"]
-        return results | {"energy_spread": step.spread}
+        return shifted(priors, blocks, step.change), step.spread
 
     # ------------------------------------------------------------------ what it needs
 

@@ -111,7 +111,7 @@ def _refined_summary(index: int, stages: list[Stage]) -> RoundSummary:
         index=index,
         w1=W1Result.from_dict(last["w1"]) if last.get("w1") else None,
         w1_ucsc=W1Result.from_dict(last["w1_ucsc"]) if last.get("w1_ucsc") else None,
-        blow_ups=[BlowUpRecord(**e) for e in last["events"]],
+        blow_ups=[BlowUpRecord(**e) for r in results for e in r["events"]],
         cg_steps=sum(r["steps"] for r in results),
         timings={"refine": sum(s.manifest()["seconds"] for s in stages)},
     )
