@@ -44,10 +44,13 @@ def write_benchmark_report(
     arms = summarise(results, baseline)
     labels = {a: settings["arms"].get(a, {}).get("label") or a for a in arms}
     temperature = float(results[0]["test"]["provenance"]["temperature"])
-    figure = benchmark_figure(results, arms, labels, temperature, fes_range)
+    compared = [a for a in settings.get("compare", ("rmsd",)) if a in arms]
+    # the surfaces are those of the first arms
+    first = dict.fromkeys([baseline, *compared, *arms])
+    figure = benchmark_figure(results, {a: arms[a] for a in first}, labels, temperature, fes_range)
     atomic_path(folder / "figure.png", lambda name: figure.savefig(name, dpi=150, format="png"))
     floors = {m: mean_floor(results, m) for m in METRICS}
-    comparisons = head_to_head(results, baseline, settings.get("compare", ("rmsd",)))
+    comparisons = head_to_head(results, baseline, compared)
     with atomic_write(folder / "summary.json", "w") as handle:
         json.dump(_summary(arms, floors, comparisons), handle, indent=1)
     noise = [r["test"]["noise_floor"] for r in results if r["test"].get("noise_floor")]
