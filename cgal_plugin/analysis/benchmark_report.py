@@ -77,14 +77,14 @@ def write_benchmark_report(
 
 
 def head_to_head(
-    results: Sequence[Mapping[str, Any]], baseline: str, compared: Sequence[str] = ("rmsd",)
+    results: Sequence[Mapping[str, Any]], baseline: str, compared: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Differences between each arm of ``compared`` and every other one, over the seeds that both have."""
     rows: dict[str, dict[int, Any]] = {}
     for r in results:
         rows.setdefault(r["arm"], {})[int(r["seed"])] = r
     found = []
-    for first in (a for a in compared if a in rows):
+    for first in compared:
         for other in rows:
             common = sorted(set(rows[first]) & set(rows[other]))
             if other in (first, baseline) or not common:

@@ -98,6 +98,9 @@ class Benchmark(Section):
                 )
             if arm.seeds > plain[arm.refines].seeds:
                 raise ValueError(f"arm {name!r} has more seeds than {arm.refines!r}, which it refines")
+        unknown = sorted(set(self.compare) - set(self.arms))
+        if unknown and "compare" in self.model_fields_set:
+            raise ValueError(f"compare names {unknown}, which are not among the arms {sorted(self.arms)}")
         if self.arms[self.baseline].refines is not None:
             raise ValueError(f"the baseline {self.baseline!r} cannot refine another arm")
         return self

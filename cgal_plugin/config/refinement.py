@@ -13,8 +13,8 @@ from cgal_plugin.config.section import Section
 class Refinement(Section):
     """Populations of the final model, corrected to those of the free all-atom dynamics.
 
-    The model's priors are changed until its states are as populated as the transitions in seed data and
-    labels imply (Markov state model, relative entropy).
+    The model's priors are changed so that its states come closer to the populations that the transitions
+    in seed data and labels imply (Markov state model, relative entropy).
     """
 
     iterations: Count = 6

@@ -11,7 +11,7 @@ import numpy as np
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.dynamics import free_trajectories, save_intervals
-from cgal_plugin.data.trajectories import save_trajectories
+from cgal_plugin.data.trajectories import load_replicas, save_trajectories
 from cgal_plugin.driver.checks import check_sampled
 from cgal_plugin.driver.parts import Parts
 from cgal_plugin.driver.protocols import Sampler, TrainedModel
@@ -168,15 +168,17 @@ class Refinement:
 
     def _start(self, k: int) -> np.ndarray:
         """Where the last iteration ended; spread over the data at first, and for replicas that blew up."""
+        before = self._stage(k - 1)
+        last = load_replicas(before.file("frames.npz")) if k > 0 else []
+        gone = {e["replica"] for e in before.results()["events"]} if k > 0 else set()
+        ends = {i: path[-1] for i, path in enumerate(last) if len(path) and i not in gone}
+        n = self.parts.n_replicas
+        if len(ends) == n:
+            return np.stack([ends[i] for i in range(n)])
         seed = derive_seed(self.config.seed, FOLDER, "start", k)
-        start = self.parts.start_positions(self.store.load_all().positions, self.parts.n_replicas, seed)
-        if k > 0:
-            gone = {e["replica"] for e in self._stage(k - 1).results()["events"]}
-            last = _trajectories(self._stage(k - 1))
-            start = start.copy()
-            for replica, path in enumerate(last[: len(start)]):
-                if len(path) and replica not in gone:
-                    start[replica] = path[-1]
+        start = np.array(self.parts.start_positions(self.store.load_all().positions, n, seed))
+        for i, frame in ends.items():
+            start[i] = frame
         return start
 
     def _equilibrated(self, k: int) -> list[np.ndarray]:
@@ -231,14 +233,8 @@ def refined_stages(directory: RunDirectory) -> list[Stage]:
 
 def equilibrated(stage: Stage) -> list[np.ndarray]:
     """What the model of an iteration sampled, without the start of each trajectory; ``(n, n_beads, 3)`` Å."""
-    used = [t[round(_DISCARD * len(t)) :] for t in _trajectories(stage)]
+    used = [t[round(_DISCARD * len(t)) :] for t in load_replicas(stage.file("frames.npz"))]
     return [t for t in used if len(t)]
-
-
-def _trajectories(stage: Stage) -> list[np.ndarray]:
-    # not load_trajectories, which leaves empty ones out: the place in the list is the replica's number
-    with np.load(stage.file("frames.npz"), allow_pickle=False) as arrays:
-        return [arrays[name] for name in sorted(arrays.files)]
 
 
 def _title(k: int) -> str:

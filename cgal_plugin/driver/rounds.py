@@ -10,7 +10,7 @@ import numpy as np
 
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
-from cgal_plugin.data.trajectories import save_trajectories
+from cgal_plugin.data.trajectories import load_replicas, save_trajectories
 from cgal_plugin.driver.checks import check_part, check_sampled, check_selection
 from cgal_plugin.driver.labels import LabelJob
 from cgal_plugin.driver.parts import Parts
@@ -154,9 +154,7 @@ class Round:
     def trajectories(self) -> list[np.ndarray]:
         """What this round's model sampled, one ``(n, n_beads, 3)`` Å array a replica."""
         self._stage("simulate").manifest()
-        # not load_trajectories, which leaves empty ones out: the place in the list is the replica's number
-        with np.load(self._stage("simulate").folder / "frames.npz", allow_pickle=False) as arrays:
-            return [arrays[name] for name in sorted(arrays.files)]
+        return load_replicas(self._stage("simulate").folder / "frames.npz")
 
     # ------------------------------------------------------------------ evaluate
 

@@ -166,7 +166,11 @@ def test_a_whole_seed_comes_before_the_next(benchmark: Path) -> None:
         ({"arms": {"static": {"seeds": 2}, "rmsd": {"sed": 1}}}, ["arms.rmsd.sed", "did you mean 'seeds'"]),
         ({"baseline": "other"}, ["baseline 'other' is not among"]),
         ({"arms": {"static": {"seeds": 1}, "rmsd": {"seeds": 2}}}, ["needs as many seeds"]),
-        ({"arms": {"static": {"changes": {"trainng": {}}}}}, ["arms.static", "did you mean 'training'"]),
+        ({"compare": ["rmds"]}, ["compare names ['rmds']"]),
+        (
+            {"arms": {"static": {"changes": {"trainng": {}}}}, "compare": []},
+            ["arms.static", "did you mean 'training'"],
+        ),
         (
             {"arms": {"static": {}, "b": {"refines": "c", "changes": {"refinement": {}}}}},
             ["refines 'c'", "one of"],
@@ -182,7 +186,10 @@ def test_a_whole_seed_comes_before_the_next(benchmark: Path) -> None:
             },
             ["more seeds than 'a'"],
         ),
-        ({"arms": {"a": {}, "static": {"refines": "a", "changes": {"refinement": {}}}}}, ["the baseline"]),
+        (
+            {"arms": {"a": {}, "static": {"refines": "a", "changes": {"refinement": {}}}}, "compare": []},
+            ["the baseline"],
+        ),
         ({"reference_forces": "nowhere.npz"}, ["nowhere.npz", "does not exist"]),
         ({"base": {"system": {"sequence": "GG"}}}, ["evaluation.reference is empty"]),
         (
