@@ -259,7 +259,8 @@ class _Loop:
         trainer = self.parts.trainer
         assert isinstance(trainer, RefinableTrainer)  # build_parts has checked it
         stages = Refinement(self.config, self.directory, self.parts, store, self.reporter)
-        refined = stages.run(model, trainer.priors(last.train_folder))
+        priors, packed = trainer.priors(last.train_folder), last.potential(self.parts.packed_replicas)
+        refined = stages.run(model, priors, packed)
         potential = refined.checkpoint.with_name("potential.pt")
         if not potential.exists():
             trainer.export(refined, store.topology, potential, 1)

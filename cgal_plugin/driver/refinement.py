@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,9 @@ _MIN_CONNECTED = 0.95
 class Refinement:
     """Stages ``refinement/iteration_000`` and on; the last one only samples what was made.
 
+    The folder of an iteration holds what its model sampled, and the next model with its potential: a killed
+    simulation is gone on with only by the very file that it was begun with.
+
     Raises
     ------
     DataError
@@ -57,8 +61,8 @@ class Refinement:
         self.config, self.settings = config, config.refinement
         self.directory, self.parts, self.store, self.reporter = directory, parts, store, reporter
 
-    def run(self, model: TrainedModel, priors: PriorSet) -> TrainedModel:
-        """Refine ``model``, whose prior energy is ``priors``."""
+    def run(self, model: TrainedModel, priors: PriorSet, potential: Path) -> TrainedModel:
+        """Refine ``model``, whose prior energy is ``priors`` and whose ``potential`` the sampler runs."""
         inputs = {
             "checkpoint": hash_file(model.checkpoint),
             "shards": self.store.names(),
@@ -71,10 +75,11 @@ class Refinement:
             if stage.done:
                 self.reporter.skipped(_title(k))
             else:
-                self._iterate(k, stage, model, priors, inputs)
+                self._iterate(k, stage, model, priors, potential, inputs)
             if k < self.settings.iterations:
                 model = TrainedModel(stage.file("model.ckpt"))
                 priors = PriorSet.load(stage.file("priors.yaml"))
+                potential = stage.file(potential.name)
         return model
 
     def _stage(self, k: int) -> Stage:
@@ -90,13 +95,17 @@ class Refinement:
     # ------------------------------------------------------------------ an iteration
 
     def _iterate(
-        self, k: int, stage: Stage, model: TrainedModel, priors: PriorSet, inputs: dict[str, Any]
+        self,
+        k: int,
+        stage: Stage,
+        model: TrainedModel,
+        priors: PriorSet,
+        potential: Path,
+        inputs: dict[str, Any],
     ) -> None:
         folder = stage.begin()
         seeds = {"simulate": derive_seed(self.config.seed, FOLDER, k), "evaluate": self._evaluation_seed}
         with self.reporter.stage(_title(k)) as progress:
-            potential = folder / f"potential_x{self.parts.packed_replicas}.pt"
-            self.parts.trainer.export(model, self.store.topology, potential, self.parts.packed_replicas)
             sampled = check_sampled(
                 self._sampler.sample(
                     potential,
@@ -124,9 +133,12 @@ class Refinement:
             results |= {"target": found.target.tolist(), "model": found.model.tolist()}
             if k < self.settings.iterations:
                 corrected, results["energy_spread"] = self._corrected(priors, trajectories, own, found)
-                outputs += [folder / "priors.yaml", folder / "model.ckpt"]
-                corrected.save(outputs[-2])
-                self.parts.trainer.with_priors(model, corrected, outputs[-1])
+                made = [folder / name for name in ("priors.yaml", "model.ckpt", potential.name)]
+                corrected.save(made[0])
+                next_model = self.parts.trainer.with_priors(model, corrected, made[1])
+                replicas = self.parts.packed_replicas
+                self.parts.trainer.export(next_model, self.store.topology, made[2], replicas)
+                outputs += made
         stage.finish(results, inputs=inputs, outputs=outputs, seeds=seeds)
         if found.connected < _MIN_CONNECTED:
             self.reporter.message(
@@ -186,8 +198,10 @@ class Refinement:
         n = sum(len(t) for t in used)
         if n < _MIN_FRAMES:
             raise DynamicsError(
-                f"{FOLDER}: the model of iteration {k} gave {n} frames before it blew up. Raise "
-                "refinement.ridge, or delete the folder and refine with fewer iterations"
+                f"{FOLDER}: the model of iteration {k} gave {n} frames without the first "
+                f"{100 * _DISCARD:.0f} % of each replica, and {_MIN_FRAMES} are needed. If replicas blew up "
+                "(the log counts them), raise refinement.ridge, or delete the folder and refine with fewer "
+                "iterations; otherwise raise refinement.steps or lower simulation.report_interval"
             )
         return used
 

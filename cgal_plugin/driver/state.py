@@ -118,12 +118,11 @@ class RunDirectory:
 
         Labels are not concerned: each is whole, or not there.
         """
-        for folder in self.round_folders():
-            for name in ("train", "simulate"):
-                stage = folder / name
-                if stage.is_dir() and not (stage / MANIFEST).is_file():
-                    number = sum(1 for _ in folder.glob(f".{name}.*"))
-                    os.replace(stage, folder / f".{name}.{number}")
+        stages = [folder / name for folder in self.round_folders() for name in ("train", "simulate")]
+        for stage in [*stages, *self.root.glob("refinement/iteration_*")]:
+            if stage.is_dir() and not (stage / MANIFEST).is_file():
+                number = sum(1 for _ in stage.parent.glob(f".{stage.name}.*"))
+                os.replace(stage, stage.with_name(f".{stage.name}.{number}"))
 
     def config(self) -> Config:
         """The configuration that the run was last called with.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from cgal_plugin.errors import CGALError, ExportError
-from cgal_plugin.provenance import atomic_path, hash_object, versions
+from cgal_plugin.provenance import atomic_write, hash_object, versions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -119,7 +119,9 @@ def export_torchscript(
         "versions": versions(),
     }
     extra = {METADATA_FILE: json.dumps(metadata, sort_keys=True)}
-    atomic_path(path, lambda name: script.save(name, _extra_files=extra))
+    # not save(): the archive would have the temporary file's name, which differs between processes
+    with atomic_write(path) as handle:
+        handle.write(script.save_to_buffer(_extra_files=extra))
     return metadata
 
 

@@ -16,8 +16,9 @@ from cgal_plugin.data import DataStore
 from cgal_plugin.driver import RunResult, run
 from cgal_plugin.driver.refinement import refined_stages
 from cgal_plugin.driver.state import RunDirectory
-from cgal_plugin.errors import ConfigError, TrainingError
+from cgal_plugin.errors import ConfigError, DynamicsError, TrainingError
 from cgal_plugin.priors import PriorSet
+from cgal_plugin.provenance import hash_file, read_json
 from cgal_plugin.training import load_model
 from cgal_plugin.training.replace_priors import replace_priors
 from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
@@ -94,6 +95,43 @@ def test_nothing_finished_is_done_again_and_a_lost_iteration_comes_back(
     assert again.checkpoint.is_file()
 
 
+def killed_after_dynamics(folder: Path) -> None:
+    """What a kill leaves between the end of an iteration's simulation and that of the iteration."""
+    for path in folder.iterdir():
+        if path.name != "dynamics":
+            path.unlink()
+
+
+def test_a_simulation_that_was_begun_is_gone_on_with(finished: RunResult, tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    shutil.copytree(finished.out_dir, root)
+    shutil.rmtree(root / "refinement/iteration_002")
+    killed_after_dynamics(root / "refinement/iteration_001")
+    dynamics = root / "refinement/iteration_001/dynamics"
+    # by a file of a finished stage: exports in two processes need not have the same bytes
+    potential = next((root / "refinement/iteration_000").glob("potential*.pt"))
+    ran = read_json(dynamics / "simulation.json")["inputs"]["potential_sha256"]
+    assert ran == hash_file(potential)
+    assert potential.name in RunDirectory(root).stage("refinement", "iteration_000").manifest()["outputs"]
+    simulated = dynamics / "replica_000.dcd"
+    stamp = simulated.stat().st_mtime_ns
+    run(parse_config(content()), root)
+    assert simulated.stat().st_mtime_ns == stamp
+    assert stages(root) == stages(finished.out_dir)
+
+
+def test_a_simulation_begun_with_other_settings_is_put_aside(finished: RunResult, tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    shutil.copytree(finished.out_dir, root)
+    for k in (1, 2):
+        shutil.rmtree(root / f"refinement/iteration_00{k}")
+    killed_after_dynamics(root / "refinement/iteration_000")
+    run(parse_config(content(iterations=1, steps=2000)), root, accept_changes=True)
+    assert (root / "refinement/.iteration_000.0/dynamics").is_dir()
+    n_replicas = content()["simulation"]["n_replicas"]
+    assert [s["steps"] for s in stages(root)] == [2000 * n_replicas] * 2
+
+
 def test_other_settings_start_it_anew(finished: RunResult, tmp_path: Path) -> None:
     root = tmp_path / "run"
     shutil.copytree(finished.out_dir, root)
@@ -119,6 +157,11 @@ def test_what_cannot_be_refined_is_refused(finished: RunResult, tmp_path: Path) 
         def prepare(self) -> None: ...
         def train(self) -> None: ...
         def export(self) -> None: ...
+
+    root = tmp_path / "run"
+    shutil.copytree(finished.out_dir, root)
+    with pytest.raises(DynamicsError, match=r"gave \d+ frames .* 200 are needed.*raise refinement\.steps"):
+        run(parse_config(content(steps=400)), root, accept_changes=True)
 
     with pytest.raises(ConfigError, match=r"methods priors and with_priors, which .*Trainer lacks"):
         run(parse_config(content()), tmp_path / "other", trainer=Trainer())
