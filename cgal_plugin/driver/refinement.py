@@ -128,7 +128,7 @@ class Refinement:
             trajectories = self._equilibrated(k)
             results |= self.parts.evaluate(trajectories, seeds["evaluate"])
             own = self._states.assign(trajectories)
-            found = populations(self._data_states, own, self._states.n_states, self._states.lag_frames)
+            found = self._first.with_model(own)
             results |= {"divergence": found.divergence, "connected": found.connected}
             results |= {"target": found.target.tolist(), "model": found.model.tolist()}
             if k < self.settings.iterations:
@@ -140,9 +140,9 @@ class Refinement:
                 self.parts.trainer.export(next_model, self.store.topology, made[2], replicas)
                 outputs += made
         stage.finish(results, inputs=inputs, outputs=outputs, seeds=seeds)
-        if found.connected < _MIN_CONNECTED:
+        if k == 0 and found.connected < _MIN_CONNECTED:
             self.reporter.message(
-                f"{_title(k)}: {100 * (1 - found.connected):.0f} % of the all-atom frames are in states that "
+                f"{FOLDER}: {100 * (1 - found.connected):.0f} % of the all-atom frames are in states that "
                 "neither they nor the model connect with the others, and are left out: longer labels help"
             )
 
@@ -215,6 +215,16 @@ class Refinement:
             n_states=self.settings.n_states,
             seed=derive_seed(self.config.seed, FOLDER, "states"),
         )
+
+    @cached_property
+    def _first(self) -> Populations:
+        """The target of all iterations, and what the first model sampled.
+
+        Where data do not connect states the ratio is that of the force-matched model. With that of the
+        last one errors add up: a basin that a correction makes deeper by chance would be wanted deeper.
+        """
+        own = self._states.assign(self._equilibrated(0))
+        return populations(self._data_states, own, self._states.n_states, self._states.lag_frames)
 
     @cached_property
     def _data(self) -> list[np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 #: slowest components in which states are told apart
 _DIM = 4
-#: share of each state's transitions that the model's dynamics has a say in
-MIXING = 0.03
+#: share of each state's transitions that are those of the model's dynamics
+MIXING = 0.1
 #: transitions (independent ones) to itself that a state without data is given
 _FLOOR_COUNTS = 0.05
 _MAX_POINTS = 20_000
@@ -104,6 +104,10 @@ class Populations:
     model: NDArray[np.float64]
     connected: float = 1.0
 
+    def with_model(self, states: Sequence[NDArray[np.int64]]) -> Populations:
+        """The same target, and the shares of what another model sampled (states, one array a trajectory)."""
+        return replace(self, model=_shares(states, len(self.target)))
+
     @property
     def divergence(self) -> float:
         """Kullback–Leibler divergence of ``model`` from ``target``, over states that the model visits."""
@@ -121,7 +125,8 @@ def populations(
 
     Short trajectories from anywhere tell free-energy differences through how often they pass from one
     state to another, whatever their starts were (Prinz et al., J. Chem. Phys. 134, 174105, 2011). States
-    that the data do not connect both ways have no ratio; there the model's holds: a small share
+    that the data do not connect both ways have no ratio, and a passage that was seen in one direction only
+    would make a trap of its end: such passages are left out. There the model's ratio holds: a small share
     (:data:`MIXING`) of each state's transitions are those of the model's dynamics, counted in both
     directions, so that it obeys detailed balance with the model's populations. States that only the model
     visits keep, in that way, their share relative to their neighbours.
@@ -143,11 +148,9 @@ def populations(
     from deeptime.markov import TransitionCountModel
     from deeptime.markov.msm import MaximumLikelihoodMSM
 
-    frames = np.bincount(np.concatenate(model), minlength=n_states).astype(np.float64)
-    if not frames.sum():
-        raise AnalysisError("the model sampled no frames")
+    shares = _shares(model, n_states)
     # a window slides by a frame: of lag_frames windows one is independent
-    counts = _counts(data, n_states, lag_frames) / lag_frames
+    counts = _returning(_counts(data, n_states, lag_frames) / lag_frames)
     own = _counts(model, n_states, max(1, lag_frames // 5))
     own = own + own.T
     own /= np.maximum(own.sum(axis=1, keepdims=True), 1e-12)
@@ -163,7 +166,22 @@ def populations(
         target[symbols] = estimator.fit_fetch(connected).stationary_distribution
     everything = np.concatenate(data)
     share = float(np.isin(everything, symbols).mean()) if len(everything) else 0.0
-    return Populations(target / target.sum(), frames / frames.sum(), share)
+    return Populations(target / target.sum(), shares, share)
+
+
+def _shares(states: Sequence[NDArray[np.int64]], n_states: int) -> NDArray[np.float64]:
+    frames = np.bincount(np.concatenate(states), minlength=n_states).astype(np.float64)
+    if not frames.sum():
+        raise AnalysisError("the model sampled no frames")
+    return frames / frames.sum()
+
+
+def _returning(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Transitions between states of which each can be reached from the other."""
+    from scipy.sparse.csgraph import connected_components
+
+    part = connected_components(counts > 0, directed=True, connection="strong")[1]
+    return np.where(part[:, None] == part[None, :], counts, 0.0)
 
 
 def _counts(states: Sequence[NDArray[np.int64]], n_states: int, lag: int) -> NDArray[np.float64]:

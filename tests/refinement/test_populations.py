@@ -70,6 +70,20 @@ def test_states_that_only_the_model_has_keep_their_share() -> None:
     np.testing.assert_allclose(populations(data, model, 6, 5).target, EXACT, atol=0.06)
 
 
+def test_a_state_that_is_entered_once_and_not_left_is_no_trap() -> None:
+    """A trajectory ends in state 2: by its transitions alone that absorbs everything."""
+    rng = np.random.default_rng(6)
+    energy = np.array([0.0, 1.0, 2.5])
+    data = [walk(chain(energy[:2]), k, 60, rng) for k in (0, 1)]
+    data.append(np.array([1, 1, 1, 2, 2, 2]))
+    model = [walk(chain(energy), 0, 20_000, rng) for _ in range(5)]
+    found = populations(data, model, 3, 5)
+    assert found.target[2] / found.target[1] == pytest.approx(np.exp(-1.5), rel=0.1)  # the model's
+    other = found.with_model([np.zeros(5, dtype=np.int64)])
+    np.testing.assert_array_equal(other.target, found.target)
+    np.testing.assert_array_equal(other.model, [1.0, 0.0, 0.0])
+
+
 def test_what_nothing_connects_is_left_out_and_counted() -> None:
     """The model stays in the first two states, the data are there and, apart, in the last two."""
     rng = np.random.default_rng(5)
