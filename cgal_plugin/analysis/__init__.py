@@ -1,4 +1,4 @@
-"""Evaluation of CG ensembles: TICA, W1 with its uncertainty, observables, and the HTML report."""
+"""Evaluation of CG ensembles: TICA, W1 with its uncertainty, and observables."""
 
 from __future__ import annotations
 
@@ -9,28 +9,15 @@ from cgal_plugin.analysis.distributions import (
     jensen_shannon_samples,
 )
 from cgal_plugin.analysis.evaluate import Evaluation, evaluate
-from cgal_plugin.analysis.inputs import (
-    BlowUpRecord,
-    QuarantineRecord,
-    ReportInput,
-    RoundSummary,
-    SelectedFrames,
-)
-from cgal_plugin.analysis.report import write_report
 from cgal_plugin.analysis.results import Reduction, W1Result, relative_reduction
 from cgal_plugin.analysis.tica import TICAModel, distance_features
 from cgal_plugin.analysis.ucsc import w1_ucsc, w1_ucsc_points
 from cgal_plugin.analysis.wasserstein import w1, w1_points
 
 __all__ = [
-    "BlowUpRecord",
     "Evaluation",
     "FreeEnergySurface",
-    "QuarantineRecord",
     "Reduction",
-    "ReportInput",
-    "RoundSummary",
-    "SelectedFrames",
     "TICAModel",
     "W1Result",
     "distance_features",
@@ -43,5 +30,4 @@ __all__ = [
     "w1_points",
     "w1_ucsc",
     "w1_ucsc_points",
-    "write_report",
 ]

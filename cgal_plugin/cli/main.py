@@ -41,7 +41,7 @@ def run(
 
     settings = load_yaml(config)
     if dry_run:
-        from cgal_plugin.driver.cost import plan
+        from cgal_plugin.runs.cost import plan
 
         typer.echo(plan(settings))
         return
@@ -95,8 +95,8 @@ def benchmark(
     small: Annotated[bool, typer.Option("--small", help="With the file's section `small` applied.")] = False,
 ) -> None:
     """Compare ways of spending the oracle's budget, over seeds; run again to go on."""
-    from cgal_plugin.config.benchmark import load_benchmark
-    from cgal_plugin.driver.benchmark import report_benchmark, run_benchmark
+    from cgal_plugin.benchmark.config import load_benchmark
+    from cgal_plugin.benchmark.run import report_benchmark, run_benchmark
 
     folder = out or Path("runs") / (config.stem + ("_small" if small else ""))
     loaded = load_benchmark(config, small=small)
@@ -113,7 +113,7 @@ def status(
     import json
 
     from cgal_plugin.cli.status_text import status_text
-    from cgal_plugin.driver.status import run_status
+    from cgal_plugin.runs.status import run_status
 
     found = run_status(run_dir)
     typer.echo(json.dumps(found, indent=2) if as_json else status_text(found))
@@ -122,8 +122,8 @@ def status(
 @app.command()
 def report(run_dir: Annotated[Path, typer.Argument(help="Run directory, or a benchmark's folder.")]) -> None:
     """Write report.html of a run or a benchmark, finished or not."""
-    from cgal_plugin.driver.benchmark import SETTINGS, report_benchmark
-    from cgal_plugin.driver.report import report_run
+    from cgal_plugin.benchmark.run import SETTINGS, report_benchmark
+    from cgal_plugin.reporting.collect import report_run
 
     made = report_benchmark if (run_dir / SETTINGS).is_file() else report_run
     typer.echo(str(made(run_dir)))

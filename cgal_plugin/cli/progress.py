@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from cgal_plugin.driver.protocols import Progress as ProgressCallback
+from cgal_plugin.components.protocols import Progress as ProgressCallback
 
 
 class _TimeLeft(ProgressColumn):

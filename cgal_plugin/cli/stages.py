@@ -34,8 +34,8 @@ def seed(
     out: Out,
 ) -> None:
     """Run the all-atom seed trajectories of a configuration and write a data store."""
+    from cgal_plugin.components.build import seed_store
     from cgal_plugin.config import load_yaml
-    from cgal_plugin.driver.seeds import seed_store
 
     store = seed_store(load_yaml(config), out)
     typer.echo(f"{len(store.names())} shards in {store.root}")
@@ -47,8 +47,8 @@ def reference(
     interval_ps: Annotated[float, typer.Option(min=1e-3, help="ps between the frames that are kept.")] = 2.0,
 ) -> None:
     """Run a reference ensemble and show whether it has converged; run again to resume."""
+    from cgal_plugin.benchmark.reference import build_reference
     from cgal_plugin.config import load_yaml
-    from cgal_plugin.driver.reference import build_reference
 
     typer.echo(str(build_reference(load_yaml(config), out, interval_ps=interval_ps)))
 
@@ -250,8 +250,8 @@ def backmap(
     import mdtraj
     import numpy as np
 
+    from cgal_plugin.components.label_files import backmap_frames
     from cgal_plugin.data.trajectories import load_trajectories
-    from cgal_plugin.driver.labelling import backmap_frames
     from cgal_plugin.oracle import AllAtomModel
     from cgal_plugin.provenance import atomic_path
     from cgal_plugin.units import ANGSTROM_PER_NM
@@ -286,7 +286,7 @@ def label(
     seed: Seed = 0,
 ) -> None:
     """Label CG frames with the all-atom oracle; run again to resume."""
-    from cgal_plugin.driver.labelling import label_file
+    from cgal_plugin.components.label_files import label_file
 
     done, failed = label_file(
         frames,

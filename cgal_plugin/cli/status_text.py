@@ -9,7 +9,7 @@ from typing import Any
 
 
 def status_text(status: Mapping[str, Any]) -> str:
-    """What :func:`cgal_plugin.driver.status.run_status` found, in lines."""
+    """What :func:`cgal_plugin.runs.status.run_status` found, in lines."""
     held = f" ({status['holder']})" if status["holder"] else ""
     lines = [f"{status['name']}: {status['state']}{held}, {status['run_dir']}"]
     if status["last_sign"] is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin._native import silent
-from cgal_plugin.data.soundness import check_file
+from cgal_plugin.data.file_checks import check_file
 from cgal_plugin.errors import DataError, MappingError
 from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write

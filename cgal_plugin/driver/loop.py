@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from cgal_plugin import interrupts
+from cgal_plugin.components.build import Parts, build_parts
+from cgal_plugin.components.protocols import RefinableTrainer, TrainedModel
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
-from cgal_plugin.driver.parts import Parts, build_parts
-from cgal_plugin.driver.protocols import RefinableTrainer, TrainedModel
 from cgal_plugin.driver.refinement import Refinement
-from cgal_plugin.driver.reporter import Reporter, SilentReporter
 from cgal_plugin.driver.rounds import Round
-from cgal_plugin.driver.runlog import LOG, LoggingReporter
-from cgal_plugin.driver.state import RunDirectory
 from cgal_plugin.errors import DataError, StateError
 from cgal_plugin.provenance import atomic_path, versions
+from cgal_plugin.runs.directory import RunDirectory
+from cgal_plugin.runs.log import LOG, LoggingReporter, Reporter, SilentReporter
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -76,7 +75,7 @@ def run(
         Go on although the configuration is not the one that the run was started with.
     **parts
         Objects to use in place of ours: ``oracle``, ``selector``, ``sampler``, ``trainer`` or
-        ``seed_source`` (see :mod:`cgal_plugin.driver.protocols`).
+        ``seed_source`` (see :mod:`cgal_plugin.components.protocols`).
 
     Raises
     ------
@@ -267,7 +266,7 @@ class _Loop:
         return refined.checkpoint, potential
 
     def _finish(self, rows: list[dict[str, Any]], final: tuple[Path, Path]) -> RunResult:
-        from cgal_plugin.driver.report import report_run
+        from cgal_plugin.reporting.collect import report_run
 
         root = self.directory.root
         checkpoint, potential = root / "model.ckpt", root / "potential.pt"

@@ -9,28 +9,26 @@ from typing import Any
 
 import numpy as np
 
+from cgal_plugin.components.build import Parts
+from cgal_plugin.components.checks import check_sampled
+from cgal_plugin.components.protocols import Sampler, TrainedModel
+from cgal_plugin.components.sampler import OpenMMSampler
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.dynamics import free_trajectories, save_intervals
 from cgal_plugin.data.trajectories import load_replicas, save_trajectories
-from cgal_plugin.driver.checks import check_sampled
-from cgal_plugin.driver.parts import Parts
-from cgal_plugin.driver.protocols import Sampler, TrainedModel
-from cgal_plugin.driver.runlog import LoggingReporter
-from cgal_plugin.driver.sampler import OpenMMSampler
-from cgal_plugin.driver.state import RunDirectory, Stage
 from cgal_plugin.errors import DataError, DynamicsError
 from cgal_plugin.priors import PriorSet
 from cgal_plugin.priors.linear import blocks_of, energies, shifted
 from cgal_plugin.provenance import derive_seed, hash_file
 from cgal_plugin.refinement import DynamicStates, Populations, correction, populations
+from cgal_plugin.runs.directory import RunDirectory, Stage
+from cgal_plugin.runs.layout import EQUILIBRATION, REFINEMENT, equilibrated
+from cgal_plugin.runs.log import LoggingReporter
 from cgal_plugin.units import kT
 
-FOLDER = "refinement"
 #: frames of the all-atom dynamics in a lag time
 _FRAMES_A_LAG = 25
-#: of each trajectory, at its start: it remembers where it started
-_DISCARD = 0.2
 _MAX_FRAMES = 20_000
 _MIN_FRAMES = 200
 #: share of the all-atom frames whose populations should be known
@@ -83,14 +81,14 @@ class Refinement:
         return model
 
     def _stage(self, k: int) -> Stage:
-        return self.directory.stage(FOLDER, f"iteration_{k:03d}")
+        return self.directory.stage(REFINEMENT, f"iteration_{k:03d}")
 
     def _start_anew(self) -> None:
         """Put aside what was refined from another model, or with other settings."""
-        folder = self.directory.root / FOLDER
-        aside = folder.with_name(f".{FOLDER}.{sum(1 for _ in folder.parent.glob(f'.{FOLDER}.*'))}")
+        folder = self.directory.root / REFINEMENT
+        aside = folder.with_name(f".{REFINEMENT}.{sum(1 for _ in folder.parent.glob(f'.{REFINEMENT}.*'))}")
         folder.rename(aside)
-        self.reporter.message(f"the model or the settings are others than those of {FOLDER}/: it starts anew")
+        self.reporter.message(f"{REFINEMENT}/ was made with another model or other settings: it starts anew")
 
     # ------------------------------------------------------------------ an iteration
 
@@ -104,7 +102,7 @@ class Refinement:
         inputs: dict[str, Any],
     ) -> None:
         folder = stage.begin()
-        seeds = {"simulate": derive_seed(self.config.seed, FOLDER, k), "evaluate": self._evaluation_seed}
+        seeds = {"simulate": derive_seed(self.config.seed, REFINEMENT, k), "evaluate": self._evaluation_seed}
         with self.reporter.stage(_title(k)) as progress:
             sampled = check_sampled(
                 self._sampler.sample(
@@ -142,8 +140,9 @@ class Refinement:
         stage.finish(results, inputs=inputs, outputs=outputs, seeds=seeds)
         if k == 0 and found.connected < _MIN_CONNECTED:
             self.reporter.message(
-                f"{FOLDER}: {100 * (1 - found.connected):.0f} % of the all-atom frames are in states that "
-                "neither they nor the model connect with the others, and are left out: longer labels help"
+                f"{REFINEMENT}: {100 * (1 - found.connected):.0f} % of the all-atom frames are in states "
+                "that neither they nor the model connect with the others, and are left out: "
+                "longer labels help"
             )
 
     def _corrected(
@@ -187,7 +186,7 @@ class Refinement:
         n = self.parts.n_replicas
         if len(ends) == n:
             return np.stack([ends[i] for i in range(n)])
-        seed = derive_seed(self.config.seed, FOLDER, "start", k)
+        seed = derive_seed(self.config.seed, REFINEMENT, "start", k)
         start = np.array(self.parts.start_positions(self.store.load_all().positions, n, seed))
         for i, frame in ends.items():
             start[i] = frame
@@ -198,10 +197,10 @@ class Refinement:
         n = sum(len(t) for t in used)
         if n < _MIN_FRAMES:
             raise DynamicsError(
-                f"{FOLDER}: the model of iteration {k} gave {n} frames without the first "
-                f"{100 * _DISCARD:.0f} % of each replica, and {_MIN_FRAMES} are needed. If replicas blew up "
-                "(the log counts them), raise refinement.ridge, or delete the folder and refine with fewer "
-                "iterations; otherwise raise refinement.steps or lower simulation.report_interval"
+                f"{REFINEMENT}: the model of iteration {k} gave {n} frames without the first "
+                f"{100 * EQUILIBRATION:.0f} % of each replica, and {_MIN_FRAMES} are needed. If replicas "
+                "blew up (the log counts them), raise refinement.ridge, or delete the folder and refine with "
+                "fewer iterations; otherwise raise refinement.steps or lower simulation.report_interval"
             )
         return used
 
@@ -213,7 +212,7 @@ class Refinement:
             self._equilibrated(0),
             lag_frames=max(1, round(self.settings.lag_ps / self._interval_ps)),
             n_states=self.settings.n_states,
-            seed=derive_seed(self.config.seed, FOLDER, "states"),
+            seed=derive_seed(self.config.seed, REFINEMENT, "states"),
         )
 
     @cached_property
@@ -247,18 +246,6 @@ class Refinement:
                 f"refinement.lag_ps = {self.settings.lag_ps:g}; raise that, or save more often"
             )
         return interval
-
-
-def refined_stages(directory: RunDirectory) -> list[Stage]:
-    """The finished iterations of a run, in order."""
-    folders = sorted((directory.root / FOLDER).glob("iteration_*"))
-    return [s for s in (directory.stage(FOLDER, f.name) for f in folders) if s.done]
-
-
-def equilibrated(stage: Stage) -> list[np.ndarray]:
-    """What the model of an iteration sampled, without the start of each trajectory; ``(n, n_beads, 3)`` Å."""
-    used = [t[round(_DISCARD * len(t)) :] for t in load_replicas(stage.file("frames.npz"))]
-    return [t for t in used if len(t)]
 
 
 def _title(k: int) -> str:

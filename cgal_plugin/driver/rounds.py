@@ -8,21 +8,20 @@ from typing import Any
 
 import numpy as np
 
+from cgal_plugin.components.build import Parts
+from cgal_plugin.components.checks import check_part, check_sampled, check_selection
+from cgal_plugin.components.label_job import LabelJob
+from cgal_plugin.components.protocols import TrainedModel, TrainRequest
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.trajectories import load_replicas, save_trajectories
-from cgal_plugin.driver.checks import check_part, check_sampled, check_selection
-from cgal_plugin.driver.labels import LabelJob
-from cgal_plugin.driver.parts import Parts
-from cgal_plugin.driver.protocols import TrainedModel, TrainRequest
-from cgal_plugin.driver.quarantine import Quarantine
-from cgal_plugin.driver.runlog import LoggingReporter
-from cgal_plugin.driver.seeds import WORK
-from cgal_plugin.driver.state import RunDirectory, Stage
 from cgal_plugin.errors import DynamicsError, StateError
 from cgal_plugin.provenance import atomic_write, derive_seed
+from cgal_plugin.runs.directory import RunDirectory, Stage
+from cgal_plugin.runs.layout import WORK, shard_round
+from cgal_plugin.runs.log import LoggingReporter
+from cgal_plugin.runs.quarantine import Quarantine
 
-STAGES = ("train", "simulate", "evaluate", "select", "label")
 QUANTILES = (5, 25, 50, 75, 95)
 
 
@@ -305,11 +304,6 @@ class Round:
 
 
 # ---------------------------------------------------------------------- files of a round
-
-
-def shard_round(name: str) -> int:
-    """Round that a shard's labels were made in; -1 for seed data."""
-    return int(name[1:4]) if name[:1] == "r" and name[1:4].isdigit() and name[4:6] == "_f" else -1
 
 
 def save_array(path: Path, array: np.ndarray) -> Path:

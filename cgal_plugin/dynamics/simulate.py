@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.dynamics.choice import choose_backend
+from cgal_plugin.dynamics.backends import choose_backend
 from cgal_plugin.dynamics.dcd import read_dcd
 from cgal_plugin.dynamics.engine import Settings
 from cgal_plugin.dynamics.folder import Progress, SimulationFolder

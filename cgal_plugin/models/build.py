@@ -220,7 +220,7 @@ def _representation(
 def _output(given: Mapping[str, Any], options: Options, dtype: torch.dtype) -> nn.Module:
     from torchmdnet.models.output_modules import Scalar
 
-    from cgal_plugin.models.parts import EnergyHead
+    from cgal_plugin.models.pairs import EnergyHead
 
     half = given["embedding_dimension"] // 2
     layers = options.output_layers

@@ -49,7 +49,7 @@ from torchmdnet.models.utils import (
 )
 
 from cgal_plugin.errors import ConfigError, DataError
-from cgal_plugin.models.parts import EnergyHead, molecule_pairs
+from cgal_plugin.models.pairs import EnergyHead, molecule_pairs
 
 __all__ = ["AGGREGATIONS", "FORMS", "CGSchNet", "EnergyHead", "InteractionBlock"]
 

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from cgal_plugin.errors import ConfigError
 from cgal_plugin.models.build import MODEL_DEFAULTS, build_model
-from cgal_plugin.models.states import State, activation_name, output_layers, require, search, sizes, unpack
+from cgal_plugin.models.state_dicts import (
+    State,
+    activation_name,
+    output_layers,
+    require,
+    search,
+    sizes,
+    unpack,
+)
 
 if TYPE_CHECKING:
     from torchmdnet.models.model import TorchMD_Net

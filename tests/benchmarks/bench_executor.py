@@ -27,11 +27,11 @@ from typing import Any
 
 import numpy as np
 
+from cgal_plugin.components.label_job import LabelJob
 from cgal_plugin.config.executor import LocalExecutor, ParslExecutor
 from cgal_plugin.data import DataStore, LabelledFrames
-from cgal_plugin.driver.labels import LabelJob
-from cgal_plugin.driver.quarantine import Quarantine
 from cgal_plugin.mapping import CGTopology
+from cgal_plugin.runs.quarantine import Quarantine
 
 SEQUENCE = "YYDPETGTWY"
 
@@ -142,7 +142,7 @@ _IDLE = Idle()
 def simulated(n: int, workers: int) -> None:
     """A thousand workers' worth of tasks."""
     from cgal_plugin.driver import executor as module
-    from cgal_plugin.driver.pools import Pool
+    from cgal_plugin.execution.pool import Pool
 
     virtual = Virtual(workers, 10.0)
     from contextlib import contextmanager

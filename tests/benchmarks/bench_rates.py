@@ -21,11 +21,11 @@ def main(run_dir: Path) -> None:
 
     torch.set_num_threads(1)
     from cgal_plugin.data import DataStore
-    from cgal_plugin.driver.state import RunDirectory
     from cgal_plugin.dynamics import simulate
     from cgal_plugin.export import export_torchscript
     from cgal_plugin.mapping.forces import ForceMap
     from cgal_plugin.oracle import AllAtomLibrary, OpenMMOracle, backmap
+    from cgal_plugin.runs.directory import RunDirectory
 
     config = RunDirectory(run_dir).config()
     store = DataStore(run_dir / "data")

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from cgal_plugin.components.protocols import SampledFrames, TrainedModel, TrainRequest
 from cgal_plugin.config import Config, parse_config
 from cgal_plugin.data import DataStore, LabelledFrames, Quarantined
-from cgal_plugin.driver.protocols import SampledFrames, TrainedModel, TrainRequest
 from cgal_plugin.mapping import CGTopology
 
 TOPOLOGY = CGTopology.from_sequence("GYGAG")

@@ -18,9 +18,9 @@ import pytest
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
 from cgal_plugin.driver import run
-from cgal_plugin.driver.runlog import LOG, read_log
-from cgal_plugin.driver.state import RunDirectory
 from cgal_plugin.errors import CGALError, StateError
+from cgal_plugin.runs.directory import RunDirectory
+from cgal_plugin.runs.log import LOG, read_log
 from tests.driver import parts
 
 
@@ -217,7 +217,7 @@ def test_a_disk_that_cannot_be_written(disk: Callable[[str], Disk], finished: Pa
 def test_a_folder_of_somebody_else(finished: Path, tmp_path: Path) -> None:
     code = (
         "import os, sys\n"
-        "from cgal_plugin.driver.state import RunDirectory\n"
+        "from cgal_plugin.runs.directory import RunDirectory\n"
         "if os.getuid() == 0: os.setuid(65534)\n"
         "with RunDirectory(sys.argv[1]).locked(): pass\n"
     )

@@ -11,8 +11,8 @@ import pytest
 
 from cgal_plugin.data import DataStore
 from cgal_plugin.driver import run
-from cgal_plugin.driver.runlog import LOG, read_log
 from cgal_plugin.errors import ConfigError, OracleError
+from cgal_plugin.runs.log import LOG, read_log
 from tests.driver import parts
 
 KINDS = {"refuse": "oracle", "raise": "error", "hang": "timeout", "die": "lost"}
@@ -123,8 +123,8 @@ def test_a_limit_that_is_no_share_is_refused(limit: Any, tmp_path: Path) -> None
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
-    from cgal_plugin.driver.quarantine import Quarantine
     from cgal_plugin.errors import StateError
+    from cgal_plugin.runs.quarantine import Quarantine
 
     (tmp_path / "quarantined_x.json").write_text("{")
     with pytest.raises(StateError, match=r"quarantined_x\.json is damaged"):

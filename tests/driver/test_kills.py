@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from cgal_plugin.data import DataStore
-from cgal_plugin.driver.runlog import LOG, read_log
+from cgal_plugin.runs.log import LOG, read_log
 from tests.driver.test_signals import start
 from tests.driver.tiny import TINY
 

@@ -14,11 +14,11 @@ import torch
 from cgal_plugin.config import parse_config
 from cgal_plugin.data import DataStore
 from cgal_plugin.driver import RunResult, run
-from cgal_plugin.driver.refinement import refined_stages
-from cgal_plugin.driver.state import RunDirectory
 from cgal_plugin.errors import ConfigError, DynamicsError, TrainingError
 from cgal_plugin.priors import PriorSet
 from cgal_plugin.provenance import hash_file, read_json
+from cgal_plugin.runs.directory import RunDirectory
+from cgal_plugin.runs.layout import refined_stages
 from cgal_plugin.training import load_model
 from cgal_plugin.training.replace_priors import replace_priors
 from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL

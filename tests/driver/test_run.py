@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import yaml
 
+from cgal_plugin.components.protocols import SampledFrames
 from cgal_plugin.config import parse_config
 from cgal_plugin.data import DataStore, LabelledFrames
 from cgal_plugin.driver import RunResult, run
-from cgal_plugin.driver.protocols import SampledFrames
-from cgal_plugin.driver.rounds import shard_round
 from cgal_plugin.errors import ConfigError, DataError, DynamicsError, OracleError, SelectionError, StateError
 from cgal_plugin.priors import PriorSet
+from cgal_plugin.runs.layout import shard_round
 from cgal_plugin.selector import Selection
 from cgal_plugin.training import load_model
 from tests.driver.tiny import TINY

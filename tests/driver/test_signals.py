@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cgal_plugin.driver.runlog import LOG, read_log
+from cgal_plugin.runs.log import LOG, read_log
 from tests.driver.tiny import TINY
 
 LONG = 10**6

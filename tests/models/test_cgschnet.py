@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cgal_plugin.errors import ConfigError, DataError
 from cgal_plugin.models import CGSchNet, EnergyHead, build_model
 from cgal_plugin.models.build import parse_options
-from cgal_plugin.models.parts import molecule_pairs
+from cgal_plugin.models.pairs import molecule_pairs
 from cgal_plugin.testing import check_model
 
 SMALL = {"embedding_dimension": 16, "num_layers": 2, "num_rbf": 9, "max_z": 50, "precision": 64}

@@ -1,0 +1,178 @@
+"""The configuration of a benchmark: one base, arms that change it, and how models are tested."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from cgal_plugin.config.load import describe, parse_config, read_mapping
+from cgal_plugin.config.model_test import ModelTest
+from cgal_plugin.config.models import Config, Section
+from cgal_plugin.config.quantities import Count, CountOrZero
+from cgal_plugin.errors import ConfigError
+from cgal_plugin.provenance import hash_object
+
+
+class Arm(Section):
+    """One way of spending the oracle's budget."""
+
+    label: str = ""
+    """Name in tables and figures (default: the arm's key)."""
+    seeds: Count = 3
+    """Independent repeats, with seeds 1, 2, ...; a seed is the same start in every arm."""
+    changes: dict[str, Any] = Field(default_factory=dict)
+    """Keys that differ from `base`."""
+    refines: str | None = None
+    """The arm whose final models this one refines: it goes on from that arm's runs, with their changes and
+    those here, which are of the section refinement only."""
+
+
+class Benchmark(Section):
+    """A table of arms."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    """Title of the report."""
+    seed: CountOrZero = 0
+    """Root of every random stream."""
+    base: dict[str, Any]
+    """A configuration as for `cgal run`."""
+    baseline: str = "static"
+    """The arm that the others are compared with."""
+    arms: dict[str, Arm]
+    """Name → arm."""
+    compare: tuple[str, ...] = ("rmsd",)
+    """Arms that the report sets against every other one, seed by seed."""
+    test: ModelTest = ModelTest()
+    reference_forces: Path | None = None
+    """Forces of the reference's frames (npz), for the force error."""
+    small: dict[str, Any] = Field(default_factory=dict)
+    """Keys of this file that `--small` changes."""
+
+    @model_validator(mode="after")
+    def _baseline(self) -> Benchmark:
+        if self.baseline not in self.arms:
+            raise ValueError(f"baseline {self.baseline!r} is not among the arms {sorted(self.arms)}")
+        most = max(arm.seeds for arm in self.arms.values())
+        if self.arms[self.baseline].seeds < most:
+            raise ValueError(f"arm {self.baseline!r} needs as many seeds as the largest arm, {most}")
+        return self
+
+    @model_validator(mode="after")
+    def _refined(self) -> Benchmark:
+        plain = {name: arm for name, arm in self.arms.items() if arm.refines is None}
+        for name, arm in self.arms.items():
+            if arm.refines is None:
+                continue
+            if arm.refines not in plain:
+                raise ValueError(
+                    f"arm {name!r} refines {arm.refines!r}, which must be one of the arms {sorted(plain)}"
+                )
+            if set(arm.changes) != {"refinement"}:
+                raise ValueError(
+                    f"arm {name!r} refines another: its changes must have refinement and nothing else, not "
+                    f"{sorted(arm.changes)}"
+                )
+            if arm.seeds > plain[arm.refines].seeds:
+                raise ValueError(f"arm {name!r} has more seeds than {arm.refines!r}, which it refines")
+        unknown = sorted(set(self.compare) - set(self.arms))
+        if unknown and "compare" in self.model_fields_set:
+            raise ValueError(f"compare names {unknown}, which are not among the arms {sorted(self.arms)}")
+        if self.arms[self.baseline].refines is not None:
+            raise ValueError(f"the baseline {self.baseline!r} cannot refine another arm")
+        return self
+
+
+class LoadedBenchmark:
+    """A benchmark with the complete configuration of every arm and seed.
+
+    Attributes
+    ----------
+    settings
+        What the file says; paths in it are relative to its folder.
+    reference_forces
+        That file, absolute, or None.
+    jobs
+        (arm, seed) → configuration, a whole seed before the next.
+    hashes
+        (arm, seed) → SHA-256 of what the file says of it and of the test. Defaults are not in it, so that
+        results outlive a release that adds keys; nor is what alters no result (processes, failure limit).
+    """
+
+    def __init__(self, settings: Benchmark, folder: Path, source: str) -> None:
+        self.settings = settings
+        self.reference_forces = _existing(settings.reference_forces, folder, source)
+        self.jobs: dict[tuple[str, int], Config] = {}
+        self.hashes: dict[tuple[str, int], str] = {}
+        test = settings.test.model_dump(mode="json")
+        for seed in range(1, max(a.seeds for a in settings.arms.values()) + 1):
+            for name, arm in settings.arms.items():
+                if seed <= arm.seeds:
+                    content = _arm_content(settings, name, seed)
+                    self.jobs[name, seed] = _arm_config(content, folder, f"{source}: arms.{name}")
+                    self.hashes[name, seed] = hash_object([_essential(content), test])
+
+
+def load_benchmark(path: str | os.PathLike[str], *, small: bool = False) -> LoadedBenchmark:
+    """Read and check a benchmark file. Relative paths in it are relative to the file.
+
+    Raises
+    ------
+    ConfigError
+        The file, or the configuration of an arm, is wrong.
+    """
+    content, lines = read_mapping(path)
+    if small:
+        content = merged(content, content.get("small") or {})
+    try:
+        settings = Benchmark.model_validate(content)
+    except ValidationError as error:
+        problems = [describe(e, lines, str(path), Benchmark) for e in error.errors()]
+        raise ConfigError("\n".join(problems)) from None
+    return LoadedBenchmark(settings, Path(path).parent, str(path))
+
+
+def _existing(path: Path | None, folder: Path, source: str) -> Path | None:
+    if path is None:
+        return None
+    found = (folder / path.expanduser()).resolve()
+    if not found.is_file():
+        raise ConfigError(f"{source}: reference_forces = {str(found)!r} does not exist")
+    return found
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes`` laid over it, section by section."""
+    out = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = merged(out[key], value) if both else value
+    return out
+
+
+def _arm_content(settings: Benchmark, name: str, seed: int) -> dict[str, Any]:
+    arm = settings.arms[name]
+    refined = settings.arms[arm.refines].changes if arm.refines else {}
+    content = merged(merged(settings.base, refined), arm.changes)
+    # seed: the same root in every arm, so that all start from the same seed data and first model
+    return content | {"name": f"{settings.name}: {name}, seed {seed}", "seed": settings.seed * 1000 + seed}
+
+
+def _essential(content: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {k: v for k, v in content.items() if k not in ("name", "executor")}
+    if isinstance(kept.get("oracle"), Mapping):
+        kept["oracle"] = {k: v for k, v in kept["oracle"].items() if k != "max_failure_rate"}
+    return kept
+
+
+def _arm_config(content: dict[str, Any], folder: Path, source: str) -> Config:
+    config = parse_config(content, base=folder, source=source)
+    if config.simulation.kind == "custom" or config.seed_data.store is not None:
+        key = "seed_data.store" if config.simulation.kind != "custom" else "simulation.kind custom"
+        raise ConfigError(f"{source}: {key} cannot be used: every arm is tested alike, from all-atom starts")
+    if not config.evaluation.reference:
+        raise ConfigError(f"{source}: evaluation.reference is empty: there is nothing to measure against")
+    return config

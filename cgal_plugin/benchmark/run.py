@@ -1,0 +1,279 @@
+"""Arms of a benchmark, each a run of the loop: resumable, each finished arm and seed a line of results."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cgal_plugin.benchmark.config import LoadedBenchmark
+from cgal_plugin.components.build import build_parts
+from cgal_plugin.components.evaluate_model import FES_RANGE, run_model_test
+from cgal_plugin.config import Config
+from cgal_plugin.driver.loop import run
+from cgal_plugin.driver.refinement import FOLDER
+from cgal_plugin.errors import CGALError, ConfigError, StateError
+from cgal_plugin.execution.map_tasks import map_tasks
+from cgal_plugin.provenance import atomic_write, hash_file, versions, write_json
+from cgal_plugin.runs.directory import RunDirectory
+
+RESULTS, SETTINGS, MODELS = "results.jsonl", "benchmark.json", "models"
+#: stages that arms of one seed share, with the sections of the configuration that decide them
+_SHARED = (
+    (("seed", "data"), ("seed", "system", "seed_data")),
+    (("priors",), ("training",)),
+    (("rounds/round_000/train",), ()),
+    (("rounds/round_000/simulate",), ("simulation",)),
+    (("rounds/round_000/evaluate",), ("evaluation",)),
+)
+
+
+#: what a run has of its end, which an arm that refines it makes anew
+_END = ("test", FOLDER, "config.yaml", "run.json", "run.lock", "model.ckpt", "potential.pt", "report.html")
+
+
+@dataclass(frozen=True)
+class ArmTask:
+    """One arm and seed for a worker process; ``start_from`` is the baseline's run, or the one it refines."""
+
+    arm: str
+    seed: int
+    config: Config
+    folder: Path
+    start_from: Path | None
+    refines: bool
+    test: Any
+    reference_forces: Path | None
+
+
+def run_benchmark(
+    benchmark: LoadedBenchmark,
+    out_dir: str | os.PathLike[str],
+    *,
+    workers: int = 1,
+    arms: Sequence[str] = (),
+    message: Callable[[str], None] = lambda text: None,
+) -> Path:
+    """Run every arm and seed that has no result yet; returns the results file.
+
+    The baseline's runs come first; the other arms of a seed go on from its seed data, priors and first
+    model, and arms that refine another, which come last, from that one's finished runs. An arm that fails
+    is reported and tried again by the next call; the others go on.
+
+    Parameters
+    ----------
+    benchmark
+        Of :func:`cgal_plugin.benchmark.config.load_benchmark`.
+    out_dir
+        ``results.jsonl`` (one line an arm and seed), ``benchmark.json``, ``models/`` (checkpoint and
+        potential of each) and ``runs/``.
+    arms
+        Only these (and the baseline); default: all.
+    workers
+        Arms that run at the same time, each in a process with one thread.
+    message
+        Receives progress, a line at a time.
+
+    Raises
+    ------
+    ConfigError
+        An arm is not in the file.
+    StateError
+        The folder holds results of another benchmark, or another process works on it.
+    """
+    out = Path(out_dir)
+    with RunDirectory(out).locked():
+        _adopt(benchmark, out)
+        done = {(r["arm"], r["seed"]) for r in read_results(out)}
+        wanted = {*arms, benchmark.settings.baseline} if arms else {*benchmark.settings.arms}
+        unknown = sorted(wanted - {*benchmark.settings.arms})
+        if unknown:
+            raise ConfigError(f"arms {unknown} are not in the file: {', '.join(benchmark.settings.arms)}")
+        todo = [job for job in benchmark.jobs if job not in done and job[0] in wanted]
+        message(f"{len(done)} of {len(benchmark.jobs)} arms and seeds have a result")
+        baseline = benchmark.settings.baseline
+        arm_of = benchmark.settings.arms
+
+        def turn(arm: str) -> int:
+            return 0 if arm == baseline else 2 if arm_of[arm].refines else 1
+
+        for now in range(3):
+            jobs = [job for job in todo if turn(job[0]) == now]
+            tasks = [_task(benchmark, job, out) for job in jobs]
+
+            def keep(position: int, result: dict[str, Any], tasks: list[ArmTask] = tasks) -> None:
+                name = f"{tasks[position].arm}, seed {tasks[position].seed}"
+                if "error" in result:
+                    message(f"{name}: FAILED: {result['error']}")
+                    return
+                _store(out, result, tasks[position].folder)
+                w1, ucsc = (result["test"][m]["value"] for m in ("w1", "w1_ucsc"))
+                message(f"{name}: W1 {w1:.3f}, w1_ucsc {ucsc:.3f}, {result['seconds'] / 60:.1f} min")
+
+            map_tasks(run_arm, tasks, keep, workers=workers, limited=False)
+    return out / RESULTS
+
+
+def read_results(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """One dict an arm and seed, from a benchmark's folder.
+
+    Raises
+    ------
+    StateError
+        A line is damaged.
+    """
+    path = Path(folder) / RESULTS
+    if not path.exists():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise StateError(
+                f"{path}:{number} is damaged ({error}); delete that line: its arm is tested again"
+            ) from error
+    return rows
+
+
+def report_benchmark(folder: str | os.PathLike[str]) -> Path:
+    """Write ``report.html``, ``figure.png`` and ``summary.json`` of the results there are.
+
+    Raises
+    ------
+    StateError
+        The folder holds no benchmark, or no result.
+    AnalysisError
+        The baseline has no result yet.
+    """
+    from cgal_plugin.benchmark.report import write_benchmark_report
+
+    path = Path(folder) / SETTINGS
+    results = read_results(folder)
+    if not path.is_file() or not results:
+        raise StateError(f"{folder} holds no result of a benchmark yet")
+    settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    return write_benchmark_report(Path(folder), results, settings, FES_RANGE)
+
+
+def run_arm(task: ArmTask) -> dict[str, Any]:
+    """Run one arm to its end and test its model; errors of ours become ``{"error": ...}``."""
+    import time
+
+    started = time.monotonic()
+    try:
+        _share_start(task)
+        result = run(task.config, task.folder)
+        parts = build_parts(task.config)
+        directory = RunDirectory(task.folder)
+        with directory.locked():
+            test = run_model_test(task.config, directory, parts, task.test, task.reference_forces)
+    except CGALError as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+    if task.start_from is not None:
+        test = {k: v for k, v in test.items() if k != "reference_histogram"}  # the baseline's lines have it
+    seed_ns = directory.stage("seed").results()["oracle_ns"]
+    return {
+        "arm": task.arm,
+        "seed": task.seed,
+        "config_hash": task.config.hash,
+        "versions": versions(),
+        "seconds": time.monotonic() - started,
+        "seed_ns": seed_ns,
+        "oracle_ns": seed_ns + sum(float(r.get("oracle_ns", 0.0)) for r in result.rounds),
+        "rounds": [_round(r) for r in result.rounds],
+        "test": test,
+    }
+
+
+def _round(row: Any) -> dict[str, Any]:
+    keys = (
+        "round",
+        "n_frames",
+        "oracle_ns",
+        "n_selected",
+        "n_labelled",
+        "n_new_frames",
+        "n_blow_ups",
+        "coverage",
+    )
+    figures = {
+        m: {k: row[m][k] for k in ("value", "interval", "floor")} for m in ("w1", "w1_ucsc") if m in row
+    }
+    return {k: row[k] for k in keys if k in row} | figures
+
+
+def _task(benchmark: LoadedBenchmark, job: tuple[str, int], out: Path) -> ArmTask:
+    arm, seed = job
+    settings = benchmark.settings
+    refined = settings.arms[arm].refines
+    origin = None if arm == settings.baseline else out / "runs" / (refined or settings.baseline)
+    return ArmTask(
+        arm,
+        seed,
+        benchmark.jobs[job],
+        out / "runs" / arm / f"seed_{seed}",
+        None if origin is None else origin / f"seed_{seed}",
+        refined is not None,
+        settings.test,
+        benchmark.reference_forces,
+    )
+
+
+def _adopt(benchmark: LoadedBenchmark, out: Path) -> None:
+    path = out / SETTINGS
+    facts = {
+        "settings": benchmark.settings.model_dump(mode="json"),
+        "jobs": {f"{arm}/{seed}": digest for (arm, seed), digest in benchmark.hashes.items()},
+    }
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))["jobs"]
+        done = {f"{r['arm']}/{r['seed']}" for r in read_results(out)}
+        other = sorted(j for j in done if facts["jobs"].get(j) != before[j])
+        if other:
+            raise StateError(
+                f"{out} has results of another configuration for {', '.join(other)}; use another folder, or "
+                f"take their lines out of {out / RESULTS} and delete their folders under {out / 'runs'}"
+            )
+    write_json(path, facts)
+
+
+def _share_start(task: ArmTask) -> None:
+    """Copy what an arm has in common with the baseline of its seed, stage by stage; or the run it refines."""
+    if task.start_from is None or (task.folder / "config.yaml").exists():
+        return
+    theirs = RunDirectory(task.start_from)
+    if not (theirs.root / "model.ckpt").exists():
+        return
+    if task.refines:
+        shutil.rmtree(task.folder, ignore_errors=True)  # half a copy, from a call that was killed
+        root = str(theirs.root)
+        shutil.copytree(root, task.folder, ignore=lambda at, names: _END if at == root else ())
+        return
+    a, b = theirs.config().resolved(), task.config.resolved()
+    if a["oracle"].get("solvent") != b["oracle"].get("solvent"):
+        return
+    for folders, sections in _SHARED:
+        if any(a[section] != b[section] for section in sections):
+            return
+        for name in folders:
+            target = task.folder / name
+            shutil.rmtree(target, ignore_errors=True)  # half a copy, from a call that was killed
+            shutil.copytree(theirs.root / name, target)
+
+
+def _store(out: Path, result: dict[str, Any], folder: Path) -> None:
+    models = out / MODELS / result["arm"] / f"seed_{result['seed']}"
+    models.mkdir(parents=True, exist_ok=True)
+    hashes = {}
+    for name in ("model.ckpt", "potential.pt"):
+        with atomic_write(models / name) as handle:
+            handle.write((folder / name).read_bytes())
+        hashes[name] = hash_file(models / name)
+    text = "".join(json.dumps(row) + "\n" for row in [*read_results(out), result | {"models": hashes}])
+    with atomic_write(out / RESULTS, "w") as handle:
+        handle.write(text)

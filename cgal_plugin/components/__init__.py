@@ -1,0 +1,1 @@
+"""The contract of the loop (protocols and checks), and the default component for each role."""

@@ -1,0 +1,219 @@
+"""The test of a finished run's model: equilibrium CG dynamics against the reference, from common starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.components.evaluator import ReferenceEvaluator
+from cgal_plugin.config import Config
+from cgal_plugin.config.model_test import ModelTest
+from cgal_plugin.data.trajectories import load_trajectories, save_trajectories
+from cgal_plugin.errors import DataError, DynamicsError
+from cgal_plugin.provenance import derive_seed
+from cgal_plugin.runs.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from cgal_plugin.components.build import Parts
+    from cgal_plugin.selector.committee import ForceFunction
+
+#: cells a side of the TIC 1–2 histogram that is kept for the figure, and its range in standard deviations
+FES_CELLS, FES_RANGE = 50, 5.0
+#: what a model misses is still there after these, the noise of mapped forces is not
+_SLOW_LAGS_PS = (0.2, 0.6)
+
+
+def common_starts(oracle: Any, n: int) -> np.ndarray:
+    """``(n, n_beads, 3)`` Å: the folded and the stretched chain in turn."""
+    both = np.stack([oracle.native_positions(), oracle.extended_positions()])
+    return oracle.mapping.map_positions(both)[np.arange(n) % 2]
+
+
+def run_model_test(
+    config: Config,
+    directory: RunDirectory,
+    parts: Parts,
+    test: ModelTest,
+    reference_forces: Path | None,
+) -> dict[str, Any]:
+    """Simulate the run's final model and compare it; a stage of the run, so done once.
+
+    Returns
+    -------
+    JSON-ready results: those of :func:`cgal_plugin.analysis.evaluate`, and ``states`` (share of the
+    reference's k-means states visited), ``rmsd_to_folded``, ``force_rmse`` and ``noise_floor``
+    (kcal/mol/Å), ``blow_ups``, ``steps``, ``histogram``.
+
+    Raises
+    ------
+    DynamicsError
+        No replica has a frame left after the equilibration.
+    """
+    stage = directory.stage("test")
+    if stage.done:
+        return stage.results()
+    folder = stage.begin()
+    checkpoint = directory.root / "model.ckpt"
+    oracle = parts.seed_source.oracle
+    topology = parts.seed_source.topology
+    start = common_starts(oracle, test.n_replicas)
+    potential = folder / f"potential_x{test.n_replicas}.pt"
+    from cgal_plugin.export import export_torchscript
+
+    if not potential.exists():
+        export_torchscript(
+            checkpoint, topology, potential, n_replicas=test.n_replicas,
+            temperature=config.system.temperature, config_hash=config.hash,
+        )  # fmt: skip
+    seed = derive_seed(config.seed, "test")
+    trajectories, events, steps = _sample(config, test, potential, topology, start, seed, folder)
+    frames = folder / "frames.npz"
+    save_trajectories(frames, trajectories)
+    usable = [t[round(test.discard * len(t)) :] for t in trajectories]
+    usable = [t for t in usable if len(t)]
+    if not usable:
+        raise DynamicsError(f"{folder}: every replica blew up during the equilibration of the test")
+    evaluator = ReferenceEvaluator(config, topology)
+    results = compare(config, evaluator, usable, start[0], test.n_bootstrap)
+    from cgal_plugin.selector.committee import force_function
+    from cgal_plugin.training import load_model
+
+    predict = force_function(load_model(checkpoint), np.asarray(topology.types))
+    results |= _forces(predict, evaluator, reference_forces, test.force_frames)
+    floor = noise_floor(_seed_residuals(predict, directory), config.seed_data.save_ps)
+    results |= {"noise_floor": floor, "blow_ups": len(events), "steps": int(steps)}
+    stage.finish(
+        results, inputs={"test": test.model_dump(mode="json")}, outputs=[frames], seeds={"test": seed}
+    )
+    return stage.results()
+
+
+def _sample(
+    config: Config,
+    test: ModelTest,
+    potential: Path,
+    topology: Any,
+    start: np.ndarray,
+    seed: int,
+    folder: Path,
+) -> tuple[list[np.ndarray], list[Any], int]:
+    from cgal_plugin.dynamics import simulate
+
+    settings = config.simulation
+    result = simulate(
+        potential,
+        topology,
+        start,
+        steps=test.steps,
+        timestep_fs=settings.timestep_fs,
+        temperature=config.system.temperature,
+        friction=settings.friction,
+        seed=seed,
+        out_dir=folder / "dynamics",
+        report_interval=test.report_interval,
+        backend=settings.backend,
+        platform=settings.platform,
+        n_threads=config.executor.training_threads,
+    )
+    return result.load(), list(result.events), result.steps_done * test.n_replicas
+
+
+def compare(
+    config: Config,
+    evaluator: ReferenceEvaluator,
+    trajectories: list[np.ndarray],
+    folded: np.ndarray,
+    n_bootstrap: int,
+) -> dict[str, Any]:
+    """All distances of ``trajectories`` (equilibrated, Å) to the reference; ``folded`` ``(n_beads, 3)`` Å."""
+    from scipy.stats import wasserstein_distance
+
+    from cgal_plugin.analysis.observables import rmsd_to_structure
+    from cgal_plugin.analysis.states import ReferenceStates
+
+    # one seed for all arms: their bootstraps draw the same reference blocks and can be paired
+    results = evaluator.compare(trajectories, seed=0, n_bootstrap=n_bootstrap)
+    assert evaluator.tica is not None
+    tics = evaluator.tica.transform(evaluator.reference)
+    states = ReferenceStates.fit(tics, seed=0)
+    points = np.concatenate(evaluator.tica.transform(trajectories))
+    weights = None if evaluator.reweighting is None else evaluator.reweighting.weights
+    reference_weights = None if weights is None else np.concatenate(weights)
+    sets = (np.concatenate(trajectories), np.concatenate(evaluator.reference))
+    rmsd = [rmsd_to_structure(frames, folded) for frames in sets]
+    results["states_visited"] = states.visited(points)
+    results["rmsd_to_folded"] = {
+        "unit": "Å",
+        "w1": float(wasserstein_distance(*rmsd, v_weights=reference_weights)),
+        "model_mean": float(rmsd[0].mean()),
+        "reference_mean": float(np.average(rmsd[1], weights=reference_weights)),
+    }
+    results["histogram"] = tic_histogram(points, np.concatenate(tics), None)
+    results["reference_histogram"] = tic_histogram(
+        np.concatenate(tics), np.concatenate(tics), reference_weights
+    )
+    return results
+
+
+def tic_histogram(points: np.ndarray, reference: np.ndarray, weights: np.ndarray | None) -> list[list[int]]:
+    """Histogram of TIC 1–2 in the reference's standard deviations about its mean, in units of 1e-6."""
+    scaled = (points[:, :2] - reference[:, :2].mean(axis=0)) / reference[:, :2].std(axis=0)
+    edges = np.linspace(-FES_RANGE, FES_RANGE, FES_CELLS + 1)
+    inside = np.clip(scaled, -FES_RANGE, FES_RANGE)
+    counts = np.histogram2d(inside[:, 0], inside[:, 1], bins=(edges, edges), weights=weights)[0]
+    return np.round(1e6 * counts / counts.sum()).astype(int).tolist()
+
+
+def _forces(
+    predict: ForceFunction, evaluator: ReferenceEvaluator, path: Path | None, n: int
+) -> dict[str, float | None]:
+    """Root mean square error per component of the model's forces on frames of the reference."""
+    if path is None or n == 0:
+        return {"force_rmse": None}
+    forces = np.concatenate(load_trajectories(path, evaluator.topology))
+    frames = np.concatenate(evaluator.reference)
+    if len(forces) != len(frames):
+        raise DataError(f"{path} has {len(forces)} frames; the reference has {len(frames)}")
+    rows = np.unique(np.linspace(0, len(frames) - 1, min(n, len(frames))).round().astype(int))
+    return {"force_rmse": float(np.sqrt(np.square(_residual(predict, frames[rows], forces[rows])).mean()))}
+
+
+def _residual(predict: ForceFunction, frames: np.ndarray, forces: np.ndarray) -> np.ndarray:
+    parts = np.array_split(np.arange(len(frames)), -(-len(frames) // 256))
+    return np.concatenate([forces[p] - predict(frames[p].astype(np.float32)) for p in parts])
+
+
+def noise_floor(series: list[np.ndarray], save_ps: float) -> float | None:
+    """Force error per component (kcal/mol/Å) that a perfect model would have.
+
+    The residual of a dense series is fast noise plus what the model misses; the latter changes slowly, so
+    that its variance is the autocovariance at lags that the noise does not live to (design.md §7: 0.1 ps).
+
+    Parameters
+    ----------
+    series
+        Residual forces of each trajectory, ``(n, n_beads, 3)`` kcal/mol/Å.
+    save_ps
+        Between frames.
+
+    Returns
+    -------
+    None where no series is as long as the lags.
+    """
+    first, last = (max(1, round(lag / save_ps)) for lag in _SLOW_LAGS_PS)
+    usable = [r for r in series if len(r) > 2 * last]
+    if not usable:
+        return None
+    total = np.mean([np.square(r).mean() for r in usable])
+    slow = np.mean([(r[lag:] * r[:-lag]).mean() for r in usable for lag in range(first, last + 1)])
+    return float(np.sqrt(max(0.0, total - max(0.0, slow))))
+
+
+def _seed_residuals(predict: ForceFunction, directory: RunDirectory) -> list[np.ndarray]:
+    from cgal_plugin.data import DataStore
+
+    store = DataStore(directory.root / "data")
+    seeds = [store.load(n) for n in store.names() if store.record(n)["source"] == "seed"]
+    return [_residual(predict, s.positions, s.forces) for s in seeds]

@@ -1,0 +1,115 @@
+"""Oracle work outside the loop: labels of a file into a data store, resumable; backmapping."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.components.label_job import LabelJob
+from cgal_plugin.components.tasks import backmap_chunk
+from cgal_plugin.data import DataStore
+from cgal_plugin.data.trajectories import load_trajectories
+from cgal_plugin.errors import DataError
+from cgal_plugin.execution.map_tasks import map_tasks
+from cgal_plugin.provenance import hash_array
+from cgal_plugin.runs.layout import FORCE_MAP, WORK
+from cgal_plugin.runs.quarantine import Quarantine
+
+if TYPE_CHECKING:
+    from cgal_plugin.oracle import AllAtomModel
+    from cgal_plugin.oracle.backmap import BackmapResult
+
+_CHUNKS = 4  # of frames, for each worker: each sets up OpenMM once
+
+
+def label_file(
+    frames: str | os.PathLike[str],
+    system: str,
+    out: str | os.PathLike[str],
+    *,
+    top: str | os.PathLike[str] | None = None,
+    workers: int = 1,
+    **oracle_options: Any,
+) -> tuple[int, list[tuple[int, str]]]:
+    """Label the frames of a file.
+
+    Parameters
+    ----------
+    frames
+        What :func:`~cgal_plugin.data.trajectories.load_trajectories` reads.
+    system
+        One-letter sequence, or PDB file.
+    out
+        Data store. One that exists is added to, with the force map that it holds.
+    top
+        Topology file of formats without one.
+    workers
+        Processes.
+    **oracle_options
+        Of :class:`~cgal_plugin.oracle.OpenMMOracle`.
+
+    Returns
+    -------
+    Number of labelled frames, and ``(frame, reason)`` of those in quarantine, whose records are in
+    ``OUT/quarantine``; the next call tries them again.
+
+    Raises
+    ------
+    CGALError
+        Frames, molecule, settings or store are wrong, or do not belong together.
+    """
+    from cgal_plugin.mapping.forces import ForceMap
+    from cgal_plugin.oracle import OpenMMOracle
+
+    oracle = OpenMMOracle(system, **oracle_options)
+    positions = np.concatenate(load_trajectories(frames, oracle.topology, top=top))
+    force_map = os.path.join(os.fspath(out), FORCE_MAP)
+    if os.path.exists(force_map):
+        oracle = oracle.with_force_map(ForceMap.load(force_map))
+    if os.path.isdir(out) and os.listdir(out) and not os.path.exists(os.path.join(out, "store.json")):
+        raise DataError(f"{os.fspath(out)!r} holds other files and no data store; choose another folder")
+    store = DataStore.create(
+        out, oracle.topology, temperature=oracle.temperature, force_map_hash=oracle.force_map.hash
+    )
+    if not os.path.exists(force_map):
+        oracle.force_map.save(force_map)
+    # named by content: the same frame is not labelled twice, whatever file it comes in
+    names = [f"frame_{hash_array(np.asarray(f, dtype=np.float32))[:16]}" for f in positions]
+    quarantine = Quarantine(store.root / "quarantine")
+    quarantine.release(all_kinds=True)
+    # names may come twice: the second time there is nothing left to do
+    first = [i for i, name in enumerate(names) if names.index(name) == i]
+    job = LabelJob(
+        positions[first],
+        [names[i] for i in first],
+        store,
+        quarantine,
+        store.root / WORK,
+        source=os.path.basename(os.fspath(frames)),
+        where=os.fspath(frames),
+        inputs=lambda i: {"file": os.fspath(frames), "row": first[i], "oracle": oracle.metadata},
+    )
+    job.run(oracle, workers)
+    return sum(name in store for name in names), [
+        (i, "; ".join(f["reason"] for f in quarantine.record(names[i])["failures"]))
+        for i in first
+        if names[i] not in store
+    ]
+
+
+def backmap_frames(
+    frames: np.ndarray, model: AllAtomModel, *, seed: int, workers: int
+) -> list[BackmapResult]:
+    """Backmap ``(n, n_beads, 3)`` Å over processes; one result a frame, the same for any number of them.
+
+    Raises
+    ------
+    BackmapError
+        The frames do not fit the molecule.
+    """
+    chunks = np.array_split(frames, min(len(frames), _CHUNKS * max(1, workers)))
+    found: dict[int, list[BackmapResult]] = {}
+    map_tasks(backmap_chunk, chunks, found.__setitem__, workers=workers, shared=(model, seed), limited=False)
+    return [result for i in range(len(chunks)) for result in found[i]]

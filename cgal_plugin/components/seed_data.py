@@ -1,0 +1,190 @@
+"""Where the first labelled frames come from: all-atom trajectories, or a data store that exists."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cgal_plugin.components.tasks import SeedTask, write_trajectory
+from cgal_plugin.config import Config
+from cgal_plugin.data import DataStore
+from cgal_plugin.errors import DataError, OracleError
+from cgal_plugin.execution.map_tasks import map_tasks
+from cgal_plugin.mapping import CGTopology
+from cgal_plugin.provenance import atomic_path, derive_seed
+from cgal_plugin.runs.layout import FORCE_MAP, WORK
+from cgal_plugin.runs.log import Progress
+
+if TYPE_CHECKING:
+    from cgal_plugin.oracle import OpenMMOracle
+    from cgal_plugin.oracle.sampling import TrajectoryTask
+    from cgal_plugin.oracle.trajectory import AllAtomTrajectory
+
+#: structure to start from; K above the run's temperature and ps of the dynamics that unfolds it
+_FOLDED, _EXTENDED = ("folded", 0.0, 0.0), ("extended", 0.0, 0.0)
+_STARTS = {
+    "folded": (_FOLDED,),
+    "extended": (_EXTENDED,),
+    "mixed": (_FOLDED, _EXTENDED),
+    "diverse": (_FOLDED, ("folded", 0.0, 200.0), ("folded", 100.0, 100.0), _EXTENDED),
+}
+
+
+class OpenMMSeeds:
+    """All-atom trajectories at the run's temperature, the force map fitted to them, a backmapping library.
+
+    Files in the stage's folder: ``trajectory_*.npz``, ``force_map.npz``, ``library.npz``, ``native.pdb``.
+    """
+
+    def __init__(self, config: Config, oracle: OpenMMOracle) -> None:
+        self.config = config
+        self.oracle = oracle
+        self.topology = oracle.topology
+        self.force_map_hash = ""
+        self._trajectories: list[AllAtomTrajectory] = []
+
+    @property
+    def oracle_ns(self) -> float:
+        """All-atom MD that the seed data costs, ns."""
+        data = self.config.seed_data
+        heating = sum(self._task(i).heat_ps for i in range(data.n_trajectories))
+        return (data.n_trajectories * (data.picoseconds + data.equilibration_ps) + heating) / 1000
+
+    def prepare(self, out_dir: Path, progress: Progress | None = None) -> None:
+        """Run the trajectories that are not there yet; fit the force map; build the library."""
+        from cgal_plugin.mapping.forces import ForceMap
+        from cgal_plugin.oracle.library import AllAtomLibrary
+        from cgal_plugin.oracle.trajectory import AllAtomTrajectory
+
+        paths = [out_dir / f"trajectory_{i:03d}.npz" for i in range(self.config.seed_data.n_trajectories)]
+        self._run_missing(paths, progress)
+        self._trajectories = [AllAtomTrajectory.load(p) for p in paths]
+        map_path, library_path, native = (out_dir / n for n in (FORCE_MAP, "library.npz", "native.pdb"))
+        if not map_path.exists():
+            self.oracle.fit_force_map(self._trajectories, self.config.seed_data.force_map).save(map_path)
+        self.oracle = self.oracle.with_force_map(ForceMap.load(map_path))
+        self.force_map_hash = self.oracle.force_map.hash
+        if not library_path.exists():
+            library = AllAtomLibrary(self.oracle.model)
+            stride = max(1, round(1.0 / self.config.seed_data.save_ps))  # a frame a ps is dense enough
+            for trajectory in self._trajectories:
+                library.add(trajectory.positions[::stride])
+            library.save(library_path)
+        self.oracle = self.oracle.with_library(AllAtomLibrary.load(library_path, self.oracle.model))
+        if not native.exists():
+            self._save_native(native)
+
+    def _task(self, i: int) -> TrajectoryTask:
+        from cgal_plugin.oracle.sampling import TrajectoryTask
+
+        data = self.config.seed_data
+        structure, hotter, heat_ps = _STARTS[data.start][i % len(_STARTS[data.start])]
+        return TrajectoryTask(
+            None,  # workers have it
+            structure,
+            data.picoseconds,
+            derive_seed(self.config.seed, "seed", i),
+            data.save_ps,
+            data.equilibration_ps,
+            heat_temperature=self.config.system.temperature + hotter,
+            heat_ps=heat_ps,
+        )
+
+    def _run_missing(self, paths: list[Path], progress: Progress | None) -> None:
+        tasks = [SeedTask(path, self._task(i)) for i, path in enumerate(paths) if not _is_whole(path)]
+        done = len(paths) - len(tasks)
+
+        def count(task: int, n_frames: int) -> None:
+            nonlocal done
+            done += 1
+            if progress is not None:
+                progress(done, len(paths))
+
+        if progress is not None:
+            progress(done, len(paths))
+        # as long as the user asked for: no time limit
+        map_tasks(
+            write_trajectory,
+            tasks,
+            count,
+            workers=self.config.executor,
+            shared=self.oracle,
+            limited=False,
+            folder=paths[0].parent.parent / WORK,
+            names=[t.path.stem for t in tasks],
+        )
+
+    def _save_native(self, path: Path) -> None:
+        import mdtraj
+
+        from cgal_plugin.units import ANGSTROM_PER_NM
+
+        native = self.oracle.native_positions()[None] / ANGSTROM_PER_NM
+        atomic_path(path, mdtraj.Trajectory(native, self.oracle.atom_topology).save_pdb)
+
+    def fill(self, store: DataStore) -> None:
+        """One shard a trajectory, and the force map."""
+        if not (store.root / FORCE_MAP).exists():
+            self.oracle.force_map.save(store.root / FORCE_MAP)
+        for i, trajectory in enumerate(self._trajectories):
+            name = f"seed_{i:03d}"
+            if name not in store:
+                frames = self.oracle.map_trajectory(trajectory)
+                store.append(name, frames, source="seed", config_hash=self.config.hash)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a trajectory is there; one that is damaged is put aside, to be run again."""
+    from cgal_plugin.oracle.trajectory import AllAtomTrajectory
+
+    if not path.exists():
+        return False
+    try:
+        AllAtomTrajectory.load(path)
+    except OracleError:
+        os.replace(path, path.with_name(f".{path.name}.damaged"))
+        return False
+    return True
+
+
+class StoredSeeds:
+    """The shards of an existing data store.
+
+    Raises
+    ------
+    DataError
+        The store is of another molecule or temperature than the configuration says.
+    """
+
+    oracle_ns = 0.0
+
+    def __init__(self, config: Config, topology: CGTopology) -> None:
+        assert config.seed_data.store is not None
+        self.source = DataStore(config.seed_data.store)
+        if self.source.topology != topology:
+            raise DataError(
+                f"seed_data.store {self.source.root} is of {self.source.topology!r}; system says {topology!r}"
+            )
+        if abs(self.source.temperature - config.system.temperature) > 1e-6:
+            raise DataError(
+                f"seed_data.store {self.source.root} holds labels at {self.source.temperature} K; "
+                f"system.temperature is {config.system.temperature} K"
+            )
+        if not self.source.names():
+            raise DataError(f"seed_data.store {self.source.root} has no frames")
+        self.topology = topology
+        self.force_map_hash = self.source.force_map_hash
+
+    def prepare(self, out_dir: Path, progress: Progress | None = None) -> None:
+        """Nothing has to be run."""
+
+    def fill(self, store: DataStore) -> None:
+        """Copy the shards, as seed data, and the force map where there is one."""
+        force_map = self.source.root / FORCE_MAP
+        if force_map.exists() and not (store.root / FORCE_MAP).exists():
+            atomic_path(store.root / FORCE_MAP, lambda name: shutil.copyfile(force_map, name))
+        for i, (name, frames) in enumerate(self.source):
+            if f"seed_{i:03d}" not in store:
+                store.append(f"seed_{i:03d}", frames, source="seed", copied_from=name)

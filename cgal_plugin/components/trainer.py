@@ -1,0 +1,287 @@
+"""The loop's trainer: TorchMD-Net, with priors that are fitted once and frozen, or anew each round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cgal_plugin.components.protocols import Progress, TrainedModel, TrainRequest
+from cgal_plugin.config import Config
+from cgal_plugin.data import DataStore, StoredFrames
+from cgal_plugin.errors import PriorFitError, StateError
+from cgal_plugin.execution.map_tasks import map_tasks
+from cgal_plugin.mapping import CGTopology
+from cgal_plugin.runs.layout import WORK
+
+if TYPE_CHECKING:
+    from cgal_plugin.priors import PriorSet
+    from cgal_plugin.training import TrainingResult
+
+_PRIORS = "priors.yaml"
+
+
+class TorchMDNetTrainer:
+    """Trains ``model: cgschnet`` with the settings of the configuration."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._prior_model: list[dict[str, Any]] | None = None
+        self._seed_priors: PriorSet | None = None
+
+    # ------------------------------------------------------------------ priors
+
+    def check(self, topology: CGTopology) -> None:
+        """Check the prior terms or the file with them, and the TorchMD-Net keys, before anything is run.
+
+        Raises
+        ------
+        PriorFitError
+            The molecule is too small for a term, or the file is for another one or another temperature.
+        ConfigError
+            A key or value in ``training.torchmdnet`` is not allowed.
+        """
+        from cgal_plugin.models.build import parse_options
+        from cgal_plugin.priors.fit import check_terms
+        from cgal_plugin.training.settings import resolve
+
+        training = self.config.training
+        if training.torchmdnet:
+            resolve(training.torchmdnet)
+            parse_options(training.torchmdnet.get("cgschnet"), training.model.embedding_dimension)
+        priors = training.priors
+        path = priors.file
+        if path is None and priors.terms:
+            check_terms(topology, priors.terms)
+        elif path is not None:
+            from cgal_plugin.priors import PriorSet
+
+            _check_same(PriorSet.load(path), path, topology, self.config.system.temperature)
+
+    def prepare(self, store: DataStore, out_dir: Path) -> None:
+        """Fit the priors to the seed data, or take the file of the configuration; then they are frozen.
+
+        With ``training.priors.refit`` they serve the first training, and :meth:`train` fits later ones.
+
+        Raises
+        ------
+        PriorFitError
+            The data are too few, or the given file is for another molecule or temperature.
+        StateError
+            The frozen priors are not the ones that were saved.
+        """
+        priors = self.config.training.priors
+        if not priors.terms and priors.file is None:
+            self._prior_model = None
+            return
+        from cgal_plugin.priors import PriorSet
+
+        path = out_dir / _PRIORS
+        if not path.exists():
+            if priors.file is not None:
+                fitted = PriorSet.load(priors.file)
+            else:
+                seed = [n for n in store.names() if store.record(n)["source"] == "seed"]
+                fitted = self._fit(store, store.load_all(seed))
+            fitted.plot(out_dir / "priors.png")
+            fitted.save(path)
+        frozen = PriorSet.load(path)
+        _check_same(frozen, path, store.topology, store.temperature)
+        self._seed_priors = frozen
+        self._prior_model = frozen.to_prior_model()
+
+    def _fit(self, store: DataStore, frames: StoredFrames) -> PriorSet:
+        from cgal_plugin import register
+        from cgal_plugin.data.error_weights import frame_weights
+        from cgal_plugin.priors import fit_priors
+
+        register()  # before anything imports TorchMD-Net, which has Warp greet the screen
+        priors = self.config.training.priors
+        return fit_priors(
+            store.topology,
+            frames.positions,
+            store.temperature,
+            terms=priors.terms,
+            method=priors.method,
+            forces=frames.forces,
+            weights=frame_weights(frames),
+            pairs_per_type=priors.pairs_per_type,
+        )
+
+    def _priors_of(self, request: TrainRequest, frames: StoredFrames) -> list[dict[str, Any]] | None:
+        """The frozen priors; with ``refit`` those of the request's shards, kept in its folder."""
+        if not self.config.training.priors.refit:
+            return self._prior_model
+        from cgal_plugin.priors import PriorSet
+
+        path, store = request.out_dir / _PRIORS, request.store
+        if not path.exists():
+            request.out_dir.mkdir(parents=True, exist_ok=True)
+            only_seed = all(store.record(n)["source"] == "seed" for n in request.shards)
+            priors = self._seed_priors if only_seed else None
+            (self._fit(store, frames) if priors is None else priors).save(path)
+        fitted = PriorSet.load(path)
+        _check_same(fitted, path, store.topology, store.temperature)
+        return fitted.to_prior_model()
+
+    # ------------------------------------------------------------------ training
+
+    def train(self, request: TrainRequest, progress: Progress | None = None) -> TrainedModel:
+        """One training, or one for each member of the committee; several run as tasks of the executor."""
+        from cgal_plugin.training.ensemble import member_arguments
+
+        settings = self.config.training
+        fresh = request.previous is None or settings.mode == "scratch"
+        members = member_arguments(
+            self.hparams(request, fresh),
+            request.out_dir,
+            settings.committee,
+            request.seed,
+            None if fresh else self._members(request.previous),
+            {
+                "mode": "scratch" if fresh else settings.mode,
+                "replay_weight": settings.replay_weight,
+                "newest": sorted({request.store.record(n)["source"] for n in request.new_shards}) or None,
+                "config_hash": self.config.hash,
+            },
+        )
+        results = self._train_members(members, request, progress)
+        first, *others = results
+        return TrainedModel(first.checkpoint, tuple(r.checkpoint for r in others), first.metrics)
+
+    def _train_members(
+        self, members: list[dict[str, Any]], request: TrainRequest, progress: Progress | None
+    ) -> list[TrainingResult]:
+        executor = self.config.executor
+        if len(members) == 1 or executor.workers == 0 or executor.training_threads > 1:
+            results = []
+            with _threads(executor.training_threads):
+                for n, member in enumerate(members):
+                    results.append(train_member(member, _ticks(progress, n, len(members))))
+            return results
+        trained: dict[int, TrainingResult] = {}
+
+        def keep(index: int, result: TrainingResult) -> None:
+            trained[index] = result
+            if progress is not None:
+                progress(len(trained), len(members))
+
+        map_tasks(
+            train_member,
+            members,
+            keep,
+            workers=executor,
+            limited=False,
+            folder=request.store.root.parent / WORK,
+            names=[f"{request.out_dir.parent.name}_{m['out_dir'].name}" for m in members],
+        )
+        return [trained[n] for n in range(len(members))]
+
+    def _members(self, previous: TrainedModel | None) -> list[Path]:
+        found = [] if previous is None else [previous.checkpoint, *previous.committee]
+        wanted = self.config.training.committee
+        if len(found) < wanted:
+            raise StateError(
+                f"training.committee is {wanted}, but the last round trained {len(found)} models to go on "
+                "from; a committee cannot grow during a run with mode finetune or replay: use mode scratch"
+            )
+        return found[:wanted]
+
+    def hparams(self, request: TrainRequest, fresh: bool) -> dict[str, Any]:
+        """TorchMD-Net's keys for this request; fits its priors where they are fitted each round."""
+        from cgal_plugin.data.error_weights import source_weights
+
+        settings = self.config.training
+        model = settings.model
+        frames = request.store.load_all(request.shards)
+        repeat = source_weights(frames)
+        others = dict(settings.torchmdnet)
+        options = {"form": model.form, "filter_grid": model.filter_grid, **(others.pop("cgschnet", {}) or {})}
+        return {
+            "model": "cgschnet",
+            "cgschnet": options,
+            "embedding_dimension": model.embedding_dimension,
+            "num_layers": model.num_layers,
+            "num_rbf": model.num_rbf,
+            "cutoff_lower": model.cutoff_lower,
+            "cutoff_upper": model.cutoff_upper,
+            "activation": model.activation,
+            "prior_model": self._priors_of(request, frames),
+            "dataset": "CGDataset",
+            "dataset_root": str(request.store.root),
+            "dataset_arg": {"shards": list(request.shards)} | ({"repeat": repeat} if repeat else {}),
+            "num_epochs": settings.epochs if fresh else settings.finetune_epochs,
+            "batch_size": settings.batch_size,
+            "lr": settings.learning_rate if fresh else settings.finetune_learning_rate,
+            "val_size": settings.validation_fraction,
+            **others,
+        }
+
+    # ------------------------------------------------------------------ refinement
+
+    def priors(self, train_folder: Path) -> PriorSet:
+        """The priors of the model that was trained in a folder."""
+        from cgal_plugin.priors import PriorSet
+
+        path = train_folder / _PRIORS
+        fitted = PriorSet.load(path) if path.exists() else self._seed_priors
+        assert fitted is not None  # the configuration has priors where it has a refinement
+        return fitted
+
+    def with_priors(self, model: TrainedModel, priors: PriorSet, path: Path) -> TrainedModel:
+        """The model (of a committee the first) with other priors, written to ``path``."""
+        from cgal_plugin.training.replace_priors import replace_priors
+
+        replace_priors(model.checkpoint, priors, path)
+        return TrainedModel(path)
+
+    # ------------------------------------------------------------------ export
+
+    def export(self, model: TrainedModel, topology: CGTopology, path: Path, n_replicas: int) -> None:
+        """TorchScript for ``n_replicas`` replicas."""
+        from cgal_plugin.export import export_torchscript
+
+        export_torchscript(
+            model.checkpoint,
+            topology,
+            path,
+            n_replicas=n_replicas,
+            temperature=self.config.system.temperature,
+            config_hash=self.config.hash,
+        )
+
+
+def train_member(member: Mapping[str, Any], tick: Any = None) -> TrainingResult:
+    """One member of a committee, or the only model; called again, it goes on from its last epoch."""
+    from cgal_plugin.training import train
+
+    return train(**member, progress=tick)
+
+
+def _ticks(progress: Progress | None, n: int, n_models: int) -> Callable[..., None]:
+    def tick(done: int, total: int, metrics: Mapping[str, Any]) -> None:
+        if progress is not None:
+            progress(n * total + done, n_models * total)
+
+    return tick
+
+
+def _check_same(priors: PriorSet, path: Path, topology: CGTopology, temperature: float) -> None:
+    if priors.topology != topology or abs(priors.temperature - temperature) > 1e-6:
+        raise PriorFitError(
+            f"priors of {path} are for {priors.topology!r} at {priors.temperature} K; "
+            f"the data are of {topology!r} at {temperature} K"
+        )
+
+
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

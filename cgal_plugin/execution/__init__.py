@@ -1,0 +1,1 @@
+"""Map tasks over processes of this machine or over Parsl."""

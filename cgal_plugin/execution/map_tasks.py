@@ -1,0 +1,165 @@
+"""Oracle work over workers: a bounded window of tasks, each result handled as it comes."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from cgal_plugin.config.executor import LocalExecutor, ParslExecutor
+from cgal_plugin.errors import OracleError
+from cgal_plugin.execution.pool import Pool
+from cgal_plugin.execution.window import Event, Failure, check_system, no_event, reason_of, run_tasks
+from cgal_plugin.execution.worker import Call, Shared
+
+ExecutorSettings = LocalExecutor | ParslExecutor
+
+
+def map_tasks(
+    function: Callable[..., Any],
+    items: Sequence[Any],
+    on_result: Callable[[int, Any], None],
+    *,
+    workers: int | ExecutorSettings,
+    shared: Any = None,
+    on_failure: Callable[[int, Failure], None] | None = None,
+    limited: bool = True,
+    folder: Path | None = None,
+    names: Sequence[str] | None = None,
+    event: Event = no_event,
+) -> None:
+    """Call ``function(item)``, or ``function(shared, item)``, on every item; results come in any order.
+
+    Tasks are submitted as workers become free, so neither tasks nor results pile up. A task whose worker
+    was lost is tried again; one that exceeds the time limit is not.
+
+    Parameters
+    ----------
+    function, items, shared
+        Picklable, unless there are no workers; each item is one task. ``shared`` is sent once a worker.
+    on_result
+        Called in this process as ``on_result(index, result)``.
+    workers
+        The executor section of a configuration, or a number of processes of this machine; 0 runs
+        everything in this process (without time limit).
+    on_failure
+        Called as ``on_failure(index, failure)`` for a task without result; what it raises ends the call.
+        Without it, the first failure does.
+    limited
+        Whether the time limit of ``workers`` applies.
+    folder
+        For logs (``folder/tasks``) and for what workers are sent; it has to be visible to them. Default:
+        a temporary one.
+    names
+        File name of each task's log; default: its index.
+    event
+        Called as ``event(kind, **facts)`` for what goes wrong on the way and was mended.
+
+    Raises
+    ------
+    OracleError
+        Workers were lost ``retries`` times over, or there are none any more; results handed over so far
+        are kept.
+    StateError
+        The disk is full, or a folder cannot be written.
+    Exception
+        What ``function`` raises, without ``on_failure``, after the results that had come were handed over.
+    """
+    settings = LocalExecutor(workers=workers) if isinstance(workers, int) else workers
+    fail = on_failure or _raise
+    if not items:
+        return
+    if settings.workers == 0:
+        call = function if shared is None else functools.partial(function, shared)
+        _in_this_process(call, items, on_result, fail)
+        return
+    with _work_folder(folder) as work:
+        sent = None if shared is None else Shared.write(shared, work)
+        logs = (folder or work) / "tasks"
+        logs.mkdir(exist_ok=True)
+
+        def make(index: int) -> Call:
+            log = logs / f"{index if names is None else names[index]}.log"
+            return Call(function, items[index], str(log), sent, settings.task_timeout if limited else None)
+
+        with ExitStack() as stack:
+
+            def start() -> Pool:
+                stack.close()
+                return stack.enter_context(open_pool(settings, folder or work, len(items)))
+
+            run_tasks(start(), len(items), make, on_result, fail, event, start)
+
+
+def _raise(index: int, failure: Failure) -> None:
+    if failure.kind == "error":
+        raise failure.error
+    raise OracleError(
+        f"{failure.reason}. Run the same command again to go on, with fewer executor.workers if memory is "
+        "short. A script that calls run() has to do it under `if __name__ == '__main__':`, because workers "
+        "import the script"
+    ) from failure.error
+
+
+def _in_this_process(
+    call: Callable[[Any], Any],
+    items: Sequence[Any],
+    on_result: Callable[[int, Any], None],
+    fail: Callable[[int, Failure], None],
+) -> None:
+    for index, item in enumerate(items):
+        try:
+            result = call(item)
+        except Exception as error:  # noqa: BLE001  whatever a user's oracle raises
+            check_system(error)
+            fail(index, Failure("error", reason_of(error), error))
+        else:
+            on_result(index, result)
+
+
+@contextmanager
+def open_pool(settings: LocalExecutor | ParslExecutor, folder: Path, n_tasks: int) -> Iterator[Pool]:
+    """Start the workers that ``settings`` ask for; they end with the block, busy ones by a kill.
+
+    Parameters
+    ----------
+    folder
+        For Parsl's own logs and scripts; workers have to see it.
+    n_tasks
+        No more workers than this are started on this machine.
+
+    Raises
+    ------
+    ConfigError
+        Parsl is not installed, or its configuration cannot be used.
+    """
+    if isinstance(settings, ParslExecutor):
+        from cgal_plugin.execution.parsl import open_parsl
+
+        with open_parsl(settings, folder) as pool:
+            yield pool
+        return
+    from cgal_plugin.execution.processes import ProcessSlots
+
+    workers = min(settings.workers, n_tasks)
+    executor = ProcessSlots(workers)
+    try:
+        yield Pool(executor, workers, workers, retries=settings.retries, retry_wait=settings.retry_wait)
+    finally:
+        executor.shutdown()
+
+
+@contextmanager
+def _work_folder(folder: Path | None) -> Iterator[Path]:
+    """A folder for what workers are sent, deleted afterwards."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".send-", dir=folder))
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

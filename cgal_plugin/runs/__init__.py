@@ -1,0 +1,1 @@
+"""What a run directory looks like: layout, manifests, log, quarantine, status, cost."""

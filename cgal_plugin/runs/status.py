@@ -1,0 +1,251 @@
+"""How a run stands, from its files alone: while it runs, after a kill, on a disk that cannot be written."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cgal_plugin.errors import StateError
+from cgal_plugin.provenance import read_sealed
+from cgal_plugin.runs.directory import MANIFEST, RunDirectory
+from cgal_plugin.runs.layout import STAGES, WORK
+from cgal_plugin.runs.log import LOG, read_log
+from cgal_plugin.runs.quarantine import Quarantine
+
+_TROUBLE = ("worker lost", "timeout", "straggler", "stall", "damage", "error", "interrupted")
+_RESULTS = (
+    "n_frames",
+    "coverage",
+    "w1",
+    "n_selected",
+    "n_labelled",
+    "n_quarantined",
+    "oracle_ns",
+    "steps",
+)
+_RECENT = 20  # lines of progress that a rate is taken of
+
+
+def run_status(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    """The state of a run, JSON-ready; nothing is written.
+
+    Returns
+    -------
+    dict
+        ``state`` (``running``, ``finished``, ``interrupted``, ``failed``, ``killed``, ``not started``),
+        ``holder``, ``rounds`` (one dict a round: seconds of each finished stage, results), ``current``
+        (stage, done, total, per_hour, seconds_left), ``queue`` of labels, ``throughput`` of the last
+        finished stages, ``failures``, ``seconds_left`` of the whole run where it can be told.
+
+    Raises
+    ------
+    StateError
+        The folder is no run directory.
+    """
+    root = Path(run_dir)
+    config = RunDirectory(root).read_config()
+    events = read_log(root / LOG)
+    holder = _holder(root / "run.lock")
+    rounds = [_round(folder) for folder in sorted((root / "rounds").glob("round_*")) if folder.is_dir()]
+    current = _current(events) if holder else None
+    planned = int(config.get("stopping", {}).get("rounds", 0))
+    return {
+        "name": config.get("name", ""),
+        "run_dir": str(root),
+        "state": _state(root, events, holder),
+        "holder": holder,
+        "last_sign": events[-1]["time"] if events else None,
+        "last_error": next((e.get("text") for e in reversed(events) if e["event"] == "error"), None),
+        "rounds_planned": planned,
+        "rounds": rounds,
+        "current": current,
+        "queue": _queue(root, rounds),
+        "throughput": _throughput(rounds),
+        "failures": _failures(root, events),
+        "seconds_left": _seconds_left(rounds, planned, current, events, bool(config.get("refinement"))),
+    }
+
+
+def _holder(lock: Path) -> str | None:
+    """Who holds the run, or None. The lock is only tried, for a moment."""
+    try:
+        with lock.open(encoding="utf-8") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return handle.read().strip() or "another process"
+    except OSError:
+        return None
+    return None
+
+
+def _state(root: Path, events: Sequence[Mapping[str, Any]], holder: str | None) -> str:
+    if holder:
+        return "running"
+    last = next((e["event"] for e in reversed(events) if e["event"] in _ENDS), None)
+    if last is not None:
+        return _ENDS[last]
+    if (root / "model.ckpt").is_file():  # a run of before there was a log
+        return "finished"
+    return "killed" if (root / "rounds").is_dir() else "not started"
+
+
+#: what the last of these events says of a run that nobody holds
+_ENDS = {
+    "run started": "killed",
+    "run finished": "finished",
+    "interrupted": "interrupted",
+    "error": "failed",
+}
+
+
+def _round(folder: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"round": int(folder.name.removeprefix("round_")), "seconds": {}, "damaged": []}
+    for stage in STAGES:
+        path = folder / stage / MANIFEST
+        if not path.is_file():
+            continue
+        try:
+            manifest = read_sealed(path)
+            results = manifest["results"]
+            row["seconds"][stage] = float(manifest["seconds"])
+        except (OSError, ValueError, KeyError, TypeError):
+            row["damaged"].append(stage)
+            continue
+        keys = (
+            "n_frames",
+            "coverage",
+            "w1",
+            "n_selected",
+            "n_labelled",
+            "n_quarantined",
+            "oracle_ns",
+            "steps",
+        )
+        row |= {key: results[key] for key in keys if key in results}
+        if stage == "train":
+            row["epochs"] = len(results.get("metrics", ()))
+    return row
+
+
+def _current(events: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The stage that is running, how far it is and how fast."""
+    started = None
+    for number, event in enumerate(events):
+        if event["event"] == "stage started":
+            started = number
+        elif event["event"] in ("stage finished", "run started"):
+            started = None
+    if started is None:
+        return None
+    lines = [e for e in events[started:] if e["event"] == "progress"]
+    found: dict[str, Any] = {"stage": events[started]["stage"], "since": events[started]["time"]}
+    if not lines:
+        return found
+    found |= {"done": lines[-1]["done"], "total": lines[-1]["total"]}
+    first = lines[-_RECENT:][0]
+    done, seconds = lines[-1]["done"] - first["done"], lines[-1]["time"] - first["time"]
+    if done > 0 and seconds > 0:
+        found["per_hour"] = 3600 * done / seconds
+        # what was done since the last line counts as well
+        left = (found["total"] - found["done"]) * seconds / done - (time.time() - lines[-1]["time"])
+        found["seconds_left"] = max(0.0, left)
+    return found
+
+
+def _queue(root: Path, rounds: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
+    """Labels of the round that is being labelled."""
+    if not rounds or "select" not in rounds[-1]["seconds"] or "label" in rounds[-1]["seconds"]:
+        return None
+    number = rounds[-1]["round"]
+    name = f"round_{number:03d}"
+    try:
+        selected = int(read_sealed(root / "rounds" / name / "select" / MANIFEST)["results"]["n_selected"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    prefix = f"r{number:03d}_f"
+    done = sum(1 for _ in (root / "data" / "shards").glob(f"{prefix}*.json"))
+    failed = len(Quarantine(root / "rounds" / name / "label").names())
+    logs = {p.stem for p in (root / WORK / "tasks").glob(f"{prefix}*.log")}
+    running = sum(
+        not (root / "data" / "shards" / f"{n}.json").exists()
+        and not (root / "rounds" / name / "label" / f"quarantined_{n}.json").exists()
+        for n in logs
+    )
+    waiting = max(0, selected - done - failed - running)
+    return {
+        "selected": selected,
+        "labelled": done,
+        "quarantined": failed,
+        "running": running,
+        "waiting": waiting,
+    }
+
+
+def _throughput(rounds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Of the last round that finished each stage."""
+    found: dict[str, float] = {}
+    for row in rounds:
+        seconds = row["seconds"]
+        if seconds.get("label") and "n_labelled" in row:
+            found["labels_per_hour"] = 3600 * row["n_labelled"] / seconds["label"]
+            found["oracle_ns_per_day"] = 86400 * row.get("oracle_ns", 0.0) / seconds["label"]
+        if seconds.get("simulate") and "steps" in row:
+            found["cg_steps_per_second"] = row["steps"] / seconds["simulate"]
+        if seconds.get("train") and "n_frames" in row:
+            found["training_frames_per_second"] = row["n_frames"] * row.get("epochs", 0) / seconds["train"]
+    return found
+
+
+def _failures(root: Path, events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    events_of: Counter[str] = Counter(e["event"] for e in events if e["event"] in _TROUBLE)
+    reasons: Counter[str] = Counter()
+    total = 0
+    for folder in sorted((root / "rounds").glob("round_*/label")):
+        book = Quarantine(folder)
+        for name in book.names():
+            total += 1
+            try:
+                failures = book.record(name)["failures"]
+            except (StateError, KeyError):
+                reasons["damaged record"] += 1
+                continue
+            reasons["; ".join(re.sub(r"\d+(\.\d+)?", "#", f["reason"]) for f in failures)] += 1
+    return {"quarantined": total, "reasons": dict(reasons.most_common(5)), "events": dict(events_of)}
+
+
+def _seconds_left(
+    rounds: Sequence[Mapping[str, Any]],
+    planned: int,
+    current: Mapping[str, Any] | None,
+    events: Sequence[Mapping[str, Any]],
+    refined: bool,
+) -> float | None:
+    """From the mean of each stage so far; None until there is one of each, and where a refinement follows."""
+    if events and events[-1]["event"] == "run finished":
+        return 0.0
+    if refined:
+        return None
+    means = {}
+    for stage in STAGES:
+        times = [row["seconds"][stage] for row in rounds if stage in row["seconds"]]
+        if not times:
+            return None
+        means[stage] = sum(times) / len(times)
+    left = 0.0
+    running = "" if current is None else current["stage"].rpartition(" ")[2]
+    for number in range(planned + 1):
+        done = rounds[number]["seconds"] if number < len(rounds) else {}
+        # the last round trains, simulates and is evaluated only
+        for stage in STAGES if number < planned else STAGES[:3]:
+            if stage in done:
+                continue
+            here = number == len(rounds) - 1 and stage == running and current is not None
+            left += current.get("seconds_left", means[stage]) if here and current else means[stage]
+    return left

@@ -1,0 +1,109 @@
+"""The run directory: one holder, manifests that are checked, configurations that are compared."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cgal_plugin.config import parse_config
+from cgal_plugin.errors import StateError
+from cgal_plugin.runs.directory import MANIFEST, RunDirectory
+
+SYSTEM = {"sequence": "AAA", "temperature": 400}
+
+
+def test_second_holder_is_refused_and_named(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / "run")
+    with directory.locked():
+        code = (
+            "from cgal_plugin.runs.directory import RunDirectory\n"
+            f"with RunDirectory({str(tmp_path / 'run')!r}).locked(): pass"
+        )
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        assert other.returncode != 0
+        assert f"in use by pid {os.getpid()}" in other.stderr
+    with directory.locked():
+        pass
+
+
+def test_lock_of_a_killed_holder_is_free(tmp_path: Path) -> None:
+    code = (
+        f"from cgal_plugin.runs.directory import RunDirectory; import os, signal\n"
+        f"with RunDirectory({str(tmp_path)!r}).locked(): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -9
+    with RunDirectory(tmp_path).locked():
+        pass
+
+
+def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(StateError, match="cannot be written"),
+        RunDirectory(tmp_path / "file" / "run").locked(),
+    ):
+        pass
+
+
+def test_changed_configuration_needs_consent(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.adopt(parse_config({"system": SYSTEM}))
+    changed = parse_config({"system": SYSTEM, "training": {"epochs": 7}})
+    with pytest.raises(StateError, match=r"training\.epochs: 30 -> 7"):
+        directory.adopt(changed)
+    assert directory.config().training.epochs == 30
+    directory.adopt(changed, accept_changes=True)
+    assert directory.config() == changed
+    assert "training.epochs" in (tmp_path / "config_changes.json").read_text()
+
+
+def test_more_rounds_and_workers_need_none(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.adopt(parse_config({"system": SYSTEM}))
+    directory.adopt(parse_config({"system": SYSTEM, "stopping": {"rounds": 9}, "executor": {"workers": 1}}))
+    assert directory.config().stopping.rounds == 9
+
+
+def test_damaged_configuration_of_a_run(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="not a run directory"):
+        RunDirectory(tmp_path).config()
+    (tmp_path / "config.yaml").write_text("system: {sequence: 3")
+    with pytest.raises(StateError, match="damaged"):
+        RunDirectory(tmp_path).config()
+
+
+def test_stage_is_done_when_its_manifest_is_there_and_true(tmp_path: Path) -> None:
+    stage = RunDirectory(tmp_path).stage("rounds", "round_000", "train")
+    assert not stage.done
+    output = stage.begin() / "model.ckpt"
+    output.write_bytes(b"weights")
+    stage.finish({"loss": 1.5}, inputs={"shards": ["a"]}, outputs=[output], seeds={"train": 3})
+    assert stage.done
+    assert stage.results() == {"loss": 1.5}
+    manifest = stage.manifest()
+    assert manifest["seeds"] == {"train": 3}
+    assert manifest["versions"]["torch"]
+    output.write_bytes(b"WEIGHTS")
+    with pytest.raises(StateError, match=r"model\.ckpt is damaged; delete .*manifest"):
+        stage.manifest()
+    output.unlink()
+    with pytest.raises(StateError, match="gone"):
+        stage.manifest()
+    (stage.folder / MANIFEST).write_text("{")
+    with pytest.raises(StateError, match="damaged"):
+        stage.manifest()
+
+
+def test_what_a_kill_left_is_swept(tmp_path: Path) -> None:
+    left = [".a.npz.x1y2.tmp", "data/.b.json.k_3.tmp", ".model.123.tmp.ckpt", ".send-xyz/shared.pkl"]
+    kept = ["data/b.json", ".lock", "notes.tmp", ".hidden.tmpl"]
+    for name in left + kept:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    RunDirectory(tmp_path).sweep()
+    assert [name for name in left if (tmp_path / name).exists()] == []
+    assert all((tmp_path / name).exists() for name in kept)
