@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from cgal_plugin.benchmark.config import LoadedBenchmark
-from cgal_plugin.components.build import build_parts
+from cgal_plugin.components.build import build_components
 from cgal_plugin.components.evaluate_model import FES_RANGE, run_model_test
 from cgal_plugin.config import Config
 from cgal_plugin.driver.loop import run
-from cgal_plugin.driver.refinement import FOLDER
 from cgal_plugin.errors import CGALError, ConfigError, StateError
 from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.provenance import atomic_write, hash_file, versions, write_json
 from cgal_plugin.runs.directory import RunDirectory
+from cgal_plugin.runs.layout import REFINEMENT
 
 RESULTS, SETTINGS, MODELS = "results.jsonl", "benchmark.json", "models"
 #: stages that arms of one seed share, with the sections of the configuration that decide them
@@ -33,7 +33,16 @@ _SHARED = (
 
 
 #: what a run has of its end, which an arm that refines it makes anew
-_END = ("test", FOLDER, "config.yaml", "run.json", "run.lock", "model.ckpt", "potential.pt", "report.html")
+_END = (
+    "test",
+    REFINEMENT,
+    "config.yaml",
+    "run.json",
+    "run.lock",
+    "model.ckpt",
+    "potential.pt",
+    "report.html",
+)
 
 
 @dataclass(frozen=True)
@@ -168,7 +177,7 @@ def run_arm(task: ArmTask) -> dict[str, Any]:
     try:
         _share_start(task)
         result = run(task.config, task.folder)
-        parts = build_parts(task.config)
+        parts = build_components(task.config)
         directory = RunDirectory(task.folder)
         with directory.locked():
             test = run_model_test(task.config, directory, parts, task.test, task.reference_forces)

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from cgal_plugin.components.checks import check_part
+from cgal_plugin.components.checks import check_component
 from cgal_plugin.components.evaluator import ReferenceEvaluator
 from cgal_plugin.components.protocols import RefinableTrainer, Sampler, SeedSource, TrainedModel, Trainer
 from cgal_plugin.components.sampler import OpenMMSampler
 from cgal_plugin.components.seed_data import OpenMMSeeds, StoredSeeds
 from cgal_plugin.components.trainer import TorchMDNetTrainer
 from cgal_plugin.config import Config
-from cgal_plugin.config.models import CustomPart, OpenMMOracleConfig
+from cgal_plugin.config.models import CustomComponent, OpenMMOracleConfig
 from cgal_plugin.data import DataStore
 from cgal_plugin.errors import ConfigError
 from cgal_plugin.mapping import CGTopology
@@ -31,7 +31,7 @@ DEFAULT_REPLICAS = 16
 
 
 @dataclass
-class Parts:
+class Components:
     """What the loop works with; see :mod:`cgal_plugin.components.protocols`."""
 
     config: Config
@@ -85,7 +85,7 @@ class Parts:
         return nearest_rmsd(frames, reference)[0]
 
 
-def build_parts(config: Config, **given: Any) -> Parts:
+def build_components(config: Config, **given: Any) -> Components:
     """The parts that the configuration asks for, with the ``given`` objects in their place.
 
     Raises
@@ -99,14 +99,14 @@ def build_parts(config: Config, **given: Any) -> Parts:
     if unknown:
         raise ConfigError(f"unknown parts {unknown}; parts are {', '.join(NAMES)}")
     for name, part in given.items():
-        check_part(name, part)
+        check_component(name, part)
     seed_source = given.get("seed_source") or _seed_source(config)
     topology: CGTopology = seed_source.topology
 
     # what the user wrote is imported and made now: a mistake must not show after hours of work
-    if isinstance(config.oracle, CustomPart) and "oracle" not in given:
+    if isinstance(config.oracle, CustomComponent) and "oracle" not in given:
         given["oracle"] = load_custom(config.oracle, "oracle")
-    if isinstance(config.selector, CustomPart) and "selector" not in given:
+    if isinstance(config.selector, CustomComponent) and "selector" not in given:
         load_custom(config.selector, "selector")
 
     def make_oracle() -> Any:
@@ -126,7 +126,7 @@ def build_parts(config: Config, **given: Any) -> Parts:
         )
     evaluator = ReferenceEvaluator(config, topology)
     evaluator.check()
-    return Parts(
+    return Components(
         config,
         seed_source,
         trainer,
@@ -146,7 +146,7 @@ def seed_store(config: Config, out_dir: str | os.PathLike[str]) -> DataStore:
         The molecule or the settings are wrong, or the dynamics failed.
     """
     out = Path(out_dir)
-    source = build_parts(config).seed_source
+    source = build_components(config).seed_source
     folder = out / "seed"
     folder.mkdir(parents=True, exist_ok=True)
     source.prepare(folder)
@@ -216,7 +216,7 @@ def _selector(config: Config, model: TrainedModel, topology: CGTopology, seed: i
     from cgal_plugin.selector import CommitteeSelector, CoverageSelector, RandomSelector, RMSDSelector
 
     settings = config.selector
-    if isinstance(settings, CustomPart):
+    if isinstance(settings, CustomComponent):
         return load_custom(settings, "selector")
     cuts = {
         "min_rmsd": settings.min_rmsd,
@@ -238,7 +238,7 @@ def _selector(config: Config, model: TrainedModel, topology: CGTopology, seed: i
 
 
 def _sampler(config: Config) -> Sampler:
-    if isinstance(config.simulation, CustomPart):
+    if isinstance(config.simulation, CustomComponent):
         return load_custom(config.simulation, "simulation")
     if config.simulation.blocks == 1:  # blocks run on workers, which may have what this machine has not
         from cgal_plugin.dynamics.force import resolve_backend
@@ -250,7 +250,7 @@ def _sampler(config: Config) -> Sampler:
     return OpenMMSampler(config.simulation, config.executor)
 
 
-def load_custom(part: CustomPart, where: str) -> Any:
+def load_custom(part: CustomComponent, where: str) -> Any:
     """Import ``module:Class`` and call it with ``args``.
 
     Raises
@@ -270,5 +270,5 @@ def load_custom(part: CustomPart, where: str) -> Any:
         made = cls(**part.args)
     except TypeError as error:
         raise ConfigError(f"{where}.class {part.target} does not accept {part.args}: {error}") from error
-    check_part("sampler" if where == "simulation" else where, made)
+    check_component("sampler" if where == "simulation" else where, made)
     return made

@@ -1,4 +1,4 @@
-"""Parts of the user's own, checked where they come in: one clear error that names the part."""
+"""Components of the user's own, checked where they come in: one clear error that names the part."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ METHODS = {
 }
 
 
-def check_part(name: str, part: Any) -> None:
+def check_component(name: str, part: Any) -> None:
     """Check that a part has the methods that the loop calls.
 
     Raises

@@ -16,7 +16,7 @@ from cgal_plugin.provenance import derive_seed
 from cgal_plugin.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
-    from cgal_plugin.components.build import Parts
+    from cgal_plugin.components.build import Components
     from cgal_plugin.selector.committee import ForceFunction
 
 #: cells a side of the TIC 1–2 histogram that is kept for the figure, and its range in standard deviations
@@ -34,7 +34,7 @@ def common_starts(oracle: Any, n: int) -> np.ndarray:
 def run_model_test(
     config: Config,
     directory: RunDirectory,
-    parts: Parts,
+    parts: Components,
     test: ModelTest,
     reference_forces: Path | None,
 ) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class System(Section):
         return self
 
 
-class CustomPart(Section):
+class CustomComponent(Section):
     """A class of the user's own, `module:Class`, called with `args`."""
 
     kind: Literal["custom"]
@@ -54,7 +54,7 @@ class CustomPart(Section):
     """Keyword arguments of the class."""
 
 
-class CustomOracle(CustomPart):
+class CustomOracle(CustomComponent):
     """An oracle of the user's own."""
 
     max_failure_rate: Annotated[Number, Field(gt=0, le=1)] = 0.5
@@ -367,10 +367,14 @@ class Stopping(Section):
 
 OracleConfig = Annotated[OpenMMOracleConfig | CustomOracle, Field(discriminator="kind")]
 SelectorConfig = Annotated[
-    RMSDSelectorConfig | CoverageSelectorConfig | RandomSelectorConfig | CommitteeSelectorConfig | CustomPart,
+    RMSDSelectorConfig
+    | CoverageSelectorConfig
+    | RandomSelectorConfig
+    | CommitteeSelectorConfig
+    | CustomComponent,
     Field(discriminator="kind"),
 ]
-SamplerConfig = Annotated[Simulation | CustomPart, Field(discriminator="kind")]
+SamplerConfig = Annotated[Simulation | CustomComponent, Field(discriminator="kind")]
 
 
 class Config(Section):

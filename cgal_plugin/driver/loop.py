@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cgal_plugin import interrupts
-from cgal_plugin.components.build import Parts, build_parts
+from cgal_plugin.components.build import Components, build_components
 from cgal_plugin.components.protocols import RefinableTrainer, TrainedModel
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
@@ -23,7 +23,7 @@ from cgal_plugin.driver.rounds import Round
 from cgal_plugin.errors import DataError, StateError
 from cgal_plugin.provenance import atomic_path, versions
 from cgal_plugin.runs.directory import RunDirectory
-from cgal_plugin.runs.log import LOG, LoggingReporter, Reporter, SilentReporter
+from cgal_plugin.runs.log import LOG, Reporter, RunLog, SilentReporter
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -86,16 +86,18 @@ def run(
     """
     directory = RunDirectory(out_dir)
     with interrupts.handled(), directory.locked(), _disk_errors(directory.root):
-        made = build_parts(config, **parts)  # first: a wrong setting must leave no trace to disagree with
+        made = build_components(
+            config, **parts
+        )  # first: a wrong setting must leave no trace to disagree with
         directory.adopt(config, accept_changes=accept_changes)
         directory.sweep()
-        log = LoggingReporter(reporter or SilentReporter(), directory.root / LOG)
+        log = RunLog(reporter or SilentReporter(), directory.root / LOG)
         with _recorded(log, config):
             return _Loop(config, directory, made, log).run()
 
 
 @contextmanager
-def _recorded(log: LoggingReporter, config: Config) -> Iterator[None]:
+def _recorded(log: RunLog, config: Config) -> Iterator[None]:
     """The run's start and end in its log."""
     facts = {"pid": os.getpid(), "host": socket.gethostname(), "versions": versions()}
     log.event("run started", config_hash=config.hash, **facts)
@@ -135,9 +137,7 @@ def _disk_errors(root: Path) -> Iterator[None]:
 
 
 class _Loop:
-    def __init__(
-        self, config: Config, directory: RunDirectory, parts: Parts, reporter: LoggingReporter
-    ) -> None:
+    def __init__(self, config: Config, directory: RunDirectory, parts: Components, reporter: RunLog) -> None:
         self.config = config
         self.directory = directory
         self.parts = parts
@@ -256,7 +256,7 @@ class _Loop:
         if self.config.refinement is None:
             return model.checkpoint, last.potential(1)
         trainer = self.parts.trainer
-        assert isinstance(trainer, RefinableTrainer)  # build_parts has checked it
+        assert isinstance(trainer, RefinableTrainer)  # build_components has checked it
         stages = Refinement(self.config, self.directory, self.parts, store, self.reporter)
         priors, packed = trainer.priors(last.train_folder), last.potential(self.parts.packed_replicas)
         refined = stages.run(model, priors, packed)

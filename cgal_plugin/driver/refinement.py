@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cgal_plugin.components.build import Parts
+from cgal_plugin.components.build import Components
 from cgal_plugin.components.checks import check_sampled
 from cgal_plugin.components.protocols import Sampler, TrainedModel
 from cgal_plugin.components.sampler import OpenMMSampler
@@ -24,7 +24,7 @@ from cgal_plugin.provenance import derive_seed, hash_file
 from cgal_plugin.refinement import DynamicStates, Populations, correction, populations
 from cgal_plugin.runs.directory import RunDirectory, Stage
 from cgal_plugin.runs.layout import EQUILIBRATION, REFINEMENT, equilibrated
-from cgal_plugin.runs.log import LoggingReporter
+from cgal_plugin.runs.log import RunLog
 from cgal_plugin.units import kT
 
 #: frames of the all-atom dynamics in a lag time
@@ -51,9 +51,9 @@ class Refinement:
         self,
         config: Config,
         directory: RunDirectory,
-        parts: Parts,
+        parts: Components,
         store: DataStore,
-        reporter: LoggingReporter,
+        reporter: RunLog,
     ) -> None:
         assert config.refinement is not None
         self.config, self.settings = config, config.refinement

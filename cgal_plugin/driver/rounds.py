@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cgal_plugin.components.build import Parts
-from cgal_plugin.components.checks import check_part, check_sampled, check_selection
+from cgal_plugin.components.build import Components
+from cgal_plugin.components.checks import check_component, check_sampled, check_selection
 from cgal_plugin.components.label_job import LabelJob
 from cgal_plugin.components.protocols import TrainedModel, TrainRequest
 from cgal_plugin.config import Config
@@ -19,7 +19,7 @@ from cgal_plugin.errors import DynamicsError, StateError
 from cgal_plugin.provenance import atomic_write, derive_seed
 from cgal_plugin.runs.directory import RunDirectory, Stage
 from cgal_plugin.runs.layout import WORK, shard_round
-from cgal_plugin.runs.log import LoggingReporter
+from cgal_plugin.runs.log import RunLog
 from cgal_plugin.runs.quarantine import Quarantine
 
 QUANTILES = (5, 25, 50, 75, 95)
@@ -33,9 +33,9 @@ class Round:
         index: int,
         config: Config,
         directory: RunDirectory,
-        parts: Parts,
+        parts: Components,
         store: DataStore,
-        reporter: LoggingReporter,
+        reporter: RunLog,
     ) -> None:
         self.index = index
         self.config = config
@@ -206,7 +206,7 @@ class Round:
             candidates = np.concatenate(trajectories)
             selector = self.parts.selector(model, self._seed("select"))
             fitted = selector.fit(self.store.load_all(self._shards).positions)
-            check_part("selector", fitted)  # fit returns the selector itself; without its return, None
+            check_component("selector", fitted)  # fit returns the selector itself; without its return, None
             chosen = fitted.select(candidates)
             indices, distances = (a[:most] for a in check_selection(chosen, selector, len(candidates)))
             path = folder / "selected.npz"

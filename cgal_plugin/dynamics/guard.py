@@ -75,32 +75,6 @@ class Guard:
 
 
 @dataclass(frozen=True)
-class BlowUp:
-    """A replica left the range of sane structures.
-
-    Attributes
-    ----------
-    replica
-        0-based.
-    step
-        Step of the check that found it.
-    kind
-        ``"non-finite"``, ``"bond"`` or ``"energy"``.
-    detail
-        What was seen, in words.
-    frame_index
-        Frames of this replica stored before the event: frame ``frame_index - 1`` of its trajectory is
-        the last one before it.
-    """
-
-    replica: int
-    step: int
-    kind: str
-    detail: str
-    frame_index: int
-
-
-@dataclass(frozen=True)
 class Limits:
     """A guard together with what it is applied to: see :func:`find_blown`."""
 

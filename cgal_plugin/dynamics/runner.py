@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.dynamics.engine import Engine, Settings
 from cgal_plugin.dynamics.folder import Progress, SimulationFolder
-from cgal_plugin.dynamics.guard import BlowUp, Limits, find_blown
+from cgal_plugin.dynamics.guard import Limits, find_blown
 from cgal_plugin.errors import DynamicsError
 
 if TYPE_CHECKING:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.dynamics.backends import choose_backend
 from cgal_plugin.dynamics.dcd import read_dcd
 from cgal_plugin.dynamics.engine import Settings
 from cgal_plugin.dynamics.folder import Progress, SimulationFolder
-from cgal_plugin.dynamics.guard import BlowUp, Guard, Limits
+from cgal_plugin.dynamics.guard import Guard, Limits
 from cgal_plugin.errors import DynamicsError, StateError
 from cgal_plugin.provenance import hash_array, hash_file
 from cgal_plugin.units import as_angstrom

@@ -1,4 +1,4 @@
-"""Parts around the network: the pairs it works on, and the output head."""
+"""The pairs of beads that the network works on, and the output head."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from cgal_plugin.reporting.page import write_report
 from cgal_plugin.reporting.records import (
-    BlowUpRecord,
     QuarantineRecord,
     ReportInput,
     RoundSummary,
@@ -10,7 +9,6 @@ from cgal_plugin.reporting.records import (
 )
 
 __all__ = [
-    "BlowUpRecord",
     "QuarantineRecord",
     "ReportInput",
     "RoundSummary",

@@ -13,12 +13,12 @@ from cgal_plugin.analysis.results import W1Result
 from cgal_plugin.components.evaluator import ReferenceEvaluator
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
+from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.data.trajectories import load_trajectories
 from cgal_plugin.errors import StateError
 from cgal_plugin.provenance import read_json
 from cgal_plugin.reporting.page import write_report
 from cgal_plugin.reporting.records import (
-    BlowUpRecord,
     QuarantineRecord,
     ReportInput,
     RoundSummary,
@@ -100,7 +100,7 @@ def _summary(directory: RunDirectory, index: int, name: str) -> RoundSummary:
         n_quarantined=label.get("n_quarantined"),
         n_frames=train.get("n_frames"),
         n_new_frames=label.get("n_new_frames"),
-        blow_ups=[BlowUpRecord(**e) for e in simulate.get("events", [])],
+        blow_ups=[BlowUp(**e) for e in simulate.get("events", [])],
         cg_steps=simulate.get("steps"),
         oracle_ns=label.get("oracle_ns"),
         training=train.get("metrics", []),
@@ -116,7 +116,7 @@ def _refined_summary(index: int, stages: list[Stage]) -> RoundSummary:
         index=index,
         w1=W1Result.from_dict(last["w1"]) if last.get("w1") else None,
         w1_ucsc=W1Result.from_dict(last["w1_ucsc"]) if last.get("w1_ucsc") else None,
-        blow_ups=[BlowUpRecord(**e) for r in results for e in r["events"]],
+        blow_ups=[BlowUp(**e) for r in results for e in r["events"]],
         cg_steps=sum(r["steps"] for r in results),
         timings={"refine": sum(s.manifest()["seconds"] for s in stages)},
     )

@@ -28,7 +28,6 @@ from cgal_plugin.reporting.formatting import (
 )
 from cgal_plugin.reporting.plots import finite
 from cgal_plugin.reporting.records import (
-    BlowUpRecord,
     QuarantineRecord,
     ReportInput,
     RoundSummary,
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 __all__ = [
-    "BlowUpRecord",
     "QuarantineRecord",
     "ReportInput",
     "RoundSummary",

@@ -20,16 +20,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class BlowUpRecord:
-    """One blow-up of the CG dynamics: the frames after ``step`` of that replica were dropped."""
-
-    replica: int
-    step: int
-    kind: str
-    detail: str = ""
-
-
-@dataclass(frozen=True)
 class QuarantineRecord:
     """One frame that was selected but not labelled, and why."""
 
@@ -100,7 +90,7 @@ class RoundSummary:
     n_new_frames
         Force-labelled frames added by this round's labels.
     blow_ups
-        :class:`BlowUpRecord` or anything with ``replica``, ``step``, ``kind``, ``detail``.
+        :class:`BlowUp` or anything with ``replica``, ``step``, ``kind``, ``detail``.
     cg_steps
         Replica-steps of CG dynamics done (replicas × steps), for the blow-up rate.
     oracle_ns

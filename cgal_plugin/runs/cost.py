@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cgal_plugin.config import Config
-from cgal_plugin.config.models import CustomPart, OpenMMOracleConfig, Simulation
+from cgal_plugin.config.models import CustomComponent, OpenMMOracleConfig, Simulation
 from cgal_plugin.data.error_weights import MOST
 
 
@@ -53,7 +53,7 @@ def estimate(config: Config, rates: Rates | None = None) -> Cost:
     rounds = config.stopping.rounds
     workers = max(1, config.executor.workers)
     seed, oracle, training = config.seed_data, config.oracle, config.training
-    custom = isinstance(oracle, CustomPart)
+    custom = isinstance(oracle, CustomComponent)
     settings = OpenMMOracleConfig() if custom else oracle
     per_day = dict(rates.oracle_ns_per_day)[settings.solvent]
     seed_ns = 0.0 if seed.store else seed.n_trajectories * (seed.picoseconds + seed.equilibration_ps) / 1000
@@ -113,7 +113,7 @@ def plan(config: Config) -> str:
     oracle = config.oracle
     labels = (
         oracle.target
-        if isinstance(oracle, CustomPart)
+        if isinstance(oracle, CustomComponent)
         else f"{oracle.solvent}, {oracle.mode}, "
         f"{oracle.n_starts} x ({oracle.relax_ps:g} + {oracle.production_ps:g}) ps"
     )

@@ -64,7 +64,7 @@ class SilentReporter:
         """Does nothing."""
 
 
-class LoggingReporter:
+class RunLog:
     """A reporter that writes what it is told to ``log.jsonl`` and passes it on to another.
 
     Each line has ``time`` (s since 1970) and ``event``: ``run started``, ``stage started``, ``progress``,

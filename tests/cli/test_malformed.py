@@ -25,7 +25,7 @@ from cgal_plugin.data import DataStore
 from cgal_plugin.driver import run
 from cgal_plugin.errors import ConfigError
 from cgal_plugin.mapping import CGTopology
-from tests.driver import parts
+from tests.driver import stand_ins
 
 #: a case: what the message has to name, and the command
 Case = tuple[str, list[object]]
@@ -36,7 +36,12 @@ SEQUENCE = "GYGAG"
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sound files of every kind, and a finished run."""
     root = tmp_path_factory.mktemp("world")
-    run(parts.config(root), root / "run", oracle=parts.Fails(0.0), **parts.cheap())
+    run(
+        stand_ins.config(root),
+        root / "run",
+        oracle=stand_ins.Fails(0.0),
+        **stand_ins.cheap(),
+    )
     topology = CGTopology.from_sequence(SEQUENCE)
     frames = DataStore(root / "store").load_all().positions
     np.save(root / "frames.npy", frames)

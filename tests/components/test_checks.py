@@ -1,4 +1,4 @@
-"""Parts of the user's own that break the contract: one error that names the part."""
+"""Components of the user's own that break the contract: one error that names the part."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import openmm
 import pytest
 
-from cgal_plugin.components.checks import check_part, check_sampled, check_selection
+from cgal_plugin.components.checks import check_component, check_sampled, check_selection
 from cgal_plugin.components.tasks import label_frame
 from cgal_plugin.config import parse_config
 from cgal_plugin.driver import run
@@ -28,7 +28,7 @@ class Mine:
 @pytest.mark.parametrize("name", ["oracle", "selector", "sampler", "trainer", "seed_source"])
 def test_a_part_without_its_methods_is_named(name: str) -> None:
     with pytest.raises(ConfigError, match=f"the {name} Mine has no method"):
-        check_part(name, Mine())
+        check_component(name, Mine())
 
 
 @pytest.mark.parametrize(
@@ -140,4 +140,4 @@ def test_the_fast_engine_on_a_gpu_is_refused_in_the_file() -> None:
 def test_a_sampler_with_no_number_of_replicas_is_named(n_replicas: Any) -> None:
     sampler = SimpleNamespace(sample=print, n_replicas=n_replicas)
     with pytest.raises(ConfigError, match="expected a whole number"):
-        check_part("sampler", sampler)
+        check_component("sampler", sampler)

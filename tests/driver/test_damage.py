@@ -21,18 +21,18 @@ from cgal_plugin.driver import run
 from cgal_plugin.errors import CGALError, StateError
 from cgal_plugin.runs.directory import RunDirectory
 from cgal_plugin.runs.log import LOG, read_log
-from tests.driver import parts
+from tests.driver import stand_ins
 
 
 def _go(root: Path, config: Config, **changes: Any) -> Any:
-    return run(config, root, oracle=parts.Fails(0.0), **parts.cheap(), **changes)
+    return run(config, root, oracle=stand_ins.Fails(0.0), **stand_ins.cheap(), **changes)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the seed store and a run of one round."""
     folder = tmp_path_factory.mktemp("damage")
-    _go(folder / "run", parts.config(folder))
+    _go(folder / "run", stand_ins.config(folder))
     return folder
 
 
@@ -62,7 +62,7 @@ def test_a_damaged_shard_is_named_and_made_again(
     shutil.copytree(finished / "run", root)
     before = _shards(root)
     harm(root / "data" / "shards" / name)
-    result = _go(root, parts.config(finished, stopping={"rounds": 2}))
+    result = _go(root, stand_ins.config(finished, stopping={"rounds": 2}))
     assert len(result.rounds) == 3
     after = _shards(root)
     assert {n: after[n] for n in before} == before
@@ -94,7 +94,7 @@ def test_a_damaged_result_is_named_and_not_used(
     shutil.copytree(finished / "run", root)
     path = root / "rounds" / "round_000" / name
     harm(path)
-    config = parts.config(finished, stopping={"rounds": 2})
+    config = stand_ins.config(finished, stopping={"rounds": 2})
     if harm is Path.unlink and path.name == "manifest.json":
         before = _shards(root)
         _go(root, config)  # the stage is run again
@@ -121,7 +121,7 @@ def test_a_manifest_cannot_lead_out_of_its_folder(finished: Path, tmp_path: Path
         manifest["results"]["checkpoint"] = name
         path.write_text(json.dumps(manifest))
         with pytest.raises(StateError, match="outside the folder"):
-            _go(root, parts.config(finished))
+            _go(root, stand_ins.config(finished))
 
 
 def test_a_record_says_when_it_was_changed(finished: Path, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_accepted_changes_start_unfinished_stages_anew(finished: Path, tmp_path:
     root = tmp_path / "run"
     shutil.copytree(finished / "run", root)
     (root / "rounds" / "round_001" / "train" / "manifest.json").unlink()
-    changed = parts.config(finished, stopping={"rounds": 2}, training={"learning_rate": 0.01})
+    changed = stand_ins.config(finished, stopping={"rounds": 2}, training={"learning_rate": 0.01})
     with pytest.raises(StateError, match=r"training\.learning_rate: 0\.001 -> 0\.01"):
         _go(root, changed)
     result = _go(root, changed, accept_changes=True)
@@ -185,7 +185,7 @@ def test_a_full_disk_is_said_and_costs_nothing(
 ) -> None:
     """Wherever the run is when the disk fills up: what comes of it at last is the same."""
     small = disk("size=20k")
-    config = parts.config(finished, executor={"workers": workers})
+    config = stand_ins.config(finished, executor={"workers": workers})
     said = []
     for size in range(28, 400, 36 if workers else 12):
         with contextlib.suppress(StateError):
@@ -210,7 +210,7 @@ def test_a_disk_that_cannot_be_written(disk: Callable[[str], Disk], finished: Pa
     small.remount("ro")
     before = _hashes(small.path)
     with pytest.raises(StateError, match=r"cannot be written: .*Read-only file system"):
-        _go(small.path / "run", parts.config(finished))
+        _go(small.path / "run", stand_ins.config(finished))
     assert _hashes(small.path) == before
 
 

@@ -13,7 +13,7 @@ from cgal_plugin.data import DataStore
 from cgal_plugin.driver import run
 from cgal_plugin.errors import ConfigError, OracleError
 from cgal_plugin.runs.log import LOG, read_log
-from tests.driver import parts
+from tests.driver import stand_ins
 
 KINDS = {"refuse": "oracle", "raise": "error", "hang": "timeout", "die": "lost"}
 
@@ -26,7 +26,7 @@ def _records(out: Path) -> dict[tuple[int, int], dict[str, Any]]:
     return found
 
 
-def _check(out: Path, oracle: parts.Fails) -> dict[str, int]:
+def _check(out: Path, oracle: stand_ins.Fails) -> dict[str, int]:
     """Every selected frame is labelled or has the right record; how many records there are of each kind."""
     store = DataStore(out / "data")
     records, counts = _records(out), dict.fromkeys(KINDS.values(), 0)
@@ -51,18 +51,18 @@ def _check(out: Path, oracle: parts.Fails) -> dict[str, int]:
             np.testing.assert_array_equal(record["inputs"]["positions_angstrom"], frame)
             [failure] = record["failures"]
             if way in ("refuse", "raise"):
-                assert f"{parts.share(frame):.3f}" in failure["reason"]
+                assert f"{stand_ins.share(frame):.3f}" in failure["reason"]
             if way == "raise":
-                assert "parts.py" in record["traceback"]
+                assert "stand_ins.py" in record["traceback"]
         assert (results["n_labelled"], results["n_quarantined"]) == (len(frames) - failed, failed)
         assert len(results["quarantined"]) == failed
     return counts
 
 
 def test_ten_rounds_with_a_fifth_of_the_labels_failing(tmp_path: Path) -> None:
-    oracle = parts.Fails(0.2)
-    config = parts.config(tmp_path, stopping={"rounds": 10})
-    result = run(config, tmp_path / "run", oracle=oracle, **parts.cheap())
+    oracle = stand_ins.Fails(0.2)
+    config = stand_ins.config(tmp_path, stopping={"rounds": 10})
+    result = run(config, tmp_path / "run", oracle=oracle, **stand_ins.cheap())
     assert len(result.rounds) == 11
     counts = _check(tmp_path / "run", oracle)
     assert 8 < sum(counts.values()) < 35
@@ -76,42 +76,42 @@ def test_ten_rounds_with_a_fifth_of_the_labels_failing(tmp_path: Path) -> None:
 
 
 def test_tasks_that_hang_or_kill_their_worker_end_in_quarantine(tmp_path: Path) -> None:
-    oracle = parts.Fails(0.4, ("refuse", "raise", "hang", "die"))
+    oracle = stand_ins.Fails(0.4, ("refuse", "raise", "hang", "die"))
     executor = {"workers": 2, "task_timeout": "5 s", "retries": 1, "retry_wait": 0}
     selector = {"kind": "random", "n_select": 12, "max_rmsd": None}
     tolerant = {"max_failure_rate": 1.0}
-    config = parts.config(tmp_path, seed=9, selector=selector, executor=executor, oracle=tolerant)
-    run(config, tmp_path / "run", oracle=oracle, **parts.cheap())
+    config = stand_ins.config(tmp_path, seed=9, selector=selector, executor=executor, oracle=tolerant)
+    run(config, tmp_path / "run", oracle=oracle, **stand_ins.cheap())
     assert all(_check(tmp_path / "run", oracle).values()), "pick a seed that has all kinds"
 
 
 def test_too_many_failures_stop_the_round_with_a_diagnosis_and_can_be_mended(tmp_path: Path) -> None:
-    config = parts.config(tmp_path, selector={"kind": "random", "n_select": 20, "max_rmsd": None})
-    broken = parts.Fails(0.9, ("raise",))
+    config = stand_ins.config(tmp_path, selector={"kind": "random", "n_select": 20, "max_rmsd": None})
+    broken = stand_ins.Fails(0.9, ("raise",))
     with pytest.raises(
         OracleError, match=r"(?s)frames could not be labelled .*50%.*a bug.*tracebacks"
     ) as error:
-        run(config, tmp_path / "run", oracle=broken, **parts.cheap())
+        run(config, tmp_path / "run", oracle=broken, **stand_ins.cheap())
     kept = DataStore(tmp_path / "run" / "data").names()
     assert str(len(kept) - 1) in str(error.value)  # one is the seed
     assert 5 < len(_records(tmp_path / "run")) < 20
     # the bug is mended: what raised is tried again, what was labelled is not
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "run" / "data" / "shards").iterdir()}
-    run(config, tmp_path / "run", oracle=parts.Fails(0.0), **parts.cheap())
+    run(config, tmp_path / "run", oracle=stand_ins.Fails(0.0), **stand_ins.cheap())
     assert all(p.stat().st_mtime_ns == stamp for p, stamp in stamps.items())
     assert not _records(tmp_path / "run")
 
 
 def test_frames_that_the_oracle_refused_stay_refused_and_the_limit_can_be_raised(tmp_path: Path) -> None:
-    oracle = parts.Fails(0.8, ("refuse",))
+    oracle = stand_ins.Fails(0.8, ("refuse",))
     selector = {"kind": "random", "n_select": 14, "max_rmsd": None}
-    config = parts.config(tmp_path, selector=selector)
+    config = stand_ins.config(tmp_path, selector=selector)
     for _ in range(2):
         with pytest.raises(OracleError, match=r"(?s)could not be labelled.*lower selector\.max_rmsd"):
-            run(config, tmp_path / "run", oracle=oracle, **parts.cheap())
+            run(config, tmp_path / "run", oracle=oracle, **stand_ins.cheap())
     before = set(_records(tmp_path / "run"))
-    tolerant = parts.config(tmp_path, selector=selector, oracle={"max_failure_rate": 1.0})
-    run(tolerant, tmp_path / "run", oracle=oracle, **parts.cheap())
+    tolerant = stand_ins.config(tmp_path, selector=selector, oracle={"max_failure_rate": 1.0})
+    run(tolerant, tmp_path / "run", oracle=oracle, **stand_ins.cheap())
     assert before <= set(_records(tmp_path / "run"))
     _check(tmp_path / "run", oracle)
 
@@ -119,7 +119,7 @@ def test_frames_that_the_oracle_refused_stay_refused_and_the_limit_can_be_raised
 @pytest.mark.parametrize("limit", [0, 1.5, "half"])
 def test_a_limit_that_is_no_share_is_refused(limit: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"oracle\.max_failure_rate"):
-        parts.config(tmp_path, oracle={"max_failure_rate": limit})
+        stand_ins.config(tmp_path, oracle={"max_failure_rate": limit})
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
@@ -140,10 +140,12 @@ def test_the_report_escapes_what_an_oracle_says(tmp_path: Path) -> None:
 
     class OnceRude(Rude):
         def label(self, frames: Any) -> Any:
-            return parts.spring_label(frames) if parts.share(frames[0]) > 0.3 else super().label(frames)
+            return (
+                stand_ins.spring_label(frames) if stand_ins.share(frames[0]) > 0.3 else super().label(frames)
+            )
 
-    config = parts.config(tmp_path, name=nasty[:90])
-    result = run(config, tmp_path / "run", oracle=OnceRude(), **parts.cheap())
+    config = stand_ins.config(tmp_path, name=nasty[:90])
+    result = run(config, tmp_path / "run", oracle=OnceRude(), **stand_ins.cheap())
     html = result.report.read_text()
     assert result.rounds[0]["n_quarantined"] > 0
     assert "<script>alert" not in html

@@ -14,14 +14,14 @@ from cgal_plugin.config import parse_config
 from cgal_plugin.data import DataStore
 from cgal_plugin.driver import run
 from cgal_plugin.errors import ConfigError
-from tests.driver import parts
+from tests.driver import stand_ins
 from tests.driver.tiny import TINY
 
 
 def _config(folder: Path, workers: int, blocks: int) -> Any:
     config = copy.deepcopy(TINY)
     config |= {
-        "seed_data": {"store": str(parts.made_store(folder / "store"))},
+        "seed_data": {"store": str(stand_ins.made_store(folder / "store"))},
         "executor": {"workers": workers},
     }
     config["training"] |= {"committee": 2, "epochs": 1, "priors": {"terms": ["bonds"]}}
@@ -45,7 +45,7 @@ def _results(root: Path) -> dict[str, Any]:
 
 def test_workers_give_what_one_process_gives(tmp_path: Path) -> None:
     for workers in (0, 2):
-        result = run(_config(tmp_path, workers, 2), tmp_path / f"run{workers}", oracle=parts.Fails(0.0))
+        result = run(_config(tmp_path, workers, 2), tmp_path / f"run{workers}", oracle=stand_ins.Fails(0.0))
         assert result.rounds[0]["n_labelled"] == 2
     one, two = _results(tmp_path / "run0"), _results(tmp_path / "run2")
     assert one == two

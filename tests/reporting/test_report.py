@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from cgal_plugin.analysis import W1Result
+from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.errors import AnalysisError
 from cgal_plugin.reporting import (
-    BlowUpRecord,
     QuarantineRecord,
     ReportInput,
     RoundSummary,
@@ -49,7 +49,7 @@ def summaries() -> list[RoundSummary]:
             w1=w1_result(0.9 - 0.4 * i),
             w1_ucsc=w1_result(0.8 - 0.4 * i, metric="w1_ucsc", unit="kinetic-map TIC units"),
             n_selected=8, n_labelled=7, n_quarantined=1, n_frames=100 * (i + 1), n_new_frames=100,
-            blow_ups=[BlowUpRecord(1, 500, "bond", NASTY)], cg_steps=10_000, oracle_ns=0.1,
+            blow_ups=[BlowUp(1, 500, "bond", NASTY)], cg_steps=10_000, oracle_ns=0.1,
             training=[{"epoch": e, "train_loss": 10.0 / (e + 1), "val_loss": float("nan")} for e in range(3)],
             timings={"train": 10.0, "label": 5.0},
         )

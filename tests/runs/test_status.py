@@ -19,7 +19,7 @@ from cgal_plugin.driver import run
 from cgal_plugin.errors import OracleError, StateError
 from cgal_plugin.runs.log import LOG, read_log
 from cgal_plugin.runs.status import run_status
-from tests.driver import parts
+from tests.driver import stand_ins
 
 
 def _stamps(root: Path) -> dict[Path, int]:
@@ -38,8 +38,8 @@ def _command(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("status")
-    config = parts.config(folder, name="[bold]name[/bold]")
-    run(config, folder / "run", oracle=parts.Fails(0.3, ("refuse",)), **parts.cheap())
+    config = stand_ins.config(folder, name="[bold]name[/bold]")
+    run(config, folder / "run", oracle=stand_ins.Fails(0.3, ("refuse",)), **stand_ins.cheap())
     return folder / "run"
 
 
@@ -81,9 +81,9 @@ def test_a_run_that_was_killed_in_the_middle_of_its_labels(finished: Path, tmp_p
 
 
 def test_a_run_that_stopped_with_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = parts.config(tmp_path)
+    config = stand_ins.config(tmp_path)
     with pytest.raises(OracleError):
-        run(config, tmp_path / "run", oracle=parts.Fails(1.0), **parts.cheap())
+        run(config, tmp_path / "run", oracle=stand_ins.Fails(1.0), **stand_ins.cheap())
     text = _command(capsys, tmp_path / "run")
     assert ": failed, " in text
     assert "could not be labelled" in text
@@ -110,17 +110,18 @@ def test_a_run_that_is_working(tmp_path: Path, capsys: pytest.CaptureFixture[str
     script.write_text(
         "from pathlib import Path\n"
         "from cgal_plugin.driver import run, runlog\n"
-        "from tests.driver import parts\n"
+        "from tests.driver import stand_ins\n"
         "runlog._PROGRESS_SECONDS = 0.2\n"
         "if __name__ == '__main__':\n"
         f"    folder = Path({str(tmp_path)!r})\n"
         "    selector = {'kind': 'random', 'n_select': 20, 'max_rmsd': None}\n"
-        "    config = parts.config(folder, selector=selector, executor={'workers': 2})\n"
+        "    config = stand_ins.config(folder, selector=selector, executor={'workers': 2})\n"
         "    (folder / 'asked').mkdir()\n"
-        "    run(config, folder / 'run', oracle=parts.Slow(1.0, str(folder / 'asked')), **parts.cheap())\n"
+        "    oracle = stand_ins.Slow(1.0, str(folder / 'asked'))\n"
+        "    run(config, folder / 'run', oracle=oracle, **stand_ins.cheap())\n"
     )
     root = tmp_path / "run"
-    # the script imports tests.driver.parts, which an installed package does not bring along
+    # the script imports tests.driver.stand_ins, which an installed package does not bring along
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, env=environment)
     try:

@@ -1,4 +1,4 @@
-"""Parts of a user's own that cost nothing, for tests of what happens around them."""
+"""Components of a user's own that cost nothing, for tests of what happens around them."""
 
 from __future__ import annotations
 
