@@ -14,7 +14,7 @@ import numpy as np
 
 from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.dynamics.backends import choose_backend
-from cgal_plugin.dynamics.dcd import read_dcd
+from cgal_plugin.data.dcd import read_dcd
 from cgal_plugin.dynamics.engine import Settings
 from cgal_plugin.dynamics.folder import Progress, SimulationFolder
 from cgal_plugin.dynamics.guard import Guard, Limits
