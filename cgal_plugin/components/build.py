@@ -13,7 +13,16 @@ import numpy as np
 
 from cgal_plugin.components.checks import check_component
 from cgal_plugin.components.evaluator import ReferenceEvaluator
-from cgal_plugin.components.protocols import RefinableTrainer, Sampler, SeedSource, TrainedModel, Trainer
+from cgal_plugin.components.protocols import (
+    PackedSampler,
+    PricedOracle,
+    RefinableTrainer,
+    ReplicaSampler,
+    Sampler,
+    SeedSource,
+    TrainedModel,
+    Trainer,
+)
 from cgal_plugin.components.sampler import OpenMMSampler
 from cgal_plugin.components.seed_data import OpenMMSeeds, StoredSeeds
 from cgal_plugin.components.trainer import TorchMDNetTrainer
@@ -50,18 +59,20 @@ class Components:
     @property
     def n_replicas(self) -> int:
         """Replicas that the sampler runs."""
-        return int(getattr(self.sampler, "n_replicas", DEFAULT_REPLICAS))
+        return int(self.sampler.n_replicas) if isinstance(self.sampler, ReplicaSampler) else DEFAULT_REPLICAS
 
     @property
     def packed_replicas(self) -> int:
         """Replicas that share one System, and a potential that is exported for so many."""
-        return int(getattr(self.sampler, "packed_replicas", self.n_replicas))
+        return (
+            int(self.sampler.packed_replicas) if isinstance(self.sampler, PackedSampler) else self.n_replicas
+        )
 
     @property
     def ns_per_label(self) -> float:
         """All-atom MD that one label costs, ns; 0 where the oracle does not say."""
-        estimate = getattr(self.oracle, "cost_estimate", None)
-        return 0.0 if estimate is None else float(estimate(1)["oracle_ns"])
+        priced = isinstance(self.oracle, PricedOracle)
+        return float(self.oracle.cost_estimate(1)["oracle_ns"]) if priced else 0.0
 
     def selector(self, model: TrainedModel, seed: int) -> Any:
         """The selector for a round."""

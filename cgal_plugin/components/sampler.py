@@ -10,6 +10,7 @@ import numpy as np
 
 from cgal_plugin.components.protocols import Progress, SampledFrames
 from cgal_plugin.config.models import Simulation
+from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.execution.map_tasks import ExecutorSettings, map_tasks
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.provenance import derive_seed
@@ -125,7 +126,7 @@ class OpenMMSampler:
         return SampledFrames(
             [frames for block in blocks for frames in _load(block)],
             [
-                {**event, "replica": event["replica"] + i * self.packed_replicas}
+                BlowUp(**{**event, "replica": event["replica"] + i * self.packed_replicas})
                 for i, outcome in enumerate(outcomes)
                 for event in outcome.events
             ],

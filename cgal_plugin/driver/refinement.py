@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ class Refinement:
             save_trajectories(folder / "frames.npz", sampled.trajectories)
             outputs = [folder / "frames.npz"]
             results: dict[str, Any] = {
-                "events": [dict(e) for e in sampled.events],
+                "events": [asdict(e) for e in sampled.events],
                 "steps": int(sampled.steps),
             }
             trajectories = self._equilibrated(k)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ class Round:
             )
         sampled = check_sampled(sampled, self.parts.sampler, self.store.topology)
         if not sum(len(t) for t in sampled.trajectories):
-            details = "; ".join(sorted({f"{e['kind']}: {e['detail']}" for e in sampled.events})[:3])
+            details = "; ".join(sorted({f"{e.kind}: {e.detail}" for e in sampled.events})[:3])
             raise DynamicsError(
                 f"round {self.index}: every replica blew up before its first frame "
                 f"({details or 'no events'}). "
@@ -138,8 +139,8 @@ class Round:
         save_trajectories(frames, sampled.trajectories)
         stage.finish(
             {
-                **dict(getattr(sampled, "facts", {})),
-                "events": [dict(e) for e in sampled.events],
+                **sampled.facts,
+                "events": [asdict(e) for e in sampled.events],
                 "steps": int(sampled.steps),
             },
             inputs={
