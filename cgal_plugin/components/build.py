@@ -13,9 +13,18 @@ import numpy as np
 
 from cgal_plugin.components.checks import check_component
 from cgal_plugin.components.evaluator import ReferenceEvaluator
-from cgal_plugin.components.protocols import RefinableTrainer, Sampler, SeedSource, TrainedModel, Trainer
+from cgal_plugin.components.protocols import (
+    PackedSampler,
+    PricedOracle,
+    RefinableTrainer,
+    ReplicaSampler,
+    Sampler,
+    SeedSource,
+    TrainedModel,
+    Trainer,
+)
 from cgal_plugin.components.sampler import OpenMMSampler
-from cgal_plugin.components.seed_data import OpenMMSeeds, StoredSeeds
+from cgal_plugin.components.seed_data import OpenMMSeeds, StoredSeeds, filled_store
 from cgal_plugin.components.trainer import TorchMDNetTrainer
 from cgal_plugin.config import Config
 from cgal_plugin.config.models import CustomComponent, OpenMMOracleConfig
@@ -50,39 +59,29 @@ class Components:
     @property
     def n_replicas(self) -> int:
         """Replicas that the sampler runs."""
-        return int(getattr(self.sampler, "n_replicas", DEFAULT_REPLICAS))
+        return int(self.sampler.n_replicas) if isinstance(self.sampler, ReplicaSampler) else DEFAULT_REPLICAS
 
     @property
     def packed_replicas(self) -> int:
         """Replicas that share one System, and a potential that is exported for so many."""
-        return int(getattr(self.sampler, "packed_replicas", self.n_replicas))
+        return (
+            int(self.sampler.packed_replicas) if isinstance(self.sampler, PackedSampler) else self.n_replicas
+        )
 
     @property
     def ns_per_label(self) -> float:
         """All-atom MD that one label costs, ns; 0 where the oracle does not say."""
-        estimate = getattr(self.oracle, "cost_estimate", None)
-        return 0.0 if estimate is None else float(estimate(1)["oracle_ns"])
+        priced = isinstance(self.oracle, PricedOracle)
+        return float(self.oracle.cost_estimate(1)["oracle_ns"]) if priced else 0.0
 
     def selector(self, model: TrainedModel, seed: int) -> Any:
         """The selector for a round."""
         return self.make_selector(model, seed)
 
-    def start_positions(self, frames: np.ndarray, n: int, seed: int) -> np.ndarray:
-        """``(n, n_beads, 3)`` Å to start replicas from, out of the training frames."""
-        rng = np.random.default_rng(seed)
-        if getattr(self.config.simulation, "start", "random") == "random":
-            return frames[rng.choice(len(frames), size=n, replace=len(frames) < n)]
-        from cgal_plugin.selector import k_centre
-
-        pool = frames[np.sort(rng.choice(len(frames), size=min(len(frames), 5000), replace=False))]
-        chosen, _ = k_centre(pool, n)
-        return pool[np.resize(chosen, n)]
-
-    def nearest_rmsd(self, frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        """Coverage: nearest RMSD (Å) of each frame to the reference."""
-        from cgal_plugin.selector import nearest_rmsd
-
-        return nearest_rmsd(frames, reference)[0]
+    @property
+    def spread_starts(self) -> bool:
+        """Whether replicas start from frames that are spread by farthest-point RMSD, not from random ones."""
+        return getattr(self.config.simulation, "start", "random") == "spread"
 
 
 def build_components(config: Config, **given: Any) -> Components:
@@ -150,15 +149,7 @@ def seed_store(config: Config, out_dir: str | os.PathLike[str]) -> DataStore:
     folder = out / "seed"
     folder.mkdir(parents=True, exist_ok=True)
     source.prepare(folder)
-    store = DataStore.create(
-        out,
-        source.topology,
-        temperature=config.system.temperature,
-        force_map_hash=source.force_map_hash,
-        config_hash=config.hash,
-    )
-    source.fill(store)
-    return store
+    return filled_store(config, out, source)
 
 
 # ---------------------------------------------------------------------- from the configuration

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cgal_plugin.components.checks import check_component, check_selection
+from cgal_plugin.components.checks import check_component, check_selection, check_trained
 from cgal_plugin.components.frames import coverage, start_positions
 from cgal_plugin.components.label_job import round_label_job
 from cgal_plugin.components.protocols import DistanceSelector, TrainedModel, TrainRequest
@@ -69,7 +69,7 @@ class Round:
 
         def compute(folder: Path, progress: Progress) -> StageOutput:
             request = TrainRequest(run.store, tuple(shards), tuple(new), folder, previous, seed)
-            model = trainer.train(request, progress)
+            model = check_trained(trainer.train(request, progress), trainer, folder)
             potentials = []
             for n_replicas in sorted({1, run.components.packed_replicas}):
                 potentials.append(self.potential(n_replicas))
