@@ -1,4 +1,4 @@
-"""The test of a finished run's model: equilibrium CG dynamics against the reference, from common starts."""
+"""The test of a final model: equilibrium CG dynamics from common starts, compared with the reference."""
 
 from __future__ import annotations
 
@@ -8,20 +8,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.components.evaluator import ReferenceEvaluator
+from cgal_plugin.components.protocols import OracleSeedSource, SeedSource, StructureSource
 from cgal_plugin.config import Config
 from cgal_plugin.config.model_test import ModelTest
-from cgal_plugin.data.trajectories import load_trajectories, save_trajectories
-from cgal_plugin.errors import DataError, DynamicsError
+from cgal_plugin.config.models import Simulation
+from cgal_plugin.data import DataStore
+from cgal_plugin.data.trajectories import load_trajectories
+from cgal_plugin.errors import ConfigError, DataError, DynamicsError
 from cgal_plugin.provenance import derive_seed
 from cgal_plugin.runs.directory import RunDirectory
+from cgal_plugin.runs.log import Progress
+from cgal_plugin.runs.stage import StageOutput
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from cgal_plugin.components.build import Components
+    from cgal_plugin.dynamics import SimulationResult
+    from cgal_plugin.mapping import CGTopology
     from cgal_plugin.selector.committee import ForceFunction
 
-#: cells a side of the TIC 1–2 histogram that is kept for the figure, and its range in standard deviations
+#: cells per side of the TIC 1–2 histogram for the plot, and its range in standard deviations
 FES_CELLS, FES_RANGE = 50, 5.0
-#: what a model misses is still there after these, the noise of mapped forces is not
+#: lags (ps) at which the noise of mapped forces has decayed and systematic errors of a model have not
 _SLOW_LAGS_PS = (0.2, 0.6)
 
 
@@ -84,15 +93,14 @@ def run_model_test(
         floor = noise_floor(_seed_residuals(predict, directory), config.seed_data.save_ps)
         steps = result.steps_done * test.n_replicas
         results |= {"noise_floor": floor, "blow_ups": len(result.events), "steps": int(steps)}
-        files, results["trajectories"] = keep_trajectories(folder, trajectories, result.trajectories)
-        return StageOutput(results, files)
+        return StageOutput(results, result.trajectories)
 
     inputs = {"test": test.model_dump(mode="json")}
     return directory.stage("test").run(compute, title="model test", inputs=inputs, seeds={"test": seed})
 
 
 def _structures(source: SeedSource) -> StructureSource:
-    oracle = source.oracle if isinstance(source, OracleSeedSource) else None
+    oracle: object = source.oracle if isinstance(source, OracleSeedSource) else None
     if not isinstance(oracle, StructureSource):
         raise ConfigError(
             "the model test starts from the folded and the stretched chain, which the seed source does not "
@@ -139,7 +147,7 @@ def compare(
     folded: NDArray[np.floating],
     n_bootstrap: int,
 ) -> dict[str, Any]:
-    """All distances of ``trajectories`` (equilibrated, Å) to the reference; ``folded`` ``(n_beads, 3)`` Å."""
+    """Compare equilibrated ``trajectories`` (Å) with the reference; ``folded`` is ``(n_beads, 3)`` Å."""
     from scipy.stats import wasserstein_distance
 
     from cgal_plugin.analysis.observables import rmsd_to_structure
@@ -169,19 +177,22 @@ def compare(
     return results
 
 
-def tic_histogram(points: NDArray[np.floating], reference: NDArray[np.floating], weights: NDArray[np.floating] | None) -> list[list[int]]:
-    """Histogram of TIC 1–2 in the reference's standard deviations about its mean, in units of 1e-6."""
+def tic_histogram(
+    points: NDArray[np.floating], reference: NDArray[np.floating], weights: NDArray[np.floating] | None
+) -> list[list[int]]:
+    """Return the histogram (times 1e6) of TIC 1–2, scaled to mean 0 and deviation 1 of the reference."""
     scaled = (points[:, :2] - reference[:, :2].mean(axis=0)) / reference[:, :2].std(axis=0)
     edges = np.linspace(-FES_RANGE, FES_RANGE, FES_CELLS + 1)
     inside = np.clip(scaled, -FES_RANGE, FES_RANGE)
     counts = np.histogram2d(inside[:, 0], inside[:, 1], bins=(edges, edges), weights=weights)[0]
-    return np.round(1e6 * counts / counts.sum()).astype(int).tolist()
+    rounded: list[list[int]] = np.round(1e6 * counts / counts.sum()).astype(int).tolist()
+    return rounded
 
 
 def _forces(
     predict: ForceFunction, evaluator: ReferenceEvaluator, path: Path | None, n: int
 ) -> dict[str, float | None]:
-    """Root mean square error per component of the model's forces on frames of the reference."""
+    """Return the root mean square error per component of the forces on frames of the reference."""
     if path is None or n == 0:
         return {"force_rmse": None}
     forces = np.concatenate(load_trajectories(path, evaluator.topology))
@@ -192,27 +203,29 @@ def _forces(
     return {"force_rmse": float(np.sqrt(np.square(_residual(predict, frames[rows], forces[rows])).mean()))}
 
 
-def _residual(predict: ForceFunction, frames: NDArray[np.floating], forces: NDArray[np.floating]) -> NDArray[np.floating]:
+def _residual(
+    predict: ForceFunction, frames: NDArray[np.floating], forces: NDArray[np.floating]
+) -> NDArray[np.floating]:
     parts = np.array_split(np.arange(len(frames)), -(-len(frames) // 256))
-    return np.concatenate([forces[p] - predict(frames[p].astype(np.float32)) for p in parts])
+    return np.concatenate([forces[p] - np.asarray(predict(frames[p].astype(np.float32))) for p in parts])
 
 
 def noise_floor(series: list[NDArray[np.floating]], save_ps: float) -> float | None:
-    """Force error per component (kcal/mol/Å) that a perfect model would have.
+    """Estimate the force error per component (kcal/mol/Å) of a perfect model.
 
-    The residual of a dense series is fast noise plus what the model misses; the latter changes slowly, so
-    that its variance is the autocovariance at lags that the noise does not live to (design.md §7: 0.1 ps).
+    The residual of a dense series is fast noise plus the systematic error of the model. The error changes
+    slowly, so its variance is the autocovariance at lags at which the noise has decayed (0.1 ps).
 
     Parameters
     ----------
     series
         Residual forces of each trajectory, ``(n, n_beads, 3)`` kcal/mol/Å.
     save_ps
-        Between frames.
+        Time between frames, ps.
 
     Returns
     -------
-    None where no series is as long as the lags.
+    The estimate; None if every series is shorter than twice the longest lag.
     """
     first, last = (max(1, round(lag / save_ps)) for lag in _SLOW_LAGS_PS)
     usable = [r for r in series if len(r) > 2 * last]
@@ -224,8 +237,6 @@ def noise_floor(series: list[NDArray[np.floating]], save_ps: float) -> float | N
 
 
 def _seed_residuals(predict: ForceFunction, directory: RunDirectory) -> list[NDArray[np.floating]]:
-    from cgal_plugin.data import DataStore
-
     store = DataStore(directory.root / "data")
     seeds = [store.load(n) for n in store.names() if store.record(n)["source"] == "seed"]
     return [_residual(predict, s.positions, s.forces) for s in seeds]

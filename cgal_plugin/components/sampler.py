@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from cgal_plugin.components.protocols import SampledFrames
 from cgal_plugin.config.models import Simulation
-from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.execution.map_tasks import ExecutorSettings, map_tasks
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.provenance import derive_seed
@@ -107,15 +106,9 @@ class OpenMMSampler:
         return SampledFrames(
             [frames for result in results for frames in result.load()],
             [
-<<<<<<< HEAD
                 replace(event, replica=event.replica + i * self.packed_replicas)
                 for i, result in enumerate(results)
                 for event in result.events
-=======
-                BlowUp(**{**event, "replica": event["replica"] + i * self.packed_replicas})
-                for i, outcome in enumerate(outcomes)
-                for event in outcome.events
->>>>>>> G
             ],
             sum(result.steps_done for result in results) * self.packed_replicas,
             {"backend": results[0].backend},

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgal_plugin.components.tasks import SeedTask, write_trajectory
 from cgal_plugin.components.protocols import SeedSource
+from cgal_plugin.components.tasks import SeedTask, write_trajectory
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
 from cgal_plugin.errors import DataError, OracleError
@@ -37,7 +37,7 @@ _STARTS = {
 class OpenMMSeeds:
     """All-atom trajectories at the temperature of the run, their force map and their backmapping library.
 
-    Files in the folder of the stage: ``trajectory_*.npz``, ``force_map.npz``, ``library.npz``, ``native.pdb``.
+    Files of the stage: ``trajectory_*.npz``, ``force_map.npz``, ``library.npz``, ``native.pdb``.
     """
 
     def __init__(self, config: Config, oracle: OpenMMOracle) -> None:
@@ -52,7 +52,8 @@ class OpenMMSeeds:
         """All-atom MD of the seed data, ns."""
         data = self.config.seed_data
         heating = sum(self._task(i).heat_ps for i in range(data.n_trajectories))
-        return (data.n_trajectories * (data.picoseconds + data.equilibration_ps) + heating) / 1000
+        total: float = (data.n_trajectories * (data.picoseconds + data.equilibration_ps) + heating) / 1000
+        return total
 
     def prepare(self, out_dir: Path, progress: Progress | None = None) -> None:
         """Run the missing trajectories, fit the force map and build the backmapping library."""

@@ -152,8 +152,7 @@ class _Loop:
             prepare(folder)
             return StageOutput({}, visible_files(folder))
 
-        inputs = {"shards": context.store.names()}
-        stage = context.directory.stage("priors")
+        stage, inputs = context.directory.stage("priors"), {"shards": context.store.names()}
         stage.run(compute, title="priors", inputs=inputs, reporter=context.log, restore=prepare)
 
     # ------------------------------------------------------------------ when to stop

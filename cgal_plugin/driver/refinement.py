@@ -14,16 +14,14 @@ from cgal_plugin.components.frames import start_positions
 from cgal_plugin.components.protocols import ExtendableSampler, RefinableTrainer, Sampler, TrainedModel
 from cgal_plugin.config.refinement import Refinement as Settings
 from cgal_plugin.driver.context import RunContext
-from cgal_plugin.errors import DynamicsError
 from cgal_plugin.priors import PriorSet
 from cgal_plugin.provenance import hash_file
-from cgal_plugin.refinement.target import Target
-from cgal_plugin.runs.layout import EQUILIBRATION, REFINEMENT, equilibrated, sampled_trajectories
+from cgal_plugin.refinement.target import Target, equilibrated
+from cgal_plugin.runs.layout import REFINEMENT, sampled_trajectories
 from cgal_plugin.runs.log import Progress
 from cgal_plugin.runs.stage import Stage, StageOutput
 from cgal_plugin.units import kT
 
-_MIN_FRAMES = 200
 #: share of the all-atom frames whose populations should be known
 _MIN_CONNECTED = 0.95
 
@@ -56,7 +54,7 @@ class Refinement:
             stage = self._stage(k)
             stage.run(
                 partial(self._iterate, k, model, priors, potential),
-                title=_title(k),
+                title=f"refinement: iteration {k}",
                 inputs=inputs,
                 seeds={"simulate": context.seed(REFINEMENT, k), "evaluate": context.seed("evaluate")},
                 reporter=context.log,
@@ -75,9 +73,7 @@ class Refinement:
         """Return whether an iteration belongs to this refinement; if not, move all iterations aside."""
         if manifest["inputs"] == inputs:
             return True
-        folder = self.context.directory.root / REFINEMENT
-        number = sum(1 for _ in folder.parent.glob(f".{REFINEMENT}.*"))
-        folder.rename(folder.with_name(f".{REFINEMENT}.{number}"))
+        self.context.directory.move_aside(REFINEMENT)
         self._sampled.clear()
         self.context.log.message(
             f"{REFINEMENT}/ was made from another model or with other settings: it is moved aside, and the "
@@ -106,7 +102,7 @@ class Refinement:
             out_dir=folder / "dynamics",
             progress=progress,
         )
-        trajectories = self._equilibrated(k)
+        trajectories = equilibrated(self._trajectories(k), k)
         # the seed of the rounds: bootstraps draw the same reference blocks and can be paired
         results = {**output.results, **context.components.evaluate(trajectories, context.seed("evaluate"))}
         found = self._target.compare(trajectories)
@@ -135,7 +131,7 @@ class Refinement:
     def _target(self) -> Target:
         return Target.build(
             self.context.store,
-            self._equilibrated(0),
+            equilibrated(self._trajectories(0), 0),
             lag_ps=self.settings.lag_ps,
             n_states=self.settings.n_states,
             seed=self.context.seed(REFINEMENT, "states"),
@@ -166,22 +162,4 @@ class Refinement:
             return np.stack([ends[i] for i in range(n)])
         seed, spread = context.seed(REFINEMENT, "start", k), context.components.spread_starts
         start = start_positions(context.store, context.store.names(), n, seed, spread=spread)
-        for i, frame in ends.items():
-            start[i] = frame
-        return start
-
-    def _equilibrated(self, k: int) -> list[NDArray[np.floating]]:
-        used = equilibrated(self._trajectories(k))
-        n = sum(len(t) for t in used)
-        if n < _MIN_FRAMES:
-            raise DynamicsError(
-                f"{REFINEMENT}: the model of iteration {k} gave {n} frames after the first "
-                f"{100 * EQUILIBRATION:.0f} % of each replica, and {_MIN_FRAMES} are needed. If replicas "
-                "blew up (the log counts them), raise refinement.ridge, or delete the folder and refine "
-                "with fewer iterations; otherwise raise refinement.steps or lower simulation.report_interval"
-            )
-        return used
-
-
-def _title(k: int) -> str:
-    return f"refinement: iteration {k}"
+        return np.stack([ends.get(i, start[i]) for i in range(n)])

@@ -14,7 +14,7 @@ from cgal_plugin.components.frames import coverage, start_positions
 from cgal_plugin.components.label_job import round_label_job
 from cgal_plugin.components.protocols import DistanceSelector, TrainedModel, TrainRequest
 from cgal_plugin.driver.context import RunContext
-from cgal_plugin.errors import DynamicsError, StateError
+from cgal_plugin.errors import DynamicsError
 from cgal_plugin.runs.layout import round_name, sampled_trajectories, shard_round
 from cgal_plugin.runs.log import Progress
 from cgal_plugin.runs.stage import Stage, StageOutput
@@ -33,7 +33,7 @@ class Round:
         self.run = run
         self.name = round_name(index)
         self._trajectories: Sequence[NDArray[np.floating]] | None = None
-        self._distances: NDArray[np.float64] | None = None
+        self._distances: NDArray[Any] | None = None
 
     def _stage(self, name: str) -> Stage:
         return self.run.directory.stage("rounds", self.name, name)
@@ -220,10 +220,5 @@ class Round:
 
 
 def _model(stage: Stage, results: Mapping[str, Any]) -> TrainedModel:
-    try:
-        committee = tuple(stage.file(p) for p in results["committee"])
-        return TrainedModel(stage.file(results["checkpoint"]), committee, results["metrics"])
-    except KeyError as error:
-        raise StateError(
-            f"the manifest in {stage.folder} lacks {error}; delete it to train again"
-        ) from error
+    committee = tuple(stage.file(p) for p in results["committee"])
+    return TrainedModel(stage.file(results["checkpoint"]), committee, results["metrics"])

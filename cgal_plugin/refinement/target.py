@@ -11,18 +11,19 @@ import numpy as np
 
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.dynamics import free_trajectories, save_intervals
-from cgal_plugin.errors import DataError
+from cgal_plugin.errors import DataError, DynamicsError
 from cgal_plugin.priors import PriorSet
 from cgal_plugin.priors.linear import blocks_of, energies, shifted
 from cgal_plugin.refinement.correction import correction
 from cgal_plugin.refinement.populations import DynamicStates, Populations, populations
+from cgal_plugin.runs.layout import EQUILIBRATION, REFINEMENT, without_equilibration
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: frames of the all-atom dynamics in one lag time
 _FRAMES_PER_LAG = 25
-_MAX_FRAMES = 20_000
+_MAX_FRAMES, _MIN_FRAMES = 20_000, 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +107,26 @@ class Target:
         (x, s), (y, t) = _thinned(sampled, self.states.assign(sampled)), _thinned(self.data, self.data_states)
         step = correction(energies(blocks, x), s, energies(blocks, y), t, found, kT=kT, ridge=ridge)
         return shifted(priors, blocks, step.change), step.spread
+
+
+def equilibrated(trajectories: Sequence[NDArray[np.floating]], iteration: int) -> list[NDArray[np.floating]]:
+    """Return the trajectories of an iteration without their equilibration.
+
+    Raises
+    ------
+    DynamicsError
+        Too few frames are left.
+    """
+    used = without_equilibration(trajectories)
+    n = sum(len(t) for t in used)
+    if n < _MIN_FRAMES:
+        raise DynamicsError(
+            f"{REFINEMENT}: the model of iteration {iteration} gave {n} frames after the first "
+            f"{100 * EQUILIBRATION:.0f} % of each replica, and {_MIN_FRAMES} are needed. If replicas blew up "
+            "(the log counts them), raise refinement.ridge, or delete the folder and refine with fewer "
+            "iterations; otherwise raise refinement.steps or lower simulation.report_interval"
+        )
+    return used
 
 
 def _interval(store: DataStore, lag_ps: float) -> float:

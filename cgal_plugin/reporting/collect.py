@@ -14,7 +14,6 @@ from cgal_plugin.components.evaluator import ReferenceEvaluator
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.blow_up import BlowUp
-from cgal_plugin.data.trajectories import load_trajectories
 from cgal_plugin.errors import StateError
 from cgal_plugin.provenance import read_json
 from cgal_plugin.reporting.page import write_report
@@ -25,7 +24,13 @@ from cgal_plugin.reporting.records import (
     SelectedFrames,
 )
 from cgal_plugin.runs.directory import RunDirectory, Stage
-from cgal_plugin.runs.layout import STAGES, equilibrated, refined_stages, shard_round
+from cgal_plugin.runs.layout import (
+    STAGES,
+    refined_stages,
+    sampled_trajectories,
+    shard_round,
+    without_equilibration,
+)
 
 
 def report_run(run_dir: str | os.PathLike[str]) -> Path:
@@ -44,10 +49,10 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
     store = DataStore(directory.root / "data")
     evaluator = ReferenceEvaluator(config, store.topology)
     summaries = [_summary(directory, i, folder.name) for i, folder in enumerate(rounds)]
-    after = load_trajectories(rounds[-1] / "simulate" / "frames.npz")
+    after = sampled_trajectories(directory.stage("rounds", rounds[-1].name, "simulate"))
     refined = refined_stages(directory) if config.refinement is not None else []
     if refined:
-        after = equilibrated(refined[-1])
+        after = without_equilibration(sampled_trajectories(refined[-1]))
         summaries.append(_refined_summary(len(rounds), refined))
     table, plot = _priors(directory.root / "priors")
     report = ReportInput(
@@ -56,7 +61,7 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
         temperature=config.system.temperature,
         reference=evaluator.reference or None,
         reference_weights=None if evaluator.reweighting is None else evaluator.reweighting.weights,
-        before=load_trajectories(rounds[0] / "simulate" / "frames.npz"),
+        before=sampled_trajectories(directory.stage("rounds", rounds[0].name, "simulate")),
         after=after,
         training_frames=store.load_all().positions,
         seed_trajectories=[store.load(n).positions for n in store.names() if shard_round(n) < 0],

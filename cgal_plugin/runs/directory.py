@@ -118,8 +118,13 @@ class RunDirectory:
         stages = [folder / name for folder in self.round_folders() for name in ("train", "simulate")]
         for stage in [*stages, *self.root.glob("refinement/iteration_*")]:
             if stage.is_dir() and not (stage / MANIFEST).is_file():
-                number = sum(1 for _ in stage.parent.glob(f".{stage.name}.*"))
-                os.replace(stage, stage.with_name(f".{stage.name}.{number}"))
+                self.move_aside(*stage.relative_to(self.root).parts)
+
+    def move_aside(self, *parts: str) -> None:
+        """Rename a folder below the run directory to a hidden name, so that it can be made again."""
+        folder = self.root.joinpath(*parts)
+        number = sum(1 for _ in folder.parent.glob(f".{folder.name}.*"))
+        os.replace(folder, folder.with_name(f".{folder.name}.{number}"))
 
     def config(self) -> Config:
         """Return the configuration of the last call.

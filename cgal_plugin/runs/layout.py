@@ -83,7 +83,7 @@ def sampled_trajectories(stage: Stage) -> list[NDArray[np.floating]]:
     return found
 
 
-def equilibrated(trajectories: Sequence[NDArray[np.floating]]) -> list[NDArray[np.floating]]:
+def without_equilibration(trajectories: Sequence[NDArray[np.floating]]) -> list[NDArray[np.floating]]:
     """Return the trajectories of a refinement iteration without their equilibration."""
     used = [t[round(EQUILIBRATION * len(t)) :] for t in trajectories]
     return [t for t in used if len(t)]

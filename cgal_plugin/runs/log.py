@@ -19,7 +19,7 @@ _PROGRESS_SECONDS = 5.0  # between two progress lines of a stage
 #: events that are shown to the user as they happen
 _SHOWN = {
     "worker lost": "a worker was lost; its task is repeated in {retry_after:g} s (attempt {attempt})",
-    "straggler": "a task has run for {seconds:.0f} s, far longer than the others; it was started a second time",
+    "straggler": "a task has run for {seconds:.0f} s, far longer than others; it was started again",
     "stall": "workers accepted no more tasks; they were restarted",
     "timeout": "a task exceeded executor.task_timeout and was ended",
     "damage": "{what}; {remedy}",
