@@ -43,7 +43,7 @@ class TorchMDNetTrainer:
             A key or value in ``training.torchmdnet`` is not allowed.
         """
         from cgal_plugin.models.build import parse_options
-        from cgal_plugin.priors.fit import check_terms
+        from cgal_plugin.priors.fit_input import check_terms
         from cgal_plugin.training.settings import resolve
 
         training = self.config.training
@@ -76,6 +76,7 @@ class TorchMDNetTrainer:
             self._prior_model = None
             return
         from cgal_plugin.priors import PriorSet
+        from cgal_plugin.priors.plot import plot_priors
 
         path = out_dir / _PRIORS
         if not path.exists():
@@ -84,7 +85,7 @@ class TorchMDNetTrainer:
             else:
                 seed = [n for n in store.names() if store.record(n)["source"] == "seed"]
                 fitted = self._fit(store, store.load_all(seed))
-            fitted.plot(out_dir / "priors.png")
+            plot_priors(fitted, out_dir / "priors.png")
             fitted.save(path)
         frozen = PriorSet.load(path)
         _check_same(frozen, path, store.topology, store.temperature)

@@ -19,7 +19,7 @@ from cgal_plugin.data.dynamics import free_trajectories, save_intervals
 from cgal_plugin.data.trajectories import load_replicas, save_trajectories
 from cgal_plugin.errors import DataError, DynamicsError
 from cgal_plugin.priors import PriorSet
-from cgal_plugin.priors.linear import blocks_of, energies, shifted
+from cgal_plugin.priors.linear import energies, linear_terms, shifted
 from cgal_plugin.provenance import derive_seed, hash_file
 from cgal_plugin.refinement import DynamicStates, Populations, correction, populations
 from cgal_plugin.runs.directory import RunDirectory, Stage
@@ -149,18 +149,18 @@ class Refinement:
         self, priors: PriorSet, trajectories: list[np.ndarray], own: list[np.ndarray], found: Populations
     ) -> tuple[PriorSet, float]:
         """The priors a step on, and the spread of the energy that this adds (kcal/mol)."""
-        blocks = blocks_of(priors)
+        terms = linear_terms(priors)
         (x, s), (y, t) = _thinned(trajectories, own), _thinned(self._data, self._data_states)
         step = correction(
-            energies(blocks, x),
+            energies(terms, x),
             s,
-            energies(blocks, y),
+            energies(terms, y),
             t,
             found,
             kT=kT(self.config.system.temperature),
             ridge=self.settings.ridge,
         )
-        return shifted(priors, blocks, step.change), step.spread
+        return shifted(priors, terms, step.change), step.spread
 
     # ------------------------------------------------------------------ what it needs
 
