@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import BackmapError
+from cgal_plugin.mapping.geometry import superpose, superposed_rmsd
 from cgal_plugin.oracle import cgback
-from cgal_plugin.oracle.library import AllAtomLibrary, superpose, superposed_rmsd
+from cgal_plugin.oracle.library import AllAtomLibrary
 from cgal_plugin.oracle.pull import Puller, PullSettings
 from cgal_plugin.oracle.screen import Screen, screen
 from cgal_plugin.provenance import derive_seed, hash_array

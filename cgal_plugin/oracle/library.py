@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import BackmapError
+from cgal_plugin.mapping.geometry import superposed_rmsd
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, hash_array
 from cgal_plugin.units import as_angstrom
 
@@ -170,29 +171,3 @@ def _order(source: Any, target: tuple[str, ...], what: str) -> NDArray[np.int64]
             f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}"
         )
     return np.array([index[key] for key in target], dtype=np.int64)
-
-
-def superposed_rmsd(frames: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
-    """RMSD ``(n,)`` of ``frames`` ``(n, k, 3)`` to ``target`` ``(k, 3)`` after optimal superposition.
-
-    From the singular values of the covariance, the smallest taken negative when the best match would
-    be a reflection (Kabsch, Acta Cryst. A 1978, 34, 827).
-    """
-    a = frames - frames.mean(axis=1, keepdims=True)
-    b = target - target.mean(axis=0)
-    covariance = np.einsum("nki,kj->nij", a, b)
-    s = np.linalg.svd(covariance, compute_uv=False)
-    s[:, 2] *= np.sign(np.linalg.det(covariance))
-    square = (a**2).sum(axis=(1, 2)) + (b**2).sum() - 2.0 * s.sum(axis=1)
-    return np.sqrt(np.maximum(square, 0.0) / len(b))
-
-
-def superpose(
-    atoms: NDArray[np.float64], beads: NDArray[np.float64], target: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """``atoms`` moved rigidly, without reflection, so that ``beads`` match ``target`` with the least RMSD."""
-    a, b = beads - beads.mean(axis=0), target - target.mean(axis=0)
-    u, _, vt = np.linalg.svd(a.T @ b)
-    if np.linalg.det(u @ vt) < 0:
-        u[:, -1] *= -1.0
-    return (atoms - beads.mean(axis=0)) @ (u @ vt) + target.mean(axis=0)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cgal_plugin.errors import BackmapError
+from cgal_plugin.mapping.geometry import superpose
 from cgal_plugin.oracle.contexts import get_positions, set_positions
-from cgal_plugin.oracle.library import superpose
 from cgal_plugin.oracle.restraint import RESTRAINT_GROUP, RESTRAINT_PARAMETER, BeadRestraint
 from cgal_plugin.oracle.stereo import stereo_tables
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from cgal_plugin.errors import OracleError
 from cgal_plugin.mapping.forces import ForceMap, basic_force_map, optimal_force_map, slice_force_map
+from cgal_plugin.mapping.geometry import dihedral_angles
 from cgal_plugin.oracle.labels import LabelSettings
 from cgal_plugin.oracle.structure import EXTENDED_PHI, EXTENDED_PSI
 from cgal_plugin.oracle.system import AllAtomModel
@@ -194,7 +195,7 @@ def _turn(
     """Rotate ``moved`` about the middle bond of ``quad``, in place, so that its dihedral is ``degrees``."""
     origin, axis = xyz[quad[1]].copy(), xyz[quad[2]] - xyz[quad[1]]
     axis = axis / np.linalg.norm(axis)
-    angle = np.radians(degrees) - dihedral(xyz[list(quad)])
+    angle = np.radians(degrees) - float(dihedral_angles(xyz[list(quad)]))
     v = xyz[moved] - origin
     along = v @ axis
     xyz[moved] = (
@@ -203,11 +204,3 @@ def _turn(
         + np.cross(axis, v) * np.sin(angle)
         + np.outer(along, axis) * (1.0 - np.cos(angle))
     )
-
-
-def dihedral(points: ArrayLike) -> float:
-    """Dihedral of four points ``(4, 3)``, radians in (−π, π], IUPAC sign."""
-    a, b, c, d = np.asarray(points, dtype=np.float64)
-    axis = (c - b) / np.linalg.norm(c - b)
-    left, right = np.cross(b - a, axis), np.cross(axis, d - c)
-    return float(np.arctan2(np.cross(left, right) @ axis, left @ right))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import BackmapError
+from cgal_plugin.mapping.geometry import dihedral_angles
 from cgal_plugin.oracle.stereo import StereoTables, piercing_candidates, stereo_tables
 
 if TYPE_CHECKING:
@@ -137,11 +138,7 @@ def chirality(xyz: NDArray[np.float64], tables: StereoTables) -> NDArray[np.floa
 
 def omega_degrees(xyz: NDArray[np.float64], tables: StereoTables) -> NDArray[np.float64]:
     """Peptide torsions ω in degrees, −180 to 180, ``(n,)``; trans is ±180."""
-    p = xyz[tables.omegas]
-    b0, b1, b2 = p[:, 1] - p[:, 0], p[:, 2] - p[:, 1], p[:, 3] - p[:, 2]
-    n1, n2 = np.cross(b0, b1), np.cross(b1, b2)
-    y = np.einsum("ij,ij->i", b0, n2) * np.linalg.norm(b1, axis=1)
-    return np.degrees(np.arctan2(y, np.einsum("ij,ij->i", n1, n2)))
+    return np.degrees(dihedral_angles(xyz[tables.omegas]))
 
 
 def pierced_rings(xyz: NDArray[np.float64], tables: StereoTables) -> list[tuple[tuple[int, ...], int, int]]:

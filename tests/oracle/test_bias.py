@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from cgal_plugin.errors import OracleError
+from cgal_plugin.mapping.geometry import superposed_rmsd
 from cgal_plugin.oracle import LabelledFrames, LabelSettings, OpenMMOracle
-from cgal_plugin.oracle.library import AllAtomLibrary, superposed_rmsd
+from cgal_plugin.oracle.library import AllAtomLibrary
 from cgal_plugin.units import kT
 
 from .conftest import TEMPERATURE
