@@ -19,7 +19,7 @@ from cgal_plugin.runs.log import Progress
 
 if TYPE_CHECKING:
     from cgal_plugin.oracle import OpenMMOracle
-    from cgal_plugin.oracle.sampling import TrajectoryTask
+    from cgal_plugin.oracle.trajectory_task import TrajectoryTask
     from cgal_plugin.oracle.trajectory import AllAtomTrajectory
 
 #: structure to start from; K above the run's temperature and ps of the dynamics that unfolds it
@@ -77,7 +77,7 @@ class OpenMMSeeds:
             self._save_native(native)
 
     def _task(self, i: int) -> TrajectoryTask:
-        from cgal_plugin.oracle.sampling import TrajectoryTask
+        from cgal_plugin.oracle.trajectory_task import TrajectoryTask
 
         data = self.config.seed_data
         structure, hotter, heat_ps = _STARTS[data.start][i % len(_STARTS[data.start])]

@@ -1,4 +1,4 @@
-"""What the driver asks of an oracle: one method."""
+"""Protocol of an oracle: one method."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["LabelledFrames", "Oracle", "Quarantined"]
 
 @runtime_checkable
 class Oracle(Protocol):
-    """Anything with this method labels frames for ``cgal run``.
+    """Interface of the oracles that label frames for ``cgal run``.
 
-    :func:`cgal_plugin.testing.check_oracle` verifies the contract.
+    :func:`cgal_plugin.testing.check_oracle` verifies an implementation.
     """
 
     def label(self, frames: NDArray[np.floating]) -> LabelledFrames:
-        """Forces for CG frames.
+        """Return forces for CG frames.
 
         Parameters
         ----------
@@ -31,8 +31,8 @@ class Oracle(Protocol):
         Returns
         -------
         LabelledFrames
-            Any number of rows a frame; ``frame_index`` says which of ``frames`` a row is for. A frame
-            that cannot be labelled goes to ``quarantined`` with the reason, and raises nothing.
-            ``metadata`` has at least ``temperature`` (K), ``mode`` and ``force_map_hash``.
+            Any number of rows per frame; ``frame_index`` is the index of a row's frame in ``frames``. A
+            frame that cannot be labelled is listed in ``quarantined`` with the reason, and raises
+            nothing. ``metadata`` has at least ``temperature`` (K), ``mode`` and ``force_map_hash``.
         """
         ...
