@@ -21,8 +21,8 @@ from cgal_plugin.runs.log import Progress
 
 if TYPE_CHECKING:
     from cgal_plugin.oracle import OpenMMOracle
-    from cgal_plugin.oracle.sampling import TrajectoryTask
     from cgal_plugin.oracle.trajectory import AllAtomTrajectory
+    from cgal_plugin.oracle.trajectory_task import TrajectoryTask
 
 #: start structure; temperature above that of the run (K) and length (ps) of the dynamics that unfolds it
 _FOLDED, _EXTENDED = ("folded", 0.0, 0.0), ("extended", 0.0, 0.0)
@@ -80,7 +80,7 @@ class OpenMMSeeds:
             self._save_native(native)
 
     def _task(self, i: int) -> TrajectoryTask:
-        from cgal_plugin.oracle.sampling import TrajectoryTask
+        from cgal_plugin.oracle.trajectory_task import TrajectoryTask
 
         data = self.config.seed_data
         structure, hotter, heat_ps = _STARTS[data.start][i % len(_STARTS[data.start])]

@@ -13,7 +13,7 @@ from cgal_plugin.data import DataStore
 from cgal_plugin.data.dynamics import free_trajectories, save_intervals
 from cgal_plugin.errors import DataError, DynamicsError
 from cgal_plugin.priors import PriorSet
-from cgal_plugin.priors.linear import blocks_of, energies, shifted
+from cgal_plugin.priors.linear import energies, linear_terms, shifted
 from cgal_plugin.refinement.correction import correction
 from cgal_plugin.refinement.populations import DynamicStates, Populations, populations
 from cgal_plugin.runs.layout import EQUILIBRATION, REFINEMENT, without_equilibration
@@ -103,10 +103,10 @@ class Target:
         -------
         The new priors, and the spread of the energy that the correction adds (kcal/mol).
         """
-        blocks = blocks_of(priors)
+        terms = linear_terms(priors)
         (x, s), (y, t) = _thinned(sampled, self.states.assign(sampled)), _thinned(self.data, self.data_states)
-        step = correction(energies(blocks, x), s, energies(blocks, y), t, found, kT=kT, ridge=ridge)
-        return shifted(priors, blocks, step.change), step.spread
+        step = correction(energies(terms, x), s, energies(terms, y), t, found, kT=kT, ridge=ridge)
+        return shifted(priors, terms, step.change), step.spread
 
 
 def equilibrated(trajectories: Sequence[NDArray[np.floating]], iteration: int) -> list[NDArray[np.floating]]:
