@@ -15,8 +15,8 @@ from cgal_plugin.data.trajectories import save_trajectories
 from cgal_plugin.provenance import derive_seed, hash_array, hash_file, versions, write_json
 
 if TYPE_CHECKING:
+    from cgal_plugin.analysis.markov_states import ReferenceStates, Reweighting
     from cgal_plugin.analysis.results import W1Result
-    from cgal_plugin.analysis.states import ReferenceStates, Reweighting
     from cgal_plugin.analysis.tica import TICAModel
 
 _LAGS_PS = (2, 5, 10, 20, 50, 100, 200, 400)
@@ -45,7 +45,7 @@ class Ensemble:
         cls, trajectories: list[np.ndarray], *, lag_frames: int, msm_lag_frames: int, seed: int
     ) -> Ensemble:
         """Fit TICs, cluster them, and ask a Markov state model for weights."""
-        from cgal_plugin.analysis.states import ReferenceStates, reweight
+        from cgal_plugin.analysis.markov_states import ReferenceStates, reweight
         from cgal_plugin.analysis.tica import TICAModel
 
         tica = TICAModel.fit(trajectories, lag_frames)
@@ -116,7 +116,7 @@ def build_reference(config: Config, out_dir: str | os.PathLike[str], *, interval
 
 def convergence(ensemble: Ensemble, interval_ps: float, *, seed: int) -> dict[str, Any]:
     """JSON-ready: W1 of split halves, implied timescales, and the reweighting's verdict."""
-    from cgal_plugin.analysis.states import implied_timescales
+    from cgal_plugin.analysis.markov_states import implied_timescales
     from cgal_plugin.analysis.ucsc import w1_ucsc
     from cgal_plugin.analysis.wasserstein import w1
 

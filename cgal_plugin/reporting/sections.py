@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.analysis import observables as obs
-from cgal_plugin.analysis._frames import as_trajectories, as_weights
-from cgal_plugin.analysis._resample import make_blocks, split_halves
 from cgal_plugin.analysis.distributions import free_energy_surface, grid_edges
 from cgal_plugin.analysis.evaluate import compare_observables
+from cgal_plugin.analysis.resampling import make_blocks, split_halves
 from cgal_plugin.analysis.tica import TICAModel
+from cgal_plugin.analysis.trajectory_checks import as_trajectories, as_weights
 from cgal_plugin.errors import AnalysisError
 from cgal_plugin.provenance import derive_seed
 from cgal_plugin.reporting import plots, plots_run
