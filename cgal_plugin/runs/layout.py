@@ -33,6 +33,11 @@ def refined_stages(directory: RunDirectory) -> list[Stage]:
     return [s for s in (directory.stage(REFINEMENT, f.name) for f in folders) if s.done]
 
 
+def sampled_trajectories(stage: Stage) -> list[np.ndarray]:
+    """Trajectories ``(n, n_beads, 3)`` Å that a stage sampled, one per replica; empty ones included."""
+    return load_replicas(stage.file("frames.npz"))
+
+
 def equilibrated(stage: Stage) -> list[np.ndarray]:
     """Trajectories ``(n, n_beads, 3)`` Å of a refinement iteration, without their equilibration."""
     used = [t[round(EQUILIBRATION * len(t)) :] for t in load_replicas(stage.file("frames.npz"))]
