@@ -150,8 +150,8 @@ def compare(
     """Compare equilibrated ``trajectories`` (Å) with the reference; ``folded`` is ``(n_beads, 3)`` Å."""
     from scipy.stats import wasserstein_distance
 
+    from cgal_plugin.analysis.markov_states import ReferenceStates
     from cgal_plugin.analysis.observables import rmsd_to_structure
-    from cgal_plugin.analysis.states import ReferenceStates
 
     # one seed for all arms: their bootstraps draw the same reference blocks and can be paired
     results = evaluator.compare(trajectories, seed=0, n_bootstrap=n_bootstrap)

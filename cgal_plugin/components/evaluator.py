@@ -16,7 +16,7 @@ from cgal_plugin.provenance import derive_seed
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cgal_plugin.analysis.states import Reweighting
+    from cgal_plugin.analysis.markov_states import Reweighting
     from cgal_plugin.analysis.tica import TICAModel
 
 
@@ -65,7 +65,7 @@ class ReferenceEvaluator:
         evaluation = self.config.evaluation
         if not self.reference or not evaluation.reweight:
             return None
-        from cgal_plugin.analysis.states import ReferenceStates, reweight
+        from cgal_plugin.analysis.markov_states import ReferenceStates, reweight
 
         assert self.tica is not None
         seed = derive_seed(self.config.seed, "states")
