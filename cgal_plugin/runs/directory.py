@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import shutil
-import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from cgal_plugin.config import Config, dump_yaml, parse_config
 from cgal_plugin.config.load import read_mapping
 from cgal_plugin.errors import ConfigError, StateError
+from cgal_plugin.file_lock import locked
 from cgal_plugin.provenance import (
     atomic_write,
     read_json,
@@ -27,6 +26,8 @@ from cgal_plugin.runs.stage import MANIFEST, Stage
 
 #: version of the layout of a run directory (key ``layout`` of run.json)
 LAYOUT = 2
+#: lock file of the process that works on a run
+LOCK = "run.lock"
 #: temporary names of provenance.atomic_write and atomic_path
 _LEFTOVER = re.compile(r"\..*\.tmp(\.\w+)?")
 _CHECKSUM = "# SHA-256 of the lines below: "
@@ -53,20 +54,12 @@ class RunDirectory:
         StateError
             Another process holds the lock, or the folder cannot be written.
         """
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            handle = open(self.root / "run.lock", "a+", encoding="utf-8")  # noqa: SIM115  held below
-        except OSError as error:
-            raise StateError(f"run directory {self.root} cannot be written: {error}") from error
-        with handle:
-            if not _lock(handle):
-                handle.seek(0)
-                holder = handle.read().strip() or "another process"
-                raise StateError(f"run directory {self.root} is in use by {holder}")
-            handle.seek(0)
-            handle.truncate()
-            handle.write(f"pid {os.getpid()} on {socket.gethostname()}")
-            handle.flush()
+        with ExitStack() as stack:
+            try:
+                self.root.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(self.root / LOCK, f"run directory {self.root}"))
+            except OSError as error:
+                raise StateError(f"run directory {self.root} cannot be written: {error}") from error
             yield
 
     def adopt(self, config: Config, *, accept_changes: bool = False) -> None:
@@ -186,20 +179,6 @@ class RunDirectory:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _lock(handle: IO[str]) -> bool:
-    """Take the lock; a second's patience, because ``cgal status`` tries it for a moment."""
-    deadline = time.monotonic() + 1.0
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        else:
-            return True
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
