@@ -128,7 +128,8 @@ class RunDirectory:
             The folder is not a run directory, its configuration is damaged, or it has another layout.
         """
         try:
-            return parse_config(self.read_config(), base=self.root, source=str(self.root / "config.yaml"))
+            source = str(self.root / "config.yaml")
+            return parse_config(self.read_config(), base=self.root, source=source, look_up=False)
         except ConfigError as error:
             raise StateError(f"the configuration of this run is damaged: {error}") from error
 
