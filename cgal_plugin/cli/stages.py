@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cgal_plugin.errors import ConfigError, DataError, DynamicsError, OracleError
+from cgal_plugin.errors import DataError, DynamicsError, OracleError
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="What to write.")]
 Molecule = Annotated[
@@ -217,19 +217,13 @@ def select(
 
     from cgal_plugin.data import FrameFiles
     from cgal_plugin.provenance import atomic_write
-    from cgal_plugin.selector import CoverageSelector, RandomSelector, RMSDSelector
+    from cgal_plugin.selector import make_selector
 
     molecule = load_topology(topology, mapping)
     pool, covered = _frames(candidates, molecule, top), FrameFiles(reference, molecule, top=top)
-    cuts = {"min_rmsd": min_rmsd, "max_rmsd": max_rmsd, "seed": seed}
-    if strategy == "rmsd":
-        selector = RMSDSelector(n_select, diverse=diverse, **cuts)
-    elif strategy == "coverage":
-        selector = CoverageSelector(n_select, **cuts)
-    elif strategy == "random":
-        selector = RandomSelector(n_select, **cuts)
-    else:
-        raise ConfigError(f"--strategy {strategy!r} is not known; use rmsd, coverage or random")
+    selector = make_selector(
+        strategy, n_select, min_rmsd=min_rmsd, max_rmsd=max_rmsd, seed=seed, diverse=diverse
+    )
     chosen = selector.fit(covered).select(pool)
     with atomic_write(out) as handle:
         np.savez(handle, positions=pool[chosen.indices], candidate=chosen.indices, distances=chosen.distances)

@@ -213,28 +213,26 @@ def _oracle(config: Config, seed_source: SeedSource) -> Any:
 
 
 def _selector(config: Config, model: TrainedModel, topology: CGTopology, seed: int) -> Any:
-    from cgal_plugin.selector import CommitteeSelector, CoverageSelector, RandomSelector, RMSDSelector
+    from cgal_plugin.selector import make_selector
 
     settings = config.selector
     if isinstance(settings, CustomComponent):
         return load_custom(settings, "selector")
-    cuts = {
-        "min_rmsd": settings.min_rmsd,
-        "max_rmsd": np.inf if settings.max_rmsd is None else settings.max_rmsd,
-        "seed": seed,
-    }
-    if settings.kind == "random":
-        return RandomSelector(settings.n_select, **cuts)
-    if settings.kind == "coverage":
-        return CoverageSelector(settings.n_select, **cuts)
+    members = None
     if settings.kind == "committee":
         from cgal_plugin.training import load_model
 
         members = [load_model(p) for p in (model.checkpoint, *model.committee)]
-        return CommitteeSelector(
-            settings.n_select, members, types=topology.types, diverse=settings.diverse, **cuts
-        )
-    return RMSDSelector(settings.n_select, diverse=settings.diverse, **cuts)
+    return make_selector(
+        settings.kind,
+        settings.n_select,
+        min_rmsd=settings.min_rmsd,
+        max_rmsd=np.inf if settings.max_rmsd is None else settings.max_rmsd,
+        seed=seed,
+        diverse=settings.diverse,
+        members=members,
+        types=topology.types,
+    )
 
 
 def _sampler(config: Config) -> Sampler:
