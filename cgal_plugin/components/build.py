@@ -229,7 +229,7 @@ def _selector(config: Config, model: TrainedModel, topology: CGTopology, seed: i
         min_rmsd=settings.min_rmsd,
         max_rmsd=np.inf if settings.max_rmsd is None else settings.max_rmsd,
         seed=seed,
-        diverse=settings.diverse,
+        diverse=settings.diverse if settings.kind == "rmsd" or settings.kind == "committee" else True,
         members=members,
         types=topology.types,
     )

@@ -121,7 +121,7 @@ class CommitteeSelector(BaseSelector):
         if not sound.all():
             raise SelectionError(
                 f"committee member {member} returned forces that are not finite for candidate"
-                f" {first + int(np.argmin(sound))}; set max_rmsd to drop unphysical frames, or remove the member"
+                f" {first + int(np.argmin(sound))}; set max_rmsd to drop unphysical frames or omit the member"
             )
         return forces
 
