@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cgal_plugin.errors import ConfigError, DataError, DynamicsError, OracleError
+from cgal_plugin.errors import DataError, DynamicsError, OracleError
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="What to write.")]
 Molecule = Annotated[
@@ -216,14 +216,12 @@ def select(
     """
     import numpy as np
 
-    from cgal_plugin.components.selectors import make_selector
     from cgal_plugin.data import FrameFiles
     from cgal_plugin.provenance import atomic_write
+    from cgal_plugin.selector import make_selector
 
     molecule = load_topology(topology, mapping)
     pool, covered = _frames(candidates, molecule, top), FrameFiles(reference, molecule, top=top)
-    if strategy not in ("rmsd", "coverage", "random"):
-        raise ConfigError(f"--strategy {strategy!r} is not known; use rmsd, coverage or random")
     selector = make_selector(
         strategy, n_select, min_rmsd=min_rmsd, max_rmsd=max_rmsd, seed=seed, diverse=diverse
     )
