@@ -216,21 +216,17 @@ def select(
     """
     import numpy as np
 
+    from cgal_plugin.components.selectors import make_selector
     from cgal_plugin.data import FrameFiles
     from cgal_plugin.provenance import atomic_write
-    from cgal_plugin.selector import CoverageSelector, RandomSelector, RMSDSelector
 
     molecule = load_topology(topology, mapping)
     pool, covered = _frames(candidates, molecule, top), FrameFiles(reference, molecule, top=top)
-    cuts = {"min_rmsd": min_rmsd, "max_rmsd": max_rmsd, "seed": seed}
-    if strategy == "rmsd":
-        selector = RMSDSelector(n_select, diverse=diverse, **cuts)
-    elif strategy == "coverage":
-        selector = CoverageSelector(n_select, **cuts)
-    elif strategy == "random":
-        selector = RandomSelector(n_select, **cuts)
-    else:
+    if strategy not in ("rmsd", "coverage", "random"):
         raise ConfigError(f"--strategy {strategy!r} is not known; use rmsd, coverage or random")
+    selector = make_selector(
+        strategy, n_select, min_rmsd=min_rmsd, max_rmsd=max_rmsd, seed=seed, diverse=diverse
+    )
     chosen = selector.fit(covered).select(pool)
     with atomic_write(out) as handle:
         np.savez(handle, positions=pool[chosen.indices], candidate=chosen.indices, distances=chosen.distances)

@@ -42,7 +42,7 @@ class TorchMDNetTrainer:
         from cgal_plugin.priors.fit_input import check_terms
         from cgal_plugin.training.settings import resolve
 
-        training = self.config.training
+        training = self.config.torchmdnet
         if training.torchmdnet:
             resolve(training.torchmdnet)
             parse_options(training.torchmdnet.get("cgschnet"), training.model.embedding_dimension)
@@ -67,7 +67,7 @@ class TorchMDNetTrainer:
         StateError
             The frozen priors are not the ones that were saved.
         """
-        priors = self.config.training.priors
+        priors = self.config.torchmdnet.priors
         if not priors.terms and priors.file is None:
             self._prior_model = None
             return
@@ -94,7 +94,7 @@ class TorchMDNetTrainer:
         from cgal_plugin.priors import fit_priors
 
         register()  # before anything imports TorchMD-Net, which has Warp greet the screen
-        priors = self.config.training.priors
+        priors = self.config.torchmdnet.priors
         return fit_priors(
             store.topology,
             frames.positions,
@@ -108,7 +108,7 @@ class TorchMDNetTrainer:
 
     def _priors_of(self, request: TrainRequest, frames: StoredFrames) -> list[dict[str, Any]] | None:
         """The frozen priors; with ``refit`` those of the request's shards, kept in its folder."""
-        if not self.config.training.priors.refit:
+        if not self.config.torchmdnet.priors.refit:
             return self._prior_model
         from cgal_plugin.priors import PriorSet
 
@@ -128,7 +128,7 @@ class TorchMDNetTrainer:
         """One training, or one for each member of the committee; several run as tasks of the executor."""
         from cgal_plugin.training.committee import member_arguments, train_members
 
-        settings = self.config.training
+        settings = self.config.torchmdnet
         fresh = request.previous is None or settings.mode == "scratch"
         members = member_arguments(
             self.hparams(request, fresh),
@@ -154,7 +154,7 @@ class TorchMDNetTrainer:
 
     def _members(self, previous: TrainedModel | None) -> list[Path]:
         found = [] if previous is None else [previous.checkpoint, *previous.committee]
-        wanted = self.config.training.committee
+        wanted = self.config.torchmdnet.committee
         if len(found) < wanted:
             raise StateError(
                 f"training.committee is {wanted}, but the last round trained {len(found)} models to go on "
@@ -166,7 +166,7 @@ class TorchMDNetTrainer:
         """TorchMD-Net's keys for this request; fits its priors where they are fitted each round."""
         from cgal_plugin.data.error_weights import source_weights
 
-        settings = self.config.training
+        settings = self.config.torchmdnet
         model = settings.model
         frames = request.store.load_all(request.shards)
         repeat = source_weights(frames)
