@@ -1,12 +1,15 @@
-"""Files written before the rooms of the package were rearranged still load and give the same energies.
+"""Files of the version before the package was rearranged still load and give the same energies.
 
-``old/`` was written by that version: ``priors.yaml`` by a fit, ``expected.npz`` with frames (3, 10, 3) Å and the
+That version wrote ``old/``: ``priors.yaml`` by a fit, and ``expected.npz`` with frames (3, 10, 3) Å and the
 energies (kcal/mol) and forces (kcal/mol/Å) of these priors and of the checkpoints in ``examples/``.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +56,7 @@ def test_checkpoints(arm: str, expected: dict[str, np.ndarray]) -> None:
 
 def test_priors(expected: dict[str, np.ndarray], tmp_path: Path) -> None:
     priors = PriorSet.load(OLD / "priors.yaml")  # raises if the hash has changed
-    assert priors.terms == tuple(PRIORS)[:2] + ("dihedrals", "repulsion", "angle_series", "pairs")
+    assert priors.terms == ("bonds", "angles", "dihedrals", "repulsion", "angle_series", "pairs")
     z, pos, number = batch(expected["frames"].astype(np.float64))
     energy = torch.zeros(3, 1, dtype=torch.float64)
     for term in priors.terms:
@@ -70,8 +73,6 @@ def test_old_priors_in_an_old_checkpoint(expected: dict[str, np.ndarray], tmp_pa
     names = {type(p).__name__ for p in old}
     priors = PriorSet.load(OLD / "priors.yaml")
     kept = [t for t in priors.terms if PRIORS[t].__name__ in names]
-    import dataclasses
-
     same = dataclasses.replace(
         priors, terms=tuple(kept), rows=tuple(r for r in priors.rows if r["term"] in kept)
     )
@@ -79,9 +80,9 @@ def test_old_priors_in_an_old_checkpoint(expected: dict[str, np.ndarray], tmp_pa
     model = load_model(tmp_path / "model.ckpt")
     z, pos, number = batch(expected["frames"])
 
-    def prior_energy(terms: object) -> torch.Tensor:
+    def prior_energy(priors: Iterable[Any]) -> torch.Tensor:
         energy = torch.zeros(3, 1)
-        for prior in terms:
+        for prior in priors:
             energy = prior.post_reduce(energy, z, pos, number, None, None)
         return energy
 
