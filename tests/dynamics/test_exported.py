@@ -177,7 +177,7 @@ def test_openmm_ml_finds_the_potential(exported, topology, positions):
     context.setPositions(positions.reshape(-1, 3))
     energy = context.getState(energy=True).getPotentialEnergy()._value
     assert energy == pytest.approx(evaluate(exported, topology, positions)[0], rel=1e-6)
-    with pytest.raises(DynamicsError, match=r"3 replica\(s\) of 10 beads; it is to act on 10"):
+    with pytest.raises(DynamicsError, match=r"3 replica\(s\) of 10 beads, not for 10"):
         potential.createSystem(structure.topology)
     with pytest.raises(DynamicsError, match="needs modelPath"):
         openmmml.MLPotential("cgschnet")

@@ -135,7 +135,7 @@ def test_another_simulation_in_the_folder_is_refused_with_the_difference(run, tm
         run(temperature=310.0)
     with pytest.raises(StateError, match=r"start_sha256"):
         run(start=chain_start(3, 10, 3.9))
-    with pytest.raises(StateError, match=r"holds 200 steps already, more than steps=100"):
+    with pytest.raises(StateError, match=r"already holds 200 steps, more than steps=100"):
         run(steps=100)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "replica_000.dcd").write_bytes(b"precious")
@@ -259,7 +259,7 @@ def test_a_start_outside_the_limits_is_an_event_unless_all_are(run):
     (event,) = result.events
     assert (event.replica, event.step, event.kind, event.frame_index) == (2, 0, "bond", 0)
     assert result.n_frames == (10, 10, 0)
-    with pytest.raises(DynamicsError, match=r"every replica is outside the guard's limits at the start"):
+    with pytest.raises(DynamicsError, match=r"every replica is outside the limits of the guard at the start"):
         run("all", start=start, guard=Guard(bond_reference=(1.0,) * 9))
 
 
