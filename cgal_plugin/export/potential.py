@@ -101,7 +101,7 @@ def export_torchscript(
     potential = potential_module(
         model, topology, n_replicas=int(n_replicas), dtype=dtype, pairs=pairs, skin=skin
     )
-    form = _tabulate(potential, model, topology, tolerance, filters)
+    form = tabulate(potential, model, topology, tolerance, filters)
     metadata = {
         "format": "cgal_plugin potential",
         "format_version": FORMAT_VERSION,
@@ -195,7 +195,7 @@ def prepare(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return cast("nn.Module", copied)
 
 
-def _tabulate(
+def tabulate(
     potential: Potential, model: nn.Module, topology: CGTopology, tolerance: float, filters: str
 ) -> dict[str, Any]:
     """Replace the filters of a potential by tables if requested; return the metadata about its form."""
