@@ -19,8 +19,8 @@ from cgal_plugin.runs.log import Progress
 
 if TYPE_CHECKING:
     from cgal_plugin.oracle import OpenMMOracle
-    from cgal_plugin.oracle.trajectory_task import TrajectoryTask
     from cgal_plugin.oracle.trajectory import AllAtomTrajectory
+    from cgal_plugin.oracle.trajectory_task import TrajectoryTask
 
 #: structure to start from; K above the run's temperature and ps of the dynamics that unfolds it
 _FOLDED, _EXTENDED = ("folded", 0.0, 0.0), ("extended", 0.0, 0.0)
