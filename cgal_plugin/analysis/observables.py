@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cgal_plugin.errors import AnalysisError
+from cgal_plugin.mapping.geometry import dihedral_angles, superposed_rmsd
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,11 +38,7 @@ def angles(frames: NDArray[np.floating], angle_index: NDArray[np.int64]) -> NDAr
 def dihedrals(frames: NDArray[np.floating], dihedral_index: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return ``(n, n_dihedrals)`` degrees in (−180, 180], IUPAC sign, for frames and ``(n_dihedrals, 4)``."""
     frames = np.asarray(frames, dtype=np.float64)
-    i, j, k, m = dihedral_index.T
-    b1, b2, b3 = frames[:, j] - frames[:, i], frames[:, k] - frames[:, j], frames[:, m] - frames[:, k]
-    n1, n2 = np.cross(b1, b2), np.cross(b2, b3)
-    sine = (b1 * n2).sum(axis=-1) * np.linalg.norm(b2, axis=-1)
-    return np.asarray(np.degrees(np.arctan2(sine, (n1 * n2).sum(axis=-1))))
+    return np.degrees(dihedral_angles(frames[:, dihedral_index]))
 
 
 def radius_of_gyration(
@@ -128,11 +125,6 @@ def rmsd_to_structure(frames: NDArray[np.floating], structure: NDArray[np.floati
     ------
     AnalysisError
         Bead counts differ.
-
-    Notes
-    -----
-    Kabsch (1976, 1978): E₀ − 2 Σσ, with the sign of the determinant for the smallest singular value, in
-    float64.
     """
     frames = np.asarray(frames, dtype=np.float64)
     structure = np.asarray(structure, dtype=np.float64)
@@ -141,10 +133,4 @@ def rmsd_to_structure(frames: NDArray[np.floating], structure: NDArray[np.floati
             f"frames have shape {frames.shape}, the structure {structure.shape}; expected (n, n_beads, 3) "
             "and (n_beads, 3)"
         )
-    x = frames - frames.mean(axis=1, keepdims=True)
-    y = structure - structure.mean(axis=0)
-    covariance = np.einsum("nbi,bj->nij", x, y)
-    sigma = np.linalg.svd(covariance, compute_uv=False)
-    sigma[:, 2] *= np.where(np.linalg.det(covariance) < 0, -1.0, 1.0)
-    square = (x**2).sum(axis=(1, 2)) + (y**2).sum() - 2.0 * sigma.sum(axis=1)
-    return np.asarray(np.sqrt(np.maximum(square, 0.0) / frames.shape[1]))
+    return superposed_rmsd(frames, structure)

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from cgal_plugin.config.load import describe, parse_config, read_mapping
 from cgal_plugin.config.model_test import ModelTest
-from cgal_plugin.config.models import Config
+from cgal_plugin.config.models import Config, ExternalComponent
 from cgal_plugin.config.quantities import Count, CountOrZero
 from cgal_plugin.config.section import Section
 from cgal_plugin.errors import ConfigError
@@ -174,10 +174,15 @@ def _essential(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _arm_config(content: dict[str, Any], folder: Path, source: str) -> Config:
     config = parse_config(content, base=folder, source=source)
-    if config.simulation.kind == "custom" or config.seed_data.store is not None:
-        key = "seed_data.store" if config.simulation.kind != "custom" else "simulation.kind custom"
+    unusable = [
+        f"{name}.kind {section.kind}"
+        for name, section in (("simulation", config.simulation), ("training", config.training))
+        if isinstance(section, ExternalComponent)
+    ]
+    unusable += ["seed_data.store"] if config.seed_data.store is not None else []
+    if unusable:
         raise ConfigError(
-            f"{source}: {key} cannot be used: all arms are tested with the same all-atom start structures"
+            f"{source}: {unusable[0]} cannot be used: every arm is tested alike, from all-atom starts"
         )
     if not config.evaluation.reference:
         raise ConfigError(f"{source}: evaluation.reference is empty: a benchmark needs a reference")

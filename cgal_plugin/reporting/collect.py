@@ -21,7 +21,13 @@ from cgal_plugin.provenance import read_json
 from cgal_plugin.reporting.page import write_report
 from cgal_plugin.reporting.records import ReportInput, RoundSummary, SelectedFrames
 from cgal_plugin.runs.directory import RunDirectory, Stage
-from cgal_plugin.runs.layout import STAGES, equilibrated, refined_stages, sampled_trajectories, shard_round
+from cgal_plugin.runs.layout import (
+    STAGES,
+    refined_stages,
+    sampled_trajectories,
+    shard_round,
+    without_equilibration,
+)
 
 
 def report_run(run_dir: str | os.PathLike[str]) -> Path:
@@ -52,7 +58,9 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
         reference=evaluator.reference or None,
         reference_weights=None if evaluator.reweighting is None else evaluator.reweighting.weights,
         before=sampled_trajectories(rounds[0].stages["simulate"]),
-        after=equilibrated(refined[-1]) if refined else sampled_trajectories(rounds[-1].stages["simulate"]),
+        after=without_equilibration(sampled_trajectories(refined[-1]))
+        if refined
+        else sampled_trajectories(rounds[-1].stages["simulate"]),
         training_frames=store.load_all().positions,
         seed_trajectories=[store.load(n).positions for n in store.names() if shard_round(n) < 0],
         tica=evaluator.tica,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.mapping.geometry import optimal_rotation
 from cgal_plugin.mapping.residues import THREE_TO_ONE
 
 if TYPE_CHECKING:
@@ -78,7 +79,4 @@ def _beads(report: ReportInput) -> list[dict[str, str]]:
 def _superposed(frames: NDArray[np.float64]) -> NDArray[np.float64]:
     """Superpose every frame on the first one, so that the view does not jump between frames."""
     x = frames - frames.mean(axis=1, keepdims=True)
-    u, _, vt = np.linalg.svd(np.einsum("nbi,bj->nij", x, x[0]))
-    flip = np.ones((len(x), 3))
-    flip[:, 2] = np.sign(np.linalg.det(u @ vt))
-    return np.asarray(np.einsum("nbi,nij->nbj", x, np.einsum("nik,nk,nkj->nij", u, flip, vt)))
+    return np.einsum("nbi,nij->nbj", x, optimal_rotation(np.einsum("nbi,bj->nij", x, x[0])))
