@@ -22,11 +22,16 @@ def _content() -> dict[str, Any]:
             "system": {"sequence": "GYG", "temperature": 400.0},
             "evaluation": {"reference": ["reference.npz"]},
             "training": {"priors": {"method": "force_matching", "terms": ["bonds", "pairs"]}},
+            "oracle": {"production_ps": 4.0},
             "stopping": {"rounds": 1},
         },
         "arms": {
             "static": {"seeds": 2, "changes": {"stopping": {"rounds": 0}}},
-            "rmsd_refined": {"seeds": 1, "refines": "rmsd", "changes": {"refinement": {"iterations": 1}}},
+            "rmsd_refined": {
+                "seeds": 1,
+                "refines": "rmsd",
+                "changes": {"refinement": {"iterations": 1, "lag_ps": 1.0}},
+            },
             "rmsd": {"label": "RMSD", "seeds": 1},
         },
         "small": {"arms": {"static": {"seeds": 1}}},

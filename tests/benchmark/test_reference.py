@@ -43,7 +43,7 @@ def test_reference_is_built_once_and_says_how_far_it_has_converged(tmp_path: Pat
     config = parse_config(
         {
             "seed": 5,
-            "system": {"sequence": "GYG", "temperature": 400},
+            "system": {"sequence": "GYGA", "temperature": 400},
             "seed_data": {
                 "n_trajectories": 4, "picoseconds": 4, "equilibration_ps": 0.2, "save_ps": 0.1,
                 "start": "mixed", "force_map": "basic",
@@ -55,7 +55,7 @@ def test_reference_is_built_once_and_says_how_far_it_has_converged(tmp_path: Pat
     path = build_reference(config, tmp_path, interval_ps=0.2)
     positions = load_trajectories(path)
     forces = load_trajectories(tmp_path / "reference_forces.npz")
-    assert [p.shape for p in positions] == [(20, 3, 3)] * 4 == [f.shape for f in forces]
+    assert [p.shape for p in positions] == [(20, 4, 3)] * 4 == [f.shape for f in forces]
     facts = json.loads((tmp_path / "reference.json").read_text())
     assert facts["interval_ps"] == pytest.approx(0.2)
     assert facts["sha256"]["reference.npz"] == hash_file(path)
