@@ -37,7 +37,7 @@ def test_template_validates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "sequence: YYDPETGTWY" in out
     code, _, err = call(capsys, "template", "--out", path)
     assert code == 2
-    assert "exists already" in err
+    assert "already exists" in err
     assert call(capsys, "validate", path)[0] == 0
 
 

@@ -14,14 +14,14 @@ import pytest
 
 from cgal_plugin.config import load_yaml, parse_config
 from cgal_plugin.config.executor import ParslExecutor
-from cgal_plugin.driver import window
 from cgal_plugin.errors import CGALError, ConfigError
+from cgal_plugin.execution import window
 from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.execution.parsl import count_workers, open_parsl, parsl_config
 from cgal_plugin.execution.pool import Pool
 from cgal_plugin.execution.window import Failure
 from cgal_plugin.execution.worker import Call
-from tests.driver import work
+from tests.execution import work
 
 pytest.importorskip("parsl")
 import psutil
