@@ -175,19 +175,15 @@ def select(
 
     The reference is read shard by shard and may be larger than memory.
     """
-    from cgal_plugin.selector import CoverageSelector, RandomSelector, RMSDSelector
+    from cgal_plugin.components.selectors import make_selector
     from cgal_plugin.selector.select_files import select_files
 
     molecule = load_topology(topology, mapping)
-    cuts = {"min_rmsd": min_rmsd, "max_rmsd": max_rmsd, "seed": seed}
-    if strategy == "rmsd":
-        selector = RMSDSelector(n_select, diverse=diverse, **cuts)
-    elif strategy == "coverage":
-        selector = CoverageSelector(n_select, **cuts)
-    elif strategy == "random":
-        selector = RandomSelector(n_select, **cuts)
-    else:
+    if strategy not in ("rmsd", "coverage", "random"):
         raise ConfigError(f"--strategy {strategy!r} is not known; use rmsd, coverage or random")
+    selector = make_selector(
+        strategy, n_select, min_rmsd=min_rmsd, max_rmsd=max_rmsd, seed=seed, diverse=diverse
+    )
     chosen = select_files(selector, candidates, reference, molecule, out, top=top)
     for index, distance in zip(chosen.indices, chosen.distances, strict=True):
         typer.echo(f"{index}\t{distance:.3f}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.data.blow_up import BlowUp
-from cgal_plugin.dynamics.dcd import append_dcd, checksum_dcd, create_dcd
+from cgal_plugin.data.dcd import append_dcd, checksum_dcd, create_dcd
 from cgal_plugin.errors import StateError
 from cgal_plugin.file_lock import locked
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_path, atomic_write, read_json, versions, write_json

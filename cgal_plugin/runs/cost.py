@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cgal_plugin.config import Config
-from cgal_plugin.config.models import OpenMMOracleConfig, Simulation
+from cgal_plugin.config.models import OpenMMOracleConfig, Simulation, Training
 from cgal_plugin.data.error_weights import MOST
 
 
@@ -64,9 +64,11 @@ def estimate(config: Config, rates: Rates | None = None) -> Cost:
     oracle_seconds = (
         seed_ns + label_ns
     ) / per_day * 86400 + labels * settings.n_starts * rates.backmap_seconds
-    size = training.model.embedding_dimension**2 * training.model.num_layers / (64**2 * 2)
-    frames = _training_frames(config, settings)
-    training_seconds = frames * training.committee * size / rates.training_frames_per_second
+    size, training_seconds = 1.0, 0.0  # of a trainer that is not ours nothing is known
+    if isinstance(training, Training):
+        size = training.model.embedding_dimension**2 * training.model.num_layers / (64**2 * 2)
+        frames = _training_frames(config, training, settings) * training.committee
+        training_seconds = frames * size / rates.training_frames_per_second
     cg_steps = 0
     if isinstance(config.simulation, Simulation):
         steps = config.simulation.steps * (rounds + 1)
@@ -78,8 +80,8 @@ def estimate(config: Config, rates: Rates | None = None) -> Cost:
     return Cost(seed_ns + label_ns, cg_steps, labels, seconds / 60)
 
 
-def _training_frames(config: Config, oracle: OpenMMOracleConfig) -> float:
-    seed, training = config.seed_data, config.training
+def _training_frames(config: Config, training: Training, oracle: OpenMMOracleConfig) -> float:
+    seed = config.seed_data
     data: float = seed.n_trajectories * seed.picoseconds / seed.save_ps
     per_label: float = oracle.n_starts * oracle.production_ps / oracle.save_ps
     if oracle.mode == "mean_force":
@@ -107,21 +109,26 @@ def plan(config: Config) -> str:
     dynamics = (
         f"{simulation.n_replicas} replicas x {simulation.steps} steps of {simulation.timestep_fs:g} fs"
         if isinstance(simulation, Simulation)
-        else simulation.target
+        else simulation.name
     )
     oracle = config.oracle
     labels = (
         f"{oracle.solvent}, {oracle.mode}, "
         f"{oracle.n_starts} x ({oracle.relax_ps:g} + {oracle.production_ps:g}) ps"
         if isinstance(oracle, OpenMMOracleConfig)
-        else oracle.target
+        else oracle.name
     )
     training, selector = config.training, config.selector
+    models = (
+        f"{training.model.form}, {training.model.embedding_dimension} features, "
+        f"{training.model.num_layers} blocks; {training.epochs} epochs, then {training.mode}"
+        if isinstance(training, Training)
+        else training.name
+    )
     lines = [
         f"{config.name}: {config.system.sequence or config.system.pdb}, {config.system.temperature:g} K",
         f"  seed data    {source}",
-        f"  training     {training.model.form}, {training.model.embedding_dimension} features, "
-        f"{training.model.num_layers} blocks; {training.epochs} epochs, then {training.mode}",
+        f"  training     {models}",
         f"  simulation   {dynamics}",
         f"  selection    {selector.kind}, {getattr(selector, 'n_select', '?')} frames per round",
         f"  oracle       {labels}",

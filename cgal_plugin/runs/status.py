@@ -13,10 +13,11 @@ from typing import Any
 from cgal_plugin.errors import StateError
 from cgal_plugin.file_lock import holder as holder_of
 from cgal_plugin.provenance import read_sealed
-from cgal_plugin.runs.directory import LOCK, MANIFEST, RunDirectory
+from cgal_plugin.runs.directory import LOCK, RunDirectory
 from cgal_plugin.runs.layout import STAGES, WORK
 from cgal_plugin.runs.log import LOG, read_log
 from cgal_plugin.runs.quarantine import Quarantine
+from cgal_plugin.runs.stage import MANIFEST
 
 _TROUBLE = ("worker lost", "timeout", "straggler", "stall", "damage", "error", "interrupted")
 _RESULTS = (

@@ -9,7 +9,8 @@ import pytest
 
 from cgal_plugin.config import parse_config
 from cgal_plugin.errors import StateError
-from cgal_plugin.runs.directory import MANIFEST, RunDirectory
+from cgal_plugin.runs.directory import RunDirectory
+from cgal_plugin.runs.stage import MANIFEST
 
 SYSTEM = {"sequence": "AAA", "temperature": 400}
 
