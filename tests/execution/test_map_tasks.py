@@ -1,4 +1,4 @@
-"""Tasks over processes: every result is handed over, a killed worker costs nothing but time."""
+"""Tasks on processes: every result is passed on, and a killed worker costs only time."""
 
 from __future__ import annotations
 
@@ -242,6 +242,7 @@ def _gone(pid: str) -> bool:
     return not status.exists() or "zombie" in status.read_text()
 
 
+@pytest.mark.integration
 def test_workers_end_with_a_killed_driver(tmp_path: Path) -> None:
     module = tmp_path / "sleeper.py"
     module.write_text(
