@@ -12,11 +12,10 @@ from scipy import stats
 from cgal_plugin.components.protocols import Oracle
 from cgal_plugin.data import LabelledFrames
 from cgal_plugin.errors import OracleError
-from cgal_plugin.oracle import AllAtomTrajectory, LabelSettings, OpenMMOracle, Oracle
+from cgal_plugin.mapping.geometry import superposed_rmsd
+from cgal_plugin.oracle import AllAtomTrajectory, LabelSettings, OpenMMOracle
 from cgal_plugin.oracle.contexts import set_positions
 from cgal_plugin.oracle.force_error import frame_noise, mean_and_error
-from cgal_plugin.oracle.labels import frame_noise, free_label, frozen_label, mean_and_error
-from cgal_plugin.oracle.library import superposed_rmsd
 from cgal_plugin.oracle.trajectory import DynamicsFailure
 from cgal_plugin.units import kT
 
