@@ -69,6 +69,7 @@ def fit_priors(
     from cgal_plugin.data import DataStore
     from cgal_plugin.data.error_weights import frame_weights
     from cgal_plugin.priors import fit_priors as fit
+    from cgal_plugin.priors.plot import plot_priors
 
     if method == "force_matching":
         register()  # before anything imports TorchMD-Net, which has Warp greet the screen
@@ -78,7 +79,7 @@ def fit_priors(
     priors = fit(data.topology, frames.positions, data.temperature, terms=names, **forces)
     priors.save(out)
     if plot is not None:
-        priors.plot(plot)
+        plot_priors(priors, plot)
     for row in priors.table():
         typer.echo(json.dumps(row, default=str))
 

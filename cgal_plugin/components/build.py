@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from cgal_plugin.components.checks import ROLES, check_component
 from cgal_plugin.components.evaluator import ReferenceEvaluator
 from cgal_plugin.components.external import load_external
@@ -28,7 +26,7 @@ from cgal_plugin.components.protocols import (
     Trainer,
 )
 from cgal_plugin.components.sampler import OpenMMSampler
-from cgal_plugin.components.seed_data import OpenMMSeeds, StoredSeeds
+from cgal_plugin.components.seed_data import OpenMMSeeds, StoredSeeds, filled_store
 from cgal_plugin.components.selectors import make_selector
 from cgal_plugin.components.trainer import TorchMDNetTrainer
 from cgal_plugin.config import Config
@@ -41,8 +39,6 @@ from cgal_plugin.provenance import derive_seed
 from cgal_plugin.runs.layout import FORCE_MAP
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from cgal_plugin.oracle import OpenMMOracle
 
 #: replicas of a sampler that is no ReplicaSampler
@@ -94,25 +90,6 @@ class Components:
     def selector(self, model: TrainedModel, seed: int) -> Selector:
         """Return the selector for a round."""
         return self.make_selector(model, seed)
-
-    def start_positions(self, frames: NDArray[np.floating], n: int, seed: int) -> NDArray[np.floating]:
-        """Choose ``(n, n_beads, 3)`` Å from the training frames for replicas to start from."""
-        rng = np.random.default_rng(seed)
-        if not self.spread_starts:
-            return frames[rng.choice(len(frames), size=n, replace=len(frames) < n)]
-        from cgal_plugin.selector import k_centre
-
-        pool = frames[np.sort(rng.choice(len(frames), size=min(len(frames), 5000), replace=False))]
-        chosen, _ = k_centre(pool, n)
-        return pool[np.resize(chosen, n)]
-
-    def nearest_rmsd(
-        self, frames: NDArray[np.floating], reference: NDArray[np.floating]
-    ) -> NDArray[np.float64]:
-        """Return the nearest RMSD (Å) of each frame to the reference."""
-        from cgal_plugin.selector import nearest_rmsd
-
-        return nearest_rmsd(frames, reference)[0]
 
 
 def build_components(config: Config, **given: Any) -> Components:
@@ -170,15 +147,7 @@ def seed_store(config: Config, out_dir: str | os.PathLike[str]) -> DataStore:
     folder = out / "seed"
     folder.mkdir(parents=True, exist_ok=True)
     source.prepare(folder)
-    store = DataStore.create(
-        out,
-        source.topology,
-        temperature=config.system.temperature,
-        force_map_hash=source.force_map_hash,
-        config_hash=config.hash,
-    )
-    source.fill(store)
-    return store
+    return filled_store(config, out, source)
 
 
 # ---------------------------------------------------------------------- from the configuration
