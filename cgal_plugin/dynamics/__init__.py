@@ -14,6 +14,7 @@ __all__ = [
     "SimulationResult",
     "add_potential",
     "build_system",
+    "load_simulation",
     "read_dcd",
     "resolve_backend",
     "simulate",

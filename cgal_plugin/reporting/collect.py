@@ -13,6 +13,7 @@ import yaml
 
 from cgal_plugin.components.evaluator import ReferenceEvaluator
 from cgal_plugin.config import Config
+from cgal_plugin.config.models import ExternalComponent
 from cgal_plugin.data import DataStore, Quarantined
 from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.errors import StateError
@@ -201,8 +202,8 @@ def _notes(directory: RunDirectory, evaluator: ReferenceEvaluator) -> list[str]:
 def _facts(config: Config) -> dict[str, str]:
     oracle = config.oracle
     text = (
-        oracle.target
-        if oracle.kind == "custom"
+        oracle.name
+        if isinstance(oracle, ExternalComponent)
         else f"{oracle.solvent}, {oracle.mode}, {oracle.production_ps:g} ps per label"
     )
     return {"Oracle": text, "Selector": config.selector.kind}
