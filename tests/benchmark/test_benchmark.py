@@ -196,6 +196,10 @@ def test_a_whole_seed_comes_before_the_next(benchmark: Path) -> None:
             {"base": {"system": {"sequence": "GG"}, "simulation": {"kind": "custom", "class": "a:B"}}},
             ["simulation.kind custom"],
         ),
+        (
+            {"base": {"system": {"sequence": "GG"}, "training": {"kind": "custom", "class": "a:B"}}},
+            ["training.kind custom"],
+        ),
     ],
 )
 def test_wrong_benchmarks_are_refused(benchmark: Path, change: dict[str, Any], expected: list[str]) -> None:
