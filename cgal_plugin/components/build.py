@@ -52,7 +52,8 @@ class Components:
     seed_source: SeedSource
     trainer: Trainer
     sampler: Sampler
-    make_selector: Callable[[TrainedModel, int], Selector]
+    #: selector for a round, from its model and a seed
+    selector: Callable[[TrainedModel, int], Selector]
     make_oracle: Callable[[], Oracle]
     evaluate: ReferenceEvaluator
     oracle: Oracle | None = None
@@ -85,10 +86,6 @@ class Components:
         """Whether replicas start from frames spread by RMSD, rather than random ones."""
         simulation = self.config.simulation
         return isinstance(simulation, Simulation) and simulation.start == "spread"
-
-    def selector(self, model: TrainedModel, seed: int) -> Selector:
-        """Return the selector for a round."""
-        return self.make_selector(model, seed)
 
 
 def build_components(config: Config, **given: Any) -> Components:

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from cgal_plugin.components.evaluator import ReferenceEvaluator
 from cgal_plugin.config import Config
-from cgal_plugin.config.external import CustomOracle
-from cgal_plugin.config.oracle import OpenMMOracleConfig
+from cgal_plugin.config.models import ExternalComponent
 from cgal_plugin.data import DataStore, Quarantined
 from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.errors import StateError
@@ -202,10 +201,11 @@ def _notes(directory: RunDirectory, evaluator: ReferenceEvaluator) -> list[str]:
 
 def _facts(config: Config) -> dict[str, str]:
     oracle = config.oracle
-    if isinstance(oracle, OpenMMOracleConfig):
-        text = f"{oracle.solvent}, {oracle.mode}, {oracle.production_ps:g} ps per label"
-    else:
-        text = oracle.target if isinstance(oracle, CustomOracle) else oracle.kind
+    text = (
+        oracle.name
+        if isinstance(oracle, ExternalComponent)
+        else f"{oracle.solvent}, {oracle.mode}, {oracle.production_ps:g} ps per label"
+    )
     return {"Oracle": text, "Selector": config.selector.kind}
 
 

@@ -339,5 +339,5 @@ def test_oracle_budget_stops_the_run(finished: tuple[RunResult, Log], tmp_path: 
 
 
 def test_unknown_part(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown parts"):
+    with pytest.raises(ConfigError, match="unknown components"):
         run(parse_config(TINY), tmp_path / "run", orcale=Springs())

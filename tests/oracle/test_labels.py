@@ -16,6 +16,7 @@ from cgal_plugin.mapping.geometry import superposed_rmsd
 from cgal_plugin.oracle import AllAtomTrajectory, LabelSettings, OpenMMOracle
 from cgal_plugin.oracle.contexts import set_positions
 from cgal_plugin.oracle.force_error import frame_noise, mean_and_error
+from cgal_plugin.oracle.labels import free_label, frozen_label
 from cgal_plugin.oracle.trajectory import DynamicsFailure
 from cgal_plugin.units import kT
 
