@@ -1,4 +1,4 @@
-"""What TorchMD-Net looks up, and where: the only file that knows its seams."""
+"""Register our model, priors and data set with TorchMD-Net: the only file that changes its internals."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module, metadata
 from types import ModuleType
 from typing import Any
@@ -14,9 +14,8 @@ from typing import Any
 from cgal_plugin._native import silent
 from cgal_plugin.errors import RegistrationError
 
-PRIORS = ("CGBonds", "CGAngles", "CGAngleSeries", "CGDihedrals", "CGRepulsion", "CGPairs")
 DATASETS = ("CGDataset",)
-#: torchmd-net releases whose seams this file knows: at least, and below
+#: supported torchmd-net releases: from, and below
 SUPPORTED = ((3, 1), (3, 2))
 _MARK = "_cgal_plugin"
 
@@ -24,13 +23,14 @@ _MARK = "_cgal_plugin"
 def register() -> None:
     """Make ``model: cgschnet``, our priors and ``dataset: CGDataset`` known to TorchMD-Net.
 
-    Idempotent; nothing is changed unless every seam is where it is expected.
+    Idempotent. All checks come before the first change. TorchMD-Net gets factories of the priors, which fit
+    a prior without parameters to the data set.
 
     Raises
     ------
     RegistrationError
-        TorchMD-Net is missing or not of the 3.1 series, a seam is not where it is expected, or a
-        name is taken by something else.
+        TorchMD-Net is missing or not of the 3.1 series, its internals differ from those expected, or a
+        name is already used.
     """
     check_version()
     _start_warp()
@@ -38,6 +38,7 @@ def register() -> None:
     module = _module("torchmdnet.module")
     models = _module("torchmdnet.models")
     script = _module("torchmdnet.scripts.train")
+    datasets = _module("cgal_plugin.data.dataset")
     if model.__dict__.get("create_model") is not module.__dict__.get("create_model"):
         raise RegistrationError(
             "torchmdnet.models.model.create_model and torchmdnet.module.create_model are not the same "
@@ -48,25 +49,25 @@ def register() -> None:
         *_function(script, "get_argparse", (), _wrap_get_argparse),
         *_function(script, "get_args", (), _wrap_get_args),
         *_model_name(models, model.create_model),
-        *_classes(_module("torchmdnet.priors"), _module("cgal_plugin.priors"), PRIORS),
-        *_classes(_module("torchmdnet.datasets"), _module("cgal_plugin.data.dataset"), DATASETS),
+        *_names(_module("torchmdnet.priors"), _module("cgal_plugin.priors.factory").FACTORIES),
+        *_names(_module("torchmdnet.datasets"), {name: getattr(datasets, name) for name in DATASETS}),
     ]
     for change in changes:
         change()
 
 
 def check_version(version: str | None = None) -> None:
-    """Refuse a TorchMD-Net that this package was not written for.
+    """Check that TorchMD-Net is of a supported release.
 
     Parameters
     ----------
     version
-        As ``"3.1.0"`` (default: the installed one's).
+        Such as ``"3.1.0"`` (default: that of the installed package).
 
     Raises
     ------
     RegistrationError
-        Not installed, or not of the supported series.
+        It is not installed, or not supported.
     """
     low, high = (".".join(map(str, v)) for v in SUPPORTED)
     if version is None:
@@ -80,13 +81,13 @@ def check_version(version: str | None = None) -> None:
     known = all(p.isdigit() for p in parts) and SUPPORTED[0] <= tuple(map(int, parts)) < SUPPORTED[1]
     if not known:
         raise RegistrationError(
-            f"torchmd-net {version} is installed; cgal_plugin knows the seams of >={low},<{high}: "
+            f"torchmd-net {version} is installed; cgal_plugin supports >={low},<{high}: "
             f"pip install 'torchmd-net>={low},<{high}'"
         )
 
 
 def _start_warp() -> None:
-    """Start NVIDIA Warp, which TorchMD-Net uses, without its greeting on the screen."""
+    """Initialise NVIDIA Warp, which TorchMD-Net uses, without its startup message."""
     warp = _module("warp")
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), silent(1, 2):
         warp.init()
@@ -100,7 +101,7 @@ def _module(name: str) -> ModuleType:
 
 
 def _is_ours(function: Any) -> bool:
-    """Whether a function is our wrapper, or a later plugin's wrapper around it."""
+    """Return whether a function is our wrapper, or wraps it."""
     while function is not None:
         if getattr(function, _MARK, False):
             return True
@@ -115,17 +116,17 @@ def _function(
     wrap: Callable[[Callable[..., Any]], Callable[..., Any]],
     *others: ModuleType,
 ) -> list[Callable[[], None]]:
-    """Rebind ``home.name``, and its copies in ``others``, to ``wrap`` of it."""
+    """Return the changes that replace ``home.name``, and its copies in ``others``, by ``wrap`` of it."""
     original = home.__dict__.get(name)
     where = f"{home.__name__}.{name}"
     if not callable(original):
-        raise RegistrationError(f"{where} is not there; cgal_plugin does not know this TorchMD-Net")
+        raise RegistrationError(f"{where} is missing; this TorchMD-Net is not supported")
     if _is_ours(original):
         return []
     found = tuple(inspect.signature(original).parameters)
     if found != parameters:
         raise RegistrationError(
-            f"{where} takes {found}, expected {parameters}; cgal_plugin does not know this TorchMD-Net"
+            f"{where} takes {found}, expected {parameters}; this TorchMD-Net is not supported"
         )
     wrapped = wrap(original)
     setattr(wrapped, _MARK, True)
@@ -172,14 +173,14 @@ def _wrap_get_args(original: Callable[..., Any]) -> Callable[..., Any]:
 
         args = original()
         if isinstance(args.dataset_arg, str):
-            # given on the command line as JSON, which upstream decodes for input.yaml only
+            # JSON from the command line: TorchMD-Net decodes it in input.yaml only
             args.dataset_arg = json.loads(args.dataset_arg)
         if args.dataset in DATASETS and not args.derivative:
-            # upstream's default; without energies the loss would have nothing to differentiate
+            # TorchMD-Net's default is false; without energies the loss would then not depend on the model
             rank_zero_warn(f"dataset {args.dataset} has forces and no energies: derivative is set to true")
             args.derivative = True
         if args.ngpus < 0 and torch.accelerator.current_accelerator(check_available=True) is None:
-            # "all GPUs" (the default) is refused by Lightning where there is none
+            # the default, "all GPUs", is an error in Lightning if there is none
             args.ngpus = 1
         return args
 
@@ -191,30 +192,29 @@ def _model_name(models: ModuleType, create_model: Any) -> list[Callable[[], None
 
     names = models.__dict__.get("__all_models__")
     if not isinstance(names, list):
-        raise RegistrationError("torchmdnet.models.__all_models__ is not a list any more")
+        raise RegistrationError(
+            "torchmdnet.models.__all_models__ is not a list; this TorchMD-Net is not supported"
+        )
     if MODEL_NAME not in names:
         return [functools.partial(names.append, MODEL_NAME)]
     if not _is_ours(create_model):
-        raise RegistrationError(f"TorchMD-Net already has a model {MODEL_NAME!r} that is not ours")
+        raise RegistrationError(f"TorchMD-Net already has another model {MODEL_NAME!r}")
     return []
 
 
-def _classes(home: ModuleType, source: ModuleType, names: tuple[str, ...]) -> list[Callable[[], None]]:
-    """Put classes of ``source`` where TorchMD-Net looks them up by name."""
+def _names(home: ModuleType, values: Mapping[str, Any]) -> list[Callable[[], None]]:
+    """Return the changes that add ``values`` to a module in which TorchMD-Net looks up names."""
     public = home.__dict__.get("__all__")
     if not isinstance(public, list):
-        raise RegistrationError(f"{home.__name__}.__all__ is not a list any more")
+        raise RegistrationError(f"{home.__name__}.__all__ is not a list; this TorchMD-Net is not supported")
     changes: list[Callable[[], None]] = []
-    for name in names:
-        ours = getattr(source, name, None)
-        if ours is None:
-            raise RegistrationError(f"{source.__name__} has no {name}")
-        there = getattr(home, name, None)
-        if there is not None and there is not ours:
+    for name, value in values.items():
+        found = getattr(home, name, None)
+        if found is not None and found is not value:
             raise RegistrationError(
-                f"{home.__name__}.{name} is taken by {there!r}; cgal_plugin does not replace it"
+                f"{home.__name__}.{name} is taken by {found!r}; cgal_plugin does not replace it"
             )
-        changes.append(functools.partial(setattr, home, name, ours))
+        changes.append(functools.partial(setattr, home, name, value))
         if name not in public:
             changes.append(functools.partial(public.append, name))
     return changes

@@ -1,9 +1,10 @@
-"""Configuration: every wrong key, type, unit or value is an error that says where and what instead."""
+"""Configuration: a wrong key, type, unit or value is an error with its place and the allowed values."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -11,9 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cgal_plugin.config import Config, dump_yaml, load_yaml, parse_config
+from cgal_plugin.config.external import (
+    GROUPS,
+    InstalledComponent,
+    InstalledOracle,
+    InstalledSampler,
+    InstalledSelector,
+    InstalledTrainer,
+)
 from cgal_plugin.config.quantities import parse_quantity
+from cgal_plugin.config.section import kinds
 from cgal_plugin.config.template import schema, template
 from cgal_plugin.errors import ConfigError
+from cgal_plugin.runs.cost import plan
 
 MINIMAL = {"system": {"sequence": "YYDPETGTWY", "temperature": 400}}
 
@@ -51,11 +62,35 @@ def test_schema_names_every_top_level_key() -> None:
         ),
         ("system: {sequence: AAA}\ntraining:\n  model:\n    form: majewsky", ["run.yaml:4", "'majewski'"]),
         ("system: {sequence: AAA}\ntraining:\n  model: {cutof_upper: 9}", ["run.yaml:3", "'cutoff_upper'"]),
-        ("system: {sequence: AAA}\nselector: {kind: rmds}", ["selector", "'rmsd', 'coverage', 'random'"]),
+        (
+            "system: {sequence: AAA}\nselector: {kind: rmds, n_select: 3}",
+            [
+                "run.yaml:2: selector: kind 'rmds' is unknown; did you mean 'rmsd'?",
+                "'rmsd', 'coverage', 'random'",
+            ],
+        ),
+        (
+            "system: {sequence: AAA}\noracle: {kind: ours}",
+            ["built-in kinds: 'openmm', 'custom'", "entry points cgal_plugin.oracles): "],
+        ),
+        ("system: {sequence: AAA}\nsimulation: {kind: ours}", ["cgal_plugin.samplers"]),
+        (
+            "system: {sequence: AAA}\ntraining: {kind: ours}",
+            ["'torchmdnet', 'custom'", "cgal_plugin.trainers"],
+        ),
+        ("system: {sequence: AAA}\ntraining: {kind: 3}", ["run.yaml:2: training.kind = 3: expected text"]),
+        (
+            "system: {sequence: AAA}\ntraining: {kind: custom, class: a:B, epochs: 2}",
+            ["epochs", "unknown key"],
+        ),
+        (
+            "system: {sequence: AAA}\ntraining: {kind: custom, class: a:B}\nselector: {kind: committee}",
+            ["needs the models of training.kind torchmdnet"],
+        ),
         ("system: {sequence: AAA}\nstopping: {rounds: true}", ["stopping.rounds", "integer"]),
         ("system: {sequence: AAA}\nstopping: {rounds: 1.5}", ["stopping.rounds", "integer"]),
         ("system: {sequence: AAA}\noracle: 3", ["oracle", "section"]),
-        ("system: {}", ["system", "either 'sequence' or 'pdb'"]),
+        ("system: {}", ["system", "exactly one of 'sequence' and 'pdb'"]),
         ("system: {pdb: nowhere.pdb}", ["run.yaml:1", "system.pdb", "nowhere.pdb", "no such file"]),
         ("system: {sequence: AAA}\nsystem: {sequence: GGG}", ["'system' is given twice", "line 2"]),
         ("system: [", ["not valid YAML"]),
@@ -93,11 +128,50 @@ def test_schema_names_every_top_level_key() -> None:
         ("system: {sequence: AAA, temperature: .nan}", ["system.temperature", "finite"]),
     ],
 )
-def test_wrong_files_are_told_apart(tmp_path: Path, text: str, expected: list[str]) -> None:
+def test_a_wrong_file_is_an_error_with_place_and_remedy(
+    tmp_path: Path, text: str, expected: list[str]
+) -> None:
     with pytest.raises(ConfigError) as error:
         _load(tmp_path, text)
     for part in expected:
         assert part in str(error.value)
+
+
+def test_a_custom_trainer_has_no_settings_of_ours() -> None:
+    config = parse_config({**MINIMAL, "training": {"kind": "custom", "class": "a.b:C", "args": {"x": 1}}})
+    assert parse_config(config.resolved()) == config
+    with pytest.raises(ConfigError, match=r"training\.kind is 'custom'; this needs kind torchmdnet"):
+        _ = config.torchmdnet
+    lines = plan(config).splitlines()
+    assert "  training     a.b:C" in lines
+
+
+def test_the_record_of_a_run_is_read_without_the_packages_that_it_used() -> None:
+    content = {**MINIMAL, "selector": {"kind": "elsewhere", "args": {"n": 3}}}
+    config = parse_config(content, look_up=False)
+    assert isinstance(config.selector, InstalledSelector)
+    assert config.resolved()["selector"] == {"kind": "elsewhere", "args": {"n": 3}}
+    with pytest.raises(ConfigError, match="kind 'elsewhere' is unknown"):
+        parse_config(content)
+
+
+@pytest.mark.parametrize(
+    ("section", "installed"),
+    [
+        ("oracle", InstalledOracle),
+        ("training", InstalledTrainer),
+        ("simulation", InstalledSampler),
+        ("selector", InstalledSelector),
+    ],
+)
+def test_built_in_kinds_are_those_of_the_section(section: str, installed: type[InstalledComponent]) -> None:
+    options = kinds(Config.model_fields[section].annotation)
+    assert options.pop("installed") is installed
+    assert tuple(options) == installed.built_in
+    assert all(get_args(model.model_fields["kind"].annotation) == (tag,) for tag, model in options.items())
+    assert GROUPS[section] in template()
+    any_name = json.loads(schema())["$defs"][installed.__name__]["properties"]["kind"]
+    assert any_name["not"] == {"enum": list(installed.built_in)}
 
 
 def test_refitted_priors_have_no_file(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ ROOT = Path(cgal_plugin.__file__).parent
 # a module may import from its own entry and from those before it
 ORDER = [
     ["errors"],
+    ["file_lock"],
     ["interrupts"],
     ["units"],
     ["provenance"],

@@ -18,7 +18,7 @@ from cgal_plugin._register import check_version
 from cgal_plugin.errors import RegistrationError
 
 
-def test_everything_is_found_and_twice_is_once():
+def test_registration_is_complete_and_idempotent():
     register()
     before = (
         torchmdnet.models.model.create_model,
@@ -82,8 +82,8 @@ def test_a_taken_name_is_refused(monkeypatch):
     refused(monkeypatch, torchmdnet.priors, "CGBonds", object(), r"priors\.CGBonds is taken")
 
 
-def test_a_missing_seam_is_refused(monkeypatch):
-    refused(monkeypatch, torchmdnet.scripts.train, "get_argparse", None, "get_argparse is not there")
+def test_a_missing_function_is_refused(monkeypatch):
+    refused(monkeypatch, torchmdnet.scripts.train, "get_argparse", None, "get_argparse is missing")
 
 
 def test_a_replaced_copy_is_refused(monkeypatch):
@@ -101,11 +101,11 @@ def test_a_changed_signature_is_refused(monkeypatch):
         register()
 
 
-def test_a_list_that_is_none_any_more_is_refused(monkeypatch):
+def test_a_tuple_in_place_of_a_list_is_refused(monkeypatch):
     refused(monkeypatch, torchmdnet.models, "__all_models__", ("graph-network",), "not a list")
 
 
-def test_screen_stays_empty_in_a_fresh_process():
+def test_registration_prints_nothing():
     code = "import cgal_plugin; cgal_plugin.register()"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120

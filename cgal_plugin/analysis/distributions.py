@@ -1,4 +1,4 @@
-"""Histogram densities: Jensen–Shannon divergence and free-energy surfaces."""
+"""Jensen–Shannon divergences and free-energy surfaces from histograms."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 def jensen_shannon(p: NDArray[np.floating], q: NDArray[np.floating]) -> float:
-    """Jensen–Shannon divergence of two histograms of one shape, in bits: 0 equal, 1 disjoint.
+    """Compute the Jensen–Shannon divergence of two histograms, in bits: 0 for equal, 1 for disjoint ones.
 
-    Counts or densities on equal cells; each is normalised (Lin, IEEE Trans. Inf. Theory 37, 145, 1991).
+    ``p`` and ``q`` are counts or densities on the same cells; both are normalised (Lin, IEEE Trans. Inf.
+    Theory 37, 145, 1991).
 
     Raises
     ------
@@ -45,11 +46,11 @@ def jensen_shannon_samples(
     model_weights: NDArray[np.floating] | None = None,
     reference_weights: NDArray[np.floating] | None = None,
 ) -> float:
-    """Jensen–Shannon divergence (bits) of two one-dimensional samples.
+    """Compute the Jensen–Shannon divergence (bits) of two one-dimensional samples.
 
-    Bins span the reference's 0.1 % to 99.9 % quantiles widened by a fifth (or ``value_range``); what lies
-    outside is counted in the end bins, so neither set's stray values move the bins. Samples of one
-    distribution give a positive value of order bins / frames: compare with the reference's halves.
+    Bins span the 0.1 % to 99.9 % quantiles of the reference, widened by a fifth (or ``value_range``). Values
+    outside are counted in the outermost bins, so outliers do not change the bins. Two samples of one
+    distribution have a positive divergence of order bins / frames: compare with halves of the reference.
 
     Raises
     ------
@@ -71,7 +72,7 @@ def jensen_shannon_samples(
 def histogram_edges(
     values: NDArray[np.floating], bins: int, value_range: tuple[float, float] | None = None
 ) -> NDArray[np.float64]:
-    """``(bins + 1,)`` edges over the bulk of ``values``: 0.1 % to 99.9 % quantiles, widened by a fifth."""
+    """Return ``(bins + 1,)`` edges over the 0.1 % to 99.9 % quantiles of ``values``, widened by a fifth."""
     if bins < 2:
         raise AnalysisError(f"{bins} bins; use at least 2")
     if value_range is None:
@@ -83,16 +84,16 @@ def histogram_edges(
 
 @dataclass(frozen=True, eq=False)
 class FreeEnergySurface:
-    """−kT ln p on a grid of two components.
+    """Free energy −kT ln p on a grid of two components.
 
     Attributes
     ----------
     x_edges, y_edges
         ``(n + 1,)``, ``(m + 1,)`` edges of the cells.
     energy
-        ``(n, m)`` kcal/mol, 0 at its lowest cell, NaN where no frame was.
+        ``(n, m)`` kcal/mol, 0 in the lowest cell, NaN in cells without frames.
     outside
-        Share of the weight that lies outside the grid.
+        Fraction of the weight outside the grid.
     temperature
         K.
     """
@@ -107,7 +108,7 @@ class FreeEnergySurface:
 def grid_edges(
     *sets: NDArray[np.floating], bins: int = 50, quantile: float = 0.001
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Edges that hold all but the ``quantile`` tails of each set ``(n, ≥2)``, with a margin of 8 %."""
+    """Return edges that span each set ``(n, ≥2)`` except its ``quantile`` tails, with a margin of 8 %."""
     low = np.min([np.quantile(s[:, :2], quantile, axis=0) for s in sets], axis=0)
     high = np.max([np.quantile(s[:, :2], 1 - quantile, axis=0) for s in sets], axis=0)
     margin = np.where(high > low, 0.08 * (high - low), 0.5)
@@ -123,26 +124,26 @@ def free_energy_surface(
     weights: NDArray[np.floating] | None = None,
     smooth: float = 0.0,
 ) -> FreeEnergySurface:
-    """Free energy of TIC 1 and 2 from samples.
+    """Estimate the free energy over TIC 1 and 2 from samples.
 
     Parameters
     ----------
     points
         ``(n, ≥2)``; the first two columns are used.
     edges
-        Cell edges of both axes (:func:`grid_edges`), equally spaced.
+        Equally spaced cell edges of both axes (:func:`grid_edges`).
     temperature
         K.
     weights
         ``(n,)``, or None.
     smooth
-        Width of a Gaussian filter of the density, in cells, for display; cells without a frame within
-        two widths stay NaN.
+        Width in cells of a Gaussian filter of the density, for display. Cells farther than this from any
+        visited cell stay NaN.
 
     Raises
     ------
     AnalysisError
-        Temperature not positive, points not finite, or none inside the grid.
+        The temperature is not positive, points are not finite, or none is inside the grid.
     """
     points = np.asarray(points, dtype=np.float64)
     if not temperature > 0:

@@ -1,4 +1,4 @@
-"""Everything that can be said about a model's trajectories against a reference's, as one record."""
+"""Compare a model's trajectories with those of a reference by all metrics."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.analysis import observables as obs
-from cgal_plugin.analysis._frames import as_trajectories, as_weights
-from cgal_plugin.analysis._resample import make_blocks, split_halves
 from cgal_plugin.analysis.distributions import (
     FreeEnergySurface,
     free_energy_surface,
@@ -18,8 +16,10 @@ from cgal_plugin.analysis.distributions import (
     jensen_shannon,
     jensen_shannon_samples,
 )
+from cgal_plugin.analysis.resampling import make_blocks, split_halves
 from cgal_plugin.analysis.results import W1Result
 from cgal_plugin.analysis.tica import TICAModel
+from cgal_plugin.analysis.trajectory_checks import as_trajectories, as_weights
 from cgal_plugin.analysis.ucsc import w1_ucsc
 from cgal_plugin.analysis.wasserstein import w1_points
 from cgal_plugin.provenance import derive_seed, hash_array
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
     from cgal_plugin.mapping.topology import CGTopology
 
-#: cells a side of the TIC 1–2 histogram for the Jensen–Shannon divergence
+#: cells per side of the TIC 1–2 histogram for the Jensen–Shannon divergence
 JSD_CELLS = 30
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """A Jensen–Shannon divergence (bits) and that of the reference's halves to each other."""
+    """A Jensen–Shannon divergence (bits), and its floor: the divergence between halves of the reference."""
 
     value: float
     floor: float | None
@@ -43,10 +43,9 @@ class Divergence:
 
 @dataclass(frozen=True)
 class ObservableDistance:
-    """One observable: distance of its distributions, in its unit, pooled over bonds, angles, ...
+    """Distance between the distributions of one observable, pooled over all bonds, angles, ...
 
-    ``w1`` and ``floor`` in ``unit`` (dihedrals: on the circle); ``jsd`` in bits; means in ``unit``
-    (circular for dihedrals).
+    ``w1``, ``floor`` and the means are in ``unit`` (on the circle for dihedrals), ``jsd`` in bits.
     """
 
     unit: str
@@ -64,17 +63,17 @@ class Evaluation:
     Attributes
     ----------
     w1, w1_ucsc
-        Distances in TIC space.
+        Distances in TIC space: robust estimate, and the published recipe.
     jsd_tic
-        Of the TIC 1–2 histogram.
+        Jensen–Shannon divergence of the TIC 1–2 histograms.
     observables
-        Name → distance, for those that the topology has.
+        Name → distance, for the observables that the topology defines.
     contact_rmsd
         Root mean square difference of the contact probabilities (8 Å, three or more bonds apart).
     fes_model, fes_reference
         Free-energy surfaces on one grid.
     tica
-        The projection that was used.
+        The projection.
     """
 
     w1: W1Result
@@ -88,7 +87,7 @@ class Evaluation:
     provenance: Mapping[str, Any]
 
     def to_dict(self, *, surfaces: bool = True) -> dict[str, Any]:
-        """Plain values, ready for JSON (NaN of the surfaces become None)."""
+        """Return JSON-ready values; NaN in the surfaces becomes None."""
         out: dict[str, Any] = {
             "w1": self.w1.to_dict(),
             "w1_ucsc": self.w1_ucsc.to_dict(),
@@ -124,7 +123,7 @@ def evaluate(
     n_bootstrap: int = 100,
     n_splits: int = 10,
 ) -> Evaluation:
-    """Compare a model's trajectories with a reference's.
+    """Compare a model's trajectories with those of a reference.
 
     Parameters
     ----------
@@ -133,20 +132,20 @@ def evaluate(
     topology
         Beads and bonds of both.
     lag_frames
-        TICA lag in reference frames (unused when ``tica`` is given).
+        TICA lag in reference frames; ignored if ``tica`` is given.
     temperature
-        K, of both.
+        Temperature of both, K.
     seed
-        Of bootstrap resamples and splits.
+        Seed of bootstrap resamples and splits.
     reference_weights
-        One ``(n,)`` array a reference trajectory, or None.
+        One ``(n,)`` array per reference trajectory, or None.
     n_bootstrap, n_splits
-        Bootstrap replicates for the intervals, split halves for the floors.
+        Number of bootstrap replicates for the intervals, and of split halves for the floors.
 
     Raises
     ------
     AnalysisError
-        Bead counts differ from the topology's, frames are not finite, TICA is not possible, ...
+        Bead counts differ from the topology, frames are not finite, or TICA fails.
     """
     model = as_trajectories(model_trajectories, "model", topology.n_beads)
     reference = as_trajectories(reference_trajectories, "reference", topology.n_beads)
@@ -196,9 +195,10 @@ def compare_observables(
     weights: NDArray[np.float64] | None = None,
     halves: list[NDArray[np.bool_]] | None = None,
 ) -> dict[str, ObservableDistance]:
-    """Distance of each observable's distribution between two sets of frames ``(n, n_beads, 3)`` Å.
+    """Compute the distance of each observable between two sets of frames ``(n, n_beads, 3)`` Å.
 
-    ``weights`` ``(n_reference,)``; ``halves`` masks of the reference's halves, for the floors.
+    ``weights`` ``(n_reference,)`` are those of the reference; ``halves`` are masks of halves of the
+    reference, for the floors.
     """
     weights = np.full(len(reference), 1.0 / len(reference)) if weights is None else weights
     found = {n: _compare(n, model, reference, weights, topology, halves or []) for n in obs.OBSERVABLES}
@@ -216,7 +216,7 @@ def _tic_divergence(
 
     def histogram(points: NDArray[np.float64], w: NDArray[np.float64] | None) -> NDArray[np.float64]:
         inside = np.clip(points[:, :2], low, high)
-        return np.histogram2d(inside[:, 0], inside[:, 1], bins=edges, weights=w)[0]
+        return np.asarray(np.histogram2d(inside[:, 0], inside[:, 1], bins=edges, weights=w)[0])
 
     floors = [jensen_shannon(histogram(y[h], weights[h]), histogram(y[~h], weights[~h])) for h in halves]
     value = jensen_shannon(histogram(x, None), histogram(y, weights))
@@ -268,7 +268,7 @@ def _circle_w1(
     b: NDArray[np.float64],
     cells: int = 720,
 ) -> float:
-    """W1 on the circle, degrees: ∫|F − G − median(F − G)| (Rabin, Delon & Gousseau 2011)."""
+    """Compute W1 on the circle, degrees: ∫|F − G − median(F − G)| (Rabin, Delon & Gousseau 2011)."""
     edges = np.linspace(-180.0, 180.0, cells + 1)
     f = np.histogram(x, edges, weights=a)[0] / a.sum()
     g = np.histogram(y, edges, weights=b)[0] / b.sum()

@@ -1,4 +1,4 @@
-"""Structural observables of CG frames. Pure functions: frames in Å, results in Å or degrees."""
+"""Structural observables of CG frames (Å), in Å or degrees."""
 
 from __future__ import annotations
 
@@ -7,56 +7,53 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cgal_plugin.errors import AnalysisError
+from cgal_plugin.mapping.geometry import dihedral_angles, superposed_rmsd
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cgal_plugin.mapping.topology import CGTopology
 
-#: what :func:`observable` knows, with the unit of each
+#: names accepted by :func:`observable`, with their units
 OBSERVABLES = {"bond": "Å", "angle": "degrees", "dihedral": "degrees", "rg": "Å", "end_to_end": "Å"}
-#: observables whose values wrap around, with their range
+#: periodic observables, with their range
 PERIODIC = {"dihedral": (-180.0, 180.0)}
 
 
 def bond_lengths(frames: NDArray[np.floating], bond_index: NDArray[np.int64]) -> NDArray[np.float64]:
-    """``(n, n_bonds)`` Å of frames ``(n, n_beads, 3)`` Å and pairs ``(n_bonds, 2)``."""
+    """Return ``(n, n_bonds)`` Å for frames ``(n, n_beads, 3)`` Å and pairs ``(n_bonds, 2)``."""
     frames = np.asarray(frames, dtype=np.float64)
-    return np.linalg.norm(frames[:, bond_index[:, 0]] - frames[:, bond_index[:, 1]], axis=-1)
+    return np.asarray(np.linalg.norm(frames[:, bond_index[:, 0]] - frames[:, bond_index[:, 1]], axis=-1))
 
 
 def angles(frames: NDArray[np.floating], angle_index: NDArray[np.int64]) -> NDArray[np.float64]:
-    """``(n, n_angles)`` degrees in [0, 180] of frames ``(n, n_beads, 3)`` and triples ``(n_angles, 3)``."""
+    """Return ``(n, n_angles)`` degrees in [0, 180] for frames ``(n, n_beads, 3)`` and ``(n_angles, 3)``."""
     frames = np.asarray(frames, dtype=np.float64)
     i, j, k = angle_index.T
     a, b = frames[:, i] - frames[:, j], frames[:, k] - frames[:, j]
-    # atan2 keeps its precision at 0 and 180 degrees, where arccos loses it
-    return np.degrees(np.arctan2(np.linalg.norm(np.cross(a, b), axis=-1), (a * b).sum(axis=-1)))
+    # atan2 is accurate near 0 and 180 degrees, arccos is not
+    return np.asarray(np.degrees(np.arctan2(np.linalg.norm(np.cross(a, b), axis=-1), (a * b).sum(axis=-1))))
 
 
 def dihedrals(frames: NDArray[np.floating], dihedral_index: NDArray[np.int64]) -> NDArray[np.float64]:
-    """``(n, n_dihedrals)`` degrees in (−180, 180], IUPAC sign, of frames and ``(n_dihedrals, 4)``."""
+    """Return ``(n, n_dihedrals)`` degrees in (−180, 180], IUPAC sign, for frames and ``(n_dihedrals, 4)``."""
     frames = np.asarray(frames, dtype=np.float64)
-    i, j, k, m = dihedral_index.T
-    b1, b2, b3 = frames[:, j] - frames[:, i], frames[:, k] - frames[:, j], frames[:, m] - frames[:, k]
-    n1, n2 = np.cross(b1, b2), np.cross(b2, b3)
-    sine = (b1 * n2).sum(axis=-1) * np.linalg.norm(b2, axis=-1)
-    return np.degrees(np.arctan2(sine, (n1 * n2).sum(axis=-1)))
+    return np.degrees(dihedral_angles(frames[:, dihedral_index]))
 
 
 def radius_of_gyration(
     frames: NDArray[np.floating], masses: NDArray[np.floating] | None = None
 ) -> NDArray[np.float64]:
-    """``(n,)`` Å, mass-weighted when ``masses`` ``(n_beads,)`` are given."""
+    """Return ``(n,)`` Å, mass-weighted if ``masses`` ``(n_beads,)`` are given."""
     frames = np.asarray(frames, dtype=np.float64)
     weights = np.ones(frames.shape[1]) if masses is None else np.asarray(masses, dtype=np.float64)
     weights = weights / weights.sum()
     centre = np.einsum("b,nbx->nx", weights, frames)
-    return np.sqrt(np.einsum("b,nbx->n", weights, (frames - centre[:, None]) ** 2))
+    return np.asarray(np.sqrt(np.einsum("b,nbx->n", weights, (frames - centre[:, None]) ** 2)))
 
 
 def end_to_end(frames: NDArray[np.floating], topology: CGTopology) -> NDArray[np.float64]:
-    """``(n, n_chains)`` Å between the first beads of a chain's first and last residues."""
+    """Return ``(n, n_chains)`` Å between the first beads of the first and last residues of each chain."""
     frames = np.asarray(frames, dtype=np.float64)
     ends = []
     for chain in np.unique(topology.chain_index):
@@ -65,20 +62,22 @@ def end_to_end(frames: NDArray[np.floating], topology: CGTopology) -> NDArray[np
         last = beads[residues == residues.max()][0]
         ends.append((beads[residues == residues.min()][0], last))
     first, last = np.array(ends).T
-    return np.linalg.norm(frames[:, first] - frames[:, last], axis=-1)
+    return np.asarray(np.linalg.norm(frames[:, first] - frames[:, last], axis=-1))
 
 
 def observable(frames: NDArray[np.floating], topology: CGTopology, name: str) -> NDArray[np.float64]:
-    """``(n, k)`` values of the observable ``name`` (a key of :data:`OBSERVABLES`); k may be 0.
+    """Compute ``(n, k)`` values of the observable ``name`` (a key of :data:`OBSERVABLES`); k may be 0.
 
     Raises
     ------
     AnalysisError
-        The name is not known, or frames do not have the topology's beads.
+        The name is unknown, or the bead count differs from the topology.
     """
     frames = np.asarray(frames)
     if frames.ndim != 3 or frames.shape[1:] != (topology.n_beads, 3):
-        raise AnalysisError(f"frames of shape {frames.shape} do not fit {topology!r}; expected (n, beads, 3)")
+        raise AnalysisError(
+            f"frames of shape {frames.shape} do not match {topology!r}; expected (n, beads, 3)"
+        )
     if name == "bond":
         return bond_lengths(frames, topology.bond_index)
     if name == "angle":
@@ -89,7 +88,7 @@ def observable(frames: NDArray[np.floating], topology: CGTopology, name: str) ->
         return radius_of_gyration(frames, topology.masses)[:, None]
     if name == "end_to_end":
         return end_to_end(frames, topology)
-    raise AnalysisError(f"observable {name!r} is not known; choose from {sorted(OBSERVABLES)}")
+    raise AnalysisError(f"observable {name!r} is unknown; choose from {sorted(OBSERVABLES)}")
 
 
 def contact_map(
@@ -98,9 +97,9 @@ def contact_map(
     cutoff: float = 8.0,
     weights: NDArray[np.floating] | None = None,
 ) -> NDArray[np.float64]:
-    """Probability that two beads are within ``cutoff`` Å, ``(n_beads, n_beads)``, diagonal 1.
+    """Compute the probability that two beads are within ``cutoff`` Å, ``(n_beads, n_beads)``, diagonal 1.
 
-    ``weights`` ``(n,)``, one a frame, are normalised.
+    ``weights`` ``(n,)``, one per frame, are normalised.
     """
     frames = np.asarray(frames, dtype=np.float64)
     weights = np.full(len(frames), 1.0) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -109,11 +108,11 @@ def contact_map(
         part = frames[start : start + 4096]
         close = np.linalg.norm(part[:, :, None] - part[:, None], axis=-1) <= cutoff
         out += np.einsum("n,nij->ij", weights[start : start + 4096], close)
-    return out / weights.sum()
+    return np.asarray(out / weights.sum())
 
 
 def rmsd_to_structure(frames: NDArray[np.floating], structure: NDArray[np.floating]) -> NDArray[np.float64]:
-    """RMSD after optimal superposition (rotations only, no mirror image), ``(n,)`` Å.
+    """Compute the RMSD after optimal superposition (rotation only, no reflection), ``(n,)`` Å.
 
     Parameters
     ----------
@@ -126,11 +125,6 @@ def rmsd_to_structure(frames: NDArray[np.floating], structure: NDArray[np.floati
     ------
     AnalysisError
         Bead counts differ.
-
-    Notes
-    -----
-    Kabsch (1976, 1978): E₀ − 2 Σσ with the sign of the smallest singular value set by the
-    determinant; float64 throughout.
     """
     frames = np.asarray(frames, dtype=np.float64)
     structure = np.asarray(structure, dtype=np.float64)
@@ -139,10 +133,4 @@ def rmsd_to_structure(frames: NDArray[np.floating], structure: NDArray[np.floati
             f"frames have shape {frames.shape}, the structure {structure.shape}; expected (n, n_beads, 3) "
             "and (n_beads, 3)"
         )
-    x = frames - frames.mean(axis=1, keepdims=True)
-    y = structure - structure.mean(axis=0)
-    covariance = np.einsum("nbi,bj->nij", x, y)
-    sigma = np.linalg.svd(covariance, compute_uv=False)
-    sigma[:, 2] *= np.where(np.linalg.det(covariance) < 0, -1.0, 1.0)
-    square = (x**2).sum(axis=(1, 2)) + (y**2).sum() - 2.0 * sigma.sum(axis=1)
-    return np.sqrt(np.maximum(square, 0.0) / frames.shape[1])
+    return superposed_rmsd(frames, structure)

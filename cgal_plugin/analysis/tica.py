@@ -1,4 +1,4 @@
-"""Time-lagged independent components of bead–bead distances, fitted on a reference only."""
+"""Time-lagged independent components (TICA) of bead–bead distances."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.analysis._frames import as_trajectories
+from cgal_plugin.analysis.trajectory_checks import as_trajectories
 from cgal_plugin.errors import AnalysisError
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, canonical_json, hash_array, versions
 from cgal_plugin.units import ANGSTROM_PER_NM
@@ -24,7 +24,7 @@ _CHUNK = 20_000
 
 
 def distance_features(frames: NDArray[np.floating]) -> NDArray[np.float64]:
-    """All bead–bead distances, i < j, bonded neighbours included.
+    """Compute all bead–bead distances i < j, including bonded neighbours.
 
     Parameters
     ----------
@@ -33,8 +33,8 @@ def distance_features(frames: NDArray[np.floating]) -> NDArray[np.float64]:
 
     Returns
     -------
-    ``(n, n_beads (n_beads − 1) / 2)`` **nm**: the unit of the published benchmark, on which
-    deeptime's absolute rank cut-off (1e-6) acts.
+    ``(n, n_beads (n_beads − 1) / 2)`` in **nm**, the unit of the published benchmark. deeptime's rank cut-off
+    (1e-6) is absolute, so the unit matters.
     """
     frames = np.asarray(frames, dtype=np.float64)
     first, second = np.triu_indices(frames.shape[1], k=1)
@@ -47,23 +47,23 @@ def distance_features(frames: NDArray[np.floating]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, eq=False)
 class TICAModel:
-    """A fitted linear projection of frames on the slowest components.
+    """A linear projection of frames onto their slowest components.
 
     Attributes
     ----------
     mean
         ``(n_features,)`` nm.
     coefficients
-        ``(n_features, dim)`` 1/nm, kinetic-map scaled (each component's variance over the reference is
-        its eigenvalue squared; Noé & Clementi 2015).
+        ``(n_features, dim)`` 1/nm, with kinetic-map scaling: the variance of each component over the
+        reference is its eigenvalue squared (Noé & Clementi, J. Chem. Theory Comput. 11, 5002, 2015).
     eigenvalues
-        ``(rank,)`` autocorrelations at the lag, largest magnitude first.
+        ``(rank,)`` autocorrelations at the lag time, in order of decreasing magnitude.
     lag_frames
-        Lag in frames of the reference.
+        Lag time in frames of the reference.
     n_beads
-        Beads of the frames that can be projected.
+        Number of beads of the frames.
     provenance
-        JSON-ready facts: frames, pairs, rank, hash of the reference, versions.
+        JSON-ready record: frames, pairs, rank, hash of the reference, versions.
     """
 
     mean: NDArray[np.float64]
@@ -76,24 +76,25 @@ class TICAModel:
     @property
     def dim(self) -> int:
         """Number of components."""
-        return self.coefficients.shape[1]
+        return int(self.coefficients.shape[1])
 
     @property
     def timescales(self) -> NDArray[np.float64]:
-        """``(dim,)`` implied timescales −lag / ln|λ| in reference frames (inf where λ ≥ 1)."""
+        """``(dim,)`` implied timescales −lag / ln|λ| in reference frames (infinite where |λ| ≥ 1)."""
         value = np.abs(self.eigenvalues[: self.dim])
         with np.errstate(divide="ignore"):
-            return np.where(value < 1.0, -self.lag_frames / np.log(np.minimum(value, 1.0)), np.inf)
+            finite = -self.lag_frames / np.log(np.minimum(value, 1.0))
+        return np.asarray(np.where(value < 1.0, finite, np.inf))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of anything projected with this model should know."""
+        """Warnings that belong to every result obtained with this projection."""
         notes = []
         pairs, rank = self.provenance.get("n_pairs"), self.provenance.get("rank")
         if pairs is not None and rank is not None and pairs < 5 * rank:
             notes.append(
-                f"TICs were fitted on {pairs} lagged frame pairs for {rank} independent distances: "
-                "expect over-fitted components"
+                f"TICs were fitted to {pairs} lagged frame pairs for {rank} independent distances: "
+                "the components are probably over-fitted"
             )
         short = self.provenance.get("n_short_trajectories", 0)
         if short:
@@ -107,8 +108,8 @@ class TICAModel:
     def fit(cls, trajectories: Any, lag_frames: int, dim: int = 2) -> TICAModel:
         """Fit deeptime's reversible TICA with kinetic-map scaling.
 
-        Pairs of frames are taken within trajectories only. Trajectories not longer than the lag
-        hold no pair; they are left out and counted.
+        Pairs of frames are taken within trajectories only. Trajectories not longer than the lag contain no
+        pair: they are left out and counted.
 
         Parameters
         ----------
@@ -117,13 +118,13 @@ class TICAModel:
         lag_frames
             Lag time in frames.
         dim
-            Components to keep.
+            Number of components to keep.
 
         Raises
         ------
         AnalysisError
-            Lag or dim out of range, no trajectory longer than the lag, non-finite frames, bead
-            counts that differ, or frames whose distances have fewer than ``dim`` independent directions.
+            ``lag_frames`` or ``dim`` is out of range, no trajectory is longer than the lag, frames are not
+            finite, bead counts differ, or the distances have fewer than ``dim`` independent directions.
         """
         for name, number in (("lag_frames", lag_frames), ("dim", dim)):
             if int(number) != number or number < 1:
@@ -160,7 +161,7 @@ class TICAModel:
         )
 
     def transform(self, frames: Any) -> Any:
-        """Project frames.
+        """Project frames onto the components.
 
         Parameters
         ----------
@@ -169,12 +170,12 @@ class TICAModel:
 
         Returns
         -------
-        ``(n, dim)``, or a list of such arrays for a sequence (empty trajectories stay, as empty arrays).
+        ``(n, dim)``, or a list of such arrays for a sequence. Empty trajectories give empty arrays.
 
         Raises
         ------
         AnalysisError
-            Bead count, shape, or non-finite values.
+            The bead count or shape is wrong, or values are not finite.
         """
         if isinstance(frames, np.ndarray) or hasattr(frames, "xyz"):
             if len(frames) == 0:
@@ -191,7 +192,7 @@ class TICAModel:
         return np.concatenate(parts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write as NPZ (no pickle)."""
+        """Write the model as NPZ, without pickle."""
         with atomic_write(path) as handle:
             np.savez(
                 handle,
@@ -211,7 +212,7 @@ class TICAModel:
         Raises
         ------
         AnalysisError
-            The file is missing, or is not a saved TICA model of this format.
+            The file is missing, or is not a TICA model in this format.
         """
         path = Path(path)
         if not path.is_file():
@@ -248,12 +249,12 @@ def _deeptime_tica(
         model = estimator.fetch_model()
     except (ZeroRankError, np.linalg.LinAlgError) as error:
         raise AnalysisError(
-            f"TICA is not possible: the distances of the reference are constant or degenerate ({error})"
+            f"TICA failed: the distances of the reference are constant or degenerate ({error})"
         ) from error
     eigenvalues = np.asarray(model.singular_values, dtype=np.float64)
     if len(eigenvalues) < dim:
         raise AnalysisError(
-            f"TICA with {dim} components is not possible: the distances of the reference vary in only "
-            f"{len(eigenvalues)} independent directions; ask for fewer components or give more frames"
+            f"TICA with {dim} components failed: the distances of the reference have only "
+            f"{len(eigenvalues)} independent directions; use fewer components or more frames"
         )
     return model, eigenvalues

@@ -1,4 +1,4 @@
-"""Optimal transport between weighted point sets: the arithmetic under both W1 figures."""
+"""Optimal transport between weighted point sets, for both W1 estimates."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _MAX_ITERATIONS = 2_000_000
 def exact_w1(
     x: NDArray[np.floating], y: NDArray[np.floating], a: NDArray[np.floating], b: NDArray[np.floating]
 ) -> float:
-    """Exact Wasserstein-1 distance of two weighted point sets, Euclidean cost.
+    """Compute the exact Wasserstein-1 distance between two weighted point sets, with Euclidean cost.
 
-    One dimension: the area between the distribution functions (scipy). More: the linear programme
-    (POT ``emd2``), whose cost grows as about n³; keep to 2,000 points a side.
+    In one dimension it is the area between the distribution functions (scipy), otherwise the solution of a
+    linear programme (POT ``emd2``), whose cost grows as about n³: use at most 2,000 points per set.
 
     Parameters
     ----------
     x, y
         ``(n, d)`` and ``(m, d)`` points.
     a, b
-        ``(n,)`` and ``(m,)`` weights; each is normalised.
+        ``(n,)`` and ``(m,)`` weights, which are normalised.
 
     Raises
     ------
     AnalysisError
-        A set has no weight, or the solver does not converge.
+        All weights of a set are zero, or the solver does not converge.
     """
     if not (a.sum() > 0 and b.sum() > 0):
-        raise AnalysisError("optimal transport needs weight on both sets; one has none")
+        raise AnalysisError("optimal transport: all weights of a set are zero")
     keep_a, keep_b = a > 0, b > 0
     x, a, y, b = x[keep_a], a[keep_a], y[keep_b], b[keep_b]
     a, b = a / a.sum(), b / b.sum()
@@ -54,22 +54,21 @@ def exact_w1(
 
 
 class Quantised:
-    """A point set reduced to at most ``max_points`` weighted points, deterministically.
+    """A point set, reduced deterministically to at most ``max_points`` weighted points.
 
-    Points in one cell of a cubic grid become their weighted mean; the cell width is the smallest
-    tried (from ``min_width``, growing by 1.25) that leaves few enough occupied cells. No point is
-    dropped, and W1 changes by no more than :attr:`shift`, the weighted mean distance that points
-    were moved (triangle inequality). Thinning frames would instead add sampling noise of order
-    n^(−1/2), which biases W1 upwards.
+    The points in each cell of a cubic grid are replaced by their weighted mean. The cell width starts at
+    ``min_width`` and grows by factors of 1.25 until few enough cells are occupied. W1 changes by at most
+    :attr:`shift`, the weighted mean displacement of the points (triangle inequality). Thinning the frames
+    would instead add sampling noise of order n^(−1/2), which biases W1 upwards.
 
     Attributes
     ----------
     cell
-        ``(n,)`` int, the reduced point of each point.
+        ``(n,)`` int, index of the reduced point of each point.
     points, weights
-        ``(k, d)`` and ``(k,)`` for the weights given.
+        ``(k, d)`` reduced points and their ``(k,)`` weights.
     shift
-        Upper bound of the change of W1 that this set's reduction causes.
+        Upper bound of the change of W1 due to the reduction.
     """
 
     def __init__(
@@ -91,10 +90,10 @@ class Quantised:
                 width *= 1.25
             self.cell = cell.reshape(-1)
         k = int(self.cell.max()) + 1
-        self.weights = np.bincount(self.cell, weights, minlength=k)
-        sums = np.stack([np.bincount(self.cell, weights * c, minlength=k) for c in points.T], axis=1)
+        self.weights = self._sums(weights, k)
+        sums = np.stack([self._sums(weights * c, k) for c in points.T], axis=1)
         counts = np.bincount(self.cell, minlength=k)
-        plain = np.stack([np.bincount(self.cell, c, minlength=k) for c in points.T], axis=1) / counts[:, None]
+        plain = np.stack([self._sums(c, k) for c in points.T], axis=1) / counts[:, None]
         with np.errstate(divide="ignore", invalid="ignore"):
             means = sums / self.weights[:, None]
         self.points = np.where(self.weights[:, None] > 0, means, plain)
@@ -102,5 +101,8 @@ class Quantised:
         self.shift = float((weights * moved).sum() / weights.sum())
 
     def reweighted(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """``(k,)`` weights of the reduced points for other weights ``(n,)`` of the points."""
-        return np.bincount(self.cell, weights, minlength=len(self.points))
+        """Return the ``(k,)`` weights of the reduced points for other weights ``(n,)`` of the points."""
+        return self._sums(weights, len(self.points))
+
+    def _sums(self, values: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+        return np.bincount(self.cell, values, minlength=k).astype(np.float64, copy=False)

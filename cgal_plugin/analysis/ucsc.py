@@ -1,19 +1,19 @@
-"""The W1 figure of the published CG benchmark, reproduced from its recipe.
+"""W1 as defined by the published CG benchmark of the UCSC group.
 
-The recipe's facts are read from the UCSC group's ``CGML_Benchmark`` (``gen_report.py``,
-``report_generator/tica_plots.py``, ``kullback_leibler_divergence.py``); the code here is ours:
+The definition follows the group's ``CGML_Benchmark`` (``gen_report.py``,
+``report_generator/tica_plots.py``, ``kullback_leibler_divergence.py``); no code is copied:
 
-1. features: all CA–CA distances in nm, neighbours included; deeptime TICA (lag 20 frames there) on
-   the reference only, kinetic-map scaling;
-2. each model trajectory of n > 1 frames loses its first ``max(int(n/10) − 1, 0)`` frames and its last
-   one (nothing where that start is 0, n < 20);
-3. Gaussian KDE (Scott's rule) of TIC 1–2 of each set, on a 25 × 25 grid over the joint range of both
-   sets widened by 10 % of the range on each side;
-4. densities divided by their sum; POT ``emd2`` with Euclidean cost in TIC units.
+1. features: all CA–CA distances in nm, including neighbours; deeptime TICA (lag 20 frames in the published
+   code) of the reference only, with kinetic-map scaling;
+2. from each model trajectory of n ≥ 20 frames, the first ``int(n/10) − 1`` frames and the last frame are
+   removed;
+3. Gaussian KDE (Scott's rule) of TIC 1–2 of each set, on a 25 × 25 grid over the joint range of both sets,
+   extended by 10 % of the range on each side;
+4. densities normalised to a sum of 1; POT ``emd2`` with Euclidean cost in TIC units.
 
-The published code thins the reference by 10 before step 3 (it has millions of frames):
-``reference_stride``. The figure is fragile, as the grid and the bandwidth follow the most extreme
-frame of either set; :func:`~cgal_plugin.analysis.w1` is the figure to trust.
+The published code keeps every tenth frame of its reference (millions of frames) before step 3:
+``reference_stride``. The estimate is not robust, because the grid and the bandwidth depend on the most
+extreme frame of either set. :func:`~cgal_plugin.analysis.w1` is the robust estimate.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.analysis._frames import as_points, as_trajectories, as_weights
-from cgal_plugin.analysis._resample import make_blocks
+from cgal_plugin.analysis.resampling import make_blocks
 from cgal_plugin.analysis.results import W1Result
 from cgal_plugin.analysis.tica import TICAModel
+from cgal_plugin.analysis.trajectory_checks import as_points, as_trajectories, as_weights
 from cgal_plugin.analysis.transport import exact_w1
 from cgal_plugin.analysis.wasserstein import bootstrap, floors
 from cgal_plugin.errors import AnalysisError
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 GRID = 25
 MARGIN = 0.1
-#: the emptiest cells that hold this share together are left out of bootstrap replicates (not of the value)
+#: the least populated cells with this total probability are left out of the replicates, not of the value
 _NEGLIGIBLE = 1e-4
 
 
 def trimmed(trajectory: NDArray[Any]) -> NDArray[Any]:
-    """Step 2 of the recipe for one trajectory."""
+    """Apply step 2 to one trajectory."""
     start = max(int(len(trajectory) / 10) - 1, 0)
     return trajectory if start == 0 else trajectory[start:-1]
 
@@ -56,23 +56,23 @@ def w1_ucsc(
     reference_weights: Any = None,
     **options: Any,
 ) -> W1Result:
-    """W1 by the published recipe, with an interval and a floor, which it lacks.
+    """Compute W1 by the published recipe, and add an interval and a floor.
 
     Parameters
     ----------
     model_frames, reference_frames
         Lists of ``(n, n_beads, 3)`` Å trajectories, or one such array. The recipe is for CA beads.
     tica
-        A fitted projection; None fits one on the reference with ``lag_frames``.
+        A fitted projection; None fits one to the reference with ``lag_frames``.
     reference_stride
-        Keep every so many reference frames for the density (10 in the published code).
+        Use every ``reference_stride``-th reference frame for the density (10 in the published code).
     **options
         Passed to :func:`w1_ucsc_points`.
 
     Raises
     ------
     AnalysisError
-        Bead counts differ, frames are not finite, TICA is not possible, or a density is degenerate.
+        Bead counts differ, frames are not finite, TICA fails, or a density is degenerate.
     """
     if int(reference_stride) != reference_stride or reference_stride < 1:
         raise AnalysisError(f"reference_stride is {reference_stride!r}; it must be an integer of 1 or more")
@@ -106,16 +106,16 @@ def w1_ucsc_points(
     seed: int = 0,
     notes: tuple[str, ...] = (),
 ) -> W1Result:
-    """Steps 3 and 4 of the recipe on projected points (their first two coordinates).
+    """Apply steps 3 and 4 of the recipe to projected points (their first two coordinates).
 
-    Bootstrap replicates keep the grid and bandwidths of the whole sets, so the interval does not
-    contain the recipe's sensitivity to single extreme frames. The floor applies the recipe to halves of
-    the reference.
+    Bootstrap replicates use the grid and the bandwidths of the complete sets, so the interval does not
+    include the sensitivity of the recipe to extreme frames. The floor is the recipe applied to halves of the
+    reference.
 
     Raises
     ------
     AnalysisError
-        Fewer than two coordinates, or a set whose covariance is singular.
+        There are fewer than two coordinates, or the covariance of a set is singular.
     """
     ref = [p[:, :2] for p in as_points(reference, "reference")]
     mod = [p[:, :2] for p in as_points(model, "model")]
@@ -172,7 +172,7 @@ def _block_densities(
     n_blocks: int,
     grid: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """``(n_blocks, n_grid)`` each block's share of the KDE whose bandwidth is that of all points."""
+    """Return each block's contribution ``(n_blocks, n_grid)`` to the KDE of all points."""
     from scipy.stats import gaussian_kde
 
     keep = weights > 0
@@ -181,10 +181,10 @@ def _block_densities(
         kde = gaussian_kde(points.T, weights=weights / weights.sum())
     except (np.linalg.LinAlgError, ValueError) as error:
         raise AnalysisError(
-            f"no density can be estimated from {len(points)} points: their TIC 1–2 covariance is singular"
+            f"the density of {len(points)} points cannot be estimated: their TIC 1–2 covariance is singular"
         ) from error
     whiten = np.linalg.inv(np.linalg.cholesky(kde.covariance))
-    # about the middle of the points, so that |c|² + |t|² − 2 c·t keeps its digits
+    # centre the points, so that |c|² + |t|² − 2 c·t does not lose precision
     middle = points.mean(axis=0)
     centres, targets = (points - middle) @ whiten.T, (grid - middle) @ whiten.T
     reach = (targets**2).sum(axis=1)
@@ -205,8 +205,8 @@ def _grid_w1(
 ) -> float:
     if p.sum() <= 0 or q.sum() <= 0:
         raise AnalysisError(
-            "a set's density vanishes on the whole 25 × 25 grid: it is far narrower than the joint range, "
-            "which one extreme frame can cause; w1 does not have this problem"
+            "the density of a set vanishes on the whole 25 × 25 grid: it is much narrower than the joint "
+            "range, which one extreme frame can cause; use w1 instead"
         )
     p, q = p / p.sum(), q / q.sum()
     if negligible:

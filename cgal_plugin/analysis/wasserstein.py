@@ -1,18 +1,16 @@
-"""W1 between a model's and a reference's distributions in TIC space, never without its uncertainty.
+"""Robust W1 between the distributions of a model and of a reference in TIC space, with its uncertainty.
 
-What is right statistically, and what these figures can and cannot say:
-
-* The plug-in distance between two samples is biased **upwards**: two samples of one distribution
-  have W1 > 0, of order n^(−1/2) (times √log n in two dimensions) in the number of *independent*
-  frames. ``floor`` measures it with the reference's own halves: a model cannot be shown to be
-  better than that. Each half holds half the data, so the floor errs on the high side by up to √2.
-* ``interval`` is a block bootstrap (trajectories or time blocks, both sets resampled). Resampling adds
-  the sampling bias once more, so percentiles of the replicates would lie too high; deviations from the
-  replicates' mean are reversed about the value instead. It speaks of the sampling spread of the
-  plug-in value, to be read with ``bias`` (mean of the replicates minus the value, an estimate of
-  the upward bias left in it) and ``floor``. Near W1 = 0 no bootstrap of W1 is consistent
-  (the limit is not Gaussian): compare with the floor there.
-* The TICs themselves are taken as given (fitted once on the whole reference).
+* The distance between two samples is biased **upwards**: two samples of one distribution have W1 > 0, of
+  order n^(−1/2) (times √log n in two dimensions) in the number n of *independent* frames. ``floor`` is the
+  distance between halves of the reference: no model can be shown to be closer to the reference than that.
+  Each half has half of the data, so the floor is too high by a factor of up to √2.
+* ``interval`` is a block bootstrap over trajectories or time blocks of both sets. Resampling adds the
+  sampling bias a second time, so that percentiles of the replicates would be too high. The deviations of the
+  replicates from their mean are therefore reversed about the value. The interval describes the sampling error
+  of the value but not its bias: read it together with ``bias`` (mean of the replicates minus the value, an
+  estimate of the remaining upward bias) and ``floor``. Near W1 = 0 no bootstrap of W1 is consistent (the
+  limit is not Gaussian): compare with the floor there.
+* The uncertainty of the TICs is not included: they are fitted once to the whole reference.
 """
 
 from __future__ import annotations
@@ -22,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.analysis._frames import as_points, as_trajectories, as_weights
-from cgal_plugin.analysis._resample import Blocks, make_blocks, resampled_counts, split_halves
+from cgal_plugin.analysis.resampling import Blocks, make_blocks, resampled_counts, split_halves
 from cgal_plugin.analysis.results import Reduction, W1Result, relative_reduction
 from cgal_plugin.analysis.tica import TICAModel
+from cgal_plugin.analysis.trajectory_checks import as_points, as_trajectories, as_weights
 from cgal_plugin.analysis.transport import Quantised, exact_w1
 from cgal_plugin.errors import AnalysisError
 from cgal_plugin.provenance import derive_seed, hash_array
@@ -45,21 +43,21 @@ def w1(
     dim: int = 2,
     **options: Any,
 ) -> W1Result:
-    """Robust W1 in TIC space, in units of the reference's standard deviation of each TIC.
+    """Compute the robust W1 in TIC space, in units of the reference's standard deviation of each TIC.
 
     Parameters
     ----------
     model_frames, reference_frames
         Lists of ``(n, n_beads, 3)`` Å trajectories, or one such array.
     tica
-        A fitted projection; None fits one on the reference with ``lag_frames`` and ``dim``.
+        A fitted projection; None fits one to the reference with ``lag_frames`` and ``dim``.
     **options
         Passed to :func:`w1_points`: weights, seed, bootstrap settings.
 
     Raises
     ------
     AnalysisError
-        Bead counts differ, frames are not finite, or TICA is not possible.
+        Bead counts differ, frames are not finite, or TICA fails.
     """
     reference = as_trajectories(reference_frames, "reference")
     if tica is None:
@@ -86,35 +84,35 @@ def w1_points(
     seed: int = 0,
     notes: tuple[str, ...] = (),
 ) -> W1Result:
-    """Robust W1 between points that are already projected.
+    """Compute the robust W1 between projected points.
 
-    Both sets are shifted by the reference's mean and divided by its standard deviation, so neither the
-    frame nor the unit depends on the model. A coordinate farther than ``clip_margin`` standard
-    deviations outside the reference's ``clip_quantile`` … ``1 − clip_quantile`` range is moved to
-    that limit and its frame counted: one exploded frame cannot move the figure by more than
-    about (range + margin) / n, while a model that truly lives elsewhere still scores badly. Exact optimal
-    transport on a deterministic reduction of each set (:class:`Quantised`), whose largest possible
-    effect is ``resolution``.
+    Both sets are shifted by the mean of the reference and divided by its standard deviation, so neither
+    origin nor unit depends on the model. Coordinates more than ``clip_margin`` standard deviations outside
+    the reference's range from ``clip_quantile`` to ``1 − clip_quantile`` are moved to that limit, and their
+    frames are counted. One frame of a blow-up therefore changes W1 by at most about (range + margin) / n,
+    while a model that samples another region still has a large W1. The distance is exact optimal transport
+    between deterministic reductions of the sets (:class:`Quantised`), with an error of at most
+    ``resolution``.
 
     Parameters
     ----------
     model, reference
-        ``(n, d)`` points, or one such array a trajectory, in time order.
+        ``(n, d)`` points, or one such array per trajectory, in time order.
     model_weights, reference_weights
-        One weight a frame (MSM reweighting), or None.
+        One weight per frame (MSM reweighting), or None.
     scale
-        False: the points are in the wanted unit already (no shift, no division); clipping still applies.
+        False: do not shift and scale the points. They are clipped all the same.
     max_points, bootstrap_points
-        Points a side for the value and floor, and for each bootstrap replicate.
+        Points per set for the value and the floor, and for each bootstrap replicate.
     n_bootstrap, n_splits
-        Replicates (0: no interval) and split halves (0: no floor).
+        Number of replicates (0: no interval) and of split halves (0: no floor).
     block_frames
-        Length of time blocks; default see :func:`make_blocks`.
+        Length of time blocks; for the default see :func:`make_blocks`.
 
     Raises
     ------
     AnalysisError
-        Shapes, weights, or a reference without spread in some coordinate.
+        Shapes, weights or options are wrong, or a coordinate of the reference is constant.
     """
     ref = as_points(reference, "reference")
     mod = as_points(model, "model", ref[0].shape[1])
@@ -177,13 +175,13 @@ def _check_options(confidence: float, n_bootstrap: int, n_splits: int, *points: 
             "0 or more splits"
         )
     if min(points) < 10:
-        raise AnalysisError(f"points a side for optimal transport: {points}; use at least 10")
+        raise AnalysisError(f"points per set for optimal transport: {points}; use at least 10")
 
 
 def _clip_box(
     y: NDArray[np.float64], quantile: float, margin: float, scaled: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Limits ``(d,)`` that follow the bulk of the reference, not its extremes."""
+    """Return limits ``(d,)`` from quantiles of the reference, which do not depend on its extremes."""
     if not (0.0 <= quantile < 0.5 and margin >= 0):
         raise AnalysisError(
             f"clip_quantile={quantile}, clip_margin={margin}: they must be in [0, 0.5) and not negative"
@@ -203,11 +201,11 @@ def bootstrap(
     seed: int,
     model_key: str,
 ) -> tuple[float, ...]:
-    """Replicates of a two-sample figure, both sets resampled by blocks.
+    """Compute bootstrap replicates of a two-sample estimate; both sets are resampled by blocks.
 
-    ``replicate`` gets a factor for the weight of each model frame and of each reference frame. The
-    reference's draws depend on ``seed`` only, so figures of several models against one reference are
-    paired replicate by replicate; the model's draws depend on ``model_key`` as well.
+    ``replicate`` receives a factor for the weight of each model frame and of each reference frame. The draws
+    of the reference depend on ``seed`` only, so that replicates of several models against one reference are
+    paired. The draws of the model depend on ``model_key`` as well.
     """
     if n_bootstrap == 0 or min(len(model.active), len(reference.active)) < 2:
         return ()
@@ -226,7 +224,7 @@ def floors(
     n_splits: int,
     seed: int,
 ) -> tuple[float, ...]:
-    """Distances of the reference's halves to each other; halves without weight are skipped."""
+    """Compute distances between halves of the reference; splits with a half of zero weight are skipped."""
     if n_splits == 0:
         return ()
     halves = split_halves(reference, n_splits, derive_seed(seed, "halves"))

@@ -1,1 +1,1 @@
-"""Benchmarks: arms and seeds run at equal oracle cost, statistics over them, and reference ensembles."""
+"""Benchmarks: arms and seeds at equal oracle cost, statistics over them, and reference ensembles."""

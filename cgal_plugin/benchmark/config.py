@@ -1,4 +1,4 @@
-"""The configuration of a benchmark: one base, arms that change it, and how models are tested."""
+"""Configuration of a benchmark: a base, the arms that change it, and the test of the models."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from pydantic import Field, ValidationError, model_validator
 
 from cgal_plugin.config.load import describe, parse_config, read_mapping
 from cgal_plugin.config.model_test import ModelTest
-from cgal_plugin.config.models import Config, Section
+from cgal_plugin.config.models import Config, ExternalComponent
 from cgal_plugin.config.quantities import Count, CountOrZero
+from cgal_plugin.config.section import Section
 from cgal_plugin.errors import ConfigError
 from cgal_plugin.provenance import hash_object
 
 
 class Arm(Section):
-    """One way of spending the oracle's budget."""
+    """One arm: a way to spend the oracle's budget."""
 
     label: str = ""
     """Name in tables and figures (default: the arm's key)."""
     seeds: Count = 3
-    """Independent repeats, with seeds 1, 2, ...; a seed is the same start in every arm."""
+    """Number of independent repeats, with seeds 1, 2, ...; each seed has the same start in every arm."""
     changes: dict[str, Any] = Field(default_factory=dict)
     """Keys that differ from `base`."""
     refines: str | None = None
-    """The arm whose final models this one refines: it goes on from that arm's runs, with their changes and
-    those here, which are of the section refinement only."""
+    """Arm whose final models this arm refines. It continues the runs of that arm with their configuration and
+    the changes given here, which are limited to the section refinement."""
 
 
 class Benchmark(Section):
-    """A table of arms."""
+    """A benchmark file."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     """Title of the report."""
@@ -41,14 +42,14 @@ class Benchmark(Section):
     base: dict[str, Any]
     """A configuration as for `cgal run`."""
     baseline: str = "static"
-    """The arm that the others are compared with."""
+    """Arm that the others are compared with."""
     arms: dict[str, Arm]
     """Name → arm."""
     compare: tuple[str, ...] = ("rmsd",)
-    """Arms that the report sets against every other one, seed by seed."""
+    """Arms that the report compares with every other arm, paired by seed."""
     test: ModelTest = ModelTest()
     reference_forces: Path | None = None
-    """Forces of the reference's frames (npz), for the force error."""
+    """Forces of the reference frames (npz), for the force error."""
     small: dict[str, Any] = Field(default_factory=dict)
     """Keys of this file that `--small` changes."""
 
@@ -58,7 +59,9 @@ class Benchmark(Section):
             raise ValueError(f"baseline {self.baseline!r} is not among the arms {sorted(self.arms)}")
         most = max(arm.seeds for arm in self.arms.values())
         if self.arms[self.baseline].seeds < most:
-            raise ValueError(f"arm {self.baseline!r} needs as many seeds as the largest arm, {most}")
+            raise ValueError(
+                f"the baseline {self.baseline!r} needs as many seeds as the arm with most, {most}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -69,15 +72,15 @@ class Benchmark(Section):
                 continue
             if arm.refines not in plain:
                 raise ValueError(
-                    f"arm {name!r} refines {arm.refines!r}, which must be one of the arms {sorted(plain)}"
+                    f"arm {name!r} refines {arm.refines!r}; it must refine one of the arms {sorted(plain)}"
                 )
             if set(arm.changes) != {"refinement"}:
                 raise ValueError(
-                    f"arm {name!r} refines another: its changes must have refinement and nothing else, not "
-                    f"{sorted(arm.changes)}"
+                    f"arm {name!r} refines another arm: its changes must be in the section refinement only, "
+                    f"not in {sorted(arm.changes)}"
                 )
             if arm.seeds > plain[arm.refines].seeds:
-                raise ValueError(f"arm {name!r} has more seeds than {arm.refines!r}, which it refines")
+                raise ValueError(f"arm {name!r} refines {arm.refines!r} but has more seeds")
         unknown = sorted(set(self.compare) - set(self.arms))
         if unknown and "compare" in self.model_fields_set:
             raise ValueError(f"compare names {unknown}, which are not among the arms {sorted(self.arms)}")
@@ -92,14 +95,15 @@ class LoadedBenchmark:
     Attributes
     ----------
     settings
-        What the file says; paths in it are relative to its folder.
+        Content of the file; paths in it are relative to its folder.
     reference_forces
-        That file, absolute, or None.
+        Absolute path of that file, or None.
     jobs
-        (arm, seed) → configuration, a whole seed before the next.
+        (arm, seed) → configuration, ordered by seed, then by arm.
     hashes
-        (arm, seed) → SHA-256 of what the file says of it and of the test. Defaults are not in it, so that
-        results outlive a release that adds keys; nor is what alters no result (processes, failure limit).
+        (arm, seed) → SHA-256 of the keys that the file sets for the arm and for the test. Defaults are not
+        included, so that results stay valid when a release adds keys. Keys that do not affect results (number
+        of processes, failure limit) are not included either.
     """
 
     def __init__(self, settings: Benchmark, folder: Path, source: str) -> None:
@@ -117,12 +121,12 @@ class LoadedBenchmark:
 
 
 def load_benchmark(path: str | os.PathLike[str], *, small: bool = False) -> LoadedBenchmark:
-    """Read and check a benchmark file. Relative paths in it are relative to the file.
+    """Read and validate a benchmark file. Paths in it are relative to the file.
 
     Raises
     ------
     ConfigError
-        The file, or the configuration of an arm, is wrong.
+        The file or the configuration of an arm is invalid.
     """
     content, lines = read_mapping(path)
     if small:
@@ -145,7 +149,7 @@ def _existing(path: Path | None, folder: Path, source: str) -> Path | None:
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes`` laid over it, section by section."""
+    """Return ``base`` with ``changes`` merged into it, section by section."""
     out = dict(base)
     for key, value in changes.items():
         both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
@@ -157,7 +161,7 @@ def _arm_content(settings: Benchmark, name: str, seed: int) -> dict[str, Any]:
     arm = settings.arms[name]
     refined = settings.arms[arm.refines].changes if arm.refines else {}
     content = merged(merged(settings.base, refined), arm.changes)
-    # seed: the same root in every arm, so that all start from the same seed data and first model
+    # the same root seed in every arm: all start from the same seed data and first model
     return content | {"name": f"{settings.name}: {name}, seed {seed}", "seed": settings.seed * 1000 + seed}
 
 
@@ -170,9 +174,16 @@ def _essential(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _arm_config(content: dict[str, Any], folder: Path, source: str) -> Config:
     config = parse_config(content, base=folder, source=source)
-    if config.simulation.kind == "custom" or config.seed_data.store is not None:
-        key = "seed_data.store" if config.simulation.kind != "custom" else "simulation.kind custom"
-        raise ConfigError(f"{source}: {key} cannot be used: every arm is tested alike, from all-atom starts")
+    unusable = [
+        f"{name}.kind {section.kind}"
+        for name, section in (("simulation", config.simulation), ("training", config.training))
+        if isinstance(section, ExternalComponent)
+    ]
+    unusable += ["seed_data.store"] if config.seed_data.store is not None else []
+    if unusable:
+        raise ConfigError(
+            f"{source}: {unusable[0]} cannot be used: every arm is tested alike, from all-atom starts"
+        )
     if not config.evaluation.reference:
-        raise ConfigError(f"{source}: evaluation.reference is empty: there is nothing to measure against")
+        raise ConfigError(f"{source}: evaluation.reference is empty: a benchmark needs a reference")
     return config

@@ -1,4 +1,4 @@
-"""The figure of a benchmark that a paper would print: free energies of the arms above W1 by oracle cost."""
+"""Figure of a benchmark: free-energy surfaces of the arms, and W1 by oracle cost."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from cgal_plugin.units import kT
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 _TITLES = {"w1": "W1 (robust)", "w1_ucsc": "W1 (published recipe)"}
 _MOST_PANELS = 6
-# arms beyond the colours there are take the next pair
+# line style and marker of the arms in one cycle of the colours
 _STYLES = (("-", "o"), ("--", "s"), (":", "D"))
 
 CAPTION = (
     "Top: free-energy surfaces over the reference's TIC 1 and 2 (in its standard deviations), seeds pooled; "
-    "grey lines: the reference at 1, 2 and 3 kcal/mol. Bottom: W1 of each round's own sampling by all-atom "
-    "MD spent (mean and range over seeds), and of the final test (right of each panel: mean, 95 % interval, "
-    "and each seed as a small mark); dashed: halves of the reference against each other."
+    "grey lines: contours of the reference at 1, 2 and 3 kcal/mol. Bottom: W1 of each round's sampling by "
+    "all-atom MD used (mean and range over seeds), and of the final test (right of each panel: mean, 95 % "
+    "interval, and each seed as a small mark); dashed: floor, the distance between halves of the reference."
 )
 
 
@@ -35,23 +36,24 @@ def benchmark_figure(
     temperature: float,
     fes_range: float,
 ) -> Figure:
-    """Surfaces of the reference and of up to five arms above W1 by oracle cost.
+    """Draw surfaces of the reference and of up to five arms, and below them W1 by oracle cost.
 
     Parameters
     ----------
     results
         Lines of ``results.jsonl``.
     arms
-        Of :func:`cgal_plugin.benchmark.statistics.summarise`.
+        Result of :func:`cgal_plugin.benchmark.statistics.summarise`.
     labels
         Arm → name in titles and legend.
     temperature
         K.
     fes_range
-        Half the width of the results' TIC histograms, standard deviations of the reference.
+        Half width of the TIC histograms in ``results``, in standard deviations of the reference.
     """
     figure = new_figure(15.0, 7.2)
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1.0, 1.15))
+    halves: NDArray[Any] = np.asarray(figure.subfigures(2, 1, height_ratios=(1.0, 1.15)))
+    top, bottom = halves
     tests = (r["test"] for r in results)
     reference = np.array(next(t["reference_histogram"] for t in tests if "reference_histogram" in t))
     panels = {"reference (all-atom)": reference}
@@ -60,10 +62,12 @@ def benchmark_figure(
         panels[labels[arm]] = np.mean(histograms, axis=0)
     edges = np.linspace(-fes_range, fes_range, len(reference) + 1)
     axes = top.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-    mesh = None
+    meshes = []
     for panel, (title, density) in zip(axes, panels.items(), strict=True):
-        mesh = panel.pcolormesh(
-            edges, edges, _energy(density, temperature).T, vmin=0, vmax=FES_LIMIT, rasterized=True
+        meshes.append(
+            panel.pcolormesh(
+                edges, edges, _energy(density, temperature).T, vmin=0, vmax=FES_LIMIT, rasterized=True
+            )
         )
         middle = 0.5 * (edges[1:] + edges[:-1])
         panel.contour(
@@ -71,7 +75,7 @@ def benchmark_figure(
             colors="#555555", linewidths=0.6,
         )  # fmt: skip
         tidy(panel, "TIC 1 / std", "TIC 2 / std" if panel is axes[0] else "", title)
-    bar = top.colorbar(mesh, ax=list(axes), pad=0.01, fraction=0.02, extend="max")
+    bar = top.colorbar(meshes[-1], ax=list(axes), pad=0.01, fraction=0.02, extend="max")
     bar.set_label("free energy / kcal mol$^{-1}$", fontsize=10)
     left, right = bottom.subplots(1, 2)
     for panel, metric in zip((left, right), METRICS, strict=True):
@@ -80,10 +84,10 @@ def benchmark_figure(
     return figure
 
 
-def _energy(density: np.ndarray, temperature: float) -> np.ndarray:
+def _energy(density: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
     with np.errstate(divide="ignore"):
         energy = np.where(density > 0, -kT(temperature) * np.log(density), np.nan)
-    return energy - np.nanmin(energy)
+    return np.asarray(energy - np.nanmin(energy))
 
 
 def _by_cost(

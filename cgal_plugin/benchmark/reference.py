@@ -1,23 +1,24 @@
-"""A reference ensemble: all-atom trajectories from diverse starts, weighted, its convergence shown."""
+"""Reference ensembles: all-atom trajectories from diverse starts, their weights and convergence."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from cgal_plugin.analysis.markov_states import ReferenceStates, Reweighting, implied_timescales, reweight
+from cgal_plugin.analysis.results import W1Result
+from cgal_plugin.analysis.tica import TICAModel
+from cgal_plugin.analysis.ucsc import w1_ucsc
+from cgal_plugin.analysis.wasserstein import w1
+from cgal_plugin.benchmark.reference_figure import reference_figure
 from cgal_plugin.components.build import seed_store
 from cgal_plugin.config import Config
 from cgal_plugin.data.trajectories import save_trajectories
 from cgal_plugin.provenance import derive_seed, hash_array, hash_file, versions, write_json
-
-if TYPE_CHECKING:
-    from cgal_plugin.analysis.results import W1Result
-    from cgal_plugin.analysis.states import ReferenceStates, Reweighting
-    from cgal_plugin.analysis.tica import TICAModel
 
 _LAGS_PS = (2, 5, 10, 20, 50, 100, 200, 400)
 _SPLITS = 20
@@ -25,14 +26,14 @@ _SPLITS = 20
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
-    """A reference with what is known about it.
+    """A reference with its projection, states and weights.
 
     Attributes
     ----------
     trajectories
         ``(n, n_beads, 3)`` Å each.
     tica, states, reweighting
-        Projection, its discrete states, and the Markov state model's verdict.
+        Projection, discrete states in it, and weights from a Markov state model.
     """
 
     trajectories: list[np.ndarray]
@@ -44,23 +45,20 @@ class Ensemble:
     def analyse(
         cls, trajectories: list[np.ndarray], *, lag_frames: int, msm_lag_frames: int, seed: int
     ) -> Ensemble:
-        """Fit TICs, cluster them, and ask a Markov state model for weights."""
-        from cgal_plugin.analysis.states import ReferenceStates, reweight
-        from cgal_plugin.analysis.tica import TICAModel
-
+        """Fit TICs, cluster them, and compute weights with a Markov state model."""
         tica = TICAModel.fit(trajectories, lag_frames)
         states = ReferenceStates.fit(tica.transform(trajectories), seed=seed)
         return cls(trajectories, tica, states, reweight(states, lag_frames=msm_lag_frames))
 
 
 def build_reference(config: Config, out_dir: str | os.PathLike[str], *, interval_ps: float = 2.0) -> Path:
-    """Run the trajectories of ``config.seed_data``, and write what a comparison needs.
+    """Run the trajectories of ``config.seed_data`` and write a reference ensemble.
 
-    Called again after an interruption it goes on; finished trajectories are kept.
+    A second call resumes an interrupted one; completed trajectories are kept.
 
     Files in ``out_dir``: the data store of all frames with forces; ``reference.npz`` and
-    ``reference_forces.npz``, every ``interval_ps``, one array a trajectory; ``reference.json``,
-    provenance and convergence; ``reference.png``.
+    ``reference_forces.npz`` with one frame per ``interval_ps`` and one array per trajectory;
+    ``reference.json`` with provenance and convergence; ``reference.png``.
 
     Returns
     -------
@@ -70,7 +68,7 @@ def build_reference(config: Config, out_dir: str | os.PathLike[str], *, interval
     Raises
     ------
     CGALError
-        Settings are wrong, the dynamics failed, or frames are too few for TICA.
+        The configuration is wrong, the dynamics failed, or there are too few frames for TICA.
     """
     store = seed_store(config, out_dir)
     out = Path(out_dir)
@@ -107,24 +105,25 @@ def build_reference(config: Config, out_dir: str | os.PathLike[str], *, interval
             **facts,
         },
     )
-    from cgal_plugin.benchmark.reference_figure import reference_figure
-
-    figure = reference_figure(ensemble, interval, facts, store.temperature)
+    figure = reference_figure(
+        ensemble.trajectories,
+        ensemble.tica,
+        ensemble.reweighting.weights,
+        interval_ps=interval,
+        facts=facts,
+        temperature=store.temperature,
+    )
     figure.savefig(out / "reference.png", dpi=130)
     return out / "reference.npz"
 
 
 def convergence(ensemble: Ensemble, interval_ps: float, *, seed: int) -> dict[str, Any]:
-    """JSON-ready: W1 of split halves, implied timescales, and the reweighting's verdict."""
-    from cgal_plugin.analysis.states import implied_timescales
-    from cgal_plugin.analysis.ucsc import w1_ucsc
-    from cgal_plugin.analysis.wasserstein import w1
-
+    """Return JSON-ready results: W1 between halves, implied timescales, and the reweighting."""
     weights = ensemble.reweighting.weights
     lags = sorted({max(1, round(lag / interval_ps)) for lag in _LAGS_PS})
 
     def halves(function: Any, weights: Any) -> dict[str, Any]:
-        # the value (the set against itself) is 0: only the floor is of interest
+        # the value (distance of the set to itself) is 0: only the floor is needed
         result: W1Result = function(
             ensemble.trajectories, ensemble.trajectories, tica=ensemble.tica, reference_weights=weights,
             n_bootstrap=0, n_splits=_SPLITS, seed=seed,

@@ -1,8 +1,8 @@
-"""The picture of a reference ensemble: its surface, how its halves agree, its implied timescales."""
+"""Figure of a reference ensemble: free-energy surface, trajectories, halves, implied timescales."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,28 +12,39 @@ from cgal_plugin.reporting.plots import CYCLE, FES_LIMIT, new_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from cgal_plugin.analysis.tica import TICAModel
 
 
 def reference_figure(
-    ensemble: Any, interval_ps: float, facts: Mapping[str, Any], temperature: float
+    trajectories: Sequence[NDArray[np.floating]],
+    tica: TICAModel,
+    parts: Sequence[NDArray[np.floating]] | None,
+    *,
+    interval_ps: float,
+    facts: Mapping[str, Any],
+    temperature: float,
 ) -> Figure:
-    """Four panels: free-energy surface; TIC 1 of each trajectory in time and of the halves; timescales.
+    """Draw four panels: free-energy surface; TIC 1 by time; TIC 1 of two halves; implied timescales.
 
     Parameters
     ----------
-    ensemble
-        With ``trajectories``, ``tica`` and ``reweighting``
-        (:class:`cgal_plugin.benchmark.reference.Ensemble`).
+    trajectories
+        ``(n, n_beads, 3)`` Å each.
+    tica
+        Projection.
+    parts
+        Weights of the frames, one ``(n,)`` array per trajectory, or None.
     interval_ps
-        Between frames.
+        Time between frames.
     facts
-        Of :func:`cgal_plugin.benchmark.reference.convergence`.
+        Result of :func:`cgal_plugin.benchmark.reference.convergence`.
     temperature
         K.
     """
-    tics = ensemble.tica.transform(ensemble.trajectories)
+    tics = tica.transform(trajectories)
     points = np.concatenate(tics)
-    parts = ensemble.reweighting.weights
     weights = np.full(len(points), 1.0 / len(points)) if parts is None else np.concatenate(parts)
     figure = new_figure(13.0, 3.4)
     surface, time, halves, scales = figure.subplots(1, 4)

@@ -1,4 +1,4 @@
-"""The report of a benchmark: the table, the figure a paper would print, and how it was obtained."""
+"""Write the report of a benchmark: tables, figure, and methods."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def write_benchmark_report(
     results
         Lines of ``results.jsonl``.
     settings
-        What the benchmark's file says (``name``, ``baseline``, ``arms``, ``base``, ``test``).
+        Content of the benchmark's file (``name``, ``baseline``, ``arms``, ``base``, ``test``).
     fes_range
-        Half the width of the results' TIC histograms, standard deviations of the reference.
+        Half width of the TIC histograms in ``results``, in standard deviations of the reference.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def write_benchmark_report(
     labels = {a: settings["arms"].get(a, {}).get("label") or a for a in arms}
     temperature = float(results[0]["test"]["provenance"]["temperature"])
     compared = [a for a in settings.get("compare", ("rmsd",)) if a in arms]
-    # the surfaces are those of the first arms
+    # the figure shows the surfaces of the first arms
     first = dict.fromkeys([baseline, *compared, *arms])
     figure = benchmark_figure(results, {a: arms[a] for a in first}, labels, temperature, fes_range)
     atomic_path(folder / "figure.png", lambda name: figure.savefig(name, dpi=150, format="png"))
@@ -79,7 +79,7 @@ def write_benchmark_report(
 def head_to_head(
     results: Sequence[Mapping[str, Any]], baseline: str, compared: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Differences between each arm of ``compared`` and every other one, over the seeds that both have."""
+    """Compute differences between each arm of ``compared`` and every other arm, over their common seeds."""
     rows: dict[str, dict[int, Any]] = {}
     for r in results:
         rows.setdefault(r["arm"], {})[int(r["seed"])] = r
@@ -99,7 +99,7 @@ def head_to_head(
 
 def _verdict(estimate: Estimate) -> str:
     if estimate.interval is None:
-        return "one seed: not to be judged"
+        return "one seed: no interval"
     if not estimate.resolved:
         return "not resolved"
     return "lower" if estimate.value < 0 else "HIGHER"
@@ -140,7 +140,7 @@ def _facts(
         ("Reference", f"{provenance['reference_frames']:,} frames"),
         ("Arms and seeds done", f"{len(results)} of {wanted}"),
         (
-            "CG steps tested",
+            "CG steps of the tests",
             f"{steps:,} replica-steps, {sum(r['test']['blow_ups'] for r in results)} blow-ups",
         ),
     ]
@@ -155,13 +155,13 @@ def _notes(
         if n < wanted.get("seeds", 0):
             notes.append(f"{wanted.get('label') or arm}: {n} of {wanted['seeds']} seeds done.")
     least = arms[settings["baseline"]].oracle_ns
-    # other arms without labels are like the baseline
+    # arms without labels cost as much as the baseline
     spent = {a: s.oracle_ns for a, s in arms.items() if s.oracle_ns > 1.1 * least}
     if spent and max(spent.values()) > 1.1 * min(spent.values()):
-        low, high = min(spent, key=spent.get), max(spent, key=spent.get)
+        low, high = min(spent, key=spent.__getitem__), max(spent, key=spent.__getitem__)
         notes.append(
             f"Oracle costs are not equal: {low} {spent[low]:.3f} ns, {high} {spent[high]:.3f} ns "
-            "(labels that failed are not counted)."
+            "(failed labels are not counted)."
         )
     weighting = results[0]["test"].get("reference_weighting")
     notes.append(f"Reference: {weighting}." if weighting else "Reference: unweighted.")
@@ -172,18 +172,18 @@ def _text(results: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> 
     test = settings["test"]
     seeds = sorted({r["seed"] for r in results})
     return [
-        "Every arm and seed is one run of the loop from all-atom seed data to a final model. Arms of one "
-        "seed share the seed data, the priors fitted to them and the first model; they differ in what the "
-        "table names. The oracle's cost counts all-atom MD of seed data and of labels.",
-        f"Test of a final model: {test['n_replicas']} replicas of {test['steps']:,} steps, half from the "
-        f"folded and half from the stretched chain, the first {100 * test['discard']:.0f} % left out, the "
-        "same for every arm; TICs are fitted on the reference only.",
+        "Each arm and seed is one run of the loop from all-atom seed data to a final model. The arms of one "
+        "seed share the seed data, the priors fitted to them and the first model; they differ in the "
+        "settings named in the table. The oracle cost is all-atom MD of seed data and labels.",
+        f"Test of a final model: {test['n_replicas']} replicas of {test['steps']:,} steps, half started from "
+        f"the folded and half from the extended chain, without the first {100 * test['discard']:.0f} %, the "
+        "same for every arm. TICs are fitted to the reference only.",
         "Robust W1: exact optimal transport on TIC 1 and 2 in units of the reference's standard deviation. "
-        "Published recipe: kernel densities on a 25 × 25 grid over the joint range. Both are biased upwards "
-        "by finite sampling: the floor is what halves of the reference give.",
-        "Intervals: seeds resampled together with block-bootstrap replicates of the model's and the "
-        "reference's trajectories (reference blocks shared by all arms), quantiles widened by Student's "
-        "factor.",
-        f"Seeds: {', '.join(map(str, seeds))}. Versions and the complete configuration are below; raw "
-        "results are in results.jsonl.",
+        "Published recipe: kernel densities on a 25 × 25 grid over the joint range. Finite samples bias both "
+        "upwards: the floor is the distance between halves of the reference.",
+        "Intervals: seeds are resampled together with block-bootstrap replicates of the model's and the "
+        "reference's trajectories (reference blocks are shared by all arms), and quantiles are widened by "
+        "Student's factor.",
+        f"Seeds: {', '.join(map(str, seeds))}. Versions and the complete configuration follow; raw results "
+        "are in results.jsonl.",
     ]

@@ -1,19 +1,23 @@
-"""Arms of a benchmark, each a run of the loop: resumable, each finished arm and seed a line of results."""
+"""Run the arms of a benchmark. Each completed arm and seed is one line of results; a second call resumes."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cgal_plugin.benchmark.config import LoadedBenchmark
+from cgal_plugin.benchmark.report import write_benchmark_report
+from cgal_plugin.benchmark.statistics import METRICS
 from cgal_plugin.components.build import build_components
 from cgal_plugin.components.evaluate_model import FES_RANGE, run_model_test
 from cgal_plugin.config import Config
+from cgal_plugin.config.model_test import ModelTest
 from cgal_plugin.driver.loop import run
 from cgal_plugin.errors import CGALError, ConfigError, StateError
 from cgal_plugin.execution.map_tasks import map_tasks
@@ -22,7 +26,7 @@ from cgal_plugin.runs.directory import RunDirectory
 from cgal_plugin.runs.layout import REFINEMENT
 
 RESULTS, SETTINGS, MODELS = "results.jsonl", "benchmark.json", "models"
-#: stages that arms of one seed share, with the sections of the configuration that decide them
+#: folders that the arms of one seed share if these sections of their configurations are equal
 _SHARED = (
     (("seed", "data"), ("seed", "system", "seed_data")),
     (("priors",), ("training",)),
@@ -30,9 +34,7 @@ _SHARED = (
     (("rounds/round_000/simulate",), ("simulation",)),
     (("rounds/round_000/evaluate",), ("evaluation",)),
 )
-
-
-#: what a run has of its end, which an arm that refines it makes anew
+#: files and folders of a completed run that are not copied to an arm that refines it
 _END = (
     "test",
     REFINEMENT,
@@ -43,11 +45,22 @@ _END = (
     "potential.pt",
     "report.html",
 )
+#: results of a round that are kept in the results of an arm
+_ROUND_KEYS = (
+    "round",
+    "n_frames",
+    "oracle_ns",
+    "n_selected",
+    "n_labelled",
+    "n_new_frames",
+    "n_blow_ups",
+    "coverage",
+)
 
 
 @dataclass(frozen=True)
 class ArmTask:
-    """One arm and seed for a worker process; ``start_from`` is the baseline's run, or the one it refines."""
+    """One arm and seed for a worker process; ``start_from`` is the baseline's run or the one it refines."""
 
     arm: str
     seed: int
@@ -55,7 +68,7 @@ class ArmTask:
     folder: Path
     start_from: Path | None
     refines: bool
-    test: Any
+    test: ModelTest
     reference_forces: Path | None
 
 
@@ -69,30 +82,30 @@ def run_benchmark(
 ) -> Path:
     """Run every arm and seed that has no result yet; returns the results file.
 
-    The baseline's runs come first; the other arms of a seed go on from its seed data, priors and first
-    model, and arms that refine another, which come last, from that one's finished runs. An arm that fails
-    is reported and tried again by the next call; the others go on.
+    The baseline runs first. The other arms of a seed start from its seed data, priors and first model. Arms
+    that refine another arm run last and start from its completed runs. If an arm fails, the error is
+    reported, the other arms continue, and the next call runs the arm again.
 
     Parameters
     ----------
     benchmark
-        Of :func:`cgal_plugin.benchmark.config.load_benchmark`.
+        Result of :func:`cgal_plugin.benchmark.config.load_benchmark`.
     out_dir
-        ``results.jsonl`` (one line an arm and seed), ``benchmark.json``, ``models/`` (checkpoint and
-        potential of each) and ``runs/``.
+        Folder for ``results.jsonl`` (one line per arm and seed), ``benchmark.json``, ``models/`` (checkpoint
+        and potential of each) and ``runs/``.
     arms
-        Only these (and the baseline); default: all.
+        Run only these arms and the baseline; default: all.
     workers
-        Arms that run at the same time, each in a process with one thread.
+        Number of arms that run at the same time, each in a process with one thread.
     message
-        Receives progress, a line at a time.
+        Receives status messages, one line at a time.
 
     Raises
     ------
     ConfigError
         An arm is not in the file.
     StateError
-        The folder holds results of another benchmark, or another process works on it.
+        The folder contains results of another benchmark, or is in use by another process.
     """
     out = Path(out_dir)
     with RunDirectory(out).locked():
@@ -128,7 +141,7 @@ def run_benchmark(
 
 
 def read_results(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """One dict an arm and seed, from a benchmark's folder.
+    """Read the results in a benchmark's folder, one dict per arm and seed.
 
     Raises
     ------
@@ -144,35 +157,31 @@ def read_results(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
             rows.append(json.loads(line))
         except ValueError as error:
             raise StateError(
-                f"{path}:{number} is damaged ({error}); delete that line: its arm is tested again"
+                f"{path}:{number} is damaged ({error}); delete that line and run the benchmark again"
             ) from error
     return rows
 
 
 def report_benchmark(folder: str | os.PathLike[str]) -> Path:
-    """Write ``report.html``, ``figure.png`` and ``summary.json`` of the results there are.
+    """Write ``report.html``, ``figure.png`` and ``summary.json`` of the available results.
 
     Raises
     ------
     StateError
-        The folder holds no benchmark, or no result.
+        The folder contains no benchmark or no results.
     AnalysisError
         The baseline has no result yet.
     """
-    from cgal_plugin.benchmark.report import write_benchmark_report
-
     path = Path(folder) / SETTINGS
     results = read_results(folder)
     if not path.is_file() or not results:
-        raise StateError(f"{folder} holds no result of a benchmark yet")
+        raise StateError(f"{folder} contains no benchmark results yet")
     settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
     return write_benchmark_report(Path(folder), results, settings, FES_RANGE)
 
 
 def run_arm(task: ArmTask) -> dict[str, Any]:
-    """Run one arm to its end and test its model; errors of ours become ``{"error": ...}``."""
-    import time
-
+    """Run one arm to its end and test its model; a :class:`CGALError` becomes ``{"error": ...}``."""
     started = time.monotonic()
     try:
         _share_start(task)
@@ -184,7 +193,9 @@ def run_arm(task: ArmTask) -> dict[str, Any]:
     except CGALError as error:
         return {"error": f"{type(error).__name__}: {error}"}
     if task.start_from is not None:
-        test = {k: v for k, v in test.items() if k != "reference_histogram"}  # the baseline's lines have it
+        test = {
+            k: v for k, v in test.items() if k != "reference_histogram"
+        }  # it is in the baseline's results
     seed_ns = directory.stage("seed").results()["oracle_ns"]
     return {
         "arm": task.arm,
@@ -199,21 +210,9 @@ def run_arm(task: ArmTask) -> dict[str, Any]:
     }
 
 
-def _round(row: Any) -> dict[str, Any]:
-    keys = (
-        "round",
-        "n_frames",
-        "oracle_ns",
-        "n_selected",
-        "n_labelled",
-        "n_new_frames",
-        "n_blow_ups",
-        "coverage",
-    )
-    figures = {
-        m: {k: row[m][k] for k in ("value", "interval", "floor")} for m in ("w1", "w1_ucsc") if m in row
-    }
-    return {k: row[k] for k in keys if k in row} | figures
+def _round(row: Mapping[str, Any]) -> dict[str, Any]:
+    distances = {m: {k: row[m][k] for k in ("value", "interval", "floor")} for m in METRICS if m in row}
+    return {k: row[k] for k in _ROUND_KEYS if k in row} | distances
 
 
 def _task(benchmark: LoadedBenchmark, job: tuple[str, int], out: Path) -> ArmTask:
@@ -246,20 +245,20 @@ def _adopt(benchmark: LoadedBenchmark, out: Path) -> None:
         if other:
             raise StateError(
                 f"{out} has results of another configuration for {', '.join(other)}; use another folder, or "
-                f"take their lines out of {out / RESULTS} and delete their folders under {out / 'runs'}"
+                f"delete their lines in {out / RESULTS} and their folders in {out / 'runs'}"
             )
     write_json(path, facts)
 
 
 def _share_start(task: ArmTask) -> None:
-    """Copy what an arm has in common with the baseline of its seed, stage by stage; or the run it refines."""
+    """Copy the stages that an arm shares with the baseline of its seed, or the run that it refines."""
     if task.start_from is None or (task.folder / "config.yaml").exists():
         return
     theirs = RunDirectory(task.start_from)
     if not (theirs.root / "model.ckpt").exists():
         return
     if task.refines:
-        shutil.rmtree(task.folder, ignore_errors=True)  # half a copy, from a call that was killed
+        shutil.rmtree(task.folder, ignore_errors=True)  # an incomplete copy, if the process was killed
         root = str(theirs.root)
         shutil.copytree(root, task.folder, ignore=lambda at, names: _END if at == root else ())
         return
@@ -271,7 +270,7 @@ def _share_start(task: ArmTask) -> None:
             return
         for name in folders:
             target = task.folder / name
-            shutil.rmtree(target, ignore_errors=True)  # half a copy, from a call that was killed
+            shutil.rmtree(target, ignore_errors=True)  # an incomplete copy, if the process was killed
             shutil.copytree(theirs.root / name, target)
 
 

@@ -1,4 +1,4 @@
-"""Statistics over the arms of a benchmark: means over seeds, reductions against the baseline, intervals."""
+"""Statistics over the arms of a benchmark: means over seeds, reductions, differences, intervals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RESAMPLES = 4000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds, or a difference of two, with its interval (None for a single seed)."""
+    """A mean over seeds, a reduction or a difference, with its interval (None for a single seed)."""
 
     value: float
     interval: tuple[float, float] | None
@@ -29,24 +29,24 @@ class Estimate:
 
     @property
     def resolved(self) -> bool:
-        """The interval excludes zero."""
+        """Whether the interval excludes zero."""
         return self.interval is not None and (self.interval[0] > 0 or self.interval[1] < 0)
 
 
 @dataclass(frozen=True)
 class ArmSummary:
-    """One row of the table.
+    """Results of one arm.
 
     Attributes
     ----------
     mean
         Metric → mean over seeds.
     reduction
-        Metric → 1 − mean / baseline's mean over the same seeds (None for the baseline).
+        Metric → 1 − mean / mean of the baseline over the same seeds; None for the baseline.
     oracle_ns
-        Mean all-atom MD, seed data included.
+        Mean all-atom MD including seed data, ns.
     others
-        Further figures of the test, means over seeds.
+        Further results of the test, means over seeds.
     """
 
     arm: str
@@ -60,24 +60,24 @@ class ArmSummary:
 def summarise(
     results: Sequence[Mapping[str, Any]], baseline: str, *, confidence: float = 0.95, seed: int = 0
 ) -> dict[str, ArmSummary]:
-    """Arm → summary, in the order in which arms appear.
+    """Summarise each arm; returns arm → summary, in the order of the results.
 
-    Intervals hold both sources of spread: seeds are resampled (paired between arms, since a seed is the
-    same start in each), and with them the block bootstrap of reference and model frames that each result
-    carries, whose reference blocks are the same in every result. Seeds are drawn ``k − 1`` of ``k`` and
-    quantiles widened by Student's factor, as elsewhere in :mod:`cgal_plugin.analysis`.
+    Intervals include the spread between seeds and the sampling error of each result. Seeds are resampled in
+    pairs, because a seed has the same start in each arm, together with the block-bootstrap replicates of each
+    result, whose reference blocks are the same in all results. ``k − 1`` of ``k`` seeds are drawn and
+    quantiles are widened by Student's factor, as in :mod:`cgal_plugin.analysis`.
 
     Parameters
     ----------
     results
-        Of :func:`cgal_plugin.benchmark.run.read_results`.
+        Result of :func:`cgal_plugin.benchmark.run.read_results`.
     baseline
         Arm to compare with.
 
     Raises
     ------
     AnalysisError
-        The baseline has no result, or an arm has a seed that the baseline lacks.
+        The baseline has no result, or lacks a seed of another arm.
     """
     by_arm: dict[str, dict[int, Mapping[str, Any]]] = {}
     for row in results:
@@ -114,7 +114,7 @@ def reduction(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
-    """1 − mean(after) / mean(before) of results that are paired seed by seed; no interval goes beyond 1.
+    """Compute 1 − mean(after) / mean(before) of results paired by seed; the interval ends at 1 at most.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def difference(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
-    """mean(first) − mean(second) of results that are paired seed by seed.
+    """Compute mean(first) − mean(second) of results paired by seed.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def difference(
 
 
 def mean_floor(results: Sequence[Mapping[str, Any]], metric: str) -> float | None:
-    """Mean over results of what halves of the reference give; None where no result has one."""
+    """Return the mean floor of the results; None if no result has one."""
     values = [r["test"][metric]["floor"] for r in results if r["test"][metric]["floor"] is not None]
     return float(np.mean(values)) if values else None
 
@@ -189,14 +189,14 @@ def _value(row: Mapping[str, Any], metric: str) -> float:
 def _values(
     rows: Sequence[Mapping[str, Any]], metric: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """``(n_seeds,)`` values, and ``(n_seeds, n)`` replicates about them (one column: the values alone)."""
+    """Return ``(n_seeds,)`` values and ``(n_seeds, n)`` replicates about them; without replicates n is 1."""
     values = np.array([_value(r, metric) for r in rows])
     lists = [list(r["test"][metric].get("replicates") or []) for r in rows]
     n = min(len(x) for x in lists)
     if n == 0:
         return values, values[:, None]
     replicates = np.array([x[:n] for x in lists])
-    # the replicates' mean has the sampling bias once more than the value: only their spread is used
+    # resampling adds the sampling bias a second time: use only the deviations from the replicates' mean
     return values, values[:, None] + replicates - replicates.mean(axis=1, keepdims=True)
 
 
@@ -211,7 +211,7 @@ def _draws(n_seeds: int, n_columns: int, seed: int) -> tuple[NDArray[np.int64] |
 def _drawn(
     replicates: NDArray[np.float64], draws: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    return replicates[draws, columns[:, None]].mean(axis=1)
+    return np.asarray(replicates[draws, columns[:, None]].mean(axis=1))
 
 
 def _others(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:

@@ -69,6 +69,7 @@ def fit_priors(
     from cgal_plugin.data import DataStore
     from cgal_plugin.data.error_weights import frame_weights
     from cgal_plugin.priors import fit_priors as fit
+    from cgal_plugin.priors.plot import plot_priors
 
     if method == "force_matching":
         register()  # before anything imports TorchMD-Net, which has Warp greet the screen
@@ -78,7 +79,7 @@ def fit_priors(
     priors = fit(data.topology, frames.positions, data.temperature, terms=names, **forces)
     priors.save(out)
     if plot is not None:
-        priors.plot(plot)
+        plot_priors(priors, plot)
     for row in priors.table():
         typer.echo(json.dumps(row, default=str))
 
@@ -215,21 +216,17 @@ def select(
     """
     import numpy as np
 
+    from cgal_plugin.components.selectors import make_selector
     from cgal_plugin.data import FrameFiles
     from cgal_plugin.provenance import atomic_write
-    from cgal_plugin.selector import CoverageSelector, RandomSelector, RMSDSelector
 
     molecule = load_topology(topology, mapping)
     pool, covered = _frames(candidates, molecule, top), FrameFiles(reference, molecule, top=top)
-    cuts = {"min_rmsd": min_rmsd, "max_rmsd": max_rmsd, "seed": seed}
-    if strategy == "rmsd":
-        selector = RMSDSelector(n_select, diverse=diverse, **cuts)
-    elif strategy == "coverage":
-        selector = CoverageSelector(n_select, **cuts)
-    elif strategy == "random":
-        selector = RandomSelector(n_select, **cuts)
-    else:
+    if strategy not in ("rmsd", "coverage", "random"):
         raise ConfigError(f"--strategy {strategy!r} is not known; use rmsd, coverage or random")
+    selector = make_selector(
+        strategy, n_select, min_rmsd=min_rmsd, max_rmsd=max_rmsd, seed=seed, diverse=diverse
+    )
     chosen = selector.fit(covered).select(pool)
     with atomic_write(out) as handle:
         np.savez(handle, positions=pool[chosen.indices], candidate=chosen.indices, distances=chosen.distances)

@@ -1,64 +1,120 @@
-"""Components of the user's own, checked where they come in: one clear error that names the part."""
+"""Check components where they enter the loop: one clear error that names the component.
+
+Required methods and their arguments come from :mod:`cgal_plugin.components.protocols`.
+"""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.components.protocols import SampledFrames
-from cgal_plugin.errors import ConfigError, DynamicsError, SelectionError
+from cgal_plugin.components.protocols import (
+    Oracle,
+    PackedSampler,
+    ReplicaSampler,
+    SampledFrames,
+    Sampler,
+    SeedSource,
+    Selector,
+    TrainedModel,
+    Trainer,
+)
+from cgal_plugin.data.blow_up import BlowUp
+from cgal_plugin.errors import ConfigError, DynamicsError, SelectionError, StateError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from cgal_plugin.mapping import CGTopology
 
-#: what the loop calls on each part
-METHODS = {
-    "oracle": ("label",),
-    "selector": ("fit", "select"),
-    "sampler": ("sample",),
-    "trainer": ("prepare", "train", "export"),
-    "seed_source": ("prepare", "fill"),
+#: the Protocol of each role
+ROLES: Mapping[str, type[Any]] = {
+    "oracle": Oracle,
+    "selector": Selector,
+    "sampler": Sampler,
+    "trainer": Trainer,
+    "seed_source": SeedSource,
 }
 
 
-def check_component(name: str, part: Any) -> None:
-    """Check that a part has the methods that the loop calls.
+def required_methods(role: str) -> tuple[str, ...]:
+    """Return the names of the methods that the Protocol of a role declares."""
+    members = vars(ROLES[role]).items()
+    return tuple(n for n, member in members if inspect.isfunction(member) and not n.startswith("_"))
+
+
+def check_component(role: str, component: object) -> None:
+    """Check that a component has the methods of its role and that they accept the loop's arguments.
 
     Raises
     ------
     ConfigError
-        A method is missing.
+        It is None, a method is missing or has another signature, or a number of replicas is not a
+        positive integer.
     """
-    missing = [m for m in METHODS[name] if not callable(getattr(part, m, None))]
-    n = getattr(part, "n_replicas", 1) if name == "sampler" else 1
-    if not isinstance(n, int) or n < 1:
-        raise ConfigError(
-            f"the sampler {type(part).__qualname__} has n_replicas {n!r}; expected a whole number, 1 or more"
-        )
-    if part is None:
-        raise ConfigError(f"the {name} is None; does its fit return self?")
+    if component is None:
+        raise ConfigError(f"the {role} is None; does its fit return self?")
+    name = f"the {role} {type(component).__qualname__}"
+    _check_replicas(name, component)
+    required = required_methods(role)
+    missing = [m for m in required if not callable(getattr(component, m, None))]
     if missing:
         raise ConfigError(
-            f"the {name} {type(part).__qualname__} has no method {' and no method '.join(missing)}; "
-            f"{'a' if name[0] != 'o' else 'an'} {name} needs {', '.join(METHODS[name])} "
+            f"{name} has no method {' and no method '.join(missing)}; "
+            f"{'an' if role == 'oracle' else 'a'} {role} needs {', '.join(required)} "
             "(see cgal_plugin.components.protocols)"
         )
+    for method in required:
+        _check_signature(name, component, ROLES[role], method)
 
 
-def check_sampled(sampled: Any, sampler: Any, topology: CGTopology) -> SampledFrames:
-    """Check what a sampler returned: frames of the right beads, finite, in Å.
+def _check_replicas(name: str, component: object) -> None:
+    given: dict[str, object] = {}
+    if isinstance(component, ReplicaSampler):
+        given["n_replicas"] = component.n_replicas
+    if isinstance(component, PackedSampler):
+        given["packed_replicas"] = component.packed_replicas
+    for attribute, n in given.items():
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+            raise ConfigError(f"{name} has {attribute} {n!r}; expected a whole number, 1 or more")
+
+
+def _check_signature(name: str, component: object, protocol: type[Any], method: str) -> None:
+    """Compare a method's parameters with those that the loop passes."""
+    _, *wanted = inspect.signature(getattr(protocol, method)).parameters.values()
+    by_keyword = [p.name for p in wanted if p.kind is p.KEYWORD_ONLY]
+    by_position = [p.name for p in wanted if p.kind is not p.KEYWORD_ONLY]
+    try:
+        signature = inspect.signature(getattr(component, method))
+    except ValueError:  # written in C, without a signature
+        return
+    try:
+        signature.bind(*by_position, **dict.fromkeys(by_keyword))
+    except TypeError as error:
+        keywords = ["*", *by_keyword] if by_keyword else []
+        raise ConfigError(
+            f"{name} has a method {method}{signature}, which the loop calls as "
+            f"{method}({', '.join(by_position + keywords)}): {error}"
+        ) from None
+
+
+def check_sampled(sampled: Any, sampler: object, topology: CGTopology) -> SampledFrames:
+    """Return the result of a sampler with its events as :class:`BlowUp`, once it is checked.
 
     Raises
     ------
     DynamicsError
-        It is something else.
+        It is no SampledFrames, or its frames have other beads or are not finite.
     """
     name = f"the sampler {type(sampler).__qualname__}"
-    trajectories = getattr(sampled, "trajectories", None)
-    if trajectories is None:
+    if not isinstance(sampled, SampledFrames):
         raise DynamicsError(f"{name} returned {type(sampled).__name__}; expected SampledFrames")
-    for i, trajectory in enumerate(trajectories):
+    for i, trajectory in enumerate(sampled.trajectories):
         array = np.asarray(trajectory)
         if array.ndim != 3 or array.shape[1:] != (topology.n_beads, 3):
             raise DynamicsError(
@@ -71,16 +127,33 @@ def check_sampled(sampled: Any, sampler: Any, topology: CGTopology) -> SampledFr
                 f"{name} returned trajectory {i} with coordinates that are not finite "
                 f"(first in frame {bad[0]}); end a trajectory before the frame where it blows up"
             )
-    return sampled
+    if sampled.files and len(sampled.files) != len(sampled.trajectories):
+        raise DynamicsError(
+            f"{name} returned {len(sampled.files)} files for {len(sampled.trajectories)} trajectories; "
+            "expected one per trajectory, or none"
+        )
+    return replace(sampled, events=_blow_ups(sampled.events, name))
 
 
-def check_selection(chosen: Any, selector: Any, n_candidates: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices ``(n,)`` int64 and distances ``(n,)`` Å that a selector returned.
+def _blow_ups(events: Sequence[Any], name: str) -> tuple[BlowUp, ...]:
+    try:
+        return tuple(e if isinstance(e, BlowUp) else BlowUp(**e) for e in events)
+    except TypeError as error:
+        raise DynamicsError(
+            f"{name} returned events that are no blow-ups ({error}); "
+            "expected cgal_plugin.data.blow_up.BlowUp, or mappings with its keys"
+        ) from None
+
+
+def check_selection(
+    chosen: Any, selector: object, n_candidates: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the indices ``(k,)`` and distances ``(k,)`` Å that a selector chose, once they are checked.
 
     Raises
     ------
     SelectionError
-        There are none, or they are not distinct indices of candidates with a distance each.
+        There are none, or they are not distinct indices of candidates with one distance each.
     """
     name = f"the selector {type(selector).__qualname__}"
     if not hasattr(chosen, "indices") or not hasattr(chosen, "distances"):
@@ -105,3 +178,22 @@ def check_selection(chosen: Any, selector: Any, n_candidates: int) -> tuple[np.n
     if distances.shape != indices.shape:
         raise SelectionError(f"{name} returned {distances.shape} distances for {indices.shape} indices")
     return indices.astype(np.int64), distances
+
+
+def check_trained(model: Any, trainer: object, folder: Path) -> TrainedModel:
+    """Return the result of a trainer, once its checkpoints are there and inside ``folder``.
+
+    Raises
+    ------
+    StateError
+        It is no TrainedModel, or a checkpoint is missing or elsewhere.
+    """
+    name = f"the trainer {type(trainer).__qualname__}"
+    if not isinstance(model, TrainedModel):
+        raise StateError(f"{name} returned {type(model).__name__}; expected TrainedModel")
+    for path in (model.checkpoint, *model.committee):
+        if not path.is_file():
+            raise StateError(f"{name} returned the checkpoint {path}, which is not there")
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise StateError(f"{name} returned the checkpoint {path}; expected a file in {folder}")
+    return model

@@ -1,4 +1,4 @@
-"""The test of a finished run's model: equilibrium CG dynamics against the reference, from common starts."""
+"""The test of a final model: equilibrium CG dynamics from common starts, compared with the reference."""
 
 from __future__ import annotations
 
@@ -8,37 +8,47 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.components.evaluator import ReferenceEvaluator
+from cgal_plugin.components.protocols import OracleSeedSource, SeedSource, StructureSource
 from cgal_plugin.config import Config
 from cgal_plugin.config.model_test import ModelTest
-from cgal_plugin.data.trajectories import load_trajectories, save_trajectories
-from cgal_plugin.errors import DataError, DynamicsError
+from cgal_plugin.config.models import Simulation
+from cgal_plugin.data import DataStore
+from cgal_plugin.data.trajectories import load_trajectories
+from cgal_plugin.errors import ConfigError, DataError, DynamicsError
 from cgal_plugin.provenance import derive_seed
 from cgal_plugin.runs.directory import RunDirectory
+from cgal_plugin.runs.log import Progress
+from cgal_plugin.runs.stage import StageOutput
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from cgal_plugin.components.build import Components
+    from cgal_plugin.dynamics import SimulationResult
+    from cgal_plugin.mapping import CGTopology
     from cgal_plugin.selector.committee import ForceFunction
 
-#: cells a side of the TIC 1–2 histogram that is kept for the figure, and its range in standard deviations
+#: cells per side of the TIC 1–2 histogram for the plot, and its range in standard deviations
 FES_CELLS, FES_RANGE = 50, 5.0
-#: what a model misses is still there after these, the noise of mapped forces is not
+#: lags (ps) at which the noise of mapped forces has decayed and systematic errors of a model have not
 _SLOW_LAGS_PS = (0.2, 0.6)
 
 
-def common_starts(oracle: Any, n: int) -> np.ndarray:
-    """``(n, n_beads, 3)`` Å: the folded and the stretched chain in turn."""
+def common_starts(oracle: StructureSource, n: int) -> NDArray[np.floating]:
+    """Return ``(n, n_beads, 3)`` Å: the folded and the stretched chain in turn."""
     both = np.stack([oracle.native_positions(), oracle.extended_positions()])
-    return oracle.mapping.map_positions(both)[np.arange(n) % 2]
+    starts: NDArray[np.floating] = oracle.mapping.map_positions(both)[np.arange(n) % 2]
+    return starts
 
 
 def run_model_test(
     config: Config,
     directory: RunDirectory,
-    parts: Components,
+    components: Components,
     test: ModelTest,
     reference_forces: Path | None,
 ) -> dict[str, Any]:
-    """Simulate the run's final model and compare it; a stage of the run, so done once.
+    """Simulate the final model of a run and compare it with the reference, as a stage of the run.
 
     Returns
     -------
@@ -48,61 +58,72 @@ def run_model_test(
 
     Raises
     ------
+    ConfigError
+        The seed source has no oracle that provides start structures.
     DynamicsError
         No replica has a frame left after the equilibration.
     """
-    stage = directory.stage("test")
-    if stage.done:
-        return stage.results()
-    folder = stage.begin()
-    checkpoint = directory.root / "model.ckpt"
-    oracle = parts.seed_source.oracle
-    topology = parts.seed_source.topology
-    start = common_starts(oracle, test.n_replicas)
-    potential = folder / f"potential_x{test.n_replicas}.pt"
-    from cgal_plugin.export import export_torchscript
-
-    if not potential.exists():
-        export_torchscript(
-            checkpoint, topology, potential, n_replicas=test.n_replicas,
-            temperature=config.system.temperature, config_hash=config.hash,
-        )  # fmt: skip
     seed = derive_seed(config.seed, "test")
-    trajectories, events, steps = _sample(config, test, potential, topology, start, seed, folder)
-    frames = folder / "frames.npz"
-    save_trajectories(frames, trajectories)
-    usable = [t[round(test.discard * len(t)) :] for t in trajectories]
-    usable = [t for t in usable if len(t)]
-    if not usable:
-        raise DynamicsError(f"{folder}: every replica blew up during the equilibration of the test")
-    evaluator = ReferenceEvaluator(config, topology)
-    results = compare(config, evaluator, usable, start[0], test.n_bootstrap)
-    from cgal_plugin.selector.committee import force_function
-    from cgal_plugin.training import load_model
+    topology = components.seed_source.topology
 
-    predict = force_function(load_model(checkpoint), np.asarray(topology.types))
-    results |= _forces(predict, evaluator, reference_forces, test.force_frames)
-    floor = noise_floor(_seed_residuals(predict, directory), config.seed_data.save_ps)
-    results |= {"noise_floor": floor, "blow_ups": len(events), "steps": int(steps)}
-    stage.finish(
-        results, inputs={"test": test.model_dump(mode="json")}, outputs=[frames], seeds={"test": seed}
-    )
-    return stage.results()
+    def compute(folder: Path, progress: Progress) -> StageOutput:
+        checkpoint = directory.root / "model.ckpt"
+        start = common_starts(_structures(components.seed_source), test.n_replicas)
+        potential = folder / f"potential_x{test.n_replicas}.pt"
+        from cgal_plugin.export import export_torchscript
+
+        if not potential.exists():
+            export_torchscript(
+                checkpoint, topology, potential, n_replicas=test.n_replicas,
+                temperature=config.system.temperature, config_hash=config.hash,
+            )  # fmt: skip
+        result = _sample(config, test, potential, topology, start, seed, folder)
+        trajectories = result.load()
+        usable = [t[round(test.discard * len(t)) :] for t in trajectories]
+        usable = [t for t in usable if len(t)]
+        if not usable:
+            raise DynamicsError(f"{folder}: every replica blew up during the equilibration of the test")
+        evaluator = ReferenceEvaluator(config, topology)
+        results = compare(config, evaluator, usable, start[0], test.n_bootstrap)
+        from cgal_plugin.selector.committee import force_function
+        from cgal_plugin.training import load_model
+
+        predict = force_function(load_model(checkpoint), np.asarray(topology.types))
+        results |= _forces(predict, evaluator, reference_forces, test.force_frames)
+        floor = noise_floor(_seed_residuals(predict, directory), config.seed_data.save_ps)
+        steps = result.steps_done * test.n_replicas
+        results |= {"noise_floor": floor, "blow_ups": len(result.events), "steps": int(steps)}
+        return StageOutput(results, result.trajectories)
+
+    inputs = {"test": test.model_dump(mode="json")}
+    return directory.stage("test").run(compute, title="model test", inputs=inputs, seeds={"test": seed})
+
+
+def _structures(source: SeedSource) -> StructureSource:
+    oracle: object = source.oracle if isinstance(source, OracleSeedSource) else None
+    if not isinstance(oracle, StructureSource):
+        raise ConfigError(
+            "the model test starts from the folded and the stretched chain, which the seed source does not "
+            "provide: run a benchmark with all-atom seed data (without seed_data.store)"
+        )
+    return oracle
 
 
 def _sample(
     config: Config,
     test: ModelTest,
     potential: Path,
-    topology: Any,
-    start: np.ndarray,
+    topology: CGTopology,
+    start: NDArray[np.floating],
     seed: int,
     folder: Path,
-) -> tuple[list[np.ndarray], list[Any], int]:
+) -> SimulationResult:
     from cgal_plugin.dynamics import simulate
 
     settings = config.simulation
-    result = simulate(
+    if not isinstance(settings, Simulation):
+        raise ConfigError("the model test needs the settings of simulation.kind openmm")
+    return simulate(
         potential,
         topology,
         start,
@@ -117,21 +138,20 @@ def _sample(
         platform=settings.platform,
         n_threads=config.executor.training_threads,
     )
-    return result.load(), list(result.events), result.steps_done * test.n_replicas
 
 
 def compare(
     config: Config,
     evaluator: ReferenceEvaluator,
-    trajectories: list[np.ndarray],
-    folded: np.ndarray,
+    trajectories: list[NDArray[np.floating]],
+    folded: NDArray[np.floating],
     n_bootstrap: int,
 ) -> dict[str, Any]:
-    """All distances of ``trajectories`` (equilibrated, Å) to the reference; ``folded`` ``(n_beads, 3)`` Å."""
+    """Compare equilibrated ``trajectories`` (Å) with the reference; ``folded`` is ``(n_beads, 3)`` Å."""
     from scipy.stats import wasserstein_distance
 
+    from cgal_plugin.analysis.markov_states import ReferenceStates
     from cgal_plugin.analysis.observables import rmsd_to_structure
-    from cgal_plugin.analysis.states import ReferenceStates
 
     # one seed for all arms: their bootstraps draw the same reference blocks and can be paired
     results = evaluator.compare(trajectories, seed=0, n_bootstrap=n_bootstrap)
@@ -157,19 +177,22 @@ def compare(
     return results
 
 
-def tic_histogram(points: np.ndarray, reference: np.ndarray, weights: np.ndarray | None) -> list[list[int]]:
-    """Histogram of TIC 1–2 in the reference's standard deviations about its mean, in units of 1e-6."""
+def tic_histogram(
+    points: NDArray[np.floating], reference: NDArray[np.floating], weights: NDArray[np.floating] | None
+) -> list[list[int]]:
+    """Return the histogram (times 1e6) of TIC 1–2, scaled to mean 0 and deviation 1 of the reference."""
     scaled = (points[:, :2] - reference[:, :2].mean(axis=0)) / reference[:, :2].std(axis=0)
     edges = np.linspace(-FES_RANGE, FES_RANGE, FES_CELLS + 1)
     inside = np.clip(scaled, -FES_RANGE, FES_RANGE)
     counts = np.histogram2d(inside[:, 0], inside[:, 1], bins=(edges, edges), weights=weights)[0]
-    return np.round(1e6 * counts / counts.sum()).astype(int).tolist()
+    rounded: list[list[int]] = np.round(1e6 * counts / counts.sum()).astype(int).tolist()
+    return rounded
 
 
 def _forces(
     predict: ForceFunction, evaluator: ReferenceEvaluator, path: Path | None, n: int
 ) -> dict[str, float | None]:
-    """Root mean square error per component of the model's forces on frames of the reference."""
+    """Return the root mean square error per component of the forces on frames of the reference."""
     if path is None or n == 0:
         return {"force_rmse": None}
     forces = np.concatenate(load_trajectories(path, evaluator.topology))
@@ -180,27 +203,29 @@ def _forces(
     return {"force_rmse": float(np.sqrt(np.square(_residual(predict, frames[rows], forces[rows])).mean()))}
 
 
-def _residual(predict: ForceFunction, frames: np.ndarray, forces: np.ndarray) -> np.ndarray:
+def _residual(
+    predict: ForceFunction, frames: NDArray[np.floating], forces: NDArray[np.floating]
+) -> NDArray[np.floating]:
     parts = np.array_split(np.arange(len(frames)), -(-len(frames) // 256))
-    return np.concatenate([forces[p] - predict(frames[p].astype(np.float32)) for p in parts])
+    return np.concatenate([forces[p] - np.asarray(predict(frames[p].astype(np.float32))) for p in parts])
 
 
-def noise_floor(series: list[np.ndarray], save_ps: float) -> float | None:
-    """Force error per component (kcal/mol/Å) that a perfect model would have.
+def noise_floor(series: list[NDArray[np.floating]], save_ps: float) -> float | None:
+    """Estimate the force error per component (kcal/mol/Å) of a perfect model.
 
-    The residual of a dense series is fast noise plus what the model misses; the latter changes slowly, so
-    that its variance is the autocovariance at lags that the noise does not live to (design.md §7: 0.1 ps).
+    The residual of a dense series is fast noise plus the systematic error of the model. The error changes
+    slowly, so its variance is the autocovariance at lags at which the noise has decayed (0.1 ps).
 
     Parameters
     ----------
     series
         Residual forces of each trajectory, ``(n, n_beads, 3)`` kcal/mol/Å.
     save_ps
-        Between frames.
+        Time between frames, ps.
 
     Returns
     -------
-    None where no series is as long as the lags.
+    The estimate; None if every series is shorter than twice the longest lag.
     """
     first, last = (max(1, round(lag / save_ps)) for lag in _SLOW_LAGS_PS)
     usable = [r for r in series if len(r) > 2 * last]
@@ -211,9 +236,7 @@ def noise_floor(series: list[np.ndarray], save_ps: float) -> float | None:
     return float(np.sqrt(max(0.0, total - max(0.0, slow))))
 
 
-def _seed_residuals(predict: ForceFunction, directory: RunDirectory) -> list[np.ndarray]:
-    from cgal_plugin.data import DataStore
-
+def _seed_residuals(predict: ForceFunction, directory: RunDirectory) -> list[NDArray[np.floating]]:
     store = DataStore(directory.root / "data")
     seeds = [store.load(n) for n in store.names() if store.record(n)["source"] == "seed"]
     return [_residual(predict, s.positions, s.forces) for s in seeds]

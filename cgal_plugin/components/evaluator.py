@@ -1,4 +1,4 @@
-"""What a round is judged by: coverage, and the reference ensemble where there is one."""
+"""Comparison of a model with the reference ensemble of the configuration."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from cgal_plugin.mapping import CGTopology
 from cgal_plugin.provenance import derive_seed
 
 if TYPE_CHECKING:
-    from cgal_plugin.analysis.states import Reweighting
+    from numpy.typing import NDArray
+
+    from cgal_plugin.analysis.markov_states import Reweighting
     from cgal_plugin.analysis.tica import TICAModel
 
 
 class ReferenceEvaluator:
-    """Compares what a model samples with the reference of the configuration.
+    """Compare the samples of a model with the reference of the configuration.
 
     Raises
     ------
     DataError
-        On first use, where the reference cannot be read or is of another molecule.
+        On first use, if the reference cannot be read or is for another molecule.
     """
 
     def __init__(self, config: Config, topology: CGTopology) -> None:
@@ -35,12 +37,13 @@ class ReferenceEvaluator:
     def lag_frames(self) -> int:
         """TICA lag in frames of the reference."""
         evaluation = self.config.evaluation
-        return max(1, round(evaluation.lag_ps / evaluation.reference_interval_ps))
+        lag: float = evaluation.lag_ps / evaluation.reference_interval_ps
+        return max(1, round(lag))
 
     @cached_property
-    def reference(self) -> list[np.ndarray]:
-        """Reference trajectories, ``(n, n_beads, 3)`` Å each; empty where none is given."""
-        found: list[np.ndarray] = []
+    def reference(self) -> list[NDArray[np.floating]]:
+        """Reference trajectories, ``(n, n_beads, 3)`` Å each; empty without a reference."""
+        found: list[NDArray[np.floating]] = []
         for path in self.config.evaluation.reference:
             found += load_trajectories(
                 Path(path), self.topology, top=self.config.evaluation.reference_topology
@@ -49,7 +52,7 @@ class ReferenceEvaluator:
 
     @cached_property
     def tica(self) -> TICAModel | None:
-        """TICs of the reference."""
+        """TICA model of the reference; None without a reference."""
         if not self.reference:
             return None
         from cgal_plugin.analysis.tica import TICAModel
@@ -58,11 +61,11 @@ class ReferenceEvaluator:
 
     @cached_property
     def reweighting(self) -> Reweighting | None:
-        """What the Markov state model says, where ``evaluation.reweight`` asks for it."""
+        """Weights of the reference frames by a Markov state model, if ``evaluation.reweight`` is set."""
         evaluation = self.config.evaluation
         if not self.reference or not evaluation.reweight:
             return None
-        from cgal_plugin.analysis.states import ReferenceStates, reweight
+        from cgal_plugin.analysis.markov_states import ReferenceStates, reweight
 
         assert self.tica is not None
         seed = derive_seed(self.config.seed, "states")
@@ -71,17 +74,19 @@ class ReferenceEvaluator:
         return reweight(states, lag_frames=lag)
 
     def check(self) -> None:
-        """Read the reference and fit its TICs now, where one is given: not after the first round."""
+        """Read the reference and fit its TICs, so that errors appear before the first round."""
         if self.reference:
             assert self.tica is not None
             assert self.reweighting is not None or not self.config.evaluation.reweight
 
-    def __call__(self, trajectories: list[np.ndarray], seed: int) -> dict[str, Any]:
-        """JSON-ready results: ``w1``, ``w1_ucsc`` and all that goes with them; nothing without reference."""
+    def __call__(self, trajectories: list[NDArray[np.floating]], seed: int) -> dict[str, Any]:
+        """Return JSON-ready results (``w1``, ``w1_ucsc``, ...); an empty dict without a reference."""
         return self.compare(trajectories, seed=seed) if self.reference else {}
 
-    def compare(self, trajectories: list[np.ndarray], *, seed: int, n_bootstrap: int = 100) -> dict[str, Any]:
-        """Results of :func:`cgal_plugin.analysis.evaluate` against the reference, without surfaces."""
+    def compare(
+        self, trajectories: list[NDArray[np.floating]], *, seed: int, n_bootstrap: int = 100
+    ) -> dict[str, Any]:
+        """Return the results of :func:`cgal_plugin.analysis.evaluate`, without surfaces."""
         from cgal_plugin.analysis import evaluate
 
         result = evaluate(

@@ -1,42 +1,61 @@
-"""What the loop asks of its parts: any object with these methods can take the place of ours."""
+"""The contract between the loop and its components: one Protocol per role, one per optional ability.
+
+Any object with the methods of a role can replace ours. An ability is optional: the loop asks for it with
+``isinstance(component, Ability)`` and uses nothing that no Protocol here declares. The loop's checks
+(:mod:`cgal_plugin.components.checks`) and :mod:`cgal_plugin.testing` read the required methods from here.
+
+Arguments are passed as the signatures say: those after ``*`` by keyword, all others by position. Positions
+are in Å, forces in kcal/mol/Å, times in ps, temperatures in K.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
-from cgal_plugin.oracle.protocol import Oracle
+from cgal_plugin.runs.log import Progress
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cgal_plugin.data import DataStore
-    from cgal_plugin.mapping import CGTopology
+    from cgal_plugin.data import DataStore, LabelledFrames
+    from cgal_plugin.data.blow_up import BlowUp
+    from cgal_plugin.mapping import CGMapping, CGTopology
     from cgal_plugin.priors import PriorSet
 
 __all__ = [
+    "Chosen",
+    "DistanceSelector",
+    "ExtendableSampler",
     "Oracle",
+    "OracleSeedSource",
+    "PackedSampler",
+    "PartialFitSelector",
+    "PricedOracle",
+    "PricedSeedSource",
     "Progress",
     "RefinableTrainer",
+    "ReplicaSampler",
     "SampledFrames",
     "Sampler",
     "SeedSource",
     "Selector",
+    "StructureSource",
     "TrainRequest",
     "TrainedModel",
     "Trainer",
 ]
 
-#: called as ``progress(done, total)``
-Progress = Callable[[int, int], None]
+
+# ---------------------------------------------------------------------- what is passed and returned
 
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What a trainer is asked to do.
+    """The task of one training.
 
     Attributes
     ----------
@@ -45,11 +64,11 @@ class TrainRequest:
     shards
         Names of the shards to train on: those of the seed data and of earlier rounds.
     new_shards
-        Those among them that the last round added (the seed data in the first round).
+        Those among them that the last round added (in the first round: the seed data).
     out_dir
-        Folder for checkpoints; what is there already is from an interrupted call of the same request.
+        Folder for checkpoints. It may hold files of an interrupted call with the same request.
     previous
-        The last round's model, or None.
+        The model of the last round, or None.
     seed
         Seed of this training.
     """
@@ -69,11 +88,11 @@ class TrainedModel:
     Attributes
     ----------
     checkpoint
-        What the trainer can go on from (for TorchMD-Net: a checkpoint).
+        File inside the request's ``out_dir`` from which the trainer can continue and export.
     committee
-        Checkpoints of further models trained alike with other seeds.
+        Checkpoints, also inside ``out_dir``, of further models trained with other seeds.
     metrics
-        One dict an epoch.
+        One JSON-ready dict per epoch; the report plots losses named as in TorchMD-Net, such as ``val_loss``.
     """
 
     checkpoint: Path
@@ -83,42 +102,150 @@ class TrainedModel:
 
 @dataclass(frozen=True, eq=False)
 class SampledFrames:
-    """What a sampler found.
+    """The frames that a sampler found.
 
     Attributes
     ----------
     trajectories
-        One ``(n_frames, n_beads, 3)`` array a replica, Å, in time order.
+        ``(n_frames, n_beads, 3)`` Å, one per replica in the order of ``start_positions``, in time order.
+        All coordinates are finite: a trajectory ends before the frame where it blows up, and may be empty.
     events
-        One dict a blow-up with ``replica``, ``step``, ``kind``, ``detail``.
+        Blow-ups. Mappings with the keys of :class:`~cgal_plugin.data.blow_up.BlowUp` are converted by
+        :func:`~cgal_plugin.components.checks.check_sampled`.
     steps
         Steps done, summed over replicas.
     facts
-        Anything JSON-ready to keep in the round's manifest (ours: ``backend``).
+        Any JSON-ready values to keep in the round's manifest (ours: ``backend``).
+    files
+        Trajectory files in ``out_dir`` that already hold ``trajectories``, one per replica, so that the
+        loop need not write them again. Empty: the loop writes them.
     """
 
     trajectories: Sequence[NDArray[np.floating]]
-    events: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    events: Sequence[BlowUp] = ()
     steps: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+
+
+class Chosen(Protocol):
+    """The result of a selection, such as :class:`cgal_plugin.selector.Selection`."""
+
+    @property
+    def indices(self) -> NDArray[np.integer]:
+        """``(k,)`` distinct indices into the candidates, at least one, the most wanted frame first."""
+        ...
+
+    @property
+    def distances(self) -> NDArray[np.floating]:
+        """``(k,)`` Å, nearest RMSD of the chosen frames to the training set; NaN where not known."""
+        ...
+
+
+# ---------------------------------------------------------------------- selector
 
 
 @runtime_checkable
 class Selector(Protocol):
-    """Chooses which frames to label."""
+    """Choose which frames to label.
 
-    def fit(self, reference: NDArray[np.floating]) -> Selector:
-        """Take the training frames ``(n, n_beads, 3)`` Å as reference; returns itself."""
+    The loop calls ``fit``, then ``select`` on its result, once per round. A selector object that is given to
+    ``run`` serves all rounds: a later ``fit`` replaces the reference of an earlier one. The same seed,
+    reference and candidates give the same choice, so that a resumed run continues like an uninterrupted one.
+    Arrays that are passed are not changed. The number of frames is up to the selector; under an oracle
+    budget only the first ones are labelled.
+    """
+
+    def fit(self, reference: NDArray[np.floating]) -> Self:
+        """Set the training frames ``(n, n_beads, 3)`` as reference; return the selector."""
         ...
 
-    def select(self, candidates: NDArray[np.floating]) -> Any:
-        """Choose among ``(n, n_beads, 3)`` Å; returns an object with ``indices`` and ``distances`` (Å)."""
+    def select(self, candidates: NDArray[np.floating]) -> Chosen:
+        """Choose among ``(n, n_beads, 3)``, n ≥ 1. A :class:`~cgal_plugin.errors.CGALError` ends the run."""
         ...
 
 
 @runtime_checkable
+class DistanceSelector(Selector, Protocol):
+    """A selector that needs no reference when the distances to it are known.
+
+    Called in place of ``fit`` and ``select``, and makes the same choice as they do.
+    """
+
+    def select_with(self, candidates: NDArray[np.floating], distances: NDArray[np.floating]) -> Chosen:
+        """Choose among ``(n, n_beads, 3)``, which are ``distances`` ``(n,)`` Å away from the reference."""
+        ...
+
+
+@runtime_checkable
+class PartialFitSelector(Selector, Protocol):
+    """A selector whose reference can grow. The loop does not use this; it serves scripts."""
+
+    def partial_fit(self, new_frames: NDArray[np.floating]) -> Self:
+        """Add ``(n, n_beads, 3)`` to the reference; return the selector."""
+        ...
+
+
+# ---------------------------------------------------------------------- oracle
+
+
+@runtime_checkable
+class Oracle(Protocol):
+    """Label frames with forces.
+
+    The loop passes one finite frame per call, in worker processes where the oracle can be pickled and
+    otherwise in its own. A label depends on the frame alone: not on the other frames of the call, on earlier
+    calls or on the process. Resumed runs and reruns of lost tasks rely on this.
+
+    ``metadata`` of the labels is JSON-ready and may be empty. Where it has ``temperature`` (K) or
+    ``force_map_hash``, they must equal those of the data store. ``ps_per_frame`` (all-atom MD per label, ps)
+    is counted in the report and against ``stopping.oracle_ns``; ``save_ps`` and ``mode`` (``"free"`` or
+    ``"steered"``) tell ``refinement`` which labels are unbiased dynamics.
+    """
+
+    def label(self, frames: NDArray[np.floating]) -> LabelledFrames:
+        """Return forces for ``(n, n_beads, 3)``, which is not changed.
+
+        The result has any number of rows per frame; ``frame_index`` says to which of ``frames`` a row
+        belongs. A frame without a label is in ``quarantined``, with the reason. An exception puts the
+        frame into quarantine as well, with the traceback.
+        """
+        ...
+
+
+@runtime_checkable
+class PricedOracle(Oracle, Protocol):
+    """An oracle that knows its cost, as ``stopping.oracle_ns`` needs to limit the number of labels."""
+
+    def cost_estimate(self, n_frames: int, /) -> Mapping[str, float]:
+        """Return the cost of ``n_frames`` labels; ``oracle_ns`` is their all-atom MD in ns."""
+        ...
+
+
+@runtime_checkable
+class StructureSource(Protocol):
+    """An oracle that provides the start structures of the model test in benchmarks."""
+
+    @property
+    def mapping(self) -> CGMapping:
+        """The mapping from atoms to beads."""
+        ...
+
+    def native_positions(self) -> NDArray[np.floating]:
+        """Return the folded structure, ``(n_atoms, 3)``."""
+        ...
+
+    def extended_positions(self) -> NDArray[np.floating]:
+        """Return a stretched chain of the same atoms, ``(n_atoms, 3)``."""
+        ...
+
+
+# ---------------------------------------------------------------------- sampler
+
+
+@runtime_checkable
 class Sampler(Protocol):
-    """Explores conformations with a trained potential."""
+    """Explore conformations with a trained potential."""
 
     def sample(
         self,
@@ -131,27 +258,71 @@ class Sampler(Protocol):
         out_dir: Path,
         progress: Progress | None = None,
     ) -> SampledFrames:
-        """Run from ``start_positions`` ``(n_replicas, n_beads, 3)`` Å with the TorchScript ``potential``.
+        """Run from ``start_positions`` ``(n_replicas, n_beads, 3)`` with the potential.
 
-        ``out_dir`` may hold files of an interrupted call with the same arguments.
+        ``potential`` is the file that the trainer exported (ours: TorchScript, nm and kJ/mol).
+        ``out_dir`` may hold files of an interrupted call with the same arguments. ``progress`` is called
+        as ``progress(done, total)``. The same seed gives the same frames.
         """
         ...
 
 
 @runtime_checkable
+class ReplicaSampler(Sampler, Protocol):
+    """A sampler that says how many start frames it wants; others get 16."""
+
+    @property
+    def n_replicas(self) -> int:
+        """Number of start frames, 1 or more."""
+        ...
+
+
+@runtime_checkable
+class PackedSampler(Sampler, Protocol):
+    """A sampler that evaluates several replicas in one call of the potential.
+
+    The trainer exports a potential for ``packed_replicas`` replicas. Without this ability it is exported for
+    all replicas.
+    """
+
+    @property
+    def packed_replicas(self) -> int:
+        """Replicas of one call."""
+        ...
+
+
+@runtime_checkable
+class ExtendableSampler(Sampler, Protocol):
+    """A sampler whose length can be set, as ``refinement.steps`` does; others keep their own length."""
+
+    def with_steps(self, steps: int) -> Sampler:
+        """Return a copy that runs ``steps`` steps per replica; ``self`` is not changed."""
+        ...
+
+
+# ---------------------------------------------------------------------- trainer
+
+
+@runtime_checkable
 class Trainer(Protocol):
-    """Trains the CG potential."""
+    """Train the CG potential."""
 
     def prepare(self, store: DataStore, out_dir: Path) -> None:
-        """Do once what all rounds share (fit and freeze the priors) from the seed data."""
+        """Do what all rounds share, from the seed data in ``store`` (ours: fit the priors), into ``out_dir``.
+
+        Called once per process, also when a run is resumed: what ``out_dir`` holds is loaded, not redone.
+        """
         ...
 
     def train(self, request: TrainRequest, progress: Progress | None = None) -> TrainedModel:
-        """Train on the store; called again with the same request after an interruption, it goes on."""
+        """Train on the shards of ``request``; called again with the same request, resume.
+
+        ``request.out_dir`` exists.
+        """
         ...
 
     def export(self, model: TrainedModel, topology: CGTopology, path: Path, n_replicas: int) -> None:
-        """Write the potential that the sampler runs, as TorchScript (nm, kJ/mol)."""
+        """Write the file ``path`` that the sampler runs (for ours: TorchScript, nm and kJ/mol)."""
         ...
 
 
@@ -160,25 +331,62 @@ class RefinableTrainer(Trainer, Protocol):
     """A trainer whose models have priors that can be exchanged, as ``refinement`` needs."""
 
     def priors(self, train_folder: Path) -> PriorSet:
-        """The priors of the model that was trained in a folder."""
+        """Return the priors of the model that was trained in a folder."""
         ...
 
     def with_priors(self, model: TrainedModel, priors: PriorSet, path: Path) -> TrainedModel:
-        """Write the model with other priors to ``path``, which :meth:`export` and OpenMM can use."""
+        """Write the model with other priors to ``path``, which :meth:`export` accepts."""
         ...
+
+
+# ---------------------------------------------------------------------- seed source
 
 
 @runtime_checkable
 class SeedSource(Protocol):
-    """Makes the data that the first model is trained on."""
+    """Provide the data that the first model is trained on."""
 
-    topology: CGTopology
-    force_map_hash: str
+    @property
+    def topology(self) -> CGTopology:
+        """The molecule of the run; known from the start."""
+        ...
+
+    @property
+    def force_map_hash(self) -> str:
+        """Identifies how forces were mapped to beads; known after :meth:`prepare`."""
+        ...
 
     def prepare(self, out_dir: Path, progress: Progress | None = None) -> None:
-        """Run what has to be run, keeping it in ``out_dir``; sets :attr:`force_map_hash`."""
+        """Compute the data into ``out_dir``.
+
+        Called once per process, also when a run is resumed: what ``out_dir`` holds is loaded, not redone.
+        """
         ...
 
     def fill(self, store: DataStore) -> None:
-        """Append the seed shards that ``store`` does not have yet."""
+        """Append the seed shards that ``store`` does not have yet, with ``source="seed"``."""
+        ...
+
+
+@runtime_checkable
+class PricedSeedSource(SeedSource, Protocol):
+    """A seed source that says what its data cost; others count as free."""
+
+    @property
+    def oracle_ns(self) -> float:
+        """All-atom MD of the seed data, ns."""
+        ...
+
+
+@runtime_checkable
+class OracleSeedSource(SeedSource, Protocol):
+    """A seed source with an oracle that labels as the seed data were labelled.
+
+    It serves as the run's oracle where ``oracle.kind`` is ``openmm``, and as :class:`StructureSource` of the
+    model test.
+    """
+
+    @property
+    def oracle(self) -> Oracle:
+        """The oracle; complete after :meth:`prepare`."""
         ...

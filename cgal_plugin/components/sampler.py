@@ -1,79 +1,55 @@
-"""The loop's sampler: CG dynamics in OpenMM, in this process or by blocks of replicas over workers."""
+"""The default sampler: CG dynamics in OpenMM, in this process or as tasks of the executor."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cgal_plugin.components.protocols import Progress, SampledFrames
+from cgal_plugin.components.protocols import SampledFrames
 from cgal_plugin.config.models import Simulation
 from cgal_plugin.execution.map_tasks import ExecutorSettings, map_tasks
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.provenance import derive_seed
 from cgal_plugin.runs.layout import WORK
+from cgal_plugin.runs.log import Progress
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
-    """Replicas of one System, for a worker; ``options`` are those of ``simulate``."""
+class ReplicaSet:
+    """Replicas of one System, as a task; ``options`` are keywords of ``cgal_plugin.dynamics.simulate``."""
 
     potential: Path
     topology: CGTopology
-    start: np.ndarray
+    start: NDArray[np.floating]
     out_dir: Path
     options: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class BlockOutcome:
-    """What a block left on disk, in few words: events (replicas counted in the block), steps, backend."""
-
-    events: list[dict[str, Any]]
-    steps: int
-    backend: str
-
-
-def simulate_block(block: Block, progress: Progress | None = None) -> BlockOutcome:
-    """Run a block; its frames stay in its folder, from where another call goes on."""
+def simulate_replicas(replicas: ReplicaSet, progress: Progress | None = None) -> None:
+    """Run the dynamics; frames and checkpoint stay in the folder, and another call resumes there."""
     from cgal_plugin.dynamics import simulate
 
-    result = simulate(
-        block.potential,
-        block.topology,
-        block.start,
-        n_replicas=len(block.start),
-        out_dir=block.out_dir,
+    simulate(
+        replicas.potential,
+        replicas.topology,
+        replicas.start,
+        n_replicas=len(replicas.start),
+        out_dir=replicas.out_dir,
         progress=progress,
-        **block.options,
+        **replicas.options,
     )
-    events = [
-        {"replica": e.replica, "step": e.step, "kind": e.kind, "detail": e.detail} for e in result.events
-    ]
-    return BlockOutcome(events, result.steps_done * len(block.start), result.backend)
-
-
-def _load(block: Block) -> list[np.ndarray]:
-    from cgal_plugin.dynamics import simulate
-
-    # everything is done: it only reads
-    return simulate(
-        block.potential,
-        block.topology,
-        block.start,
-        n_replicas=len(block.start),
-        out_dir=block.out_dir,
-        **block.options,
-    ).load()
 
 
 class OpenMMSampler:
-    """CG dynamics of packed replicas; see :func:`cgal_plugin.dynamics.simulate`.
+    """CG dynamics of replicas packed in one System; see :func:`cgal_plugin.dynamics.simulate`.
 
-    With ``simulation.blocks`` the replicas are divided into as many Systems, which run as tasks of the
-    executor.
+    With ``simulation.blocks`` above 1, the replicas are divided into that number of Systems, which run as
+    tasks of the executor.
     """
 
     def __init__(self, settings: Simulation, executor: ExecutorSettings) -> None:
@@ -82,11 +58,15 @@ class OpenMMSampler:
         self.n_replicas = settings.n_replicas
         self.packed_replicas = settings.n_replicas // settings.blocks
 
+    def with_steps(self, steps: int) -> OpenMMSampler:
+        """Return a sampler with the same settings and another number of steps."""
+        return OpenMMSampler(self.settings.model_copy(update={"steps": steps}), self.executor)
+
     def sample(
         self,
         potential: Path,
         topology: CGTopology,
-        start_positions: np.ndarray,
+        start_positions: NDArray[np.floating],
         *,
         temperature: float,
         seed: int,
@@ -94,6 +74,8 @@ class OpenMMSampler:
         progress: Progress | None = None,
     ) -> SampledFrames:
         """See :class:`cgal_plugin.components.protocols.Sampler`; ``potential`` is for ``packed_replicas``."""
+        from cgal_plugin.dynamics import load_simulation
+
         settings = self.settings
         options = {
             "steps": settings.steps,
@@ -105,48 +87,52 @@ class OpenMMSampler:
             "platform": settings.platform,
         }
         if settings.blocks == 1:
-            threads = self.executor.training_threads
-            options |= {"seed": seed, "n_threads": threads}
-            blocks = [Block(potential, topology, start_positions, out_dir, options)]
-            outcomes = [simulate_block(blocks[0], progress)]
+            options |= {"seed": seed, "n_threads": self.executor.training_threads}
+            sets = [ReplicaSet(potential, topology, start_positions, out_dir, options)]
+            simulate_replicas(sets[0], progress)
         else:
-            parts = np.split(np.asarray(start_positions), settings.blocks)
-            blocks = [
-                Block(
+            sets = [
+                ReplicaSet(
                     potential,
                     topology,
                     start,
                     out_dir / f"block_{i:03d}",
                     {**options, "seed": derive_seed(seed, "block", i), "n_threads": 1},
                 )
-                for i, start in enumerate(parts)
+                for i, start in enumerate(np.split(np.asarray(start_positions), settings.blocks))
             ]
-            outcomes = self._over_workers(blocks, out_dir, progress)
+            self._over_workers(sets, out_dir, progress)
+        results = [load_simulation(each.out_dir) for each in sets]
         return SampledFrames(
-            [frames for block in blocks for frames in _load(block)],
+            [frames for result in results for frames in result.load()],
             [
-                {**event, "replica": event["replica"] + i * self.packed_replicas}
-                for i, outcome in enumerate(outcomes)
-                for event in outcome.events
+                replace(event, replica=event.replica + i * self.packed_replicas)
+                for i, result in enumerate(results)
+                for event in result.events
             ],
-            sum(outcome.steps for outcome in outcomes),
-            {"backend": outcomes[0].backend},
+            sum(result.steps_done for result in results) * self.packed_replicas,
+            {"backend": results[0].backend},
+            tuple(path for result in results for path in result.trajectories),
         )
 
-    def _over_workers(
-        self, blocks: list[Block], out_dir: Path, progress: Progress | None
-    ) -> list[BlockOutcome]:
-        outcomes: dict[int, BlockOutcome] = {}
+    def _over_workers(self, sets: Sequence[ReplicaSet], out_dir: Path, progress: Progress | None) -> None:
+        done = 0
 
-        def keep(index: int, outcome: BlockOutcome) -> None:
-            outcomes[index] = outcome
+        def count(index: int, result: None) -> None:
+            nonlocal done
+            done += 1
             if progress is not None:
-                progress(len(outcomes), len(blocks))
+                progress(done, len(sets))
 
-        # out_dir is RUN/rounds/round_NNN/simulate
+        # out_dir is RUN/rounds/round_NNN/simulate or RUN/refinement/iteration_NNN/dynamics
         folder = out_dir.parents[2] / WORK
-        names = [f"{out_dir.parent.name}_{block.out_dir.name}" for block in blocks]
+        names = [f"{out_dir.parent.name}_{each.out_dir.name}" for each in sets]
         map_tasks(
-            simulate_block, blocks, keep, workers=self.executor, limited=False, folder=folder, names=names
+            simulate_replicas,
+            sets,
+            count,
+            workers=self.executor,
+            limited=False,
+            folder=folder,
+            names=names,
         )
-        return [outcomes[i] for i in range(len(blocks))]

@@ -1,12 +1,14 @@
-"""Where the first labelled frames come from: all-atom trajectories, or a data store that exists."""
+"""Sources of the first labelled frames: all-atom trajectories, or an existing data store."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cgal_plugin.components.protocols import SeedSource
 from cgal_plugin.components.tasks import SeedTask, write_trajectory
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
@@ -19,10 +21,10 @@ from cgal_plugin.runs.log import Progress
 
 if TYPE_CHECKING:
     from cgal_plugin.oracle import OpenMMOracle
-    from cgal_plugin.oracle.sampling import TrajectoryTask
     from cgal_plugin.oracle.trajectory import AllAtomTrajectory
+    from cgal_plugin.oracle.trajectory_task import TrajectoryTask
 
-#: structure to start from; K above the run's temperature and ps of the dynamics that unfolds it
+#: start structure; temperature above that of the run (K) and length (ps) of the dynamics that unfolds it
 _FOLDED, _EXTENDED = ("folded", 0.0, 0.0), ("extended", 0.0, 0.0)
 _STARTS = {
     "folded": (_FOLDED,),
@@ -33,9 +35,9 @@ _STARTS = {
 
 
 class OpenMMSeeds:
-    """All-atom trajectories at the run's temperature, the force map fitted to them, a backmapping library.
+    """All-atom trajectories at the temperature of the run, their force map and their backmapping library.
 
-    Files in the stage's folder: ``trajectory_*.npz``, ``force_map.npz``, ``library.npz``, ``native.pdb``.
+    Files of the stage: ``trajectory_*.npz``, ``force_map.npz``, ``library.npz``, ``native.pdb``.
     """
 
     def __init__(self, config: Config, oracle: OpenMMOracle) -> None:
@@ -47,13 +49,14 @@ class OpenMMSeeds:
 
     @property
     def oracle_ns(self) -> float:
-        """All-atom MD that the seed data costs, ns."""
+        """All-atom MD of the seed data, ns."""
         data = self.config.seed_data
         heating = sum(self._task(i).heat_ps for i in range(data.n_trajectories))
-        return (data.n_trajectories * (data.picoseconds + data.equilibration_ps) + heating) / 1000
+        total: float = (data.n_trajectories * (data.picoseconds + data.equilibration_ps) + heating) / 1000
+        return total
 
     def prepare(self, out_dir: Path, progress: Progress | None = None) -> None:
-        """Run the trajectories that are not there yet; fit the force map; build the library."""
+        """Run the missing trajectories, fit the force map and build the backmapping library."""
         from cgal_plugin.mapping.forces import ForceMap
         from cgal_plugin.oracle.library import AllAtomLibrary
         from cgal_plugin.oracle.trajectory import AllAtomTrajectory
@@ -68,7 +71,7 @@ class OpenMMSeeds:
         self.force_map_hash = self.oracle.force_map.hash
         if not library_path.exists():
             library = AllAtomLibrary(self.oracle.model)
-            stride = max(1, round(1.0 / self.config.seed_data.save_ps))  # a frame a ps is dense enough
+            stride = max(1, round(1.0 / self.config.seed_data.save_ps))  # one frame per ps is dense enough
             for trajectory in self._trajectories:
                 library.add(trajectory.positions[::stride])
             library.save(library_path)
@@ -77,12 +80,12 @@ class OpenMMSeeds:
             self._save_native(native)
 
     def _task(self, i: int) -> TrajectoryTask:
-        from cgal_plugin.oracle.sampling import TrajectoryTask
+        from cgal_plugin.oracle.trajectory_task import TrajectoryTask
 
         data = self.config.seed_data
         structure, hotter, heat_ps = _STARTS[data.start][i % len(_STARTS[data.start])]
         return TrajectoryTask(
-            None,  # workers have it
+            None,  # each worker has its own copy
             structure,
             data.picoseconds,
             derive_seed(self.config.seed, "seed", i),
@@ -104,7 +107,7 @@ class OpenMMSeeds:
 
         if progress is not None:
             progress(done, len(paths))
-        # as long as the user asked for: no time limit
+        # no time limit: the length is a setting of the user
         map_tasks(
             write_trajectory,
             tasks,
@@ -125,7 +128,7 @@ class OpenMMSeeds:
         atomic_path(path, mdtraj.Trajectory(native, self.oracle.atom_topology).save_pdb)
 
     def fill(self, store: DataStore) -> None:
-        """One shard a trajectory, and the force map."""
+        """Add one shard per trajectory, and the force map."""
         if not (store.root / FORCE_MAP).exists():
             self.oracle.force_map.save(store.root / FORCE_MAP)
         for i, trajectory in enumerate(self._trajectories):
@@ -136,7 +139,7 @@ class OpenMMSeeds:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a trajectory is there; one that is damaged is put aside, to be run again."""
+    """Return whether a trajectory exists and is valid; move a damaged one aside so that it is run again."""
     from cgal_plugin.oracle.trajectory import AllAtomTrajectory
 
     if not path.exists():
@@ -155,7 +158,7 @@ class StoredSeeds:
     Raises
     ------
     DataError
-        The store is of another molecule or temperature than the configuration says.
+        Molecule or temperature of the store differ from the configuration.
     """
 
     oracle_ns = 0.0
@@ -165,7 +168,7 @@ class StoredSeeds:
         self.source = DataStore(config.seed_data.store)
         if self.source.topology != topology:
             raise DataError(
-                f"seed_data.store {self.source.root} is of {self.source.topology!r}; system says {topology!r}"
+                f"seed_data.store {self.source.root} is for {self.source.topology!r}; system is {topology!r}"
             )
         if abs(self.source.temperature - config.system.temperature) > 1e-6:
             raise DataError(
@@ -178,13 +181,49 @@ class StoredSeeds:
         self.force_map_hash = self.source.force_map_hash
 
     def prepare(self, out_dir: Path, progress: Progress | None = None) -> None:
-        """Nothing has to be run."""
+        """Do nothing: no dynamics is needed."""
 
     def fill(self, store: DataStore) -> None:
-        """Copy the shards, as seed data, and the force map where there is one."""
+        """Copy the shards as seed data, and the force map if there is one."""
         force_map = self.source.root / FORCE_MAP
         if force_map.exists() and not (store.root / FORCE_MAP).exists():
             atomic_path(store.root / FORCE_MAP, lambda name: shutil.copyfile(force_map, name))
         for i, (name, frames) in enumerate(self.source):
             if f"seed_{i:03d}" not in store:
                 store.append(f"seed_{i:03d}", frames, source="seed", copied_from=name)
+
+
+def filled_store(
+    config: Config,
+    root: Path,
+    source: SeedSource,
+    *,
+    on_damage: Callable[..., None] | None = None,
+) -> DataStore:
+    """Open or create the data store of a run and add the seed shards that it lacks.
+
+    Damaged shards are moved aside first; the stage that made them makes them again.
+
+    Parameters
+    ----------
+    source
+        Prepared seed source.
+    on_damage
+        Called as ``on_damage("damage", what=..., remedy=...)`` for each damaged shard.
+    """
+    store = DataStore.create(
+        root,
+        source.topology,
+        temperature=config.system.temperature,
+        force_map_hash=source.force_map_hash,
+        config_hash=config.hash,
+    )
+    for name in store.names():
+        try:
+            store.verify(name)
+        except DataError as error:
+            store.set_aside(name)
+            if on_damage is not None:
+                on_damage("damage", what=str(error), remedy="it is made again")
+    source.fill(store)
+    return store

@@ -18,7 +18,7 @@ from cgal_plugin.errors import OracleError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cgal_plugin.oracle.sampling import TrajectoryTask
+    from cgal_plugin.oracle.trajectory_task import TrajectoryTask
 
 
 def is_picklable(obj: Any) -> bool:
@@ -86,7 +86,7 @@ class SeedTask:
 
 def write_trajectory(oracle: Any, task: SeedTask) -> int:
     """Run a seed trajectory into its file; returns its number of frames."""
-    from cgal_plugin.oracle.sampling import run_trajectory
+    from cgal_plugin.oracle.trajectory_task import run_trajectory
 
     trajectory = run_trajectory(replace(task.trajectory, oracle=oracle))
     trajectory.save(task.path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +9,11 @@ from cgal_plugin.components.protocols import Progress, TrainedModel, TrainReques
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore, StoredFrames
 from cgal_plugin.errors import PriorFitError, StateError
-from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.runs.layout import WORK
 
 if TYPE_CHECKING:
     from cgal_plugin.priors import PriorSet
-    from cgal_plugin.training import TrainingResult
 
 _PRIORS = "priors.yaml"
 
@@ -43,10 +39,10 @@ class TorchMDNetTrainer:
             A key or value in ``training.torchmdnet`` is not allowed.
         """
         from cgal_plugin.models.build import parse_options
-        from cgal_plugin.priors.fit import check_terms
+        from cgal_plugin.priors.fit_input import check_terms
         from cgal_plugin.training.settings import resolve
 
-        training = self.config.training
+        training = self.config.torchmdnet
         if training.torchmdnet:
             resolve(training.torchmdnet)
             parse_options(training.torchmdnet.get("cgschnet"), training.model.embedding_dimension)
@@ -71,11 +67,12 @@ class TorchMDNetTrainer:
         StateError
             The frozen priors are not the ones that were saved.
         """
-        priors = self.config.training.priors
+        priors = self.config.torchmdnet.priors
         if not priors.terms and priors.file is None:
             self._prior_model = None
             return
         from cgal_plugin.priors import PriorSet
+        from cgal_plugin.priors.plot import plot_priors
 
         path = out_dir / _PRIORS
         if not path.exists():
@@ -84,7 +81,7 @@ class TorchMDNetTrainer:
             else:
                 seed = [n for n in store.names() if store.record(n)["source"] == "seed"]
                 fitted = self._fit(store, store.load_all(seed))
-            fitted.plot(out_dir / "priors.png")
+            plot_priors(fitted, out_dir / "priors.png")
             fitted.save(path)
         frozen = PriorSet.load(path)
         _check_same(frozen, path, store.topology, store.temperature)
@@ -97,7 +94,7 @@ class TorchMDNetTrainer:
         from cgal_plugin.priors import fit_priors
 
         register()  # before anything imports TorchMD-Net, which has Warp greet the screen
-        priors = self.config.training.priors
+        priors = self.config.torchmdnet.priors
         return fit_priors(
             store.topology,
             frames.positions,
@@ -111,7 +108,7 @@ class TorchMDNetTrainer:
 
     def _priors_of(self, request: TrainRequest, frames: StoredFrames) -> list[dict[str, Any]] | None:
         """The frozen priors; with ``refit`` those of the request's shards, kept in its folder."""
-        if not self.config.training.priors.refit:
+        if not self.config.torchmdnet.priors.refit:
             return self._prior_model
         from cgal_plugin.priors import PriorSet
 
@@ -129,9 +126,9 @@ class TorchMDNetTrainer:
 
     def train(self, request: TrainRequest, progress: Progress | None = None) -> TrainedModel:
         """One training, or one for each member of the committee; several run as tasks of the executor."""
-        from cgal_plugin.training.ensemble import member_arguments
+        from cgal_plugin.training.committee import member_arguments, train_members
 
-        settings = self.config.training
+        settings = self.config.torchmdnet
         fresh = request.previous is None or settings.mode == "scratch"
         members = member_arguments(
             self.hparams(request, fresh),
@@ -146,41 +143,18 @@ class TorchMDNetTrainer:
                 "config_hash": self.config.hash,
             },
         )
-        results = self._train_members(members, request, progress)
-        first, *others = results
-        return TrainedModel(first.checkpoint, tuple(r.checkpoint for r in others), first.metrics)
-
-    def _train_members(
-        self, members: list[dict[str, Any]], request: TrainRequest, progress: Progress | None
-    ) -> list[TrainingResult]:
-        executor = self.config.executor
-        if len(members) == 1 or executor.workers == 0 or executor.training_threads > 1:
-            results = []
-            with _threads(executor.training_threads):
-                for n, member in enumerate(members):
-                    results.append(train_member(member, _ticks(progress, n, len(members))))
-            return results
-        trained: dict[int, TrainingResult] = {}
-
-        def keep(index: int, result: TrainingResult) -> None:
-            trained[index] = result
-            if progress is not None:
-                progress(len(trained), len(members))
-
-        map_tasks(
-            train_member,
+        first, *others = train_members(
             members,
-            keep,
-            workers=executor,
-            limited=False,
+            None if progress is None else lambda done, total, metrics: progress(done, total),
+            executor=self.config.executor,
             folder=request.store.root.parent / WORK,
             names=[f"{request.out_dir.parent.name}_{m['out_dir'].name}" for m in members],
         )
-        return [trained[n] for n in range(len(members))]
+        return TrainedModel(first.checkpoint, tuple(r.checkpoint for r in others), first.metrics)
 
     def _members(self, previous: TrainedModel | None) -> list[Path]:
         found = [] if previous is None else [previous.checkpoint, *previous.committee]
-        wanted = self.config.training.committee
+        wanted = self.config.torchmdnet.committee
         if len(found) < wanted:
             raise StateError(
                 f"training.committee is {wanted}, but the last round trained {len(found)} models to go on "
@@ -192,7 +166,7 @@ class TorchMDNetTrainer:
         """TorchMD-Net's keys for this request; fits its priors where they are fitted each round."""
         from cgal_plugin.data.error_weights import source_weights
 
-        settings = self.config.training
+        settings = self.config.torchmdnet
         model = settings.model
         frames = request.store.load_all(request.shards)
         repeat = source_weights(frames)
@@ -252,36 +226,9 @@ class TorchMDNetTrainer:
         )
 
 
-def train_member(member: Mapping[str, Any], tick: Any = None) -> TrainingResult:
-    """One member of a committee, or the only model; called again, it goes on from its last epoch."""
-    from cgal_plugin.training import train
-
-    return train(**member, progress=tick)
-
-
-def _ticks(progress: Progress | None, n: int, n_models: int) -> Callable[..., None]:
-    def tick(done: int, total: int, metrics: Mapping[str, Any]) -> None:
-        if progress is not None:
-            progress(n * total + done, n_models * total)
-
-    return tick
-
-
 def _check_same(priors: PriorSet, path: Path, topology: CGTopology, temperature: float) -> None:
     if priors.topology != topology or abs(priors.temperature - temperature) > 1e-6:
         raise PriorFitError(
             f"priors of {path} are for {priors.topology!r} at {priors.temperature} K; "
             f"the data are of {topology!r} at {temperature} K"
         )
-
-
-@contextmanager
-def _threads(n: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

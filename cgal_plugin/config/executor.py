@@ -1,4 +1,4 @@
-"""Where oracle work runs: processes of this machine, or Parsl's pilot jobs on a cluster."""
+"""The section ``executor``: processes of this machine, or Parsl's pilot jobs on a cluster."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from pydantic import Field, StringConstraints, model_validator
 from cgal_plugin.config.quantities import Count, CountOrZero, Number, Seconds
 from cgal_plugin.config.section import Section
 
-#: what goes into a batch script as one word: no white space, no shell syntax
+#: one word of a batch script: no white space, no shell syntax
 Word = Annotated[str, StringConstraints(pattern=r"^[\w.,:+/@=%-]+$", max_length=200)]
 
 
 class _Executor(Section):
     task_timeout: Annotated[Seconds, Field(gt=0)] | None = 3600.0
-    """s that a label may take before its worker is ended and the frame quarantined. null: no limit."""
+    """s per label, after which its worker is killed and the frame is quarantined. null: no limit."""
     retries: CountOrZero = 3
-    """Times that a task is tried again after its worker was lost (killed, out of memory, node down)."""
+    """Retries of a task whose worker was lost (killed, out of memory, node down)."""
     retry_wait: Annotated[Seconds, Field(ge=0)] = 1.0
-    """s before the first of these; twice as long before each further one, a minute at most."""
+    """s before the first retry; doubled for each further one, at most a minute."""
     training_threads: Count = 1
     """Threads of training and CG dynamics; small networks gain little from more than one."""
 
 
 class LocalExecutor(_Executor):
-    """Processes of this machine, or Parsl's workers on a cluster, for oracle work."""
+    """Processes of this machine for oracle work."""
 
     kind: Literal["local"] = "local"
     workers: CountOrZero = 2
-    """Processes with one pinned thread each; 0: in this process, without time-out."""
+    """Processes with one pinned thread each; 0: work in this process, without time limit."""
 
 
 class ParslExecutor(_Executor):
-    """Parsl: pilot jobs on this machine, Slurm, or whatever the user's Parsl configuration asks for."""
+    """Parsl: pilot jobs on this machine or under Slurm, or any Parsl configuration of the user."""
 
     kind: Literal["parsl"]
     template: Literal["htex_local", "slurm_cpu", "slurm_gpu"] | None = None
     """Built-in configuration. Give this or `config`."""
     config: Path | None = None
-    """A Python file that sets `config = parsl.Config(...)`. It is run: give only a file that you trust."""
+    """A Python file that sets `config = parsl.Config(...)`. It is executed: use a file that you trust."""
     workers_per_node: Count = 1
-    """Worker processes on each node (slurm_gpu: one a GPU at most)."""
+    """Worker processes on each node (slurm_gpu: at most one per GPU)."""
     cores_per_worker: Count = 1
     """Cores of each worker."""
     memory_per_worker_gb: Annotated[Number, Field(gt=0)] | None = None
@@ -54,7 +54,7 @@ class ParslExecutor(_Executor):
     blocks: Count = 1
     """Batch jobs at the same time."""
     walltime: Annotated[str, Field(pattern=r"^\d{1,3}:[0-5]\d:[0-5]\d$")] = "24:00:00"
-    """HH:MM:SS of each batch job; a task that it cuts off is tried again in the next one."""
+    """HH:MM:SS of each batch job; a task that it cuts off is retried in the next one."""
     partition: Word | None = None
     """Slurm partition."""
     account: Word | None = None
@@ -66,24 +66,24 @@ class ParslExecutor(_Executor):
     exclusive: bool = Field(default=True, strict=True)
     """Ask for whole nodes."""
     address: Word | None = None
-    """Address of this machine that the nodes can reach. null: they try all that it has."""
+    """Address of this machine that the nodes can reach. null: they try all its addresses."""
     worker_init: str = ""
-    """Shell lines that each job runs first, such as `module load ...` and `source .venv/bin/activate`."""
+    """Shell lines that each job runs first, such as `module load ...` or `source .venv/bin/activate`."""
     heartbeat_threshold: Annotated[int, Field(strict=True, ge=2)] = 60
-    """s of silence after which a node is given up and its tasks are tried elsewhere."""
+    """s without a heartbeat after which the tasks of a node are retried elsewhere."""
     straggler_factor: Annotated[Number, Field(gt=1)] | None = 5.0
-    """A task so many times slower than the median is started again on an idle worker. null: off."""
+    """A task slower than this factor times the median is started again on an idle worker. null: off."""
 
     @property
     def workers(self) -> int:
-        """Workers of the template when all its jobs run."""
+        """Number of workers of the template when all its jobs run."""
         return self.blocks * self.nodes * self.workers_per_node
 
     @model_validator(mode="after")
     def _one_source(self) -> ParslExecutor:
         if (self.template is None) == (self.config is None):
             raise ValueError(
-                "give either 'template' (htex_local, slurm_cpu, slurm_gpu) or 'config', a Parsl file"
+                "give exactly one of 'template' (htex_local, slurm_cpu, slurm_gpu) and 'config', a Parsl file"
             )
         if self.config is not None:
             ours = {"config", "kind", "straggler_factor", *_Executor.model_fields}

@@ -1,4 +1,4 @@
-"""From a YAML file to a :class:`Config`, with errors that point at the line."""
+"""Load a :class:`Config` from YAML, with errors that point at the line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from cgal_plugin.config.external import LOOK_UP
 from cgal_plugin.config.models import Config
+from cgal_plugin.config.section import kinds
 from cgal_plugin.errors import ConfigError
 
 _MAX_NODES = 100_000
@@ -26,7 +28,7 @@ _PATH_KEYS = (
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice."""
+    """Safe YAML that refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, int] = {}
@@ -46,20 +48,20 @@ def load_yaml(path: str | os.PathLike[str]) -> Config:
     Raises
     ------
     ConfigError
-        The file is missing or not YAML, or keys, types, units or values are wrong: every problem is
-        listed with file, line, key, value, what is allowed, and the nearest valid key.
+        The file is missing or not YAML, or keys, types, units or values are wrong: each problem is
+        listed with file, line, key, value, the allowed values and the nearest valid key.
     """
     content, lines = read_mapping(path)
     return parse_config(content, base=Path(path).parent, source=str(path), lines=lines)
 
 
 def read_mapping(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
-    """A YAML file's top-level mapping, and the line of every key path in it.
+    """Return a YAML file's top-level mapping, and the line of every key path in it.
 
     Raises
     ------
     ConfigError
-        The file is missing, is not YAML, gives a key twice or does not hold a mapping.
+        The file is missing, is not YAML, has a duplicate key or does not hold a mapping.
     """
     path = Path(path)
     if not path.is_file():
@@ -92,6 +94,7 @@ def parse_config(
     base: str | os.PathLike[str] = ".",
     source: str = "config",
     lines: dict[tuple[Any, ...], int] | None = None,
+    look_up: bool = True,
 ) -> Config:
     """Check a dictionary with the keys of a configuration file.
 
@@ -103,6 +106,9 @@ def parse_config(
         Folder that relative paths start from.
     source, lines
         For error messages: the file's name, and the line of each key path.
+    look_up
+        Require that installed packages have the components that are named. False for the record of a run,
+        which can be read without them.
 
     Raises
     ------
@@ -110,20 +116,20 @@ def parse_config(
         See :func:`load_yaml`.
     """
     try:
-        config = Config.model_validate(content)
+        config = Config.model_validate(content, context={LOOK_UP: look_up})
     except ValidationError as error:
         problems = [describe(e, lines or {}, source, Config) for e in error.errors()]
         raise ConfigError("\n".join(problems)) from None
-    return _resolve_paths(config, Path(base), lines or {}, source)
+    return _resolve_paths(config, Path(base), lines or {}, source, look_up)
 
 
 def dump_yaml(config: Config) -> str:
-    """The resolved configuration as YAML text."""
+    """Return the resolved configuration as YAML text."""
     return yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True)
 
 
 def _check_size(root: yaml.Node | None) -> None:
-    """Refuse aliases that contain themselves, or that write out to more than any configuration needs."""
+    """Refuse aliases that contain themselves, or that expand to an excessive number of values."""
     sizes: dict[int, int] = {}
     open_nodes: set[int] = set()
 
@@ -174,7 +180,7 @@ def _dotted(loc: tuple[Any, ...]) -> str:
 
 
 def describe(error: Any, lines: dict[tuple[Any, ...], int], source: str, root: type[BaseModel]) -> str:
-    """One of pydantic's errors of the model ``root`` as a line: place, value, what is allowed."""
+    """Return one of pydantic's errors of the model ``root`` as a line: place, value, allowed values."""
     full = tuple(error["loc"])
     loc = _model_at(full, root)[1]
     place, kind, value = _place(loc, lines, source), error["type"], error.get("input")
@@ -185,17 +191,12 @@ def describe(error: Any, lines: dict[tuple[Any, ...], int], source: str, root: t
         return f"{place} = {value!r}: unknown key{hint} Allowed keys: {', '.join(allowed)}"
     if kind == "missing":
         return f"{place}: this key is required"
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
-        context = error.get("ctx", {})
-        tags = context.get("expected_tags", "")
-        found = context.get("tag")
-        return (
-            f"{place}.kind = {found!r}: allowed kinds are {tags}"
-            if found
-            else f"{place}: give 'kind', one of {tags}"
-        )
+    if kind == "union_tag_invalid":
+        return f"{place}.kind = {error['ctx']['tag']!r}: allowed kinds are {error['ctx']['expected_tags']}"
+    if kind == "union_tag_not_found" and isinstance(value, dict):
+        return f"{place}.kind = {value.get('kind')!r}: expected text"
     message = error["msg"].removeprefix("Value error, ")
-    if kind in ("model_type", "model_attributes_type", "dict_type"):
+    if kind in ("model_type", "model_attributes_type", "dict_type", "union_tag_not_found"):
         message = "expected a section of keys and values"
     if kind == "literal_error" and isinstance(value, str):
         choices = [c.strip(" '") for c in error["ctx"]["expected"].replace(" or ", ",").split(",")]
@@ -206,7 +207,7 @@ def describe(error: Any, lines: dict[tuple[Any, ...], int], source: str, root: t
 
 
 def _model_at(loc: tuple[Any, ...], root: type[BaseModel]) -> tuple[type[BaseModel] | None, tuple[Any, ...]]:
-    """The model that the location leads to, and the location without pydantic's union tags."""
+    """Return the model at a location, and the location without pydantic's union tags."""
     model: type[BaseModel] | None = root
     clean: list[Any] = []
     options: dict[str, type[BaseModel]] = {}
@@ -224,12 +225,10 @@ def _model_at(loc: tuple[Any, ...], root: type[BaseModel]) -> tuple[type[BaseMod
         field = None if model is None else _field(model, part)
         model = None
         if field is not None:
-            models = [
-                a for a in _arguments(field.annotation) if isinstance(a, type) and issubclass(a, BaseModel)
-            ]
+            found = kinds(field.annotation)
             if field.discriminator:
-                options = {tag: m for m in models for tag in m.model_fields["kind"].annotation.__args__}
-            model = models[0] if len(models) == 1 else None
+                options = found
+            model = next(iter(found.values())) if len(found) == 1 else None
             if getattr(field.annotation, "__origin__", None) is dict:
                 model, of_entries = None, model
     return model, tuple(clean)
@@ -242,10 +241,6 @@ def _field(model: type[BaseModel], key: Any) -> Any:
     return None
 
 
-def _arguments(annotation: Any) -> tuple[Any, ...]:
-    return getattr(annotation, "__args__", None) or (annotation,)
-
-
 def _keys(model: type[BaseModel] | None) -> list[str]:
     return [] if model is None else [f.alias or n for n, f in model.model_fields.items()]
 
@@ -253,7 +248,9 @@ def _keys(model: type[BaseModel] | None) -> list[str]:
 # ---------------------------------------------------------------------- files it names
 
 
-def _resolve_paths(config: Config, base: Path, lines: dict[tuple[Any, ...], int], source: str) -> Config:
+def _resolve_paths(
+    config: Config, base: Path, lines: dict[tuple[Any, ...], int], source: str, look_up: bool
+) -> Config:
     data = config.model_dump(by_alias=True)
     problems: list[str] = []
 
@@ -268,7 +265,7 @@ def _resolve_paths(config: Config, base: Path, lines: dict[tuple[Any, ...], int]
     for keys in _PATH_KEYS:
         section = data
         for key in keys[:-1]:
-            section = section[key]
+            section = section.get(key, {})
         value = section.get(keys[-1])
         if isinstance(value, tuple):
             section[keys[-1]] = tuple(absolute(v, (*keys, i)) for i, v in enumerate(value))
@@ -279,4 +276,4 @@ def _resolve_paths(config: Config, base: Path, lines: dict[tuple[Any, ...], int]
         data["system"]["mapping"] = str(absolute(Path(mapping), ("system", "mapping")))
     if problems:
         raise ConfigError("\n".join(problems))
-    return Config.model_validate(data)
+    return Config.model_validate(data, context={LOOK_UP: look_up})

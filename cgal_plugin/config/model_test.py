@@ -1,4 +1,4 @@
-"""How the final model of a run is tested."""
+"""The test of a run's final model in a benchmark."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from cgal_plugin.config.section import Section
 class ModelTest(Section):
     """Equilibrium CG dynamics of every arm's final model, compared with the reference.
 
-    All arms start alike: half of the replicas folded, half stretched, so that nothing of the start
-    depends on the arm.
+    In all arms half of the replicas start folded and half stretched, so that the start does not depend on
+    the arm.
     """
 
     n_replicas: Count = 64
     """Independent replicas."""
     steps: Count = 25000
-    """Steps each."""
+    """Steps per replica."""
     report_interval: Count = 100
     """Steps between frames."""
     discard: Fraction = 0.2
-    """Share of each replica that is left out as equilibration."""
+    """Share of each replica that is discarded as equilibration."""
     n_bootstrap: CountOrZero = 100
-    """Replicates of the intervals."""
+    """Bootstrap replicates of the intervals."""
     force_frames: CountOrZero = 2000
     """Reference frames for the force error; 0: none."""

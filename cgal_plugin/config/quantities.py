@@ -1,4 +1,4 @@
-"""Config numbers with a unit: a plain number in the field's unit, or text such as ``"50 ps"``."""
+"""Numbers with a unit: a plain number in the field's unit, or text such as ``"50 ps"``."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _QUANTITY = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(\S.*?
 
 
 def parse_quantity(value: Any, unit: str) -> float:
-    """A finite float in ``unit`` from a number, or from text with a number and a compatible unit.
+    """Return a finite float in ``unit`` from a number, or from text with a number and a compatible unit.
 
     Raises
     ------
     ValueError
-        Not a number, not finite, or a unit that does not fit (the message names those that do).
+        It is not a number or not finite, or its unit is not compatible (the message lists those that are).
     """
     scale = _SCALE.get(unit, {})
     wanted = f"a number in {unit}" if unit else "a number"
@@ -59,21 +59,19 @@ def _parser(unit: str) -> Callable[[Any], float]:
     return parse
 
 
-def _quantity(unit: str) -> Any:
+def _schema(unit: str) -> WithJsonSchema:
     schema: dict[str, Any] = {"anyOf": [{"type": "number"}, {"type": "string"}]}
-    if unit:
-        schema["unit"] = unit
-    return Annotated[float, BeforeValidator(_parser(unit)), WithJsonSchema(schema)]
+    return WithJsonSchema({**schema, "unit": unit} if unit else schema)
 
 
-Number = _quantity("")
-Seconds = _quantity("s")
-Femtoseconds = _quantity("fs")
-Picoseconds = _quantity("ps")
-Nanoseconds = _quantity("ns")
-Kelvin = _quantity("K")
-Angstrom = _quantity("angstrom")
-PerPicosecond = _quantity("1/ps")
+Number = Annotated[float, BeforeValidator(_parser("")), _schema("")]
+Seconds = Annotated[float, BeforeValidator(_parser("s")), _schema("s")]
+Femtoseconds = Annotated[float, BeforeValidator(_parser("fs")), _schema("fs")]
+Picoseconds = Annotated[float, BeforeValidator(_parser("ps")), _schema("ps")]
+Nanoseconds = Annotated[float, BeforeValidator(_parser("ns")), _schema("ns")]
+Kelvin = Annotated[float, BeforeValidator(_parser("K")), _schema("K")]
+Angstrom = Annotated[float, BeforeValidator(_parser("angstrom")), _schema("angstrom")]
+PerPicosecond = Annotated[float, BeforeValidator(_parser("1/ps")), _schema("1/ps")]
 #: integers are strict: 1.0, "1" and true are not counts
 Count = Annotated[int, Field(strict=True, ge=1)]
 CountOrZero = Annotated[int, Field(strict=True, ge=0)]

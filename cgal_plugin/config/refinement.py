@@ -11,19 +11,19 @@ from cgal_plugin.config.section import Section
 
 
 class Refinement(Section):
-    """Populations of the final model, corrected to those of the free all-atom dynamics.
+    """Correction of the final model's populations to those of the free all-atom dynamics.
 
-    The model's priors are changed so that its states come closer to the populations that the transitions
-    in seed data and labels imply (Markov state model, relative entropy).
+    A Markov state model of seed data and labels gives target populations; the priors are corrected towards
+    them by relative entropy.
     """
 
     iterations: Count = 6
-    """Corrections, each after a sampling; one more sampling shows what they made."""
+    """Corrections, each after a sampling; a last sampling shows their result."""
     steps: Count = 30000
-    """CG steps of a replica in each sampling (with the other settings of simulation)."""
+    """CG steps per replica in each sampling; other settings are those of simulation."""
     lag_ps: Annotated[Picoseconds, Field(gt=0)] = 5.0
-    """Lag time of the Markov state model, ps; labels must be longer, a few times at best."""
+    """Lag time of the Markov state model, ps; labels must be longer, better several times longer."""
     n_states: Annotated[Count, Field(ge=2)] = 60
-    """Its states."""
+    """States of the Markov state model."""
     ridge: Annotated[Number, Field(gt=0)] = 0.05
-    """The higher, the less is changed where the model's frames say little."""
+    """Regularisation: the higher, the smaller the changes that few frames support."""

@@ -1,25 +1,26 @@
-"""A commented configuration written from the models, so that it cannot fall behind them."""
+"""Write a commented configuration and the JSON schema from the models."""
 
 from __future__ import annotations
 
 import json
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from cgal_plugin.config.external import GROUPS, INSTALLED
 from cgal_plugin.config.models import Config
+from cgal_plugin.config.section import kinds
 
 _EXAMPLE: dict[str, Any] = {"name": "chignolin", "system": {"sequence": "YYDPETGTWY", "temperature": 400.0}}
 
 
 def template() -> str:
-    """YAML with every key, its default and what it means; valid as it stands.
+    """Return a valid YAML file with every key, its default and its meaning.
 
-    Keys that are optional and unset are commented out. Of a choice of kinds, the first is written.
+    Optional keys without a default are commented out. Of several kinds the first is written.
     """
     lines = [
         '# Configuration of `cgal run`. Numbers may carry a unit: 5, "5 ps" and "0.005 ns" are the same.'
@@ -29,7 +30,7 @@ def template() -> str:
 
 
 def schema() -> str:
-    """JSON schema of the configuration."""
+    """Return the JSON schema of the configuration."""
     return json.dumps(Config.model_json_schema(by_alias=True), indent=2)
 
 
@@ -37,15 +38,18 @@ def _section(model: type[BaseModel], depth: int, lines: list[str], example: dict
     pad = "  " * depth
     for name, field in model.model_fields.items():
         key = field.alias or name
-        nested = _models(field.annotation)
+        nested = list(kinds(field.annotation).items())
         if nested:
             if depth == 0:
                 lines.append("")
-            others = [m.model_fields["kind"].annotation.__args__[0] for m in nested[1:]]
+            _, model = nested[0]
+            others = [tag for tag, _ in nested[1:] if tag != INSTALLED]
+            if key in GROUPS:
+                others.append(f"or any that an installed package registers as {GROUPS[key]}")
             more = f" Other kinds: {', '.join(others)}." if others else ""
-            lines.append(f"{pad}# {(nested[0].__doc__ or '').strip().splitlines()[0]}{more}")
+            lines.append(f"{pad}# {(model.__doc__ or '').strip().splitlines()[0]}{more}")
             inner = [f"{pad}{key}:"]
-            _section(nested[0], depth + 1, inner, example.get(key, {}))
+            _section(model, depth + 1, inner, example.get(key, {}))
             unset = key not in example and _default(field) is None and not field.is_required()
             lines += [f"# {line}" for line in inner] if unset else inner
             continue
@@ -65,11 +69,3 @@ def _yaml(value: Any) -> str:
         return "..."
     plain = list(value) if isinstance(value, tuple) else value
     return yaml.safe_dump(plain, default_flow_style=True, width=1000).removesuffix("\n").removesuffix("\n...")
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if get_origin(annotation) in (Union, UnionType):
-        return [a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
-    return []

@@ -1,49 +1,44 @@
-"""The active-learning loop: which stage comes when. Physics is in the parts, files in the stages."""
+"""The active-learning loop: which stage comes when. Physics is in the components, files are in the stages."""
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 import shutil
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cgal_plugin import interrupts
 from cgal_plugin.components.build import Components, build_components
-from cgal_plugin.components.protocols import RefinableTrainer, TrainedModel
+from cgal_plugin.components.protocols import PricedSeedSource, RefinableTrainer, TrainedModel
+from cgal_plugin.components.seed_data import filled_store
 from cgal_plugin.config import Config
-from cgal_plugin.data import DataStore
+from cgal_plugin.driver.context import RunContext
 from cgal_plugin.driver.refinement import Refinement
 from cgal_plugin.driver.rounds import Round
-from cgal_plugin.errors import DataError, StateError
-from cgal_plugin.provenance import atomic_path, versions
+from cgal_plugin.provenance import atomic_path
 from cgal_plugin.runs.directory import RunDirectory
-from cgal_plugin.runs.log import LOG, Reporter, RunLog, SilentReporter
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
-_NO_SPACE = 1 << 20  # bytes
+from cgal_plugin.runs.disk import disk_errors
+from cgal_plugin.runs.log import LOG, Progress, Reporter, RunLog, SilentReporter
+from cgal_plugin.runs.stage import StageOutput, visible_files
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run leaves.
+    """Output of a finished run.
 
     Attributes
     ----------
     out_dir
-        The run directory.
+        Run directory.
     rounds
-        One dict of results a round; the last is the final model's.
+        One dict of results per round; the last belongs to the final model.
     checkpoint, potential
-        The final model, as TorchMD-Net checkpoint and as TorchScript for one replica.
+        Final model, as TorchMD-Net checkpoint and as TorchScript for one replica.
     report
-        The HTML report.
+        HTML report.
     """
 
     out_dir: Path
@@ -59,190 +54,126 @@ def run(
     *,
     reporter: Reporter | None = None,
     accept_changes: bool = False,
-    **parts: Any,
+    **components: Any,
 ) -> RunResult:
-    """Run active learning, or go on with a run that was interrupted.
+    """Run active learning, or resume a run that was interrupted.
 
     Parameters
     ----------
     config
-        The configuration (:func:`cgal_plugin.config.load_yaml`).
+        Configuration (:func:`cgal_plugin.config.load_yaml`).
     out_dir
-        The run directory; made when it is not there.
+        Run directory; created if it does not exist.
     reporter
-        Receives progress; default: silence.
+        Receives progress; default: none.
     accept_changes
-        Go on although the configuration is not the one that the run was started with.
-    **parts
-        Objects to use in place of ours: ``oracle``, ``selector``, ``sampler``, ``trainer`` or
-        ``seed_source`` (see :mod:`cgal_plugin.components.protocols`).
+        Continue although the run was started with another configuration.
+    **components
+        Objects that replace ours: ``oracle``, ``selector``, ``sampler``, ``trainer`` or ``seed_source``
+        (see :mod:`cgal_plugin.components.protocols`).
 
     Raises
     ------
     CGALError
-        Whatever stops the run; all that was computed stays, and the same call goes on from there.
+        The run cannot continue. Everything computed is kept, and the same call resumes from there.
     Interrupted, KeyboardInterrupt
-        SIGTERM, SIGUSR1 or SIGINT came (in the main thread); as above.
+        SIGTERM, SIGUSR1 or SIGINT arrived (in the main thread); as above.
     """
     directory = RunDirectory(out_dir)
-    with interrupts.handled(), directory.locked(), _disk_errors(directory.root):
-        made = build_components(
-            config, **parts
-        )  # first: a wrong setting must leave no trace to disagree with
+    with interrupts.handled(), directory.locked(), disk_errors(directory.root):
+        # first: a wrong setting must not leave a run directory behind
+        built = build_components(config, **components)
         directory.adopt(config, accept_changes=accept_changes)
         directory.sweep()
         log = RunLog(reporter or SilentReporter(), directory.root / LOG)
-        with _recorded(log, config):
-            return _Loop(config, directory, made, log).run()
+        with log.recorded(config.hash):
+            return _Loop(*prepare_data(config, directory, built, log)).run()
 
 
-@contextmanager
-def _recorded(log: RunLog, config: Config) -> Iterator[None]:
-    """The run's start and end in its log."""
-    facts = {"pid": os.getpid(), "host": socket.gethostname(), "versions": versions()}
-    log.event("run started", config_hash=config.hash, **facts)
-    try:
-        yield
-    except (KeyboardInterrupt, interrupts.Interrupted) as interrupted:
-        log.event("interrupted", stage=log.current, signal=str(interrupted))
-        raise
-    except Exception as error:
-        with suppress(OSError):  # on a full disk there is no room for it
-            log.event("error", stage=log.current, error=type(error).__name__, text=str(error))
-        raise
-    log.event("run finished")
+def prepare_data(
+    config: Config, directory: RunDirectory, components: Components, log: RunLog
+) -> tuple[RunContext, float]:
+    """Run the seed stage and open the data store; return the context and the cost of the seed data, ns."""
+    source = components.seed_source
 
+    def compute(folder: Path, progress: Progress) -> StageOutput:
+        source.prepare(folder, progress)
+        store = filled_store(config, directory.root / "data", source)
+        cost = source.oracle_ns if isinstance(source, PricedSeedSource) else 0.0
+        return StageOutput({"shards": store.names(), "oracle_ns": cost}, visible_files(folder))
 
-@contextmanager
-def _disk_errors(root: Path) -> Iterator[None]:
-    """Say what to do about a disk that is full or cannot be written.
-
-    Raises
-    ------
-    StateError
-        It was that.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        number = getattr(error, "errno", None)
-        # torch's writer of archives has a RuntimeError for everything
-        full = number in _FULL or (number is None and shutil.disk_usage(root).free < _NO_SPACE)
-        if not full and number not in _DENIED:
-            raise
-        raise StateError(
-            f"{root}: {'the disk is full' if full else error}. What was finished is kept; the same command "
-            "goes on once there is room, and permission to write"
-        ) from error
+    settings = config.resolved()
+    results = directory.stage("seed").run(
+        compute,
+        title="seed data",
+        inputs={"config": settings["seed_data"], "system": settings["system"]},
+        seeds={"root": config.seed},
+        reporter=log,
+        restore=source.prepare,
+    )
+    store = filled_store(config, directory.root / "data", source, on_damage=log.event)
+    components.connect()
+    return RunContext(config, directory, components, store, log), float(results["oracle_ns"])
 
 
 class _Loop:
-    def __init__(self, config: Config, directory: RunDirectory, parts: Components, reporter: RunLog) -> None:
-        self.config = config
-        self.directory = directory
-        self.parts = parts
-        self.reporter = reporter
+    def __init__(self, context: RunContext, seed_ns: float) -> None:
+        self.context = context
+        self.seed_ns = seed_ns
+        self.rows: list[dict[str, Any]] = []
 
     def run(self) -> RunResult:
-        store = self._seed()
-        self._prepare(store)
+        self._prepare()
         model: TrainedModel | None = None
-        rows: list[dict[str, Any]] = []
-        index = 0
         while True:
-            current = Round(index, self.config, self.directory, self.parts, store, self.reporter)
+            current = Round(len(self.rows), self.context)
             model = current.train(model)
-            current.simulate(model)
+            current.simulate()
             row = current.evaluate()
-            most = self._affordable(rows)
-            reason = self._stop_reason(rows, row, most)
+            most = self._affordable()
+            reason = self._stop_reason(row, most)
             if reason is None:
                 current.select(model, most)
                 row |= current.label()
-            rows.append(row | {"round": index, "stop": reason})
-            self.reporter.round(rows[-1])
+            self.rows.append(row | {"round": current.index, "stop": reason})
+            self.context.log.round(self.rows[-1])
             if reason is not None:
-                self.reporter.message(f"stopped after round {index}: {reason}")
-                break
-            index += 1
-        return self._finish(rows, self._refine(model, current, store))
+                self.context.log.message(f"stopped after round {current.index}: {reason}")
+                return self._finish(self._refine(model, current))
 
-    # ------------------------------------------------------------------ once a run
+    def _prepare(self) -> None:
+        """Let the trainer prepare what all rounds share, such as the priors."""
+        context = self.context
 
-    def _seed(self) -> DataStore:
-        stage = self.directory.stage("seed")
-        source = self.parts.seed_source
-        if stage.done:
-            stage.manifest()
-            self.reporter.skipped("seed data")
-            source.prepare(stage.folder)
-        else:
-            folder = stage.begin()
-            with self.reporter.stage("seed data") as progress:
-                source.prepare(folder, progress)
-        store = DataStore.create(
-            self.directory.root / "data",
-            source.topology,
-            temperature=self.config.system.temperature,
-            force_map_hash=source.force_map_hash,
-            config_hash=self.config.hash,
-        )
-        self._check_shards(store)
-        source.fill(store)
-        if not stage.done:
-            outputs = sorted(p for p in stage.folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-            stage.finish(
-                {"shards": store.names(), "oracle_ns": getattr(source, "oracle_ns", 0.0)},
-                inputs={
-                    "config": self.config.resolved()["seed_data"],
-                    "system": self.config.resolved()["system"],
-                },
-                outputs=outputs,
-                seeds={"root": self.config.seed},
-            )
-        self.parts.connect()
-        return store
+        def prepare(folder: Path) -> None:
+            context.components.trainer.prepare(context.store, folder)
 
-    def _check_shards(self, store: DataStore) -> None:
-        """Put damaged shards aside; the stage that made them makes them again."""
-        for name in store.names():
-            try:
-                store.verify(name)
-            except DataError as error:
-                store.set_aside(name)
-                self.reporter.event("damage", what=str(error), remedy="it is made again")
+        def compute(folder: Path, progress: Progress) -> StageOutput:
+            prepare(folder)
+            return StageOutput({}, visible_files(folder))
 
-    def _prepare(self, store: DataStore) -> None:
-        stage = self.directory.stage("priors")
-        if stage.done:
-            stage.manifest()
-            self.reporter.skipped("priors")
-        folder = stage.begin()
-        self.parts.trainer.prepare(store, folder)
-        if not stage.done:
-            outputs = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-            stage.finish({}, inputs={"shards": store.names()}, outputs=outputs)
+        stage, inputs = context.directory.stage("priors"), {"shards": context.store.names()}
+        stage.run(compute, title="priors", inputs=inputs, reporter=context.log, restore=prepare)
 
-    def _affordable(self, rows: list[dict[str, Any]]) -> int | None:
-        """How many frames the oracle's budget is left for; None without a budget or where it is not known."""
-        budget, cost = self.config.stopping.oracle_ns, self.parts.ns_per_label
+    # ------------------------------------------------------------------ when to stop
+
+    def _affordable(self) -> int | None:
+        """Return how many labels the oracle's budget allows; None without a budget or a known cost."""
+        budget, cost = self.context.config.stopping.oracle_ns, self.context.components.ns_per_label
         if budget is None or cost <= 0:
             return None
-        used = self._oracle_ns(rows)
-        # a share of a label: the sum of costs is not exact
-        return max(0, int((budget - used) / cost + 1e-6))
+        # the tolerance allows for rounding errors in the sum of costs
+        return max(0, int((budget - self._oracle_ns()) / cost + 1e-6))
 
-    def _oracle_ns(self, rows: list[dict[str, Any]]) -> float:
-        return self.directory.stage("seed").results()["oracle_ns"] + sum(r["oracle_ns"] for r in rows)
+    def _oracle_ns(self) -> float:
+        return self.seed_ns + sum(float(r["oracle_ns"]) for r in self.rows)
 
-    def _stop_reason(
-        self, rows: list[dict[str, Any]], row: Mapping[str, Any], most: int | None
-    ) -> str | None:
-        stopping = self.config.stopping
+    def _stop_reason(self, row: Mapping[str, Any], most: int | None) -> str | None:
+        stopping, rows = self.context.config.stopping, self.rows
         if len(rows) >= stopping.rounds:
             return f"{stopping.rounds} rounds done (stopping.rounds)"
         if stopping.oracle_ns is not None:
-            used = self._oracle_ns(rows)
+            used = self._oracle_ns()
             if most == 0 or used >= stopping.oracle_ns:
                 return f"oracle budget spent: {used:.3f} of {stopping.oracle_ns} ns (stopping.oracle_ns)"
         if stopping.coverage_plateau is not None and rows:
@@ -251,27 +182,30 @@ class _Loop:
                 return f"nearest RMSD {before:.2f} -> {now:.2f} Å: a plateau (stopping.coverage_plateau)"
         return None
 
-    def _refine(self, model: TrainedModel, last: Round, store: DataStore) -> tuple[Path, Path]:
-        """Checkpoint and potential of the final model, refined where the configuration asks for it."""
-        if self.config.refinement is None:
+    # ------------------------------------------------------------------ the final model
+
+    def _refine(self, model: TrainedModel, last: Round) -> tuple[Path, Path]:
+        """Return checkpoint and potential of the final model, refined if the configuration says so."""
+        context = self.context
+        trainer = context.components.trainer
+        if context.config.refinement is None:
             return model.checkpoint, last.potential(1)
-        trainer = self.parts.trainer
-        assert isinstance(trainer, RefinableTrainer)  # build_components has checked it
-        stages = Refinement(self.config, self.directory, self.parts, store, self.reporter)
-        priors, packed = trainer.priors(last.train_folder), last.potential(self.parts.packed_replicas)
-        refined = stages.run(model, priors, packed)
+        assert isinstance(trainer, RefinableTrainer)  # checked by build_components
+        packed = last.potential(context.components.packed_replicas)
+        refinement = Refinement(context.config.refinement, trainer, context)
+        refined = refinement.run(model, trainer.priors(last.train_folder), packed)
         potential = refined.checkpoint.with_name("potential.pt")
         if not potential.exists():
-            trainer.export(refined, store.topology, potential, 1)
+            trainer.export(refined, context.store.topology, potential, 1)
         return refined.checkpoint, potential
 
-    def _finish(self, rows: list[dict[str, Any]], final: tuple[Path, Path]) -> RunResult:
+    def _finish(self, final: tuple[Path, Path]) -> RunResult:
         from cgal_plugin.reporting.collect import report_run
 
-        root = self.directory.root
+        root = self.context.directory.root
         checkpoint, potential = root / "model.ckpt", root / "potential.pt"
         for source, target in zip(final, (checkpoint, potential), strict=True):
             atomic_path(target, functools.partial(shutil.copyfile, source))
-        with self.reporter.stage("report"):
+        with self.context.log.stage("report"):
             report = report_run(root)
-        return RunResult(root, tuple(rows), checkpoint, potential, report)
+        return RunResult(root, tuple(self.rows), checkpoint, potential, report)

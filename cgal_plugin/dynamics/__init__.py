@@ -1,10 +1,10 @@
 """CG dynamics in OpenMM: systems, the exported potential as a Force, and packed-replica simulations."""
 
 from cgal_plugin.data.blow_up import BlowUp
-from cgal_plugin.dynamics.dcd import read_dcd
+from cgal_plugin.data.dcd import read_dcd
 from cgal_plugin.dynamics.force import BACKENDS, add_potential, resolve_backend
 from cgal_plugin.dynamics.guard import Guard
-from cgal_plugin.dynamics.simulate import SimulationResult, simulate
+from cgal_plugin.dynamics.simulate import SimulationResult, load_simulation, simulate
 from cgal_plugin.dynamics.system import build_system
 
 __all__ = [

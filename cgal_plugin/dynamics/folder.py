@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.data.blow_up import BlowUp
-from cgal_plugin.dynamics.dcd import append_dcd, checksum_dcd, create_dcd
+from cgal_plugin.data.dcd import append_dcd, checksum_dcd, create_dcd
 from cgal_plugin.errors import StateError
+from cgal_plugin.file_lock import locked
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_path, atomic_write, read_json, versions, write_json
 
 if TYPE_CHECKING:
@@ -90,11 +90,7 @@ class SimulationFolder:
             Another process runs in this folder.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StateError(f"another process is simulating in {str(self.root)!r}") from error
+        with locked(self.root / ".lock", f"simulation folder {str(self.root)!r}"):
             yield
 
     def open(self, inputs: dict[str, Any], topology: CGTopology, start: NDArray[np.float64]) -> bool:

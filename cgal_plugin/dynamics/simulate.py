@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.data.blow_up import BlowUp
+from cgal_plugin.data.dcd import read_dcd
 from cgal_plugin.dynamics.backends import choose_backend
-from cgal_plugin.dynamics.dcd import read_dcd
 from cgal_plugin.dynamics.engine import Settings
 from cgal_plugin.dynamics.folder import Progress, SimulationFolder
 from cgal_plugin.dynamics.guard import Guard, Limits
@@ -286,3 +286,14 @@ def _torch_threads(n_threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def load_simulation(out_dir: str | os.PathLike[str]) -> SimulationResult:
+    """TEMPORARY: replaced at the merge."""
+    from cgal_plugin.dynamics.folder import MANIFEST
+    from cgal_plugin.provenance import read_json
+
+    manifest = read_json(Path(out_dir) / MANIFEST)
+    folder = SimulationFolder(Path(out_dir), manifest["inputs"]["n_replicas"])
+    done = folder.load_checkpoint()[0]
+    return _result(folder, done, manifest["inputs"]["backend"])

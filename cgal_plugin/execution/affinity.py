@@ -1,35 +1,38 @@
-"""A core of its own for each worker.
+"""Pin each worker to a core of its own.
 
-OpenMM's CPU platform hands every force evaluation to another thread, also when it is given one thread.
-On a machine with idle cores the two threads end up on different ones and wake each other all the time,
-which costs more than a third of the speed; on one core the hand-over costs nothing.
+OpenMM's CPU platform computes forces in a second thread, also when it is limited to one thread. On a
+machine with idle cores the two threads run on different cores and wake each other at every step, which
+costs more than a third of the speed. On one core this costs nothing.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 from pathlib import Path
 
+from cgal_plugin.errors import StateError
+from cgal_plugin.file_lock import hold
+
+#: descriptors of the locks that this process holds
 _held: list[int] = []
 
 
 def take_core(folder: Path | None = None) -> int | None:
-    """Keep this process, for the rest of its life, on a core that no other worker has.
+    """Pin this process to a core that no other worker uses, until the process ends.
 
-    Workers of all runs of a user on a machine agree by locks on files, one a core. When there are more
-    workers than cores, those that find none free are left to the operating system.
+    The workers of all runs of one user on a machine share one lock file per core. If there are more
+    workers than cores, the workers without a core are not pinned.
 
     Parameters
     ----------
     folder
-        For the lock files; default: one in the system's folder for temporary files.
+        Folder of the lock files; default: one in the system's folder for temporary files.
 
     Returns
     -------
     int or None
-        The core; None where there is none free, or no choice.
+        The core; None if no core is free, there is only one, or the lock files cannot be used.
     """
     if not hasattr(os, "sched_setaffinity"):
         return None
@@ -41,17 +44,13 @@ def take_core(folder: Path | None = None) -> int | None:
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.stat().st_uid != os.getuid():
-            return None  # somebody else's: nothing to rely on
+            return None  # another user could keep the locks
         for core in allowed:
-            handle = os.open(folder / str(core), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(handle)
-                continue
-            os.sched_setaffinity(0, {core})
-            _held.append(handle)  # the lock goes with the process
-            return core
-    except OSError:
+            held = hold(folder / str(core))
+            if held is not None:
+                os.sched_setaffinity(0, {core})
+                _held.append(held)
+                return core
+    except (OSError, StateError):
         return None
     return None

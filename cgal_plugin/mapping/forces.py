@@ -8,7 +8,7 @@ A linear force map M gives unbiased samples of the mean force of the beads R = C
   I and every constrained pair (i, j), because forces reported by an MD engine lack the constraint
   forces, which act along r_i − r_j.
 
-All maps that satisfy both have the same expectation and differ in their noise only. The optimal map
+All maps that satisfy both have the same expectation; only their noise differs. The optimal map
 (Krämer et al. 2023, J. Phys. Chem. Lett. 14, 3970) minimises the mean squared mapped force.
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 KINDS = ("slice", "basic", "optimal")
-#: fewer frames than this make the optimal map worse than the basic one
+#: with fewer frames the optimal map is worse than the basic one
 MIN_FRAMES = 200
 _TOLERANCE = 1e-9
 
@@ -48,9 +48,9 @@ class ForceMap:
     matrix
         ``(n_beads, n_atoms)`` float64, read-only.
     mapping_hash
-        :attr:`CGMapping.hash` of the coordinate map that it is consistent with.
+        :attr:`CGMapping.hash` of the coordinate map.
     diagnostics
-        JSON-ready facts of how it was made.
+        JSON-ready facts about its construction.
     """
 
     kind: str
@@ -67,18 +67,18 @@ class ForceMap:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the matrix and of the mapping it belongs to."""
+        """SHA-256 of the matrix and of the mapping."""
         return hash_object({"matrix": self.matrix, "mapping": self.mapping_hash})
 
     def map_forces(self, forces: ArrayLike) -> NDArray[np.floating]:
-        """Bead forces, in the unit of the atomic ones.
+        """Map atomic forces to bead forces, in the same unit.
 
         ``(n_frames, n_atoms, 3)`` → ``(n_frames, n_beads, 3)``, or one frame without the first axis.
 
         Raises
         ------
         MappingError
-            The number of atoms is not that of the map.
+            The number of atoms differs from that of the map.
         """
         return apply_map(self.matrix, forces, "forces")
 
@@ -88,7 +88,7 @@ class ForceMap:
         Raises
         ------
         MappingError
-            The map is for another mapping, or one of the two conditions does not hold.
+            The map is for another mapping, or one of the two conditions is violated.
         """
         if self.mapping_hash != mapping.hash or self.matrix.shape != mapping.matrix.shape:
             raise MappingError(
@@ -101,7 +101,7 @@ class ForceMap:
         violation = constraint_violation(self.matrix, constraints)
         if violation > _TOLERANCE:
             raise MappingError(
-                f"the {self.kind} force map is no mean-force estimator for dynamics with these constraints: "
+                f"the {self.kind} force map does not give the mean force with these constraints: "
                 f"coefficients of constrained atoms differ by {violation:.2g}; use 'basic' or 'optimal'"
             )
 
@@ -120,7 +120,7 @@ class ForceMap:
         Raises
         ------
         MappingError
-            The file is missing, is no force map, or is damaged.
+            The file is missing, is not a force map, or is damaged.
         """
         if not Path(path).is_file():
             raise MappingError(f"force map file {str(path)!r} does not exist")
@@ -131,32 +131,32 @@ class ForceMap:
         except BAD_ARCHIVE as error:
             raise MappingError(f"{str(path)!r} is not a saved force map: {error}") from error
         if found.hash != stored:
-            raise MappingError(f"force map {str(path)!r} is damaged: its hash is not the one that was saved")
+            raise MappingError(f"force map {str(path)!r} is damaged: its hash differs from the saved one")
         return found
 
 
 def constraint_violation(matrix: NDArray[np.float64], constraints: ArrayLike) -> float:
-    """Largest difference of coefficients between constrained atoms; 0 for a valid force map."""
+    """Return the largest difference of coefficients between constrained atoms; 0 for a valid force map."""
     pairs = _pairs(constraints, matrix.shape[1])
     return float(np.abs(matrix[:, pairs[:, 0]] - matrix[:, pairs[:, 1]]).max(initial=0.0))
 
 
 def slice_force_map(mapping: CGMapping) -> ForceMap:
-    """Each bead's force is the sum of the forces on its own atoms.
+    """Return the map that sums the forces on the atoms of each bead.
 
-    Valid only when no constraint links a bead's atom to one outside the bead: for dynamics without
-    constraints, or with the beads' atoms frozen.
+    Valid only if no constraint links an atom of a bead to an atom outside it: for dynamics without
+    constraints, or with the atoms of the beads frozen.
 
     Raises
     ------
     MappingError
-        Beads share atoms, so the sum is not consistent with the coordinate map.
+        Beads share atoms, so that the sum is not consistent with the coordinate map.
     """
     return _indicator_map("slice", mapping, [set(group) for group in mapping.atom_groups], {})
 
 
 def basic_force_map(mapping: CGMapping, constraints: ArrayLike = ()) -> ForceMap:
-    """Each bead's force is the sum over its atoms and all atoms that constraints link to them.
+    """Return the map that sums, for each bead, the forces on its atoms and all atoms constrained to them.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def basic_force_map(mapping: CGMapping, constraints: ArrayLike = ()) -> ForceMap
     Raises
     ------
     MappingError
-        Constraints link two beads, so that no such sum separates them; or beads share atoms.
+        Constraints link two beads, or beads share atoms.
     """
     labels = _constraint_groups(constraints, mapping.n_atoms)
     groups = [set(np.flatnonzero(np.isin(labels, labels[list(g)])).tolist()) for g in mapping.atom_groups]
@@ -176,16 +176,16 @@ def basic_force_map(mapping: CGMapping, constraints: ArrayLike = ()) -> ForceMap
 def optimal_force_map(
     mapping: CGMapping, forces: ArrayLike, constraints: ArrayLike = (), *, regularisation: float = 1e-4
 ) -> ForceMap:
-    """The valid linear map with the smallest mean squared mapped force (Krämer et al. 2023, eq. 8).
+    """Return the valid linear map with the smallest mean squared force (Krämer et al. 2023, eq. 8).
 
-    Per bead, min aᵀ(G + λ)a with G the atomic force covariance summed over x, y, z, subject to the
-    consistency and constraint conditions; all beads share one KKT matrix. As every valid map has the
-    same mean, the smallest mean square is the smallest noise.
+    For each bead, minimise aᵀ(G + λ)a, where G is the atomic force covariance summed over x, y and z,
+    subject to the consistency and constraint conditions. All beads share one KKT matrix. Every valid
+    map has the same mean, so that the smallest mean square is the smallest noise.
 
     Parameters
     ----------
     forces
-        ``(n_frames, n_atoms, 3)``, any unit, from the ensemble that will be labelled.
+        ``(n_frames, n_atoms, 3)``, any unit, from the ensemble to be labelled.
     constraints
         ``(n, 2)`` pairs of atoms with constrained distance.
     regularisation
@@ -194,8 +194,8 @@ def optimal_force_map(
     Raises
     ------
     MappingError
-        Fewer than 200 frames, non-finite forces, wrong number of atoms, or constraints that link
-        beads in a way that no valid map exists.
+        Fewer than 200 frames, non-finite forces, a wrong number of atoms, or constraints that link
+        beads so that no valid map exists.
     """
     forces = np.asarray(forces, dtype=np.float64)
     if forces.ndim != 3 or forces.shape[1:] != (mapping.n_atoms, 3):
@@ -243,7 +243,7 @@ def _solve_kkt(
     kkt = np.block([[gram, consistency.T], [consistency, np.zeros((n_beads, n_beads))]])
     target = np.vstack([np.zeros((n_groups, n_beads)), np.eye(n_beads)])
     solution = np.linalg.solve(kkt, target)[:n_groups].T
-    # remove the rounding of the solve, so that the conditions hold to machine precision
+    # remove the rounding error of the solve: the conditions must hold to machine precision
     solution += (np.eye(n_beads) - solution @ consistency.T) @ np.linalg.pinv(consistency).T
     return solution @ share.T
 
@@ -270,12 +270,12 @@ def _indicator_map(
 def _pairs(constraints: ArrayLike, n_atoms: int) -> NDArray[np.int64]:
     pairs = np.asarray(constraints, dtype=np.int64).reshape(-1, 2)
     if pairs.size and (pairs.min() < 0 or pairs.max() >= n_atoms):
-        raise MappingError(f"constraints name atoms outside 0..{n_atoms - 1}")
+        raise MappingError(f"constraints refer to atoms outside 0..{n_atoms - 1}")
     return pairs
 
 
 def _constraint_groups(constraints: ArrayLike, n_atoms: int) -> NDArray[np.int64]:
-    """``(n_atoms,)`` int64: number of the constraint-connected group of each atom, 0-based."""
+    """Return the 0-based number of the constraint-connected group of each atom, ``(n_atoms,)`` int64."""
     parent = list(range(n_atoms))
 
     def root(i: int) -> int:

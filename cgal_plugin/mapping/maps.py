@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import MappingError
-from cgal_plugin.mapping.residues import CAPS_AND_SOLVENT
 from cgal_plugin.mapping.spec import resolve_spec
+from cgal_plugin.mapping.structure import n_atoms, residue_atoms
 from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.provenance import hash_array
 from cgal_plugin.units import as_angstrom
@@ -22,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class CGMapping:
-    """Which atoms, with which weights, make each bead of a molecule.
+    """Linear map from the atoms of a molecule to its beads.
 
-    Atoms are found by chain, residue and atom name, never by position in a list, so two all-atom
-    topologies that order atoms differently give the same beads. Immutable; arrays are read-only.
+    Atoms are found by chain, residue and atom name, so the beads do not depend on the order of the
+    atoms in a residue. Immutable; arrays are read-only.
 
     Attributes
     ----------
@@ -52,7 +51,7 @@ class CGMapping:
 
     @classmethod
     def from_topology(cls, topology: Any, mapping: Any = "CA") -> CGMapping:
-        """Map of an all-atom topology.
+        """Build the map of an all-atom topology.
 
         Parameters
         ----------
@@ -65,7 +64,8 @@ class CGMapping:
         Raises
         ------
         MappingError
-            A residue is unknown, an atom is missing or there twice, a bead is there twice: named.
+            A residue is unknown, an atom is missing or occurs twice, or a bead occurs twice. The message
+            names it.
         """
         topology = getattr(topology, "topology", topology)
         if not callable(getattr(topology, "chains", None)):
@@ -75,7 +75,7 @@ class CGMapping:
         spec = resolve_spec(mapping)
         rows: list[tuple[list[int], NDArray[np.float64]]] = []
         missing = []
-        for name, label, atoms in _residues(topology):
+        for name, label, atoms in residue_atoms(topology):
             for bead in spec.beads_of(name):
                 absent = [a for a in bead.atoms if a not in atoms]
                 if absent:
@@ -84,7 +84,7 @@ class CGMapping:
                 rows.append(([atoms[a] for a in bead.atoms], bead.normalised_weights))
         if missing:
             raise MappingError(f"missing atoms for mapping {spec.name!r}: {'; '.join(missing)}")
-        matrix = np.zeros((len(rows), _n_atoms(topology)))
+        matrix = np.zeros((len(rows), n_atoms(topology)))
         for row, (indices, weights) in zip(matrix, rows, strict=True):
             row[indices] = weights
         return cls(matrix, cg)
@@ -92,12 +92,12 @@ class CGMapping:
     @property
     def n_beads(self) -> int:
         """Number of beads."""
-        return self.matrix.shape[0]
+        return len(self.matrix)
 
     @property
     def n_atoms(self) -> int:
         """Number of atoms of the all-atom topology."""
-        return self.matrix.shape[1]
+        return len(self.matrix[0])
 
     @cached_property
     def atom_groups(self) -> tuple[tuple[int, ...], ...]:
@@ -106,7 +106,7 @@ class CGMapping:
 
     @property
     def is_slice(self) -> bool:
-        """Whether each bead is one atom."""
+        """True if each bead is one atom."""
         return all(len(group) == 1 for group in self.atom_groups)
 
     @cached_property
@@ -115,17 +115,17 @@ class CGMapping:
         return hash_array(self.matrix, np.frombuffer(bytes.fromhex(self.topology.hash), dtype=np.uint8))
 
     def map_positions(self, xyz: ArrayLike | Any) -> NDArray[np.floating]:
-        """Bead coordinates.
+        """Map coordinates to beads.
 
         Parameters
         ----------
         xyz
-            ``(n_frames, n_atoms, 3)`` or ``(n_atoms, 3)`` in any unit, which is kept (the map is
-            linear); or an ``mdtraj.Trajectory``, which gives Å.
+            ``(n_frames, n_atoms, 3)`` or ``(n_atoms, 3)`` in any unit, which the result shares; or an
+            ``mdtraj.Trajectory``, for which the result is in Å.
 
         Returns
         -------
-        ``(n_frames, n_beads, 3)`` or ``(n_beads, 3)``; float32 stays float32, else float64.
+        ``(n_frames, n_beads, 3)`` or ``(n_beads, 3)``; float32 for float32 input, else float64.
 
         Raises
         ------
@@ -137,7 +137,7 @@ class CGMapping:
 
 
 def apply_map(matrix: NDArray[np.float64], array: ArrayLike, what: str) -> NDArray[np.floating]:
-    """``matrix @ array`` over the atom axis of ``(..., n_atoms, 3)``, summed in float64."""
+    """Return ``matrix @ array`` over the atom axis of ``(..., n_atoms, 3)``, summed in float64."""
     array = np.asarray(array)
     if array.ndim not in (2, 3) or array.shape[-1] != 3 or array.shape[-2] != matrix.shape[1]:
         raise MappingError(
@@ -146,22 +146,3 @@ def apply_map(matrix: NDArray[np.float64], array: ArrayLike, what: str) -> NDArr
         )
     mapped = matrix @ array.astype(np.float64)
     return mapped.astype(np.float32) if array.dtype == np.float32 else mapped
-
-
-def _residues(topology: Any) -> Iterator[tuple[str, str, dict[str, int]]]:
-    """Name, label and ``{atom name: index}`` of each residue that has beads (mdtraj or OpenMM)."""
-
-    def items(thing: Any, name: str) -> Any:
-        member = getattr(thing, name)
-        return member() if callable(member) else member
-
-    for chain in items(topology, "chains"):
-        for residue in items(chain, "residues"):
-            if residue.name.upper() in CAPS_AND_SOLVENT:
-                continue
-            number = getattr(residue, "resSeq", getattr(residue, "id", residue.index + 1))
-            yield residue.name, f"{residue.name}{number}", {a.name: a.index for a in items(residue, "atoms")}
-
-
-def _n_atoms(topology: Any) -> int:
-    return topology.n_atoms if hasattr(topology, "n_atoms") else topology.getNumAtoms()

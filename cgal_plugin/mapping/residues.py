@@ -17,9 +17,9 @@ _VARIANTS = {
     "HID": "HIS", "HIE": "HIS", "HIP": "HIS", "HSD": "HIS", "HSE": "HIS", "HSP": "HIS",
     "CYX": "CYS", "CYM": "CYS", "ASH": "ASP", "GLH": "GLU", "LYN": "LYS",
 }  # fmt: skip
-#: residues without beads of their own, ignored by every mapping
+#: residues without beads, ignored by every mapping
 CAPS_AND_SOLVENT = frozenset(
-    {
+    (
         "ACE",
         "NME",
         "NH2",
@@ -36,12 +36,12 @@ CAPS_AND_SOLVENT = frozenset(
         "SOD",
         "CLA",
         "POT",
-    }
+    )
 )
 
 
 def canonical_residue(name: str) -> str:
-    """Three-letter code of the standard residue that ``name`` is, or is a variant of (``HIE`` → ``HIS``).
+    """Return the three-letter code of a standard residue, given its name or a variant (``HIE`` → ``HIS``).
 
     Raises
     ------
@@ -53,18 +53,18 @@ def canonical_residue(name: str) -> str:
     if upper not in THREE_TO_ONE:
         raise MappingError(
             f"residue {name!r} is not known; standard residues are {', '.join(STANDARD_RESIDUES)} "
-            f"and the variants {', '.join(sorted(_VARIANTS))}. Rename it, or give a mapping that lists it."
+            f"and the variants {', '.join(sorted(_VARIANTS))}. Rename it, or use a mapping that defines it."
         )
     return upper
 
 
 def sequence_to_residues(sequence: str) -> tuple[str, ...]:
-    """Three-letter codes of a one-letter sequence such as ``"YYDPETGTWY"``.
+    """Return the three-letter codes of a one-letter sequence such as ``"YYDPETGTWY"``.
 
     Raises
     ------
     MappingError
-        The sequence is empty or has letters that are no standard residue (named with their positions).
+        The sequence is empty or contains unknown letters; the message lists them with their positions.
     """
     letters = "".join(sequence.split()).upper()
     if not letters:

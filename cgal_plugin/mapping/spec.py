@@ -1,4 +1,4 @@
-"""What beads a residue has: the CA and CA+CB maps, and maps that a user writes down in YAML."""
+"""Beads of each residue: the CA and CA+CB maps, and user-defined maps in YAML."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _ELEMENT_MASS = {"H": 1.008, "C": 12.011, "N": 14.007, "O": 15.999, "S": 32.06, 
 class BeadSpec:
     """One bead of a residue: its name, the atoms that define it, and their weights.
 
-    ``weights`` is ``"center"`` (equal), ``"mass"`` (centre of mass) or one positive number an atom;
-    they are normalised to sum to one.
+    ``weights`` is ``"center"`` (equal), ``"mass"`` (centre of mass) or one positive number per atom.
+    They are normalised to sum to one.
     """
 
     name: str
@@ -48,7 +48,7 @@ class BeadSpec:
                 )
         elif len(self.weights) != len(self.atoms) or not all(w > 0 for w in self.weights):
             raise MappingError(
-                f"bead {self.name!r} needs one positive weight an atom: "
+                f"bead {self.name!r} needs one positive weight per atom: "
                 f"{len(self.atoms)} atoms, weights {list(self.weights)}"
             )
 
@@ -61,7 +61,8 @@ class BeadSpec:
             weights = self._atom_masses
         else:
             weights = np.array(self.weights, dtype=np.float64)
-        return weights / weights.sum()
+        normalised: NDArray[np.float64] = weights / weights.sum()
+        return normalised
 
     @property
     def mass(self) -> float:
@@ -76,7 +77,7 @@ class BeadSpec:
             element = letters[:2] if letters[:2] == "SE" else letters[:1]
             if element not in _ELEMENT_MASS:
                 raise MappingError(
-                    f"bead {self.name!r}: the element of atom {atom!r} is not known; "
+                    f"bead {self.name!r}: the element of atom {atom!r} is unknown; "
                     f"use atoms of {', '.join(_ELEMENT_MASS)}"
                 )
             masses.append(_ELEMENT_MASS[element])
@@ -85,19 +86,19 @@ class BeadSpec:
 
 @dataclass(frozen=True)
 class MapSpec:
-    """Beads of every residue, which bead links a residue to the next, and bonds inside residues.
+    """Beads of every residue, the bead that links residues along the chain, and bonds inside residues.
 
     Attributes
     ----------
     name
-        ``"CA"``, ``"CACB"`` or the user's name for it.
+        ``"CA"``, ``"CACB"``, or the name of a user-defined map.
     residues
         Three-letter code → beads, in order.
     backbone
-        The bead that is bonded to the next residue's bead of that name.
+        Name of the bead that is bonded to the bead of the same name in the next residue.
     bonds
-        Three-letter code → pairs of bead names bonded inside the residue. A residue that is not
-        named has each further bead bonded to its backbone bead.
+        Three-letter code → pairs of bead names bonded inside the residue. In a residue
+        without an entry every other bead is bonded to the backbone bead.
     """
 
     name: str
@@ -128,10 +129,10 @@ class MapSpec:
 
     @cached_property
     def type_ids(self) -> dict[str, int]:
-        """Bead type name (``"CA_TYR"``) → embedding index; fixed by the map alone, whatever the sequence.
+        """Bead type name (``"CA_TYR"``) → embedding index; it depends on the map only, not on the sequence.
 
-        CA beads are 1–20 and CB beads 21–40, alphabetical by three-letter code; 0 is kept free;
-        other beads follow from 41 in sorted order.
+        CA beads are 1–20 and CB beads 21–40, alphabetical by three-letter code. 0 is not used.
+        Other beads are numbered from 41 in sorted order.
         """
         ids = {f"CA_{res}": i + 1 for i, res in enumerate(STANDARD_RESIDUES)}
         ids |= {f"CB_{res}": len(STANDARD_RESIDUES) + i + 1 for i, res in enumerate(STANDARD_RESIDUES)}
@@ -140,7 +141,7 @@ class MapSpec:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of everything in the map."""
+        """SHA-256 of residues, backbone bead and bonds."""
         return hash_object(
             {
                 "residues": {
@@ -152,7 +153,7 @@ class MapSpec:
         )
 
     def beads_of(self, residue: str) -> tuple[BeadSpec, ...]:
-        """Beads of a residue given by any name it goes by (``HIE`` finds ``HIS``)."""
+        """Return the beads of a residue, by its name or the name of a variant (``HIE`` finds ``HIS``)."""
         exact = residue.strip().upper()
         if exact in self.residues:
             return self.residues[exact]
@@ -162,7 +163,7 @@ class MapSpec:
         return self.residues[canonical]
 
     def bonds_of(self, residue: str) -> tuple[tuple[str, str], ...]:
-        """Pairs of bead names bonded inside the residue."""
+        """Return the pairs of bead names that are bonded inside the residue."""
         exact = residue.strip().upper()
         key = exact if exact in self.residues else canonical_residue(residue)
         if key in self.bonds:
@@ -178,7 +179,7 @@ BUILTIN = {"CA": CA, "CACB": CACB}
 
 
 def resolve_spec(mapping: str | os.PathLike[str] | Mapping[str, Any] | MapSpec) -> MapSpec:
-    """A :class:`MapSpec` from a built-in name, a YAML file, the YAML's content, or itself.
+    """Return a :class:`MapSpec` for a built-in name, a YAML file, the content of one, or a ``MapSpec``.
 
     The YAML has ``name``, ``residues`` (three-letter code or ``"*"`` for all others → bead name →
     list of atoms or ``{atoms: [...], weights: center | mass | [...]}``), and optionally ``backbone``
@@ -187,7 +188,7 @@ def resolve_spec(mapping: str | os.PathLike[str] | Mapping[str, Any] | MapSpec) 
     Raises
     ------
     MappingError
-        Unknown name, missing file, or content that does not say what beads there are.
+        The name is unknown, the file is missing, or the content does not define the beads.
     """
     if isinstance(mapping, MapSpec):
         return mapping
@@ -205,7 +206,9 @@ def resolve_spec(mapping: str | os.PathLike[str] | Mapping[str, Any] | MapSpec) 
     except yaml.YAMLError as error:
         raise MappingError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
-        raise MappingError(f"{path} holds {type(content).__name__}; expected name, residues, backbone, bonds")
+        raise MappingError(
+            f"{path} contains {type(content).__name__}; expected name, residues, backbone, bonds"
+        )
     return _from_dict(content, str(path))
 
 

@@ -1,4 +1,4 @@
-"""The CG topology: beads, types, masses, and the index tables of bonds, angles and dihedrals."""
+"""CG topology: beads, types, masses and the index tables of bonds, angles and dihedrals."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import MappingError
-from cgal_plugin.mapping.residues import (
-    CAPS_AND_SOLVENT,
-    THREE_TO_ONE,
-    canonical_residue,
-    sequence_to_residues,
-)
+from cgal_plugin.mapping.bond_graph import angle_table, bonded_neighbours, dihedral_table, pair_table
+from cgal_plugin.mapping.residues import THREE_TO_ONE, canonical_residue, sequence_to_residues
 from cgal_plugin.mapping.spec import MapSpec, resolve_spec
+from cgal_plugin.mapping.structure import residue_chains
 from cgal_plugin.provenance import hash_object, read_json, write_json
 
 if TYPE_CHECKING:
@@ -28,25 +25,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class CGTopology:
-    """Beads of a molecule and how they are bonded. Immutable; arrays are read-only.
+    """Beads of a molecule and their bonds. Immutable; arrays are read-only.
 
     Attributes
     ----------
     bead_names, residue_names
-        One string a bead; residue names are three-letter codes.
+        One string per bead; residue names are three-letter codes.
     residue_index, chain_index
         ``(n_beads,)`` int64, 0-based.
     types
         ``(n_beads,)`` int64, the embedding index of each bead (:attr:`MapSpec.type_ids`).
     type_names
-        One string a bead, such as ``"CA_TYR"``.
+        One string per bead, such as ``"CA_TYR"``.
     masses
-        ``(n_beads,)`` float64, amu: 1/Σ c²/m of the linear map (Noid et al. 2008), so a bead that
-        is one atom has that atom's mass.
+        ``(n_beads,)`` float64, amu: 1/Σ c²/m of the linear map (Noid et al. 2008). A bead of one
+        atom has the mass of the atom.
     bond_index
         ``(n_bonds, 2)`` int64, lower bead first, sorted.
     mapping
-        Name of the map; ``mapping_hash`` its hash.
+        Name of the map; ``mapping_hash`` is its hash.
     """
 
     bead_names: tuple[str, ...]
@@ -72,7 +69,7 @@ class CGTopology:
         ):
             array = np.array(getattr(self, name), dtype=dtype)
             if array.shape != (n,):
-                raise MappingError(f"{name} has shape {array.shape}; expected ({n},), one value a bead")
+                raise MappingError(f"{name} has shape {array.shape}; expected ({n},), one value per bead")
             array.setflags(write=False)
             object.__setattr__(self, name, array)
         bonds = np.sort(np.array(self.bond_index, dtype=np.int64).reshape(-1, 2), axis=1)
@@ -94,12 +91,12 @@ class CGTopology:
 
     @classmethod
     def from_sequence(cls, sequence: str, mapping: Any = "CA") -> CGTopology:
-        """Topology of one chain from one-letter codes.
+        """Build the topology of one chain from one-letter codes.
 
         Parameters
         ----------
         sequence
-            Such as ``"YYDPETGTWY"``.
+            One-letter codes, such as ``"YYDPETGTWY"``.
         mapping
             ``"CA"``, ``"CACB"``, a YAML file, its content, or a :class:`MapSpec`.
 
@@ -113,7 +110,7 @@ class CGTopology:
 
     @classmethod
     def from_mdtraj(cls, topology: mdtraj.Topology, mapping: Any = "CA") -> CGTopology:
-        """Topology from the residues of an all-atom or CG :class:`mdtraj.Topology`.
+        """Build the topology from the residues of an all-atom or CG :class:`mdtraj.Topology`.
 
         Caps, water and ions are left out.
 
@@ -123,45 +120,18 @@ class CGTopology:
             A residue is unknown or lacks an atom that a bead needs (named).
         """
         spec = resolve_spec(mapping)
-        chains: list[list[str]] = []
-        missing = []
-        for chain in topology.chains:
-            residues = []
-            for residue in chain.residues:
-                if residue.name.upper() in CAPS_AND_SOLVENT:
-                    continue
-                beads = spec.beads_of(residue.name)
-                atoms = [a.name for a in residue.atoms]
-                duplicates = sorted({n for n in atoms if atoms.count(n) > 1})
-                if duplicates:
-                    raise MappingError(
-                        f"residue {residue} has atoms of the same name: {', '.join(duplicates)}"
-                    )
-                for bead in beads:
-                    if bead.name in atoms:
-                        continue
-                    absent = sorted(set(bead.atoms) - set(atoms))
-                    if absent:
-                        missing.append(f"{residue} lacks {', '.join(absent)} (bead {bead.name})")
-                residues.append(residue.name)
-            if residues:
-                chains.append(residues)
-        if missing:
-            raise MappingError(f"missing atoms for mapping {spec.name!r}: {'; '.join(missing)}")
-        if not chains:
-            raise MappingError("no residue to map: the topology holds only caps, water and ions, or nothing")
-        return _build(chains, spec)
+        return _build(residue_chains(topology, spec), spec)
 
     @classmethod
     def from_openmm(cls, topology: Any, mapping: Any = "CA") -> CGTopology:
-        """Topology from an :class:`openmm.app.Topology`; see :meth:`from_mdtraj`."""
+        """Build the topology from an :class:`openmm.app.Topology`; see :meth:`from_mdtraj`."""
         import mdtraj
 
         return cls.from_mdtraj(mdtraj.Topology.from_openmm(topology), mapping)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], mapping: Any = "CA") -> CGTopology:
-        """Topology from a structure file that mdtraj reads (PDB, GRO, ...), or a saved ``.json``.
+        """Read the topology from a structure file that mdtraj supports (PDB, GRO, ...) or a saved ``.json``.
 
         Raises
         ------
@@ -200,40 +170,21 @@ class CGTopology:
 
     @cached_property
     def _neighbours(self) -> list[list[int]]:
-        neighbours: list[list[int]] = [[] for _ in range(self.n_beads)]
-        for i, j in self.bond_index.tolist():
-            neighbours[i].append(j)
-            neighbours[j].append(i)
-        return neighbours
+        return bonded_neighbours(self.n_beads, self.bond_index)
 
     @cached_property
     def angle_index(self) -> NDArray[np.int64]:
         """``(n_angles, 3)`` int64: every bonded path i–j–k with i < k, sorted."""
-        rows = [
-            (i, j, k) for j, around in enumerate(self._neighbours) for i in around for k in around if i < k
-        ]
-        return _table(rows, 3)
+        return angle_table(self._neighbours)
 
     @cached_property
     def dihedral_index(self) -> NDArray[np.int64]:
         """``(n_dihedrals, 4)`` int64: every bonded path i–j–k–l with i < l, sorted."""
-        around = self._neighbours
-        rows = []
-        for j, k in self.bond_index.tolist():
-            for a, b in ((j, k), (k, j)):
-                rows += [(i, a, b, m) for i in around[a] for m in around[b] if i != b and m != a and i < m]
-        return _table(rows, 4)
+        return dihedral_table(self._neighbours)
 
     def exclusions(self, max_bonds: int) -> NDArray[np.int64]:
         """``(n_pairs, 2)`` int64: pairs of beads at most ``max_bonds`` bonds apart, lower first, sorted."""
-        pairs = set()
-        for start in range(self.n_beads):
-            reached, frontier = {start}, {start}
-            for _ in range(max_bonds):
-                frontier = {n for f in frontier for n in self._neighbours[f]} - reached
-                reached |= frontier
-            pairs |= {(start, other) for other in reached if other > start}
-        return _table(sorted(pairs), 2)
+        return pair_table(self._neighbours, max_bonds)
 
     # ------------------------------------------------------------------ identity and files
 
@@ -252,7 +203,7 @@ class CGTopology:
         return f"CGTopology({self.sequence!r}, mapping={self.mapping!r}, {self.n_beads} beads)"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain Python values, ready for JSON."""
+        """Return plain Python values that can be written as JSON."""
         return {
             "bead_names": list(self.bead_names),
             "residue_names": list(self.residue_names),
@@ -268,7 +219,7 @@ class CGTopology:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> CGTopology:
-        """Inverse of :meth:`to_dict`.
+        """Build a topology from the values of :meth:`to_dict`.
 
         Raises
         ------
@@ -280,7 +231,8 @@ class CGTopology:
             found = sorted(data) if isinstance(data, dict) else type(data).__name__
             raise MappingError(f"not a saved CG topology: expected keys {sorted(wanted)}, found {found}")
         tuples = ("bead_names", "residue_names", "type_names")
-        return cls(**{k: tuple(v) if k in tuples else v for k, v in data.items()})
+        values: dict[str, Any] = {k: tuple(v) if k in tuples else v for k, v in data.items()}
+        return cls(**values)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the topology as JSON."""
@@ -307,7 +259,7 @@ class CGTopology:
             raise MappingError(f"topology file {str(path)!r}: {error}") from error
 
     def to_mdtraj(self) -> mdtraj.Topology:
-        """An :class:`mdtraj.Topology` with one atom a bead, bonds, residues and chains.
+        """Return an :class:`mdtraj.Topology` with one atom per bead, bonds, residues and chains.
 
         CA and CB beads are carbons, other beads virtual sites.
         """
@@ -328,12 +280,6 @@ class CGTopology:
         for i, j in self.bond_index.tolist():
             top.add_bond(atoms[i], atoms[j])
         return top
-
-
-def _table(rows: Sequence[tuple[int, ...]], width: int) -> NDArray[np.int64]:
-    table = np.array(sorted(rows), dtype=np.int64).reshape(-1, width)
-    table.setflags(write=False)
-    return table
 
 
 def _build(chains: Sequence[Sequence[str]], spec: MapSpec) -> CGTopology:

@@ -1,6 +1,6 @@
-"""CGSchNet, its construction from TorchMD-Net's keys, and weights of other codebases.
+"""CGSchNet, its construction from TorchMD-Net's keys, and conversion of weights of other codebases.
 
-Names are loaded when they are used: importing this package does not import torch.
+Names are loaded on first use: importing this package does not import torch.
 """
 
 from __future__ import annotations

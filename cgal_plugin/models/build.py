@@ -1,4 +1,4 @@
-"""A TorchMD_Net around CGSchNet from TorchMD-Net's hyper-parameters, and its parameters as plain tensors."""
+"""Build a TorchMD_Net with CGSchNet from TorchMD-Net's hyper-parameters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torchmdnet.models.model import TorchMD_Net
 
 MODEL_NAME = "cgschnet"
-#: TorchMD-Net keys and what a model without them gets; the rest of a YAML does not concern the model
+#: TorchMD-Net keys of the model and their defaults
 MODEL_DEFAULTS: dict[str, Any] = {
     "precision": 32,
     "embedding_dimension": 128,
@@ -39,13 +39,13 @@ MODEL_DEFAULTS: dict[str, Any] = {
     "prior_model": None,
     "prior_args": None,
 }
-#: what the dict under the YAML key ``cgschnet`` may hold
+#: keys of the mapping under the YAML key ``cgschnet``
 OPTIONS = ("form", "num_filters", "output_layers", "output_bias", "filter_grid")
 
 
 @dataclass(frozen=True)
 class Options:
-    """The YAML key ``cgschnet``, complete.
+    """Values of the YAML key ``cgschnet``, with defaults filled in.
 
     Attributes
     ----------
@@ -59,9 +59,9 @@ class Options:
     output_bias
         Whether the last output layer has a bias. Default: yes in "majewski", no in "mlcg".
     filter_grid
-        None (default): exact filters. A number: in training steps, filters are interpolated from so
-        many distances between the cutoffs (see :mod:`cgal_plugin.models.filter_grid`); validation
-        and inference stay exact.
+        None (default): exact filters. A number: in training steps, filters are interpolated from a grid
+        of this many distances between the cutoffs (see :mod:`cgal_plugin.models.filter_grid`);
+        validation and inference stay exact.
     """
 
     form: str
@@ -72,12 +72,12 @@ class Options:
 
 
 def parse_options(options: Mapping[str, Any] | None, width: int, extra_layers: int = 0) -> Options:
-    """Check the dict under ``cgschnet`` and fill in what is left out.
+    """Check the mapping under ``cgschnet`` and fill in the defaults.
 
     Parameters
     ----------
     options
-        The dict, or None.
+        The mapping, or None.
     width
         ``embedding_dimension``.
     extra_layers
@@ -92,7 +92,9 @@ def parse_options(options: Mapping[str, Any] | None, width: int, extra_layers: i
 
     options = {} if options is None else options
     if not isinstance(options, Mapping):
-        raise ConfigError(f"cgschnet is {options!r}; it must be a dict with keys among {', '.join(OPTIONS)}")
+        raise ConfigError(
+            f"cgschnet is {options!r}; it must be a mapping with keys among {', '.join(OPTIONS)}"
+        )
     for key in options:
         if key not in OPTIONS:
             near = difflib.get_close_matches(str(key), OPTIONS, n=1)
@@ -115,13 +117,13 @@ def parse_options(options: Mapping[str, Any] | None, width: int, extra_layers: i
         )
     for name, value in (("num_filters", filters), *(("output_layers", n) for n in layers)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"cgschnet.{name} has {value!r}; widths are positive whole numbers")
+            raise ConfigError(f"cgschnet.{name} has {value!r}; widths are positive integers")
     bias = options.get("output_bias")
     if bias is not None and not isinstance(bias, bool):
         raise ConfigError(f"cgschnet.output_bias is {bias!r}; it must be true or false")
     grid = options.get("filter_grid")
     if grid is not None and (not isinstance(grid, int) or isinstance(grid, bool) or grid < 50):
-        raise ConfigError(f"cgschnet.filter_grid is {grid!r}; it must be null or a whole number from 50 up")
+        raise ConfigError(f"cgschnet.filter_grid is {grid!r}; it must be null or an integer of at least 50")
     return Options(form, filters, tuple(layers), form == "majewski" if bias is None else bias, grid)
 
 
@@ -131,15 +133,15 @@ def build_model(
     mean: Tensor | None = None,
     std: Tensor | None = None,
 ) -> TorchMD_Net:
-    """A ``TorchMD_Net`` with CGSchNet from TorchMD-Net's hyper-parameters (``create_model``'s signature).
+    """Build a ``TorchMD_Net`` with CGSchNet; the signature is that of TorchMD-Net's ``create_model``.
 
     Parameters
     ----------
     args
-        TorchMD-Net keys (those that matter here are in :data:`MODEL_DEFAULTS`), and ``cgschnet``
-        with the keys of :data:`OPTIONS`. Not changed.
+        TorchMD-Net keys (those in :data:`MODEL_DEFAULTS` are used), and ``cgschnet`` with the keys of
+        :data:`OPTIONS`. Not modified.
     prior_model
-        Prior or list of priors; if None they are made from ``args["prior_model"]``.
+        Prior or list of priors. None: build them from ``args["prior_model"]``.
     mean, std
         Shift (per molecule) and scale of the network's energy.
 
@@ -178,17 +180,19 @@ def build_model(
 
 
 def _check(given: Mapping[str, Any]) -> None:
-    # TorchMD-Net's third, 16, makes float16 weights, which its AdamW (eps 1e-8) turns to NaN at once
+    # TorchMD-Net also allows 16: float16 weights, which become NaN in AdamW (eps 1e-8) after one step
     if given["precision"] not in (32, 64):
         raise ConfigError(f"precision is {given['precision']!r}; allowed are 32, 64 (bits)")
     if given["output_model"] != "Scalar":
-        raise ConfigError(f"output_model is {given['output_model']!r}; cgschnet gives an energy: use Scalar")
+        raise ConfigError(
+            f"output_model is {given['output_model']!r}; cgschnet returns an energy: use Scalar"
+        )
     if given["atom_filter"] > -1:
         raise ConfigError(f"atom_filter is {given['atom_filter']}; cgschnet sums over all beads: use -1")
     for key in ("embedding_dimension", "num_layers", "num_rbf", "max_z", "max_num_neighbors"):
         value = given[key]
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{key} is {value!r}; it must be a positive whole number")
+            raise ConfigError(f"{key} is {value!r}; it must be a positive integer")
 
 
 def _representation(
@@ -225,14 +229,15 @@ def _output(given: Mapping[str, Any], options: Options, dtype: torch.dtype) -> n
     half = given["embedding_dimension"] // 2
     layers = options.output_layers
     if options.output_bias and layers and set(layers) == {half}:
-        # upstream's own module where it can express the head; it wants the number of further layers
-        return Scalar(
+        # TorchMD-Net's own module if it can express the head; num_layers counts further hidden layers
+        head: nn.Module = Scalar(
             given["embedding_dimension"],
             activation=given["activation"],
             reduce_op=given["reduce_op"],
             dtype=dtype,
             num_layers=len(layers) - 1,
         )
+        return head
     return EnergyHead(
         given["embedding_dimension"],
         layers,

@@ -1,15 +1,15 @@
 """CGSchNet: a SchNet for coarse-grained beads, as a TorchMD-Net representation.
 
-One class, :class:`CGSchNet`, has both functional forms in use, chosen by ``form``. With
-C(r; lo, hi) the cosine cutoff, h₀ = embedding[z] and W_ij the filter of pair i–j, each block does
+The argument ``form`` of :class:`CGSchNet` selects one of two functional forms. With
+C(r; lo, hi) the cosine cutoff, h₀ = embedding[z] and W_ij the filter of pair i–j, each block computes
 ``h ← h + lin(act(lin2(Σ_j lin1(h_j) ⊙ W_ij)))``:
 
 ``"majewski"``
     TorchMD-Net's ``graph-network`` (Majewski et al., Nat. Commun. 14, 5739, 2023).
-    W = mlp(rbf(r))·C(r; lo, hi), both layers of ``mlp`` with bias; pairs closer than lo are dropped.
+    W = mlp(rbf(r))·C(r; lo, hi), both layers of ``mlp`` with bias; pairs closer than lo are ignored.
 ``"mlcg"``
     The SchNet of the ``mlcg`` package (Charron et al., Nat. Chem. 2025).
-    W = mlp(rbf(r))·C(r; 0, hi), second layer of ``mlp`` without bias; lo enters the radial basis only.
+    W = mlp(rbf(r))·C(r; 0, hi), second layer of ``mlp`` without bias; lo is used in the radial basis only.
 
 Radial basis (both): ``expnorm``, C(r; 0, hi)·exp(−β_k (e^{α(lo−r)} − μ_k)²) with α = 5/(hi−lo), or
 ``gauss``, exp(coeff·(r − offset_k)²).
@@ -25,7 +25,7 @@ Parameter layout (F ``hidden_channels``, G ``num_filters``, K ``num_rbf``); all 
     interactions[n].lin1.weight               (G, F)         no bias
     interactions[n].lin2.{weight,bias}        (F, G), (F,)
     interactions[n].lin.{weight,bias}         (F, F), (F,)
-    distance.box                              (3, 3)         buffer that TorchMD-Net's load_model expects
+    distance.box                              (3, 3)         buffer required by TorchMD-Net's load_model
 
 Attributes: ``form, hidden_channels, num_filters, num_layers, num_rbf, rbf_type, trainable_rbf,
 activation, cutoff_lower, cutoff_upper, max_z, aggr``. Energies come from the output model's MLP,
@@ -36,6 +36,9 @@ them; the sum over beads is multiplied by ``std`` and shifted by ``mean`` of the
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -55,17 +58,18 @@ __all__ = ["AGGREGATIONS", "FORMS", "CGSchNet", "EnergyHead", "InteractionBlock"
 
 FORMS = ("majewski", "mlcg")
 AGGREGATIONS = ("add", "mean", "max")
-#: beyond this many candidate pairs the neighbour list is TorchMD-Net's, with its fixed buffer
+#: with more candidate pairs, TorchMD-Net's neighbour list with its fixed buffer is used
 _MAX_DIRECT_PAIRS = 4_000_000
 
 
-def _choose(name: str, value: object, allowed: object) -> None:
-    if value not in allowed:  # type: ignore[operator]
-        raise ConfigError(f"{name} is {value!r}; allowed are {', '.join(sorted(map(str, allowed)))}")  # type: ignore[call-overload]
+def _choose(name: str, value: str, allowed: Iterable[str]) -> None:
+    names = sorted(allowed)
+    if value not in names:
+        raise ConfigError(f"{name} is {value!r}; allowed are {', '.join(names)}")
 
 
 class InteractionBlock(nn.Module):
-    """One interaction block: the update that is added to the bead features."""
+    """One interaction block: computes the update of the bead features."""
 
     def __init__(
         self,
@@ -92,38 +96,40 @@ class InteractionBlock(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Xavier-uniform weights, zero biases."""
+        """Draw Xavier-uniform weights and set biases to zero."""
         for layer in (self.mlp[0], self.mlp[2], self.lin1, self.lin2, self.lin):
+            assert isinstance(layer, nn.Linear)
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, i: Tensor, j: Tensor, rbf: Tensor, cutoff: Tensor) -> Tensor:
-        """Update ``(n_beads, F)`` from unordered pairs ``i``, ``j`` ``(n_pairs,)``.
+        """Return the update ``(n_beads, F)`` from unordered pairs ``i``, ``j`` ``(n_pairs,)``.
 
-        ``rbf`` ``(n_pairs, K)`` and ``cutoff`` ``(n_pairs, 1)`` are functions of the distance, so
-        one filter serves both directions of a pair.
+        ``rbf`` ``(n_pairs, K)`` and ``cutoff`` ``(n_pairs, 1)`` depend on the distance only, so both
+        directions of a pair share one filter.
         """
         w = self.mlp(rbf) * cutoff
         h = self.lin1(x)
         to_i, to_j = w * h.index_select(0, j), w * h.index_select(0, i)
         if self.aggr == "add":
-            # under autocast the products may have another dtype than lin1's output
+            # under autocast the dtype of the products may differ from that of lin1's output
             summed = torch.zeros_like(h, dtype=to_i.dtype).index_add(0, i, to_i).index_add(0, j, to_j)
         else:
             summed = scatter(torch.cat([to_i, to_j]), torch.cat([i, j]), 0, x.shape[0], self.aggr)
-        return self.lin(self.act(self.lin2(summed)))
+        update: Tensor = self.lin(self.act(self.lin2(summed)))
+        return update
 
 
 class CGSchNet(nn.Module):
-    """SchNet representation of beads; see the module's documentation for the two forms.
+    """SchNet representation of beads; the module docstring defines the two forms.
 
     Parameters
     ----------
     form
         ``"majewski"`` or ``"mlcg"``.
     hidden_channels, num_filters
-        Size of the bead features and of the filters (default: the same).
+        Size of the bead features and of the filters (default: both the same).
     num_layers
         Number of interaction blocks.
     num_rbf, rbf_type, trainable_rbf
@@ -135,10 +141,10 @@ class CGSchNet(nn.Module):
     max_z
         Size of the embedding table; bead types are 0 ... max_z − 1.
     max_num_neighbors
-        Neighbours per bead that TorchMD-Net's neighbour list has room for. Used with a periodic box
-        and for very large systems only; smaller ones take every pair there is.
+        Capacity per bead of TorchMD-Net's neighbour list, which is used with a periodic box and for very
+        large systems. In other systems all pairs are considered.
     neighbor_embedding
-        TorchMD-Net's neighbour embedding before the first block.
+        Whether to use TorchMD-Net's neighbour embedding before the first block.
     aggr
         ``"add"``, ``"mean"`` or ``"max"`` over neighbours.
     dtype
@@ -146,8 +152,8 @@ class CGSchNet(nn.Module):
     box_vecs
         ``(3, 3)`` Å, or None for no periodic box.
     filter_grid
-        Grid points for the filters of a training step (see :mod:`cgal_plugin.models.network`), or
-        None for exact filters; what this module computes itself is exact.
+        Number of grid points of the filters in a training step of :mod:`cgal_plugin.models.network`, or
+        None for exact filters. :meth:`forward` is exact.
 
     Raises
     ------
@@ -183,7 +189,7 @@ class CGSchNet(nn.Module):
         _choose("aggr", aggr, AGGREGATIONS)
         if not 0 <= cutoff_lower < cutoff_upper:
             raise ConfigError(
-                f"cutoffs are {cutoff_lower} to {cutoff_upper} Å; needed is 0 <= cutoff_lower < cutoff_upper"
+                f"cutoffs are {cutoff_lower} to {cutoff_upper} Å; required: 0 <= cutoff_lower < cutoff_upper"
             )
         self.form = form
         self.hidden_channels = hidden_channels
@@ -227,16 +233,20 @@ class CGSchNet(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew; radial basis back to its start."""
+        """Draw new weights and reset the radial basis."""
         self.embedding.reset_parameters()
         self.distance_expansion.reset_parameters()
         if self.neighbor_embedding is not None:
             self.neighbor_embedding.reset_parameters()
-        for block in self.interactions:
+        for block in self.blocks():
             block.reset_parameters()
 
+    def blocks(self) -> list[InteractionBlock]:
+        """Return the interaction blocks in order."""
+        return [cast(InteractionBlock, block) for block in self.interactions]
+
     def pairs(self, pos: Tensor, batch: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Every pair of beads of one molecule within the cutoffs, once.
+        """Return every pair of beads of one molecule within the cutoffs, once.
 
         Parameters
         ----------
@@ -255,7 +265,7 @@ class CGSchNet(nn.Module):
         Raises
         ------
         DataError
-            With a box or a very large system: more neighbours than ``max_num_neighbors``.
+            With a box or in a very large system: more neighbours than ``max_num_neighbors``.
         """
         if box is None and not self.distance.use_periodic:
             i, j = molecule_pairs(batch)
@@ -268,8 +278,8 @@ class CGSchNet(nn.Module):
                 raise
             room = -self.distance.max_num_pairs
             raise DataError(
-                f"more neighbours within {self.cutoff_upper} Å than max_num_neighbors = {room} has room for; "
-                "set max_num_neighbors higher"
+                f"more neighbours within {self.cutoff_upper} Å than max_num_neighbors = {room} allows; "
+                "increase max_num_neighbors"
             ) from error
         return edge_index[0], edge_index[1], r
 
@@ -280,7 +290,7 @@ class CGSchNet(nn.Module):
             inside = torch.nonzero((square < hi * hi) & (square >= lo * lo)).squeeze(1)
             i, j = i.index_select(0, inside), j.index_select(0, inside)
         square = (pos.index_select(0, i) - pos.index_select(0, j)).square().sum(1)
-        # beads on top of each other would have an undefined gradient, and NaN from there on
+        # the gradient of the distance of coincident beads is undefined and would give NaN
         return i, j, square.clamp_min(1e-12).sqrt()
 
     def forward(
@@ -292,7 +302,7 @@ class CGSchNet(nn.Module):
         q: Tensor | None = None,
         s: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor]:
-        """Bead features.
+        """Return bead features.
 
         Parameters
         ----------
@@ -305,12 +315,12 @@ class CGSchNet(nn.Module):
         box
             ``(3, 3)`` Å or None.
         q, s
-            Charges and spins of TorchMD-Net's interface; not used.
+            Charges and spins of TorchMD-Net's interface. Not used.
 
         Returns
         -------
         tuple
-            ``(n_beads, F)`` features, None, and z, pos, batch as they came.
+            ``(n_beads, F)`` features, None, and the arguments z, pos, batch.
         """
         x = self.embedding(z)
         i, j, r = self.pairs(pos, batch, box)
@@ -319,7 +329,7 @@ class CGSchNet(nn.Module):
             both = torch.stack([torch.cat([i, j]), torch.cat([j, i])])
             x = self.neighbor_embedding(z, x, both, torch.cat([r, r]), torch.cat([rbf, rbf]))
         cutoff = self.cutoff(r).unsqueeze(1)
-        for block in self.interactions:
+        for block in self.blocks():
             x = x + block(x, i, j, rbf, cutoff)
         return x, None, z, pos, batch
 

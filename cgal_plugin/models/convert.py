@@ -1,4 +1,4 @@
-"""Weights of other codebases as our TorchMD_Net: TorchMD-Net's graph-network and mlcg's SchNet."""
+"""Convert weights of TorchMD-Net's graph-network and of mlcg's SchNet to CGSchNet."""
 
 from __future__ import annotations
 
@@ -32,33 +32,33 @@ def from_torchmdnet_gn(
     *,
     trust: bool = False,
 ) -> TorchMD_Net:
-    """CGSchNet with the weights of a TorchMD-Net ``graph-network``; same energies and forces.
+    """Return a CGSchNet with the weights of a TorchMD-Net ``graph-network`` and the same energies and forces.
 
     Parameters
     ----------
     state_dict
-        Of the ``TorchMD_Net`` or of Lightning's LNNP (names start with ``model.``); or a whole
-        checkpoint, or its file, which has the hyper-parameters too.
+        State dict of the ``TorchMD_Net`` or of Lightning's LNNP (names start with ``model.``), or a whole
+        checkpoint or its file, which also contains hyper-parameters.
     hparams
-        TorchMD-Net's hyper-parameters; those given here win over the checkpoint's. Sizes are read
-        from the weights; ``cutoff_upper`` and ``activation`` must be here, ``cutoff_lower`` is 0 and
-        ``rbf_type`` as the weights say unless they are here. Priors come along.
+        TorchMD-Net's hyper-parameters; they take precedence over those of the checkpoint. Sizes and
+        ``rbf_type`` are read from the weights. ``cutoff_upper`` and ``activation`` are required;
+        ``cutoff_lower`` is 0 by default. Priors are kept.
     trust
-        Unpickle a file without restriction, which can run any code that is in it.
+        Unpickle a file without restriction, which can run any code it contains.
 
     Returns
     -------
     TorchMD_Net
-        In the dtype of the weights, with its hyper-parameters as ``cgal_hparams``.
+        With the dtype of the weights; ``cgal_hparams`` are its hyper-parameters.
 
     Raises
     ------
     ConfigError
-        The weights are not a graph-network's, or something is missing.
+        The weights are not those of a graph-network, or a required value is missing.
     """
     state, known = unpack(state_dict, hparams, trust)
     state = {re.sub(r"^model\.", "", k): v for k, v in state.items()}
-    # releases before 2.0 had the output layers one level up
+    # TorchMD-Net before 2.0 had the output layers one level up
     old = r"^output_model\.output_network\.(\d+)\.(weight|bias)$"
     state = {re.sub(old, r"output_model.output_network.layers.\1.\2", k): v for k, v in state.items()}
     kind = known.get("model", "graph-network")
@@ -84,7 +84,7 @@ def from_torchmdnet_gn(
     new = {
         k.replace(".conv.", "."): v
         for k, v in state.items()
-        # the filter is there twice
+        # a second name of the filter
         if ".conv.net." not in k
     }
     new.setdefault(body + "distance.box", state[body + "embedding.weight"].new_zeros(3, 3))
@@ -102,41 +102,41 @@ def from_mlcg(
     *,
     trust: bool = False,
 ) -> TorchMD_Net:
-    """CGSchNet with the weights of an ``mlcg`` StandardSchNet; same energies and forces.
+    """Return a CGSchNet with the weights of an ``mlcg`` StandardSchNet and the same energies and forces.
 
     Parameters
     ----------
     state_dict
-        Of the SchNet, or of a full model (names start with ``models.SchNet.model.`` or the like), or
-        a file or dict that holds it under ``state_dict``. Other parts of a full model, its priors, are
-        left out with a warning.
+        State dict of the SchNet or of a full model (names start with ``models.SchNet.model.`` or similar),
+        or a file or mapping with the key ``state_dict``. Other parts of a full model, such as priors, are
+        omitted with a warning.
     hparams
-        What the weights do not tell: ``cutoff_upper`` (Å) and ``activation`` (a name such as
-        ``tanh``, ``torch.nn.Tanh``, or a module); ``cutoff_lower`` (default 0) and ``alpha`` (default
-        5/(upper − lower)). mlcg's own nested configuration is searched for them, so its ``model``
-        section can be given as it is. ``reduce_op``, ``aggr``, ``trainable_rbf``, ``derivative`` of
-        TorchMD-Net are taken over.
+        Values that are not in the weights: ``cutoff_upper`` (Å) and ``activation`` (a name such as
+        ``tanh``, ``torch.nn.Tanh``, or a module) are required; ``cutoff_lower`` (default 0) and ``alpha``
+        (default 5/(upper − lower)) are optional. Nested mappings are searched, so the ``model`` section of
+        an mlcg configuration can be passed directly. ``reduce_op``, ``aggr``, ``trainable_rbf`` and
+        ``derivative`` of TorchMD-Net are used if present.
     trust
-        Unpickle a file without restriction, which can run any code that is in it (a saved mlcg module
-        needs it).
+        Unpickle a file without restriction, which can run any code it contains. Needed for a saved mlcg
+        module.
 
     Returns
     -------
     TorchMD_Net
-        In the dtype of the weights, with its hyper-parameters as ``cgal_hparams``.
+        With the dtype of the weights; ``cgal_hparams`` are its hyper-parameters.
 
     Raises
     ------
     ConfigError
-        The weights are not a SchNet's, or something is missing.
+        The weights are not those of a SchNet, or a required value is missing.
     """
     state, known = unpack(state_dict, hparams, trust)
     prefix = _mlcg_prefix(state)
     left = sorted(k for k in state if not k.startswith(prefix))
     if left:
         warnings.warn(
-            f"only {prefix}* is converted; the energies of {len(left)} other entries "
-            f"({', '.join(left[:3])}, ...) are not in the result",
+            f"only {prefix}* is converted; {len(left)} other entries ({', '.join(left[:3])}, ...) "
+            "and their energies are omitted",
             UserWarning,
             stacklevel=2,
         )
@@ -148,7 +148,7 @@ def from_mlcg(
     alpha = found.get("alpha")
     if alpha is not None and abs(float(alpha) * (upper - lower) - 5.0) > 1e-6:
         raise ConfigError(
-            f"alpha is {alpha}; CGSchNet has 5/(cutoff_upper - cutoff_lower) = {5 / (upper - lower)}"
+            f"alpha is {alpha}; CGSchNet uses 5/(cutoff_upper - cutoff_lower) = {5 / (upper - lower)}"
         )
     new = _mlcg_names(state)
     body = "representation_model."
@@ -195,9 +195,7 @@ _MLCG_NAMES = (
 def _mlcg_prefix(state: State) -> str:
     ends = [k.removesuffix("embedding_layer.weight") for k in state if k.endswith("embedding_layer.weight")]
     if len(ends) != 1:
-        raise ConfigError(
-            f"the weights have {len(ends)} entries embedding_layer.weight; a single SchNet has one"
-        )
+        raise ConfigError(f"the weights have {len(ends)} entries embedding_layer.weight; a SchNet has one")
     return ends[0]
 
 
@@ -212,9 +210,7 @@ def _mlcg_names(state: State) -> dict[str, Any]:
             if not re.fullmatch(r"(rbf_layer\.)?(cutoff|.*\.cutoff)\..*", key):
                 unknown.append(key)
     if unknown:
-        raise ConfigError(
-            f"the weights have entries that a StandardSchNet does not have: {sorted(unknown)[:5]}"
-        )
+        raise ConfigError(f"the weights have entries that are not in a StandardSchNet: {sorted(unknown)[:5]}")
     if "representation_model.interactions.0.mlp.0.weight" not in new:
         raise ConfigError(
             "the weights have no interaction_blocks.0.conv.filter_network: not a StandardSchNet"
@@ -240,7 +236,7 @@ def save_checkpoint(model: TorchMD_Net, path: str | os.PathLike[str], **hparams:
     Raises
     ------
     ConfigError
-        The model was not made here.
+        The model is not from this module.
     """
     import torch
 
@@ -248,7 +244,7 @@ def save_checkpoint(model: TorchMD_Net, path: str | os.PathLike[str], **hparams:
 
     known = getattr(model, "cgal_hparams", None)
     if known is None:
-        raise ConfigError("only a model from from_torchmdnet_gn or from_mlcg can be saved here")
+        raise ConfigError("only a model from from_torchmdnet_gn or from_mlcg can be saved by this function")
     content = {
         "state_dict": {f"model.{k}": v for k, v in model.state_dict().items()},
         "hyper_parameters": {**known, **hparams},
@@ -268,8 +264,8 @@ def _load(args: dict[str, Any], state: dict[str, Any]) -> TorchMD_Net:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise ConfigError(
-            f"the weights do not fit the model that they and hparams describe: {error}"
+            f"the weights do not fit the model described by them and hparams: {error}"
         ) from error
-    # a plain attribute: what save_checkpoint needs
+    # for save_checkpoint
     model.cgal_hparams = args
     return model

@@ -1,4 +1,4 @@
-"""Functions of a distance with their derivatives: cutoff and radial basis of :class:`CGSchNet`."""
+"""Functions of a distance and their derivatives: cutoff and radial basis of :class:`CGSchNet`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def cosine_cutoff(r: Tensor, lo: float, hi: float) -> tuple[Tensor, Tensor]:
-    """C(r; lo, hi) of TorchMD-Net's ``CosineCutoff`` and dC/dr, both with the shape of ``r`` (Å)."""
+    """Return C(r; lo, hi) of TorchMD-Net's ``CosineCutoff`` and dC/dr, both with the shape of ``r`` (Å)."""
     if lo > 0:
         rate = 2.0 * math.pi / (hi - lo)
         phase = rate * (r - lo) + math.pi
@@ -26,7 +26,7 @@ def cosine_cutoff(r: Tensor, lo: float, hi: float) -> tuple[Tensor, Tensor]:
 
 
 def radial_basis(net: CGSchNet, r: Tensor) -> tuple[Tensor, Tensor]:
-    """The network's radial basis and its derivative, each ``(n, num_rbf)``, at ``r`` ``(n,)`` Å."""
+    """Return the radial basis and its derivative, each ``(n, num_rbf)``, at ``r`` ``(n,)`` Å."""
     basis, r = net.distance_expansion, r.unsqueeze(1)
     if net.rbf_type == "gauss":
         away = r - basis.offset

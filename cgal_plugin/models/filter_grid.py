@@ -1,14 +1,15 @@
-"""Filters from a grid of distances: an approximation that makes training steps cheaper.
+"""Interpolate filters from a grid of distances: an approximation that makes training steps cheaper.
 
-A filter is a function of one distance. With a few hundred distances on a grid, and many thousand
-pairs in a batch, it is cheaper to evaluate the filter's network on the grid and to interpolate, by
-polynomials of degree 5 through the six nearest grid points. W and dW/dr are interpolated alike, so
-that rounding is not amplified by the grid's spacing. Gradients are those of what is computed.
+A filter is a function of one distance. A batch has many thousand pairs, so it is cheaper to evaluate the
+network of the filter on a few hundred grid points and to interpolate, by polynomials of degree 5 through the
+six nearest grid points. W and dW/dr are interpolated separately, so that the spacing of the grid does not
+amplify rounding. Gradients are exactly those of the interpolated filters.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,17 +18,17 @@ from torch.autograd.function import once_differentiable
 
 __all__ = ["POINTS", "Stencils", "grid"]
 
-#: grid points that one value is interpolated from
+#: grid points per interpolated value
 POINTS = 6
 
 
 def grid(lo: float, hi: float, n: int, like: Tensor) -> Tensor:
-    """``(n,)`` distances from ``lo`` to ``hi``, both included, with dtype and device of ``like``."""
+    """Return ``(n,)`` distances from ``lo`` to ``hi``, both included, with dtype and device of ``like``."""
     return torch.linspace(lo, hi, n, dtype=torch.float64, device=like.device).to(like.dtype)
 
 
 class Stencils:
-    """Which grid points each distance takes its value from, with which weights.
+    """Grid points and weights of the interpolation at each distance.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ class Stencils:
         points = torch.arange(POINTS, device=r.device)
         self.weights = _lagrange(place - first).to(r.dtype)
         self.index = first.unsqueeze(1) + points
-        # the same sorted by grid point, for the gradient: which pairs each point gave to
+        # for the gradient, the same sorted by grid point: the pairs that use each point
         flat = self.index.reshape(-1)
         order = torch.argsort(flat, stable=True)
         counts = torch.bincount(flat, minlength=n)
@@ -53,12 +54,12 @@ class Stencils:
         self.pair_weights = self.weights.reshape(-1).index_select(0, order)
 
     def __call__(self, table: Tensor) -> Tensor:
-        """Values ``(n_pairs, G)`` from those on the grid, ``(n, G)``; differentiable once."""
-        return _Interpolate.apply(table, self)
+        """Interpolate values on the grid ``(n, G)`` to ``(n_pairs, G)``; differentiable once."""
+        return _interpolate(table, self)
 
 
 def _lagrange(u: Tensor) -> Tensor:
-    """Weights ``(n, POINTS)`` of values at 0, 1, ... for the polynomial's value at u ``(n,)``."""
+    """Return the weights ``(n, POINTS)`` of values at 0, 1, ... in the polynomial's value at u ``(n,)``."""
     columns = []
     for k in range(POINTS):
         others = [m for m in range(POINTS) if m != k]
@@ -85,3 +86,7 @@ class _Interpolate(torch.autograd.Function):
             s.pair, g.contiguous(), s.start, mode="sum", per_sample_weights=s.pair_weights
         )
         return gradient, None
+
+
+#: torch does not annotate ``apply``
+_interpolate: Callable[[Tensor, Stencils], Tensor] = _Interpolate.apply

@@ -1,4 +1,4 @@
-"""TorchMD_Net around CGSchNet whose training step does not differentiate distances twice."""
+"""A TorchMD_Net with CGSchNet whose training step does not differentiate distances twice."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from torchmdnet.models.model import TorchMD_Net
 from cgal_plugin.models.cgschnet import CGSchNet
 from cgal_plugin.models.distances import cosine_cutoff, radial_basis
 from cgal_plugin.models.filter_grid import Stencils, grid
-from cgal_plugin.models.pair_functions import Convolution, Filters, Stage, derivatives
+from cgal_plugin.models.pair_functions import Stage, convolution, derivatives, filters
 from cgal_plugin.priors.base import CGPrior
 
 __all__ = ["CGNet"]
 
 
-class CGNet(TorchMD_Net):
-    """A ``TorchMD_Net`` of :class:`CGSchNet`; parameters, checkpoints and results are those of one.
+class CGNet(TorchMD_Net):  # type: ignore[misc]  # torchmdnet has no types
+    """A ``TorchMD_Net`` with :class:`CGSchNet`; parameters, checkpoints and results do not differ from it.
 
-    In training mode, forces are made from dE/dr of every pair with distances held constant, which
-    gives a loss on energies and forces its exact gradient with respect to the weights in fewer and
-    larger operations (see :mod:`cgal_plugin.models.pair_functions`). What is returned then has no
-    graph back to the positions. TorchMD_Net's own way is taken in evaluation mode, for positions
-    that require a gradient when they are passed in, with a periodic box, and for options that the
-    short way does not know (``aggr`` other than ``add``, neighbour embedding, ``mish``, priors of
-    other packages).
+    In training mode, forces are computed from dE/dr of every pair with distances held constant. A loss on
+    energies and forces then gets its exact gradient with respect to the weights, in fewer and larger
+    operations (see :mod:`cgal_plugin.models.pair_functions`), but the result cannot be differentiated with
+    respect to positions. TorchMD_Net's own method is used in evaluation mode, for positions that require a
+    gradient, with a periodic box, and for options that the fast method does not support (``aggr`` other than
+    ``add``, neighbour embedding, ``mish``, priors of other packages).
     """
 
     def forward(
@@ -38,7 +37,7 @@ class CGNet(TorchMD_Net):
         extra_args: dict[str, Tensor] | None = None,
         num_systems: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """``(energy (n_molecules, 1) kcal/mol, forces (n_beads, 3) kcal/mol/Å)``, as upstream.
+        """Return ``(energy (n_molecules, 1) kcal/mol, forces (n_beads, 3) kcal/mol/Å)`` as TorchMD_Net does.
 
         Parameters
         ----------
@@ -48,8 +47,9 @@ class CGNet(TorchMD_Net):
         box, q, s, extra_args, num_systems
             As in TorchMD_Net.
         """
-        if not self._short(pos, box):
-            return super().forward(z, pos, batch, box, q, s, extra_args, num_systems)
+        if not self._is_fast(pos, box):
+            result: tuple[Tensor, Tensor] = super().forward(z, pos, batch, box, q, s, extra_args, num_systems)
+            return result
         batch = torch.zeros_like(z) if batch is None else batch
         y, forces = self._network(z, pos, batch, num_systems)
         if self.prior_model:  # cgal-train without priors has an empty list
@@ -57,7 +57,7 @@ class CGNet(TorchMD_Net):
             y, forces = y + prior_y, forces + prior_forces
         return y, forces
 
-    def _short(self, pos: Tensor, box: Tensor | None) -> bool:
+    def _is_fast(self, pos: Tensor, box: Tensor | None) -> bool:
         net = self.representation_model
         return (
             self.training
@@ -80,7 +80,7 @@ class CGNet(TorchMD_Net):
         with torch.no_grad():
             i, j, r = net.pairs(pos, batch)
             apart = pos.index_select(0, i) - pos.index_select(0, j)
-            # as in CGSchNet.pairs: beads on top of each other do not push
+            # as in CGSchNet.pairs: coincident beads exert no force
             apart = apart / r.unsqueeze(1) * (apart.square().sum(1, keepdim=True) >= 1e-12)
         stand_in = torch.zeros_like(r).requires_grad_(True)
         stage = Stage()
@@ -98,7 +98,7 @@ class CGNet(TorchMD_Net):
     def _priors(
         self, y: Tensor, z: Tensor, pos: Tensor, batch: Tensor, extra_args: dict[str, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
-        """Energies and forces of the priors, which have nothing to train: no graph is kept."""
+        """Return energies and forces of the priors, detached: priors have no parameters to train."""
         pos = pos.detach().requires_grad_(True)
         energy = torch.zeros_like(y)
         for prior in self.prior_model:
@@ -110,7 +110,7 @@ class CGNet(TorchMD_Net):
 def _features(
     net: CGSchNet, z: Tensor, r: Tensor, stand_in: Tensor, i: Tensor, j: Tensor, stage: Stage
 ) -> Tensor:
-    """Bead features ``(n_beads, F)`` whose gradient with respect to distances arrives at ``stand_in``."""
+    """Return bead features ``(n_beads, F)``; the gradient of the distances goes to ``stand_in``."""
     lo, hi, n = net.distance.cutoff_lower, net.cutoff_upper, net.filter_grid
     stencils = None if n is None else Stencils(r, lo, hi, n)
     places = r if n is None else grid(lo, hi, n, r)
@@ -119,16 +119,16 @@ def _features(
     with torch.no_grad():
         cutoff, cutoff_slope = cosine_cutoff(places.unsqueeze(1), lo, hi)
     act = derivatives(net.activation)
-    x = net.embedding(z)
-    for number, block in enumerate(net.interactions):
+    x: Tensor = net.embedding(z)
+    for number, block in enumerate(net.blocks()):
         first, second = block.mlp[0], block.mlp[2]
-        w, w_slope = Filters.apply(
+        w, w_slope = filters(
             rbf, slope, cutoff, cutoff_slope, first.weight, first.bias, second.weight, second.bias, act
         )
         if stencils is not None:
             w, w_slope = stencils(w), stencils(w_slope)
-        # before the first block there are as many different beads as types
+        # in the first block, beads of one type have the same features
         h = nn.functional.embedding(z, block.lin1(net.embedding.weight)) if number == 0 else block.lin1(x)
-        summed = Convolution.apply(h, w, w_slope, stand_in, i, j, stage)
+        summed = convolution(h, w, w_slope, stand_in, i, j, stage)
         x = x + block.lin(block.act(block.lin2(summed)))
     return x

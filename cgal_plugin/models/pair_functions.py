@@ -1,11 +1,10 @@
-"""The work on pairs of beads in a training step, with derivatives written by hand.
+"""Operations on pairs of beads in a training step, with explicit derivatives.
 
-A force loss needs dE/dr of every pair as a function of the weights. A filter W(r) depends on one
-number, so W and dW/dr come together out of the filter's network by forward differentiation
-(:class:`Filters`), and dE/dr_p = Σ_f W'_pf (g_i h_j + g_j h_i)_f, with g = dE/dm at the messages
-m_i = Σ_j W_ij ⊙ h_j (:class:`Convolution`). Nothing is differentiated twice with respect to a
-distance, so the filter's network is passed backwards once, with value and slope stacked into one
-matrix product.
+A force loss needs dE/dr of every pair as a function of the weights. A filter W(r) depends on one number, so
+forward differentiation of the filter's network gives W and dW/dr together (:class:`Filters`). Then
+dE/dr_p = Σ_f W'_pf (g_i h_j + g_j h_i)_f, with g = dE/dm at the messages m_i = Σ_j W_ij ⊙ h_j
+(:class:`Convolution`). No distance is differentiated twice, so one backward pass through the filter's network
+is enough, with value and slope stacked into one matrix product.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from cgal_plugin.errors import TrainingError
 
-__all__ = ["Convolution", "Filters", "Stage", "derivatives"]
+__all__ = ["Stage", "convolution", "derivatives", "filters"]
 
 #: log 2 in single precision, as in TorchMD-Net's activation
 _SHIFT = torch.log(torch.tensor(2.0, dtype=torch.float32)).item()
@@ -28,7 +27,7 @@ Derivatives = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 def _tanh(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    # torch.tanh is three times as slow on CPUs; the error of this is one rounding of numbers up to 1
+    # three times faster than torch.tanh on CPUs; the error is one rounding of numbers up to 1
     f = torch.sigmoid(2.0 * x).mul_(2.0).sub_(1.0)
     first = torch.addcmul(x.new_ones(()), f, f, value=-1.0)
     return f, first, (f * first).mul_(-2.0)
@@ -63,15 +62,15 @@ _DERIVATIVES: dict[str, Derivatives] = {
 
 
 def derivatives(activation: str) -> Derivatives | None:
-    """Function ``x -> (f, f', f'')`` of an activation, or None where there is none (``mish``)."""
+    """Return the function ``x -> (f, f', f'')`` of an activation, or None if there is none (``mish``)."""
     return _DERIVATIVES.get(activation)
 
 
 class Filters(torch.autograd.Function):
-    """Filter and its slope for every pair: ``(W, dW/dr)``, each ``(n_pairs, G)``.
+    """Filter and slope of every pair: ``(W, dW/dr)``, each ``(n_pairs, G)``.
 
     W = (act(rbf w1ᵀ + b1) w2ᵀ + b2)·C. Differentiable once, with respect to the radial basis and
-    the weights, not the cutoff function. Arguments: ``rbf`` and its slope ``(n_pairs, K)``, C and
+    the weights but not the cutoff function. Arguments: ``rbf`` and its slope ``(n_pairs, K)``, C and
     its slope ``(n_pairs, 1)``, ``w1 (G, K)``, ``b1 (G,)``, ``w2 (G, G)``, ``b2 (G,)`` or None, and
     the activation's :func:`derivatives`.
     """
@@ -109,7 +108,7 @@ class Filters(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_value: Tensor, g_slope: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the radial basis, its slope, and the weights."""
+        """Return the gradients of the radial basis, its slope, and the weights."""
         rbf, slope, cutoff, cutoff_slope, w1, w2, first, second, inner, hidden = ctx.saved_tensors
         n = rbf.shape[0]
         g = torch.cat([g_value, g_slope])
@@ -130,19 +129,19 @@ class Filters(torch.autograd.Function):
 
 
 class Stage:
-    """Whether the backward pass under way is the one that makes forces."""
+    """Flag that is set during the backward pass that computes forces."""
 
     def __init__(self) -> None:
         self.forces = False
 
 
 def _ends(x: Tensor, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
-    """x of either bead of every pair."""
+    """Return x of both beads of every pair."""
     return x.index_select(0, i), x.index_select(0, j)
 
 
 def _spread(x: Tensor, i: Tensor, j: Tensor, to_i: Tensor, to_j: Tensor) -> Tensor:
-    """Sums over the pairs of each bead; ``x`` lends its shape."""
+    """Return the sums over the pairs of each bead, with the shape of ``x``."""
     return torch.zeros_like(x).index_add_(0, i, to_i).index_add_(0, j, to_j)
 
 
@@ -150,10 +149,10 @@ class Convolution(torch.autograd.Function):
     """Messages m_i = Σ_j W_ij ⊙ h_j, ``(n_beads, G)``, over unordered pairs.
 
     Arguments: ``h (n_beads, G)``, the filters and their slopes ``(n_pairs, G)``, a tensor ``r``
-    ``(n_pairs,)`` that stands for the distances (its values are not read; its gradient is dE/dr),
-    ``i``, ``j`` ``(n_pairs,)`` and the :class:`Stage`. While ``stage.forces`` is set the backward
-    pass gives the gradients of h and r, which can be differentiated again; otherwise those of h and
-    the filters, once.
+    ``(n_pairs,)`` in place of the distances (its values are not read; its gradient is dE/dr), ``i``, ``j``
+    ``(n_pairs,)`` and the :class:`Stage`. While ``stage.forces`` is set, the backward pass gives the
+    gradients of h and r, which can be differentiated again. Otherwise it gives those of h and the filters,
+    which cannot.
     """
 
     @staticmethod
@@ -171,11 +170,11 @@ class Convolution(torch.autograd.Function):
         """See the class."""
         h, w, slope, i, j = ctx.saved_tensors
         if ctx.stage.forces:
-            g_h, g_r = _ConvolutionGradient.apply(g, h, w, slope, i, j)
+            g_h, g_r = _convolution_gradient(g, h, w, slope, i, j)
             return g_h, None, None, g_r, None, None, None
         if torch.is_grad_enabled() and (g.requires_grad or h.requires_grad):
             raise TrainingError(
-                "a training model's energies and forces can be differentiated once; for higher "
+                "energies and forces of a model in training mode can be differentiated once; for higher "
                 "derivatives call it with positions that require a gradient"
             )
         (gi, gj), (hi, hj) = _ends(g, i, j), _ends(h, i, j)
@@ -191,7 +190,7 @@ class _ConvolutionGradient(torch.autograd.Function):
         ctx: Any, g: Tensor, h: Tensor, w: Tensor, slope: Tensor, i: Tensor, j: Tensor
     ) -> tuple[Tensor, Tensor]:
         (gi, gj), (hi, hj) = _ends(g, i, j), _ends(h, i, j)
-        # what Σ g ⊙ m has as gradient of the filters
+        # the gradient of Σ g ⊙ m with respect to the filters
         cross = hj.mul_(gi).addcmul_(hi, gj)
         ctx.save_for_backward(g, h, w, slope, i, j, cross)
         ctx.set_materialize_grads(False)
@@ -218,3 +217,9 @@ class _ConvolutionGradient(torch.autograd.Function):
             g_h = _spread(h, i, j, gj.mul_(scaled), gi.mul_(scaled))
         g_g = None if to_i is None or to_j is None else _spread(g, i, j, to_i, to_j)
         return g_g, g_h, g_w, g_slope, None, None
+
+
+# torch does not annotate ``apply``
+filters: Callable[..., tuple[Tensor, Tensor]] = Filters.apply
+convolution: Callable[..., Tensor] = Convolution.apply
+_convolution_gradient: Callable[..., tuple[Tensor, Tensor]] = _ConvolutionGradient.apply

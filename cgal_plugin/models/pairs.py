@@ -1,6 +1,8 @@
-"""The pairs of beads that the network works on, and the output head."""
+"""The pairs of beads of the network, and its output head."""
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torchmdnet.models.utils import act_class_mapping
 
 
 def molecule_pairs(batch: Tensor) -> tuple[Tensor, Tensor]:
-    """Every unordered pair of different beads of one molecule, once.
+    """Return every unordered pair of different beads of one molecule, once.
 
     Parameters
     ----------
@@ -26,7 +28,7 @@ def molecule_pairs(batch: Tensor) -> tuple[Tensor, Tensor]:
     counts = torch.bincount(batch)
     start = (counts.cumsum(0) - counts).index_select(0, molecule)
     place = torch.arange(n, device=batch.device)
-    # the bead at each sorted place pairs with those of its molecule before it
+    # each bead forms pairs with the beads of its molecule that come before it in the sorted order
     before = place - start
     i = torch.repeat_interleave(place, before)
     shift = start - (before.cumsum(0) - before)
@@ -34,18 +36,18 @@ def molecule_pairs(batch: Tensor) -> tuple[Tensor, Tensor]:
     return order.index_select(0, i), order.index_select(0, j)
 
 
-class EnergyHead(OutputModel):
-    """An MLP from bead features to one energy a bead: any widths, last layer with or without bias.
+class EnergyHead(OutputModel):  # type: ignore[misc]  # torchmdnet has no types
+    """An MLP from bead features to one energy per bead, with any widths and an optional last bias.
 
-    ``output_network.layers[0, 2, ...]`` are the linear layers, as in TorchMD-Net's ``Scalar``, which
-    this equals for one hidden layer of F//2 and a bias in the last.
+    ``output_network.layers[0, 2, ...]`` are the linear layers, as in TorchMD-Net's ``Scalar``, to which it
+    is equal for one hidden layer of width F//2 and a last bias.
 
     Parameters
     ----------
     hidden_channels
         Size F of the bead features.
     widths
-        Of the hidden layers; ``(128, 64)`` in mlcg. None at all makes the head linear.
+        Widths of the hidden layers; ``(128, 64)`` in mlcg. An empty tuple gives a linear head.
     activation
         Name of a TorchMD-Net activation.
     last_bias
@@ -77,8 +79,8 @@ class EnergyHead(OutputModel):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Xavier-uniform weights, zero biases."""
-        for layer in self.output_network.layers:
+        """Draw Xavier-uniform weights and set biases to zero."""
+        for layer in self._layers():
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 if layer.bias is not None:
@@ -93,5 +95,9 @@ class EnergyHead(OutputModel):
         batch: Tensor,
         box: Tensor | None = None,
     ) -> Tensor:
-        """Energy of each bead, ``(n_beads, 1)``."""
-        return self.output_network.layers(x)
+        """Return the energy of each bead, ``(n_beads, 1)``."""
+        energy: Tensor = self._layers()(x)
+        return energy
+
+    def _layers(self) -> nn.Sequential:
+        return cast(nn.Sequential, self.output_network.layers)

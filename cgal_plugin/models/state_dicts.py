@@ -1,9 +1,10 @@
-"""Reading state dicts and configurations of other codebases."""
+"""Read state dicts and configurations of other codebases."""
 
 from __future__ import annotations
 
 import os
 import re
+from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 State = Mapping[str, Any]
 
-#: other names for the same thing in mlcg's configurations
+#: names that mlcg's configurations use for one value
 _ALIASES = {
     "cutoff_upper": ("cutoff_upper", "cutoff", "upper_cutoff", "r_cut", "rc"),
     "cutoff_lower": ("cutoff_lower", "lower_cutoff"),
@@ -25,7 +26,7 @@ _ALIASES = {
 
 
 def search(config: Any) -> dict[str, Any]:
-    """Values of a nested configuration by key, outermost first, under the names used here."""
+    """Return the values of a nested configuration by key, under our names; outer levels take precedence."""
     flat: dict[str, Any] = {}
     level: list[Any] = [config]
     while level:
@@ -44,10 +45,18 @@ def search(config: Any) -> dict[str, Any]:
 
 
 def unpack(
-    state: State | str | os.PathLike[str], hparams: Mapping[str, Any] | None, trust: bool
+    source: State | str | os.PathLike[str], hparams: Mapping[str, Any] | Namespace | None, trust: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    if isinstance(state, str | os.PathLike):
-        state = read_torch(state, trust=trust, error=ConfigError)
+    """Return the state dict and the hyper-parameters of a file, checkpoint, module or state dict.
+
+    Raises
+    ------
+    ConfigError
+        There is no state dict in it.
+    """
+    state: Any = source
+    if isinstance(source, str | os.PathLike):
+        state = read_torch(source, trust=trust, error=ConfigError)
     if hasattr(state, "state_dict") and not isinstance(state, Mapping):
         state = state.state_dict()
     known: dict[str, Any] = {}
@@ -62,13 +71,14 @@ def unpack(
 
 
 def require(known: Mapping[str, Any], *keys: str) -> None:
+    """Raise a ConfigError that names missing keys."""
     missing = [k for k in keys if known.get(k) is None]
     if missing:
-        raise ConfigError(f"hparams lack {', '.join(missing)}, which the weights do not tell")
+        raise ConfigError(f"hparams lack {', '.join(missing)}, which are not in the weights")
 
 
 def activation_name(value: Any) -> str:
-    """TorchMD-Net's name of an activation given by name, class, module or ``class_path``."""
+    """Return TorchMD-Net's name of an activation given by name, class, module or ``class_path``."""
     from torchmdnet.models.utils import act_class_mapping
 
     if isinstance(value, Mapping):
@@ -91,12 +101,13 @@ def _count(state: State, pattern: str) -> int:
 
 
 def sizes(state: State, embedding: str, first_filter: str) -> dict[str, Any]:
+    """Return the hyper-parameters that follow from shapes and dtype of the weights."""
     import torch
 
     table: Tensor = state[embedding]
     bits = {torch.float32: 32, torch.float64: 64}
     if table.dtype not in bits:
-        raise ConfigError(f"weights are {table.dtype}; float32 and float64 are supported: convert them first")
+        raise ConfigError(f"weights are {table.dtype}; convert them to float32 or float64")
     return {
         "precision": bits[table.dtype],
         "max_z": table.shape[0],
@@ -109,12 +120,13 @@ def sizes(state: State, embedding: str, first_filter: str) -> dict[str, Any]:
 
 
 def output_layers(state: State, prefix: str) -> dict[str, Any]:
+    """Return the options of the output head that follow from its weights."""
     numbers = sorted(_layer_numbers(state, prefix))
     if not numbers or numbers != list(range(0, 2 * len(numbers), 2)):
         raise ConfigError(f"output layers are numbered {numbers}; expected 0, 2, 4, ...")
     *hidden, last = [state[f"{prefix}.{n}.weight"] for n in numbers]
     if last.shape[0] != 1:
-        raise ConfigError(f"the last output layer has {last.shape[0]} outputs; an energy is one")
+        raise ConfigError(f"the last output layer has {last.shape[0]} outputs; an energy has one")
     biased = [f"{prefix}.{n}.bias" in state for n in numbers]
     if not all(biased[:-1]):
         raise ConfigError("hidden output layers without bias are not supported")

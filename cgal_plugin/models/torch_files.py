@@ -1,4 +1,4 @@
-"""Reading files of ``torch.save``: a pickle can run code, so only what cannot is read unasked."""
+"""Read files of ``torch.save`` safely: a pickle can run code, so reading is restricted by default."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import IO, Any
 from cgal_plugin.errors import CGALError
 from cgal_plugin.provenance import BAD_ARCHIVE
 
-_UNREADABLE = (*BAD_ARCHIVE, pickle.UnpicklingError, AttributeError, ImportError)
+_UNREADABLE: tuple[type[Exception], ...] = (*BAD_ARCHIVE, pickle.UnpicklingError, AttributeError, ImportError)
 
 
 def read_torch(
@@ -25,19 +25,19 @@ def read_torch(
     error: type[CGALError] = CGALError,
     name: str | None = None,
 ) -> Any:
-    """The content of a file that ``torch.save`` wrote, on the CPU.
+    """Return the content of a file written by ``torch.save``, on the CPU.
 
     Parameters
     ----------
     source
         File name, or open file.
     trust
-        Unpickle whatever is in it, which can run any code. Without it, torch's restricted unpickler makes
-        tensors, containers, numbers, numpy arrays and argparse's Namespace, and nothing else.
+        Unpickle without restriction, which can run any code. By default torch's restricted unpickler
+        creates only tensors, containers, numbers, numpy arrays and argparse's Namespace.
     error
-        What to raise.
+        Exception class to raise.
     name
-        For messages; default: the file name.
+        Name in messages (default: the file name).
 
     Raises
     ------
@@ -55,8 +55,8 @@ def read_torch(
         found = re.search(r"GLOBAL (\S+)", str(problem))
         if not trust and found:
             raise error(
-                f"{name} is not read, because it would import {found[1]}: a file like that can run any code. "
-                "If you trust where it comes from, say so: trust=True, or --trust on the command line"
+                f"{name} is not read, because it would import {found[1]}: such a file can run any code. "
+                "If you trust its origin, use trust=True, or --trust on the command line"
             ) from problem
         text = str(problem).splitlines()[-1] if str(problem) else type(problem).__name__
         raise error(f"{name} cannot be read as a checkpoint: {text}") from problem
@@ -81,14 +81,14 @@ def _plain_types() -> Iterator[None]:
 def check_torch(
     path: str | os.PathLike[str], *, trust: bool = False, error: type[CGALError] = CGALError
 ) -> None:
-    """Check that a checkpoint, or each one in a ``.zip`` of several, can be read; see :func:`read_torch`.
+    """Check that a checkpoint, or each checkpoint of a ``.zip``, can be read; see :func:`read_torch`.
 
-    For code that then reads it without restriction (TorchMD-Net's ``load_model``).
+    Call it before code that reads the file without restriction, such as TorchMD-Net's ``load_model``.
 
     Raises
     ------
     CGALError
-        It cannot, or a name in the archive leads out of it.
+        It cannot be read, or a name in the archive points outside of it.
     """
     if not str(path).endswith(".zip"):
         read_torch(path, trust=trust, error=error)
@@ -98,7 +98,7 @@ def check_torch(
             for member in archive.namelist():
                 parts = PurePosixPath(member.replace("\\", "/"))
                 if parts.is_absolute() or ".." in parts.parts:
-                    raise error(f"{path}: the name {member!r} leads out of the archive: refused")
+                    raise error(f"{path}: the name {member!r} points outside the archive")
                 if member.endswith(".ckpt"):
                     with archive.open(member) as handle:
                         read_torch(handle, trust=trust, error=error, name=f"{path}:{member}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cgal_plugin.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torchmdnet.models.model import TorchMD_Net
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +55,11 @@ class CGSchNetWeights:
     form
         ``"majewski"`` or ``"mlcg"``.
     activation
-        Name in TorchMD-Net (``silu``, ``tanh``, ``ssp``, ``sigmoid``, ``swish``, ``mish``).
+        TorchMD-Net's name (``silu``, ``tanh``, ``ssp``, ``sigmoid``, ``swish``, ``mish``).
     cutoff_lower, cutoff_upper
         lo and hi of the radial basis.
     filter_cutoff_lower
-        lo of the filter's cosine cutoff, below which pairs are dropped: ``cutoff_lower`` in
+        lo of the filter's cosine cutoff, below which pairs are ignored: ``cutoff_lower`` in
         "majewski", 0 in "mlcg".
     rbf_type
         ``"expnorm"``: C(r; 0, hi)·exp(−rbf_widths (e^{rbf_alpha (lo−r)} − rbf_centers)²), or
@@ -70,19 +71,19 @@ class CGSchNetWeights:
     embedding
         (max_z, F).
     neighbor_embedding
-        Or None.
+        Neighbour embedding, or None.
     blocks
         Interaction blocks in order.
     aggr
-        ``"add"`` (usual), ``"mean"`` or ``"max"`` over neighbours, as TorchMD-Net's ``scatter`` has it.
+        ``"add"`` (usual), ``"mean"`` or ``"max"`` over neighbours, as in TorchMD-Net's ``scatter``.
     output
-        Linear layers of the output MLP, activation between them; the last gives one energy a bead.
+        Linear layers of the output MLP, activation between them; the last gives one energy per bead.
     reduce_op
         ``"add"``/``"sum"`` or ``"mean"`` over beads.
     mean, std
         E = std·Σ_beads + mean, kcal/mol.
     periodic
-        Whether the model carries box vectors of its own.
+        Whether the model has its own box vectors.
     """
 
     form: str
@@ -105,8 +106,8 @@ class CGSchNetWeights:
     periodic: bool
 
 
-def model_parameters(model: nn.Module) -> CGSchNetWeights:
-    """Parameters of a ``TorchMD_Net`` whose representation is CGSchNet or TorchMD-Net's graph-network.
+def model_parameters(model: TorchMD_Net) -> CGSchNetWeights:
+    """Return the parameters of a ``TorchMD_Net`` with CGSchNet or TorchMD-Net's graph-network.
 
     Raises
     ------
@@ -121,9 +122,7 @@ def model_parameters(model: nn.Module) -> CGSchNetWeights:
     net = getattr(model, "representation_model", None)
     if not isinstance(net, CGSchNet | TorchMD_GN):
         kind = type(model if net is None else net).__name__
-        raise ConfigError(
-            f"the model is {kind}; parameters can be taken from a TorchMD_Net with cgschnet or graph-network"
-        )
+        raise ConfigError(f"the model is {kind}; a TorchMD_Net with cgschnet or graph-network is needed")
     layers = getattr(getattr(model.output_model, "output_network", None), "layers", None)
     if layers is None or not hasattr(model.output_model, "reduce_op"):
         raise ConfigError(
@@ -160,11 +159,11 @@ def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().clone()
 
 
-def _linear(layer: nn.Module) -> LinearWeights:
+def _linear(layer: nn.Linear) -> LinearWeights:
     return LinearWeights(_copy(layer.weight), None if layer.bias is None else _copy(layer.bias))
 
 
-def _block(block: nn.Module) -> BlockWeights:
+def _block(block: Any) -> BlockWeights:
     conv = getattr(block, "conv", block)
     return BlockWeights(
         filter_in=_linear(block.mlp[0]),
@@ -175,7 +174,7 @@ def _block(block: nn.Module) -> BlockWeights:
     )
 
 
-def _neighbor_embedding(module: nn.Module | None) -> NeighborEmbeddingWeights | None:
+def _neighbor_embedding(module: Any) -> NeighborEmbeddingWeights | None:
     if module is None:
         return None
     return NeighborEmbeddingWeights(

@@ -1,13 +1,13 @@
 """All-atom labels for CG frames."""
 
+from cgal_plugin.data import LabelledFrames, Quarantined
 from cgal_plugin.oracle.backmap import Backmapper, BackmapResult, BackmapSettings, backmap
-from cgal_plugin.oracle.labels import LabelSettings
+from cgal_plugin.oracle.label_settings import LabelSettings
 from cgal_plugin.oracle.library import AllAtomLibrary
 from cgal_plugin.oracle.openmm import OpenMMOracle
-from cgal_plugin.oracle.protocol import LabelledFrames, Oracle, Quarantined
-from cgal_plugin.oracle.sampling import TrajectoryTask, run_trajectory
 from cgal_plugin.oracle.system import AllAtomModel
 from cgal_plugin.oracle.trajectory import AllAtomTrajectory
+from cgal_plugin.oracle.trajectory_task import TrajectoryTask, run_trajectory
 
 __all__ = [
     "AllAtomLibrary",
@@ -19,7 +19,6 @@ __all__ = [
     "LabelSettings",
     "LabelledFrames",
     "OpenMMOracle",
-    "Oracle",
     "Quarantined",
     "TrajectoryTask",
     "backmap",

@@ -1,4 +1,4 @@
-"""CG frames to all-atom structures: a ladder of methods, a screen, and quarantine for what fails."""
+"""CG frames to all-atom structures: methods in order of trial, a screen, quarantine of failures."""
 
 from __future__ import annotations
 
@@ -10,42 +10,44 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import BackmapError
+from cgal_plugin.mapping import CGTopology
+from cgal_plugin.mapping.geometry import superpose, superposed_rmsd
+from cgal_plugin.mapping.spec import BUILTIN
 from cgal_plugin.oracle import cgback
-from cgal_plugin.oracle.library import AllAtomLibrary, superpose, superposed_rmsd
+from cgal_plugin.oracle.library import AllAtomLibrary
 from cgal_plugin.oracle.pull import Puller, PullSettings
 from cgal_plugin.oracle.screen import Screen, screen
+from cgal_plugin.oracle.system import AllAtomModel
 from cgal_plugin.provenance import derive_seed, hash_array
 from cgal_plugin.units import as_angstrom
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from cgal_plugin.oracle.system import AllAtomModel
-
 METHODS = ("library", "cgback")
-_POOL = 50  # nearest library frames among which starts are chosen
+_POOL = 50  # nearest library frames from which starts are chosen
 
 
 @dataclass(frozen=True, eq=False)
 class BackmapResult:
-    """All-atom structure of one CG frame, or why there is none.
+    """All-atom structure of one CG frame, or the reason for its quarantine.
 
     Attributes
     ----------
     positions
         ``(n_atoms, 3)`` float64, Å, in the order of the model's solute atoms, superposed on the frame;
-        all NaN when quarantined.
+        all NaN if quarantined.
     ok
-        Whether the structure passed the screen and lies on the frame.
+        True if the structure passed the screen and its beads match the frame.
     reason
-        Empty when ``ok``; else what each method failed at.
+        Empty if ``ok``; else the failure of each method.
     energy
-        Potential energy in the model's implicit solvent without restraints, kcal/mol; NaN when
+        Potential energy in the model's implicit solvent without restraints, kcal/mol; NaN if
         quarantined.
     method
-        ``"library"`` or ``"cgback"``; empty when quarantined.
+        ``"library"`` or ``"cgback"``; empty if quarantined.
     rmsd_to_target
-        RMSD of the beads to the frame after superposition, Å; NaN when quarantined.
+        RMSD of the beads to the frame after superposition, Å; NaN if quarantined.
     """
 
     positions: NDArray[np.float64]
@@ -57,30 +59,30 @@ class BackmapResult:
 
     @property
     def quarantined(self) -> bool:
-        """Whether there is no structure."""
+        """True if there is no structure."""
         return not self.ok
 
 
 @dataclass(frozen=True)
 class BackmapSettings:
-    """Limits of the ladder.
+    """Limits of a backmapping.
 
     Attributes
     ----------
     max_rmsd
-        Beads further than this (Å, superposed RMSD) from the frame: rejected, as the label would
-        belong to another conformation.
+        Largest superposed RMSD (Å) of the beads to the frame. Beyond it the structure is rejected: its
+        label would belong to another conformation.
     n_starts
-        Library structures tried at most, nearest first.
+        Largest number of library structures tried, nearest first.
     start_distance
-        Bead RMSD (Å) by which a further start differs from those already tried, if any does.
+        Bead RMSD (Å) between a further start and those already tried, where the library has such a frame.
     high_energy
-        kcal/mol a residue above the model's own structure, from which a good result has the other
-        method tried as well, and the lower energy wins. Below it the first good result is kept.
+        kcal/mol per residue above the model's own structure. A good result below this limit is kept. Above
+        it the other method is tried as well, and the result of lower energy is kept.
     max_stretch
-        A bond of beads longer than this many times the model's is not attempted.
+        Frames with a bond between beads longer than this multiple of the model's are not attempted.
     pull
-        Of the targeted MD.
+        Settings of the targeted MD.
     """
 
     max_rmsd: float = 0.5
@@ -96,7 +98,7 @@ class _Attempt:
     method: str
     label: str
     start: NDArray[np.float64]
-    retry: bool  # only worth it when nothing good was found
+    retry: bool  # only tried if no other attempt was good
 
 
 def backmap(
@@ -109,7 +111,7 @@ def backmap(
     unit: str = "angstrom",
     settings: BackmapSettings | None = None,
 ) -> list[BackmapResult]:
-    """All-atom structures on CG frames; one result a frame, in order.
+    """Build all-atom structures on CG frames. Return one result per frame, in order.
 
     Parameters
     ----------
@@ -119,22 +121,22 @@ def backmap(
         The molecule: an :class:`AllAtomModel`, a one-letter sequence or PDB file (beads at CA), or a
         :class:`CGTopology` with a built-in mapping.
     library
-        Structures to start from; the model's own is always one more.
+        Start structures, in addition to the model's own.
     methods
-        In the order of trial; the first good result of a normal energy ends it. ``"library"``: the
-        nearest structures pulled onto the frame by targeted MD. ``"cgback"``: a diffusion model's
-        structure on the CA beads, relaxed on the frame.
+        In the order of trial, up to the first good result of normal energy. ``"library"``: pull the
+        nearest structures onto the frame by targeted MD. ``"cgback"``: build a structure on the CA beads
+        with a diffusion model and relax it on the frame.
     seed
-        Results depend on frame, library and seed, not on the other frames.
+        A result depends on frame, library and seed, not on the other frames.
 
     Raises
     ------
     BackmapError
-        Unknown method, wrong number of beads, a library of another molecule. A frame that cannot be
-        backmapped is no error: it comes back with ``ok=False`` and its reason.
+        Unknown method, wrong number of beads, or a library of another molecule. A frame that cannot be
+        backmapped raises nothing: its result has ``ok=False`` and a reason.
     ImportError
-        ``"cgback"`` is the only method and is not installed. Beside another method it is skipped
-        then, and the reason says so.
+        ``"cgback"`` is the only method and is not installed. If there is another method, ``"cgback"`` is
+        skipped and the reason says so.
     """
     return Backmapper(as_model(topology), library=library, methods=methods, seed=seed, settings=settings).run(
         frames, unit
@@ -142,7 +144,7 @@ def backmap(
 
 
 class Backmapper:
-    """:func:`backmap` for repeated use: keeps its OpenMM context. Parameters as there."""
+    """:func:`backmap` with an OpenMM context that is kept for the next call. Same parameters."""
 
     def __init__(
         self,
@@ -185,22 +187,23 @@ class Backmapper:
         return [self._one(target) for target in targets]
 
     def nearest(self, target: ArrayLike) -> BackmapResult:
-        """The nearest structure of the library, superposed on ``target`` ``(n_beads, 3)`` Å but not pulled.
+        """Return the nearest structure of the library, superposed on ``target`` ``(n_beads, 3)`` Å.
 
-        Its ``energy`` is not computed (NaN), and ``reason`` is of frames that no structure can be near to.
+        The structure is not pulled and its ``energy`` is not computed (NaN). Frames that no structure can
+        match are quarantined.
         """
         goal = np.asarray(target, dtype=np.float64)
-        hopeless = self._hopeless(goal)
-        if hopeless:
-            return self._quarantined(hopeless)
+        defect = self._defect(goal)
+        if defect:
+            return self._quarantined(defect)
         structure, distance = self._library_starts(goal)[0]
         atoms = superpose(structure, self.model.mapping.map_positions(structure), goal)
         return BackmapResult(atoms, True, "", float("nan"), "library", distance)
 
     def _one(self, target: NDArray[np.float64]) -> BackmapResult:
-        hopeless = self._hopeless(target)
-        if hopeless:
-            return self._quarantined(hopeless)
+        defect = self._defect(target)
+        if defect:
+            return self._quarantined(defect)
         failures: list[str] = []
         good: list[BackmapResult] = []
         root = derive_seed(self.seed, "backmap", hash_array(target.astype(np.float32)))
@@ -221,7 +224,7 @@ class Backmapper:
                 found = BackmapResult(pulled.positions, True, "", pulled.energy, attempt.method, distance)
                 good.append(found)
                 if found.energy < self._high_energy:
-                    break  # before the next attempt's structure is made
+                    break
             else:
                 failures.append(f"{attempt.label}: {'; '.join(verdict.reasons)}")
         if good:
@@ -232,12 +235,12 @@ class Backmapper:
         verdict = screen(positions, self.puller.tables)
         assert isinstance(verdict, Screen)
         if distance > self.settings.max_rmsd:
-            far = f"beads end {distance:.2f} Å from the frame (allowed {self.settings.max_rmsd:g} Å)"
+            far = f"beads end {distance:.2f} Å from the frame (limit {self.settings.max_rmsd:g} Å)"
             return Screen(False, (*verdict.reasons, far))
         return verdict
 
-    def _hopeless(self, target: NDArray[np.float64]) -> str:
-        """Why the frame is not worth an attempt; empty if it is."""
+    def _defect(self, target: NDArray[np.float64]) -> str:
+        """Return why no structure can match the frame; empty if one can."""
         bad = int((~np.isfinite(target).all(axis=1)).sum())
         if bad:
             return f"{bad} of {len(target)} beads have non-finite coordinates"
@@ -249,11 +252,11 @@ class Backmapper:
         k = int(ratio.argmax())
         return (
             f"the bond of beads {i[k]} and {j[k]} is {ratio[k]:.1f} times its length in the molecule "
-            f"(attempted up to {self.settings.max_stretch:g}): no structure lies on this frame"
+            f"(limit {self.settings.max_stretch:g}): no structure matches this frame"
         )
 
     def _attempts(self, target: NDArray[np.float64], seed: int, failures: list[str]) -> Iterator[_Attempt]:
-        """First one attempt of each method, then the further library starts. Lazy: most are never made."""
+        """Yield one attempt of each method, then the further library starts. Most are never requested."""
         further: list[_Attempt] = []
         for method in self.methods:
             if method == "library":
@@ -295,11 +298,7 @@ class Backmapper:
 
 
 def as_model(topology: Any) -> AllAtomModel:
-    """The :class:`AllAtomModel` that ``topology`` is or describes; see :func:`backmap`."""
-    from cgal_plugin.mapping import CGTopology
-    from cgal_plugin.mapping.spec import BUILTIN
-    from cgal_plugin.oracle.system import AllAtomModel
-
+    """Return the :class:`AllAtomModel` that ``topology`` is or describes; see :func:`backmap`."""
     if isinstance(topology, AllAtomModel):
         return topology
     if isinstance(topology, str | os.PathLike):

@@ -1,8 +1,8 @@
 """All atoms from CA positions with the diffusion model of the ``cgback`` package (optional extra).
 
-CGBack (D. R. Ugarte La Torre, MIT licence) ships its weights; nothing is downloaded. Its command-line
-class seeds global random generators, installs log handlers and leaves the process on an error, so
-the model, data set and hydrogen functions under it are used here instead.
+CGBack (D. R. Ugarte La Torre, MIT licence) includes its weights; nothing is downloaded. Its command-line
+class seeds the global random generators, installs log handlers and exits the process on an error. This
+module therefore calls the model, data set and hydrogen functions directly.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _ATTEMPTS = 3
 
 
 def available() -> bool:
-    """Whether the package is installed."""
+    """Return whether the package is installed."""
     from importlib.util import find_spec
 
     return find_spec("cgback") is not None
 
 
 def require() -> None:
-    """Raise ImportError, saying which extra to install, when the package is not there."""
+    """Raise ImportError with the extra to install if the package is missing."""
     if not available():
         raise ImportError(_HINT)
 
@@ -48,30 +48,30 @@ def require() -> None:
 def cgback_structure(
     model: AllAtomModel, tables: StereoTables, target: NDArray[np.float64], seed: int
 ) -> NDArray[np.float64]:
-    """A rough all-atom structure (overlaps are to be expected) on a CA trace.
+    """Sample a rough all-atom structure, which may have overlaps, on a CA trace.
 
     Parameters
     ----------
     model
         The molecule, implicit solvent.
     tables
-        Its stereo tables.
+        Stereo tables of the molecule.
     target
         ``(n_beads, 3)`` Å; beads other than CA are not used.
     seed
-        Of the diffusion noise. The generators of numpy and torch are left as they were.
+        Seed of the diffusion noise. The states of numpy's and torch's generators are restored.
 
     Returns
     -------
-    ``(n_atoms, 3)`` float64, Å, in the model's atom order: the sample of up to three that has the
-    fewest inverted stereocentres.
+    ``(n_atoms, 3)`` float64, Å, in the model's atom order. Of up to three samples, the one with the fewest
+    inverted stereocentres.
 
     Raises
     ------
     ImportError
         cgback is not installed.
     BackmapError
-        A residue has no CA bead or is not one of the twenty, or the sample is not finite.
+        A residue has no CA bead or is not a standard amino acid, or the sample is not finite.
     """
     require()
     trace = _ca_trace(model, target)
@@ -95,7 +95,7 @@ def _ca_trace(model: AllAtomModel, target: NDArray[np.float64]) -> NDArray[np.fl
     if len(beads) != n_residues:
         raise BackmapError(
             f"cgback needs a CA bead of one atom for every residue; mapping {cg.mapping!r} has "
-            f"{len(beads)} for {n_residues} residues (caps count)"
+            f"{len(beads)} for {n_residues} residues (caps included)"
         )
     return target[beads]
 
@@ -109,7 +109,7 @@ def _diffusion_model() -> Any:
     with resources.as_file(resources.files("cgback") / "checkpoints" / name) as path:
         checkpoint = read_torch(path, error=BackmapError)
     state = {k.removeprefix("module."): v for k, v in checkpoint["model"]["state_dict"].items()}
-    with _own_random(0):  # initial weights are drawn before the stored ones replace them
+    with _own_random(0):  # the constructor draws initial weights
         network = DDPM(_STEPS, _FEATURES, _WIDTH, _LAYERS, "cosine")
     network.load_state_dict(state)
     return network.eval()
@@ -117,7 +117,7 @@ def _diffusion_model() -> Any:
 
 @contextmanager
 def _own_random(seed: int) -> Iterator[None]:
-    """Seed the global generators that cgback draws from, and put them back afterwards."""
+    """Seed the global generators that cgback uses, and restore their states afterwards."""
     import torch
 
     saved = np.random.get_state()  # noqa: NPY002
@@ -155,11 +155,11 @@ def _sample(model: AllAtomModel, network: Any, trace: NDArray[np.float64]) -> ND
     )
     dataset = ProteinDataset(system, _CUTOFF)
     if len(dataset) != n:
-        raise BackmapError(f"cgback made {len(dataset)} graphs for {n} residues")
+        raise BackmapError(f"cgback returned {len(dataset)} graphs for {n} residues")
     data = network.sample(collate_fn([dataset[i] for i in range(n)]), verbose=False)
     offset = 0
     for i, (own, context) in enumerate(zip(data.num_h.tolist(), data.num_u.tolist(), strict=True)):
-        # the residue's atoms without CA (N, C, O, side chain), then its context, of which CA is first
+        # the residue's atoms without CA (N, C, O, side chain), then its context, which begins with CA
         shift = trace[i] - data.xw[offset + own].numpy()
         atoms = data.xw[offset : offset + own].numpy() + shift
         heavy[i, 0], heavy[i, 2:4], heavy[i, 5 : 5 + own - 3] = atoms[0], atoms[1:3], atoms[3:]
@@ -184,11 +184,11 @@ def _in_model_order(model: AllAtomModel, system: Any) -> NDArray[np.float64]:
                     xyz[atom.index] = system.hydrogen_coordinates[i, HYDROGEN_ATOM_TYPE_ENCODER[code][name]]
                 if np.isfinite(xyz[atom.index]).all():
                     break
-    # hydrogens that cgback does not know (protonation states): next to their heavy atom
+    # place hydrogens that cgback does not know (protonation states) next to their heavy atom
     for a, b in topology.bonds:
         for atom, heavy in ((a, b), (b, a)):
             if atom.element.symbol == "H" and not np.isfinite(xyz[atom.index]).all():
-                direction = np.random.standard_normal(3)  # noqa: NPY002  seeded by _own_random
+                direction = np.random.standard_normal(3)  # noqa: NPY002 (seeded by _own_random)
                 xyz[atom.index] = xyz[heavy.index] + direction / np.linalg.norm(direction)
     if not np.isfinite(xyz).all():
         missing = [str(topology.atom(i)) for i in np.flatnonzero(~np.isfinite(xyz).all(axis=1))]

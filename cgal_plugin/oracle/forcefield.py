@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cgal_plugin.errors import OracleError
 from cgal_plugin.oracle.structure import PROTEIN_FORCE_FIELD
 
+if TYPE_CHECKING:
+    import openmm
+    from openmm import app
+
 SOLVENTS = ("obc2", "gbn2", "tip3pfb")
 _SOLVENT_XML = {"obc2": "implicit/obc2.xml", "gbn2": "implicit/gbn2.xml", "tip3pfb": "amber14/tip3pfb.xml"}
-_OBC_OFFSET = 0.009  # nm, between a GB radius and the offset radius that the force field stores
-_SOLVENT_DIELECTRIC = 78.5  # of obc2.xml; the native force's default is 78.3
+_OBC_OFFSET = 0.009  # nm, difference of a GB radius and the offset radius stored in the force field
+_SOLVENT_DIELECTRIC = 78.5  # as in obc2.xml; the native force's default is 78.3
 _CUTOFF = 0.9  # nm, direct space of PME
 HYDROGEN_MASS = 3.0  # amu
 
 
-def force_field(solvent: str) -> Any:
-    """The ``openmm.app.ForceField`` for a protein in one of :data:`SOLVENTS`."""
+def force_field(solvent: str) -> app.ForceField:
+    """Return the ``openmm.app.ForceField`` for a protein in one of :data:`SOLVENTS`."""
     from openmm import app
 
     return app.ForceField(PROTEIN_FORCE_FIELD, _SOLVENT_XML[solvent])
 
 
-def create_system(topology: Any, solvent: str, *, constraints: bool) -> Any:
-    """A system with or without constrained bonds to hydrogens; hydrogens weigh 3 amu.
+def create_system(topology: app.Topology, solvent: str, *, constraints: bool) -> openmm.System:
+    """Create a system with or without constrained bonds to hydrogens. Hydrogens have 3 amu.
 
     Raises
     ------
@@ -50,11 +54,11 @@ def create_system(topology: Any, solvent: str, *, constraints: bool) -> Any:
     return system
 
 
-def use_native_obc(system: Any) -> None:
+def use_native_obc(system: openmm.System) -> None:
     """Replace obc2.xml's ``CustomGBForce`` by the native force with the same parameters.
 
-    The custom force stores, per atom, charge, offset radius ``or`` = radius - 0.009 nm, and
-    ``sr`` = scale × ``or``.
+    The custom force stores the charge, the offset radius ``or`` = radius - 0.009 nm, and
+    ``sr`` = scale × ``or`` of every atom.
     """
     from openmm import CustomGBForce, GBSAOBCForce
 
@@ -72,8 +76,8 @@ def use_native_obc(system: Any) -> None:
     system.addForce(native)
 
 
-def constrain(system: Any, pairs: Sequence[tuple[int, int]]) -> None:
-    """Constrain flexible bonds at their equilibrium length, taking their harmonic terms out."""
+def constrain(system: openmm.System, pairs: Sequence[tuple[int, int]]) -> None:
+    """Constrain flexible bonds at their equilibrium lengths and remove their harmonic terms."""
     from openmm import HarmonicBondForce
 
     bonds = next(f for f in system.getForces() if isinstance(f, HarmonicBondForce))
@@ -88,8 +92,8 @@ def constrain(system: Any, pairs: Sequence[tuple[int, int]]) -> None:
         raise OracleError(f"no bond for the constraints {sorted(sorted(p) for p in wanted)}")
 
 
-def drop_motion_remover(system: Any) -> None:
-    """Take out ``CMMotionRemover`` forces: beside fixed or restrained atoms they hold back the others."""
+def drop_motion_remover(system: openmm.System) -> None:
+    """Remove ``CMMotionRemover`` forces, which counteract fixed or restrained atoms."""
     from openmm import CMMotionRemover
 
     for i in reversed(range(system.getNumForces())):

@@ -1,38 +1,39 @@
-"""All-atom frames that a backmap can start from, searched by the RMSD of their beads."""
+"""All-atom start structures of backmapping, searched by the RMSD of their beads."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgal_plugin.errors import BackmapError
+from cgal_plugin.mapping.geometry import superposed_rmsd
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, hash_array
 from cgal_plugin.units import as_angstrom
 
 if TYPE_CHECKING:
+    import mdtraj
     from numpy.typing import ArrayLike, NDArray
 
     from cgal_plugin.oracle.system import AllAtomModel
 
 _FORMAT = 1
-# names that programs give to the same atom of a terminal residue or side chain
+# names that other programs use for an atom
 _ALIASES = {"H1": "H", "HN": "H", "OT1": "O", "OT2": "OXT", "OXT1": "O", "OXT2": "OXT"}
 
 
 class AllAtomLibrary:
-    """Frames of one molecule, all atoms and beads.
-
-    Frames never leave and keep their index; :meth:`add` appends.
+    """All-atom frames of one molecule with their beads. :meth:`add` appends; no frame is removed.
 
     Parameters
     ----------
     model
-        The molecule: its solute's atoms, in its order, and its mapping.
+        The molecule, with the order of the solute's atoms and the mapping.
     positions
-        ``(n, n_atoms, 3)`` Å, solute only; default none.
+        ``(n, n_atoms, 3)`` Å, solute only; default no frames.
     """
 
     def __init__(self, model: AllAtomModel, positions: ArrayLike | None = None) -> None:
@@ -51,7 +52,7 @@ class AllAtomLibrary:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the frames and the names of their atoms."""
+        """SHA-256 of the frames and of the atom names."""
         return hash_array(self.positions, np.array(self.atom_keys))
 
     def add(self, positions: ArrayLike | Any, *, unit: str = "angstrom") -> None:
@@ -61,12 +62,12 @@ class AllAtomLibrary:
         ----------
         positions
             ``(n, n_atoms, 3)`` in the model's atom order, in ``unit``; or an ``mdtraj.Trajectory``,
-            whose atoms are matched by chain, residue and name, and whose water is left out.
+            whose atoms are matched by chain, residue and name. Its water is ignored.
 
         Raises
         ------
         BackmapError
-            Wrong number of atoms, atoms missing by name, or non-finite coordinates.
+            Wrong number of atoms, missing atoms, or non-finite coordinates.
         """
         xyz = as_angstrom(positions, unit)
         topology = getattr(positions, "topology", None)
@@ -87,12 +88,12 @@ class AllAtomLibrary:
         self.beads = np.concatenate([self.beads, self.mapping.map_positions(xyz.astype(np.float64))])
 
     def nearest(self, frame: ArrayLike, n: int = 1) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """The ``n`` library frames whose beads are nearest to ``frame`` ``(n_beads, 3)`` Å.
+        """Find the ``n`` library frames whose beads are nearest to ``frame`` ``(n_beads, 3)`` Å.
 
         Returns
         -------
-        ``(indices (m,), RMSD (m,) Å)`` with m = min(n, frames), nearest first; the RMSD is that of the
-        best superposition without reflection.
+        ``(indices (m,), RMSD (m,) Å)`` with m = min(n, frames), nearest first. RMSD after optimal
+        superposition without reflection.
 
         Raises
         ------
@@ -117,12 +118,12 @@ class AllAtomLibrary:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: AllAtomModel) -> AllAtomLibrary:
-        """Read a saved library of ``model``'s molecule, whatever mapping and atom order it was saved with.
+        """Read a saved library of ``model``'s molecule; its mapping and atom order may differ.
 
         Raises
         ------
         BackmapError
-            The file is missing, is no library, or is one of another molecule.
+            The file is missing, is no library, or belongs to another molecule.
         """
         path = Path(path)
         if not path.is_file():
@@ -137,8 +138,8 @@ class AllAtomLibrary:
         return library
 
 
-def atom_keys(topology: Any) -> tuple[str, ...]:
-    """A name for every atom of an ``mdtraj.Topology``, unique in it: ``chain:residue:code:atom``."""
+def atom_keys(topology: mdtraj.Topology) -> tuple[str, ...]:
+    """Return a unique name for every atom of an ``mdtraj.Topology``: ``chain:residue:code:atom``."""
     keys = []
     for chain in topology.chains:
         for number, residue in enumerate(chain.residues):
@@ -150,18 +151,18 @@ def atom_keys(topology: Any) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def match_atoms(source: Any, target: tuple[str, ...]) -> NDArray[np.int64]:
-    """Indices into ``source`` (``mdtraj.Topology``) of the atoms that ``target`` (:func:`atom_keys`) names.
+def match_atoms(source: mdtraj.Topology, target: tuple[str, ...]) -> NDArray[np.int64]:
+    """Return the indices in ``source`` of the atoms named in ``target`` (see :func:`atom_keys`).
 
     Raises
     ------
     BackmapError
-        Atoms of ``target`` that ``source`` lacks.
+        ``source`` lacks atoms of ``target``.
     """
     return _order(atom_keys(source), target, "the trajectory")
 
 
-def _order(source: Any, target: tuple[str, ...], what: str) -> NDArray[np.int64]:
+def _order(source: Sequence[str], target: tuple[str, ...], what: str) -> NDArray[np.int64]:
     index = {key: i for i, key in enumerate(source)}
     missing = [key for key in target if key not in index]
     if missing:
@@ -170,29 +171,3 @@ def _order(source: Any, target: tuple[str, ...], what: str) -> NDArray[np.int64]
             f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}"
         )
     return np.array([index[key] for key in target], dtype=np.int64)
-
-
-def superposed_rmsd(frames: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
-    """RMSD ``(n,)`` of ``frames`` ``(n, k, 3)`` to ``target`` ``(k, 3)`` after optimal superposition.
-
-    From the singular values of the covariance, the smallest taken negative when the best match would
-    be a reflection (Kabsch, Acta Cryst. A 1978, 34, 827).
-    """
-    a = frames - frames.mean(axis=1, keepdims=True)
-    b = target - target.mean(axis=0)
-    covariance = np.einsum("nki,kj->nij", a, b)
-    s = np.linalg.svd(covariance, compute_uv=False)
-    s[:, 2] *= np.sign(np.linalg.det(covariance))
-    square = (a**2).sum(axis=(1, 2)) + (b**2).sum() - 2.0 * s.sum(axis=1)
-    return np.sqrt(np.maximum(square, 0.0) / len(b))
-
-
-def superpose(
-    atoms: NDArray[np.float64], beads: NDArray[np.float64], target: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """``atoms`` moved rigidly, without reflection, so that ``beads`` match ``target`` with the least RMSD."""
-    a, b = beads - beads.mean(axis=0), target - target.mean(axis=0)
-    u, _, vt = np.linalg.svd(a.T @ b)
-    if np.linalg.det(u @ vt) < 0:
-        u[:, -1] *= -1.0
-    return (atoms - beads.mean(axis=0)) @ (u @ vt) + target.mean(axis=0)

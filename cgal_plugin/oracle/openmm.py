@@ -1,4 +1,4 @@
-"""The all-atom oracle: backmaps CG frames, runs OpenMM, and gives mapped forces."""
+"""The all-atom oracle: backmap CG frames, run OpenMM dynamics, return mapped forces."""
 
 from __future__ import annotations
 
@@ -17,50 +17,55 @@ from cgal_plugin.mapping.forces import ForceMap, basic_force_map
 from cgal_plugin.mapping.maps import CGMapping
 from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.oracle.checks import check_library, check_methods, check_number, check_temperature
-from cgal_plugin.oracle.labelling import free_rows, label_frames, make_backmapper, metadata
-from cgal_plugin.oracle.labels import LabelSettings
-from cgal_plugin.oracle.sampling import fit_force_map, run_dynamics, start_positions, stretched_positions
+from cgal_plugin.oracle.label_settings import LabelSettings
+from cgal_plugin.oracle.labelling import Labeller
+from cgal_plugin.oracle.library import AllAtomLibrary
+from cgal_plugin.oracle.sampling import (
+    fit_force_map,
+    native_positions,
+    run_dynamics,
+    start_positions,
+    stretched_positions,
+)
 from cgal_plugin.oracle.system import AllAtomModel
 from cgal_plugin.oracle.trajectory import AllAtomTrajectory, common_temperature
 
 if TYPE_CHECKING:
+    import mdtraj
     from numpy.typing import ArrayLike, NDArray
-
-    from cgal_plugin.oracle.backmap import Backmapper
-    from cgal_plugin.oracle.library import AllAtomLibrary
 
 
 class OpenMMOracle:
-    """All-atom labels from OpenMM (design.md §7).
+    """All-atom labels from OpenMM.
 
-    Stateless in its randomness: a label depends on the oracle's settings and seed and on the content
-    of the frame, not on what else is labelled, nor in which order or process. Picklable.
+    A label depends on the oracle's settings and seed and on the content of its frame. It does not depend on
+    the other frames, on their order, or on the process. Oracles can be pickled.
 
     Modes
     -----
     ``free``
         Short free MD from each backmapped frame. Every saved frame is a row with its own mapped force;
-        rows of one start are one correlated block. ``force_error`` is the noise of a single frame
-        (:func:`~cgal_plugin.oracle.labels.frame_noise`). With ``restraint``, soft springs keep the beads
-        near the frame, so that barriers are sampled where the selector asked; kept forces are without it.
+        the rows of one start are one correlated block. ``force_error`` is the noise of a single frame
+        (:func:`~cgal_plugin.oracle.force_error.frame_noise`). With ``restraint``, a soft restraint keeps
+        the beads near the frame, so that selected barriers are sampled. It is not part of the saved forces.
     ``steered``
-        As ``free`` with a ``restraint``, but from the nearest structure of the library, along with which
-        the springs travel to the frame: rows join what is known to the frame, barriers between included,
-        and no frame needs a backmapping of its own.
+        Like ``free`` with a ``restraint``, but from the nearest structure of the library. The restraint
+        moves from there to the frame, so the rows connect known structures with the frame, including the
+        barriers between them. The frame itself is not backmapped.
     ``mean_force``
-        The bead atoms are frozen at the frame and the mapped force is averaged: one row a frame, at
-        exactly the frame's coordinates, averaged over ``n_starts`` starts whose spread gives
-        ``force_error``. Only for maps whose beads are single atoms.
+        The bead atoms are frozen at the frame and the mapped force is averaged: one row per frame, at
+        exactly the frame's coordinates, averaged over ``n_starts`` starts. Their spread gives
+        ``force_error``. Only for mappings whose beads are single atoms.
 
     Force maps: OpenMM reports no constraint forces, so a valid map gives constrained atoms equal
-    coefficients. In ``free`` mode bonds to hydrogen are constrained, CA–HA among them, which rules the
-    slice out. In ``mean_force`` mode no constraint touches a bead atom: all three maps are valid and
-    have the same mean; ``optimal`` has the least noise.
+    coefficients. In ``free`` mode the bonds to hydrogen (also CA–HA) are constrained, which excludes the
+    slice map. In ``mean_force`` mode no constraint acts on a bead atom: all three maps are valid and have
+    the same mean; ``optimal`` has the least noise.
 
     Parameters
     ----------
     sequence_or_pdb
-        One-letter codes or a PDB file; or an :class:`AllAtomModel`, which brings mapping and solvent.
+        One-letter codes or a PDB file; or an :class:`AllAtomModel`, which includes mapping and solvent.
     temperature
         K.
     mapping
@@ -68,15 +73,15 @@ class OpenMMOracle:
     solvent
         ``"obc2"``, ``"gbn2"`` or ``"tip3pfb"``.
     mode, production_ps, relax_ps, save_ps, n_starts, restraint, release_ps, platform, n_threads
-        See :class:`~cgal_plugin.oracle.labels.LabelSettings`. ``n_starts`` is 1 in ``free`` and 2 in
-        ``mean_force`` mode unless given.
+        See :class:`~cgal_plugin.oracle.label_settings.LabelSettings`. The default of ``n_starts`` is 2 in
+        mode ``mean_force`` and 1 in the others.
     force_map
         A :class:`ForceMap` or a file of one; default is the basic map.
     library
-        :class:`~cgal_plugin.oracle.library.AllAtomLibrary` that backmapping starts from, beside the
-        native structure; default is a stretched chain.
+        :class:`~cgal_plugin.oracle.library.AllAtomLibrary` with the start structures of backmapping, in
+        addition to the native structure; default is a stretched chain.
     methods
-        Backmapping methods, in the order they are tried.
+        Backmapping methods, in the order of trial.
     seed
         Root of the random streams.
 
@@ -142,7 +147,7 @@ class OpenMMOracle:
         return self.model.cg_topology
 
     @property
-    def atom_topology(self) -> Any:
+    def atom_topology(self) -> mdtraj.Topology:
         """``mdtraj.Topology`` of the solute, in the oracle's atom order."""
         return self.model.mdtraj_topology
 
@@ -157,13 +162,14 @@ class OpenMMOracle:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """JSON-ready facts that go with every label."""
-        return metadata(self)
+        """JSON-ready record of model, force map and settings; part of every label."""
+        return self._labeller.metadata
 
     def cost_estimate(self, n_frames: int, *, ns_per_day: float = 250.0) -> dict[str, float]:
-        """What labelling ``n_frames`` costs: ``oracle_ns`` and ``minutes`` on one worker.
+        """Estimate the cost of labelling ``n_frames``: ``oracle_ns``, and ``minutes`` on one worker.
 
-        ``ns_per_day`` is for chignolin in OBC2 on one core; a second a start is added for backmapping.
+        The default of ``ns_per_day`` is for chignolin in OBC2 on one core. One second per start is added
+        for backmapping.
         """
         ns = n_frames * self.settings.ps_per_frame / 1000.0
         seconds = ns / ns_per_day * 86400.0 + n_frames * self.settings.n_starts * 1.0
@@ -171,10 +177,10 @@ class OpenMMOracle:
 
     def native_positions(self) -> NDArray[np.float64]:
         """``(n_solute, 3)`` Å of the given or built structure, minimised."""
-        return np.array(self.model.positions[: self.model.n_solute])
+        return native_positions(self.model)
 
     def extended_positions(self) -> NDArray[np.float64]:
-        """``(n_solute, 3)`` Å of a stretched chain of the same atoms, minimised."""
+        """``(n_solute, 3)`` Å of the stretched chain, minimised."""
         return stretched_positions(self.model.implicit)
 
     def __repr__(self) -> str:
@@ -184,15 +190,20 @@ class OpenMMOracle:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # OpenMM contexts belong to a process; copies and other processes make their own
-        return {k: v for k, v in self.__dict__.items() if k not in ("label_constraints", "_backmappers")}
+        # a Labeller keeps OpenMM contexts, which belong to one process; copies make their own
+        return {k: v for k, v in self.__dict__.items() if k not in ("label_constraints", "_labeller")}
 
-    def backmapper(self, start: int) -> Backmapper:
-        """The backmapper of a frame's ``start``-th structure; starts draw on disjoint library frames."""
-        made = self.__dict__.setdefault("_backmappers", {})
-        if start not in made:
-            made[start] = make_backmapper(self, start)
-        return made[start]
+    @cached_property
+    def _labeller(self) -> Labeller:
+        return Labeller(
+            self.model,
+            self.settings,
+            self.force_map,
+            self.library,
+            temperature=self.temperature,
+            methods=self.methods,
+            seed=self.seed,
+        )
 
     # ------------------------------------------------------------------ trajectories and force map
 
@@ -207,21 +218,21 @@ class OpenMMOracle:
         equilibrate_ps: float = 5.0,
         progress: Callable[[int, int], None] | None = None,
     ) -> AllAtomTrajectory:
-        """Free dynamics for seed or reference data.
+        """Run free dynamics for seed or reference data.
 
         Parameters
         ----------
         start
             ``"folded"`` (the native structure), ``"extended"``, or ``(n_solute, 3)`` Å.
         picoseconds, save_ps, equilibrate_ps
-            Length, interval of frames (default: the labels'), and discarded beginning, ps.
+            Length, interval of the frames (default: that of the labels), and discarded start, ps.
         seed
-            Of this trajectory.
+            Seed of this trajectory.
         temperature
-            K; default is the oracle's. Trajectories of another one are for pre-runs only: they cannot
-            be mapped or used for a force map.
+            K; default is the oracle's. Trajectories at another temperature serve as pre-runs only: they
+            cannot be mapped or used for a force map.
         progress
-            Called as ``progress(frames done, frames in all)``.
+            Called as ``progress(frames done, total frames)``.
 
         Raises
         ------
@@ -234,7 +245,7 @@ class OpenMMOracle:
         settings = replace(free, save_ps=save_ps, production_ps=length)
         return run_dynamics(
             self.model,
-            start_positions(self, start),
+            start_positions(self.model, start),
             picoseconds,
             settings,
             temperature=self.temperature if temperature is None else check_temperature(temperature),
@@ -246,10 +257,10 @@ class OpenMMOracle:
     def fit_force_map(
         self, trajectories: Sequence[AllAtomTrajectory], kind: str = "optimal", *, max_frames: int = 20_000
     ) -> ForceMap:
-        """A force map for this oracle; use it with :meth:`with_force_map`.
+        """Return a force map for this oracle, for use with :meth:`with_force_map`.
 
-        ``trajectories`` are of :meth:`run` at the oracle's temperature (``"basic"`` and ``"slice"`` need
-        none); of longer data, ``max_frames`` evenly spaced frames are used.
+        ``trajectories`` come from :meth:`run` at the oracle's temperature (``"basic"`` and ``"slice"`` need
+        none). At most ``max_frames`` evenly spaced frames are used.
 
         Raises
         ------
@@ -259,20 +270,20 @@ class OpenMMOracle:
         return fit_force_map(self.model, trajectories, self.temperature, kind, max_frames)
 
     def with_force_map(self, force_map: ForceMap) -> OpenMMOracle:
-        """A copy that labels with ``force_map``, after checking that it is valid here."""
+        """Return a copy that labels with ``force_map``, after checking that the map is valid here."""
         force_map.check(self.mapping, self.label_constraints)
         other = copy.copy(self)
         other.force_map = force_map
         return other
 
     def with_library(self, library: AllAtomLibrary | None) -> OpenMMOracle:
-        """A copy whose backmapping starts from the frames of ``library``."""
+        """Return a copy whose backmapping starts from the frames of ``library``."""
         other = copy.copy(self)
         other.library = check_library(library, self.mapping)
         return other
 
     def map_trajectory(self, trajectory: AllAtomTrajectory, *, index: int = 0) -> LabelledFrames:
-        """CG frames and forces of a trajectory of :meth:`run`, as one block; ``index`` is its frame_index.
+        """Map a trajectory of :meth:`run` to CG frames and forces, as one block with frame_index ``index``.
 
         Raises
         ------
@@ -281,7 +292,7 @@ class OpenMMOracle:
         """
         common_temperature([trajectory], self.temperature)
         self.force_map.check(self.mapping, self.model.constraints)
-        rows = free_rows(self, trajectory, index, 0)
+        rows = self._labeller.free_rows(trajectory, index, 0)
         save_ps = float(trajectory.time_ps[1] - trajectory.time_ps[0]) if len(trajectory) > 1 else 0.0
         own = {"mode": "free", "save_ps": save_ps, "n_starts": 1, "restraint": 0.0, "release_ps": 0.0}
         return replace(rows, metadata=self.metadata | own)
@@ -291,14 +302,14 @@ class OpenMMOracle:
     def label(
         self, frames: ArrayLike, *, progress: Callable[[int, int], None] | None = None
     ) -> LabelledFrames:
-        """Labels of CG frames ``(n, n_beads, 3)`` Å; ``progress`` is called with frames done and in all.
+        """Label CG frames ``(n, n_beads, 3)`` Å; calls ``progress(frames done, total frames)``.
 
         Returns
         -------
         LabelledFrames
-            Rows as the mode says. Frames that cannot be labelled (not finite, no sound backmapping,
-            dynamics that blew up, wrong stereochemistry afterwards) are in ``quarantined``; there may
-            be no row at all. Starts that failed beside others that worked are in
+            Rows according to the mode, possibly none. Frames that cannot be labelled (not finite, no sound
+            backmapping, dynamics that blew up, wrong stereochemistry afterwards) are in ``quarantined``.
+            Failed starts of frames that have a label from another start are in
             ``metadata["failed_starts"]``.
 
         Raises
@@ -306,4 +317,4 @@ class OpenMMOracle:
         OracleError
             The array has the wrong shape.
         """
-        return label_frames(self, frames, progress)
+        return self._labeller.label(frames, progress)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cgal_plugin.errors import BackmapError
+from cgal_plugin.mapping.geometry import superpose
 from cgal_plugin.oracle.contexts import get_positions, set_positions
-from cgal_plugin.oracle.library import superpose
 from cgal_plugin.oracle.restraint import RESTRAINT_GROUP, RESTRAINT_PARAMETER, BeadRestraint
 from cgal_plugin.oracle.stereo import stereo_tables
 
@@ -28,26 +28,26 @@ _TETRAHEDRAL = 2.0 * np.pi / 3.0  # angle between two substituents, seen along t
 
 @dataclass(frozen=True)
 class PullSettings:
-    """How hard and how long to pull.
+    """Strength and length of a pull.
 
     Attributes
     ----------
     restraint
-        Spring constant of each bead, kJ/mol/nm².
+        Force constant of each bead's restraint, kJ/mol/nm².
     stereo, last_stereo
-        Strength k (kJ/mol) of the terms k (1 − cos(θ − θ₀)) that hold stereocentres and trans peptide
-        bonds while pulling, and in the last minimisation, where they only undo the twist that bead
-        restraints leave in a strained peptide bond. They are no part of ``energy``.
+        Strength k (kJ/mol) of the terms k (1 − cos(θ − θ₀)) that preserve stereocentres and trans peptide
+        bonds during the pull, and in the last minimisation, where they remove the twist that bead
+        restraints leave in a strained peptide bond. Not part of ``energy``.
     temperature, friction, timestep_fs
-        Of the targeted MD: K, 1/ps, fs.
+        Parameters of the targeted MD: K, 1/ps, fs.
     pull_ps_per_angstrom, max_pull_ps
-        Time in which the restraints travel one Å of superposed RMSD, and at most in all.
+        Travel time of the restraints per Å of superposed RMSD, and largest total travel time.
     settle_ps
-        Restrained MD at the target.
+        Length of the restrained MD at the target.
     first_iterations, rough_iterations, last_iterations
-        Bounds of the first minimisation (of a good and of a rough start) and of the last.
+        Largest numbers of iterations of the first minimisation (good start, rough start) and of the last.
     tolerance
-        Of the last minimisation, kJ/mol/nm.
+        Tolerance of the last minimisation, kJ/mol/nm.
     """
 
     restraint: float = 20_000.0
@@ -67,7 +67,7 @@ class PullSettings:
 
 @dataclass(frozen=True, eq=False)
 class Pulled:
-    """Outcome of a pull: ``positions`` ``(n_atoms, 3)`` Å, ``energy`` kcal/mol without restraints."""
+    """Result of a pull: ``positions`` ``(n_atoms, 3)`` Å, ``energy`` kcal/mol without restraints."""
 
     positions: NDArray[np.float64]
     energy: float
@@ -76,13 +76,13 @@ class Pulled:
 class Puller:
     """Reusable OpenMM context for pulling one molecule onto many targets.
 
-    Single-threaded and deterministic: the same start, target and seed give the same result,
-    whatever was pulled before.
+    Single-threaded and deterministic: the same start, target and seed give the same result. Earlier pulls
+    have no influence.
 
     Parameters
     ----------
     model
-        The molecule; one in explicit water is pulled in implicit OBC2.
+        The molecule. A model in explicit water is pulled in implicit OBC2.
 
     Raises
     ------
@@ -101,7 +101,7 @@ class Puller:
         for index in reversed(range(system.getNumForces())):
             force = system.getForce(index)
             if isinstance(force, openmm.CMMotionRemover):
-                system.removeForce(index)  # it would work against the restraints
+                system.removeForce(index)  # it counteracts the restraints
             else:
                 force.setForceGroup(_PHYSICS_GROUP)
         system.addForce(self._stereo_force())
@@ -127,16 +127,16 @@ class Puller:
     def pull(
         self, start: NDArray[np.float64], target: NDArray[np.float64], seed: int, *, rough: bool = False
     ) -> Pulled:
-        """Bring ``start`` ``(n_atoms, 3)`` to bead positions ``target`` ``(n_beads, 3)``, both in Å.
+        """Pull ``start`` ``(n_atoms, 3)`` to bead positions ``target`` ``(n_beads, 3)``, both in Å.
 
-        ``start`` is superposed on the target, its restraints travel from where its beads are to the
-        target during targeted MD, it settles there, and is minimised with restraints on. ``rough``
-        says that ``start`` has overlaps which take a longer first minimisation.
+        Superpose ``start`` on the target, move the restraints from its beads to the target during targeted
+        MD, equilibrate there, and minimise with restraints. A ``rough`` start has overlaps and gets a
+        longer first minimisation.
 
         Raises
         ------
         BackmapError
-            Non-finite coordinates given, or the dynamics or a minimisation became non-finite.
+            The given coordinates, the dynamics or a minimisation are not finite.
         """
         import openmm
 
@@ -149,7 +149,7 @@ class Puller:
         beads = self.model.mapping.map_positions(atoms)
         context = self._context
         try:
-            # a new random stream: reinitialize reads the seed, which "preserveState" would undo
+            # reinitialize reads the new seed; with preserveState it would restore the old stream
             self._integrator.setRandomNumberSeed(seed or 1)
             context.reinitialize()
             context.setParameter(RESTRAINT_PARAMETER, s.restraint)
@@ -172,7 +172,7 @@ class Puller:
         return Pulled(positions, energy)
 
     def energy(self, positions: NDArray[np.float64]) -> float:
-        """Potential energy without restraints (kcal/mol) of ``(n_atoms, 3)`` Å."""
+        """Return the potential energy without restraints (kcal/mol) of ``(n_atoms, 3)`` Å."""
         set_positions(self._context, positions)
         return self._physics_energy()
 
@@ -182,8 +182,8 @@ class Puller:
         state = self._context.getState(getEnergy=True, groups={_PHYSICS_GROUP})
         return float(state.getPotentialEnergy().value_in_unit(unit.kilocalorie_per_mole))
 
-    def _travel(self, beads: NDArray[np.float64], goal: NDArray[np.float64]) -> None:
-        """Targeted MD: the restraints go in a straight line from ``beads`` to ``goal``, then stay."""
+    def _travel(self, beads: NDArray[np.floating], goal: NDArray[np.floating]) -> None:
+        """Move the restraints in a straight line from ``beads`` to ``goal`` during MD, then hold them."""
         s = self.settings
         distance = np.sqrt(((beads - goal) ** 2).sum(axis=1).mean())
         steps_per_ps = 1e3 / s.timestep_fs

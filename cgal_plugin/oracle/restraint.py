@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,21 +11,22 @@ from cgal_plugin.mapping.maps import CGMapping
 from cgal_plugin.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
+    import openmm
     from numpy.typing import ArrayLike
 
 RESTRAINT_PARAMETER = "k_bead"
-#: of the restraint, so that energies and forces can be had without it
+#: force group of the restraint, for energies and forces without it
 RESTRAINT_GROUP = 31
 
 
 @dataclass(frozen=True, eq=False)
 class BeadRestraint:
-    """½ k Σ_I |R_I − target_I|² on the beads R_I of a mapping; k is the context parameter ``k_bead``."""
+    """Restraint ½ k Σ_I |R_I − target_I|² of a mapping's beads R_I; k is the context parameter ``k_bead``."""
 
     mapping: CGMapping
 
-    def make_force(self) -> Any:
-        """A new OpenMM force, with k = 0 kJ/mol/nm² and all targets at the origin."""
+    def make_force(self) -> openmm.Force:
+        """Return a new OpenMM force, with k = 0 kJ/mol/nm² and all targets at the origin."""
         from openmm import CustomCentroidBondForce, CustomExternalForce
 
         if self.mapping.is_slice:
@@ -46,8 +47,8 @@ class BeadRestraint:
                 force.addBond([bead], [0.0, 0.0, 0.0])
         return force
 
-    def set_targets(self, context: Any, targets: ArrayLike) -> None:
-        """Move the targets of the context's last force, made by :meth:`make_force`.
+    def set_targets(self, context: openmm.Context, targets: ArrayLike) -> None:
+        """Set the targets of the context's last force, which :meth:`make_force` made.
 
         Parameters
         ----------

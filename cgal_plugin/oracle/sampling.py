@@ -1,16 +1,17 @@
-"""All-atom trajectories for seed and reference data, and where they start."""
+"""All-atom trajectories for seed and reference data, their start structures, and force maps from them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cgal_plugin.errors import OracleError
 from cgal_plugin.mapping.forces import ForceMap, basic_force_map, optimal_force_map, slice_force_map
-from cgal_plugin.oracle.labels import LabelSettings
+from cgal_plugin.mapping.geometry import dihedral_angles
+from cgal_plugin.oracle.label_settings import LabelSettings
 from cgal_plugin.oracle.structure import EXTENDED_PHI, EXTENDED_PSI
 from cgal_plugin.oracle.system import AllAtomModel
 from cgal_plugin.oracle.trajectory import (
@@ -22,57 +23,12 @@ from cgal_plugin.oracle.trajectory import (
     minimise,
     steps_for,
 )
-from cgal_plugin.provenance import derive_seed
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from cgal_plugin.oracle.openmm import OpenMMOracle
-
 _HEATING_FRICTION, _FRICTION = 10.0, 1.0  # 1/ps
-_HEATING_SHARE = 0.5  # of the equilibration, at the higher friction
-
-
-@dataclass(frozen=True, eq=False)
-class TrajectoryTask:
-    """One trajectory for a worker process; fields as of :meth:`OpenMMOracle.run`.
-
-    With ``heat_ps`` above 0, dynamics at ``heat_temperature`` (K) of that length leads from ``start`` to
-    the structure that the trajectory begins with.
-    """
-
-    oracle: Any
-    start: str | NDArray[np.floating]
-    picoseconds: float
-    seed: int
-    save_ps: float | None = None
-    equilibrate_ps: float = 5.0
-    heat_temperature: float | None = None
-    heat_ps: float = 0.0
-
-
-def run_trajectory(
-    task: TrajectoryTask, progress: Callable[[int, int], None] | None = None
-) -> AllAtomTrajectory:
-    """Run a task; at module level, so that a process pool can call it."""
-    start = task.start
-    if task.heat_ps > 0:
-        heated = task.oracle.run(
-            start,
-            task.heat_ps,
-            seed=derive_seed(task.seed, "heat"),
-            save_ps=task.heat_ps,
-            temperature=task.heat_temperature,
-        )
-        start = heated.positions[-1]
-    return task.oracle.run(
-        start,
-        task.picoseconds,
-        seed=task.seed,
-        save_ps=task.save_ps,
-        equilibrate_ps=task.equilibrate_ps,
-        progress=progress,
-    )
+_HEATING_SHARE = 0.5  # part of the equilibration with the higher friction
 
 
 def run_dynamics(
@@ -86,7 +42,7 @@ def run_dynamics(
     equilibrate_ps: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> AllAtomTrajectory:
-    """Free dynamics from ``start`` ``(n_solute, 3)`` Å; see :meth:`OpenMMOracle.run`."""
+    """Run free dynamics from ``start`` ``(n_solute, 3)`` Å; see :meth:`OpenMMOracle.run`."""
     if equilibrate_ps < 0:
         raise OracleError(f"equilibrate_ps = {equilibrate_ps!r} must not be negative")
     n_frames = steps_for(picoseconds, settings.timestep_fs, "picoseconds") // settings.stride
@@ -95,7 +51,9 @@ def run_dynamics(
             f"picoseconds = {picoseconds} is shorter than save_ps = {settings.save_ps}: no frame"
         )
     boxed = model.solvent == "tip3pfb"
-    placed = model.solvated(start, seed=seed) if boxed else replace(model, positions=start)
+    placed = (
+        model.solvated(start, seed=seed) if boxed else replace(model, positions=np.asarray(start, np.float64))
+    )
     context = placed.context(
         temperature,
         system=placed.make_system(barostat=temperature if boxed else None),
@@ -117,20 +75,32 @@ def run_dynamics(
         raise OracleError(f"{model.sequence} at {temperature:g} K: {error}") from error
 
 
-def start_positions(oracle: OpenMMOracle, start: str | ArrayLike) -> NDArray[np.float64]:
-    """``(n_solute, 3)`` Å of ``"folded"``, ``"extended"``, or the coordinates given, checked."""
+def start_positions(model: AllAtomModel, start: str | ArrayLike) -> NDArray[np.float64]:
+    """Return ``(n_solute, 3)`` Å of ``"folded"``, ``"extended"``, or of the coordinates given.
+
+    Raises
+    ------
+    OracleError
+        Unknown name, wrong shape, or coordinates that are not finite.
+    """
     if isinstance(start, str):
-        known = {"folded": oracle.native_positions, "extended": oracle.extended_positions}
-        if start not in known:
-            raise OracleError(f"start {start!r} is not known; use {', '.join(known)} or coordinates in Å")
-        return known[start]()
+        if start == "folded":
+            return native_positions(model)
+        if start == "extended":
+            return stretched_positions(model.implicit)
+        raise OracleError(f"start {start!r} is not known; use folded, extended or coordinates in Å")
     positions = np.asarray(start, dtype=np.float64)
-    if positions.shape != (oracle.model.n_solute, 3) or not np.isfinite(positions).all():
+    if positions.shape != (model.n_solute, 3) or not np.isfinite(positions).all():
         raise OracleError(
             f"start positions have shape {positions.shape}; "
-            f"expected finite ({oracle.model.n_solute}, 3) in Å, in the order of atom_topology"
+            f"expected finite ({model.n_solute}, 3) in Å, in the order of atom_topology"
         )
     return positions
+
+
+def native_positions(model: AllAtomModel) -> NDArray[np.float64]:
+    """Return a copy of the solute's positions in the model, ``(n_solute, 3)`` Å."""
+    return np.array(model.positions[: model.n_solute])
 
 
 def fit_force_map(
@@ -140,7 +110,7 @@ def fit_force_map(
     kind: str,
     max_frames: int,
 ) -> ForceMap:
-    """See :meth:`OpenMMOracle.fit_force_map`."""
+    """Return a force map of ``kind``; see :meth:`OpenMMOracle.fit_force_map`."""
     if kind == "slice":
         return slice_force_map(model.mapping)
     if kind == "basic":
@@ -154,12 +124,12 @@ def fit_force_map(
 
 
 def stretched_positions(model: AllAtomModel) -> NDArray[np.float64]:
-    """The model's atoms with every backbone turned to an extended strand, minimised; Å.
+    """Rotate every backbone to an extended strand and minimise; return ``(n_atoms, 3)`` Å.
 
     Raises
     ------
     OracleError
-        A bond links residues that are not neighbours (a disulfide), so that the chain cannot turn.
+        A bond links residues that are not neighbours (a disulfide), so the chain cannot be stretched.
     """
     for bond in model.topology.bonds():
         left, right = bond[0].residue, bond[1].residue
@@ -191,10 +161,10 @@ def stretched_positions(model: AllAtomModel) -> NDArray[np.float64]:
 def _turn(
     xyz: NDArray[np.float64], quad: tuple[int, int, int, int], moved: list[int], degrees: float
 ) -> None:
-    """Rotate ``moved`` about the middle bond of ``quad``, in place, so that its dihedral is ``degrees``."""
+    """Rotate ``moved`` about the middle bond of ``quad``, in place, to a dihedral of ``degrees``."""
     origin, axis = xyz[quad[1]].copy(), xyz[quad[2]] - xyz[quad[1]]
     axis = axis / np.linalg.norm(axis)
-    angle = np.radians(degrees) - dihedral(xyz[list(quad)])
+    angle = np.radians(degrees) - float(dihedral_angles(xyz[list(quad)]))
     v = xyz[moved] - origin
     along = v @ axis
     xyz[moved] = (
@@ -203,11 +173,3 @@ def _turn(
         + np.cross(axis, v) * np.sin(angle)
         + np.outer(along, axis) * (1.0 - np.cos(angle))
     )
-
-
-def dihedral(points: ArrayLike) -> float:
-    """Dihedral of four points ``(4, 3)``, radians in (−π, π], IUPAC sign."""
-    a, b, c, d = np.asarray(points, dtype=np.float64)
-    axis = (c - b) / np.linalg.norm(c - b)
-    left, right = np.cross(b - a, axis), np.cross(axis, d - c)
-    return float(np.arctan2(np.cross(left, right) @ axis, left @ right))

@@ -1,8 +1,8 @@
-"""Is an all-atom structure one that the label's dynamics should start from?
+"""Check all-atom structures before a label's dynamics starts from them.
 
-A backmapped structure can minimise to a low energy and still be wrong for good: a D-residue, a cis
-peptide bond or a bond through a ring is separated from the right structure by a barrier that no
-label's dynamics crosses, and its forces would enter the training set as if they were the peptide's.
+A backmapped structure of low energy can still be wrong: a D-residue, a cis peptide bond or a bond through
+a ring is separated from the correct structure by a barrier that a label's dynamics does not cross. Its
+forces would enter the training set as if they belonged to the peptide.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import BackmapError
+from cgal_plugin.mapping.geometry import dihedral_angles
 from cgal_plugin.oracle.stereo import StereoTables, piercing_candidates, stereo_tables
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-#: peptide bonds with |ω| (degrees) below this are cis, or on the way to it
+#: peptide bonds with |ω| (degrees) below this are cis or twisted
 OMEGA_MIN = 150.0
 #: signed volume of a stereocentre's unit vectors: ideal 0.77, planar 0, inverted −0.77
 CHIRALITY_MIN = 0.25
@@ -27,14 +28,14 @@ _LISTED = 3
 
 @dataclass(frozen=True)
 class Screen:
-    """Verdict on one structure; true in a boolean context when nothing is wrong.
+    """Verdict on one structure; true in a boolean context if no error was found.
 
     Attributes
     ----------
     ok
         No error found.
     reasons
-        One sentence a kind of error, naming atoms and values; empty when ``ok``.
+        One text per kind of error, with atoms and values; empty if ``ok``.
     """
 
     ok: bool
@@ -52,11 +53,11 @@ def screen(positions: ArrayLike, topology: Any, *, omega_min: float = OMEGA_MIN)
     positions
         ``(n_atoms, 3)`` or ``(n_frames, n_atoms, 3)`` in Å, in the topology's atom order.
     topology
-        ``mdtraj.Topology``, ``openmm.app.Topology`` or :class:`StereoTables` (saves building them
-        again). Atoms are found by residue and atom name.
+        ``mdtraj.Topology``, ``openmm.app.Topology``, or :class:`StereoTables`, which need not be built
+        again. Atoms are found by residue and atom name.
     omega_min
-        Peptide bonds with |ω| below this many degrees fail. The default is for relaxed structures;
-        in dynamics at 400 K one frame in ten has a trans bond at 140° to 150°, so use 90 there.
+        Smallest |ω| of a peptide bond, degrees. The default is for relaxed structures. In dynamics at
+        400 K one frame in ten has a trans bond at 140° to 150°; use 90 for such frames.
 
     Returns
     -------
@@ -69,8 +70,8 @@ def screen(positions: ArrayLike, topology: Any, *, omega_min: float = OMEGA_MIN)
 
     Notes
     -----
-    Proline is held to trans like every other residue: a cis bond does not isomerise in a label's
-    time, so it would stand for another molecule. Thresholds are this module's constants.
+    Proline must be trans like every other residue: a cis bond does not isomerise during a label and would
+    represent another molecule. The thresholds are constants of this module and of ``stereo``.
     """
     tables = topology if isinstance(topology, StereoTables) else stereo_tables(topology)
     xyz = np.asarray(positions, dtype=np.float64)
@@ -128,27 +129,24 @@ def _describe(kind: str, items: list[str]) -> str:
 
 
 def chirality(xyz: NDArray[np.float64], tables: StereoTables) -> NDArray[np.float64]:
-    """Signed volume a·(b×c) of the unit vectors around each stereocentre, ``(n,)``; right is ≈ +0.77."""
+    """Return the signed volume a·(b×c) of the unit vectors at each stereocentre, ``(n,)``; L is ≈ +0.77."""
     arms = xyz[tables.centres[:, 1:]] - xyz[tables.centres[:, :1]]
     norms = np.linalg.norm(arms, axis=-1, keepdims=True)
     arms = np.divide(arms, norms, out=np.zeros_like(arms), where=norms > 0)
-    return np.einsum("ij,ij->i", arms[:, 0], np.cross(arms[:, 1], arms[:, 2]))
+    volume: NDArray[np.float64] = np.einsum("ij,ij->i", arms[:, 0], np.cross(arms[:, 1], arms[:, 2]))
+    return volume
 
 
 def omega_degrees(xyz: NDArray[np.float64], tables: StereoTables) -> NDArray[np.float64]:
     """Peptide torsions ω in degrees, −180 to 180, ``(n,)``; trans is ±180."""
-    p = xyz[tables.omegas]
-    b0, b1, b2 = p[:, 1] - p[:, 0], p[:, 2] - p[:, 1], p[:, 3] - p[:, 2]
-    n1, n2 = np.cross(b0, b1), np.cross(b1, b2)
-    y = np.einsum("ij,ij->i", b0, n2) * np.linalg.norm(b1, axis=1)
-    return np.degrees(np.arctan2(y, np.einsum("ij,ij->i", n1, n2)))
+    return np.degrees(dihedral_angles(xyz[tables.omegas]))
 
 
 def pierced_rings(xyz: NDArray[np.float64], tables: StereoTables) -> list[tuple[tuple[int, ...], int, int]]:
-    """``(ring, i, j)`` for each bond i–j that passes through a ring.
+    """Return ``(ring, i, j)`` for each bond i–j that passes through a ring.
 
-    The ring is a fan of triangles around its centroid; a bond passes through it when it crosses one
-    of them (Möller and Trumbore, J. Graph. Tools 1997, 2, 21).
+    The ring is divided into triangles around its centroid. A bond passes through the ring if it crosses
+    one of them (Möller and Trumbore, J. Graph. Tools 1997, 2, 21).
     """
     found = []
     for ring, bonds in piercing_candidates(tables):
@@ -173,7 +171,7 @@ def _crosses(
     q: NDArray[np.float64],
     r: NDArray[np.float64],
 ) -> NDArray[np.bool_]:
-    """Whether each segment ``start`` → ``start + direction``, ``(n, 3)``, crosses the triangle pqr."""
+    """Return whether each segment ``start`` → ``start + direction``, ``(n, 3)``, crosses the triangle pqr."""
     e1, e2 = q - p, r - p
     h = np.cross(direction, e2)
     det = h @ e1
@@ -183,4 +181,5 @@ def _crosses(
     w = np.cross(s, e1)
     v = np.einsum("ij,ij->i", direction, w) * inverse
     t = (w @ e2) * inverse
-    return (inverse != 0) & (u >= 0) & (v >= 0) & (u + v <= 1) & (t >= 0) & (t <= 1)
+    hit: NDArray[np.bool_] = (inverse != 0) & (u >= 0) & (v >= 0) & (u + v <= 1) & (t >= 0) & (t <= 1)
+    return hit

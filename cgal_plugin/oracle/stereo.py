@@ -1,4 +1,4 @@
-"""Index tables of a molecule's stereocentres, peptide torsions, bonds and rings, found by name."""
+"""Index tables of a molecule's stereocentres, peptide torsions, bonds and rings, found by atom name."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from cgal_plugin.mapping.residues import CAPS_AND_SOLVENT
 
 if TYPE_CHECKING:
     import mdtraj
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
-#: bond lengths allowed, as multiples of the sum of the covalent radii
+#: allowed bond lengths, as multiples of the sum of the covalent radii
 BOND_RANGE = (0.78, 1.22)
-#: closest approach (Å) of atoms more than three bonds apart: two heavy atoms, or with a hydrogen
+#: closest approach (Å) of atoms more than three bonds apart: both heavy, or at least one hydrogen
 CLASH_HEAVY, CLASH_HYDROGEN = 2.2, 1.2
 # Cordero et al., Dalton Trans. 2008, 2832 (Å)
 _COVALENT_RADIUS = {"H": 0.31, "C": 0.76, "N": 0.71, "O": 0.66, "S": 1.05, "P": 1.07, "Se": 1.20}
 _MAX_RING = 6
 _CAPS = frozenset({"ACE", "NME", "NH2"})
 
-# L-amino acids, (2S,3S)-isoleucine and (2S,3R)-threonine: neighbours a, b, c of the centre in an
-# order that makes a·(b×c) positive
+# L-amino acids, (2S,3S)-isoleucine and (2S,3R)-threonine: neighbours a, b, c of the centre in the
+# order in which a·(b×c) is positive
 _BACKBONE_CENTRE = ("CA", ("N", "C", "CB"))
 _SIDE_CHAIN_CENTRES = {"ILE": ("CB", ("CA", "CG1", "CG2")), "THR": ("CB", ("OG1", "CG2", "CA"))}
 
 
 @dataclass(frozen=True, eq=False)
 class StereoTables:
-    """What has to hold in any structure of one molecule; indices are those of its topology.
+    """Properties of every correct structure of one molecule. Indices refer to its topology.
 
     Attributes
     ----------
     centres
-        ``(n, 4)`` int64: centre, a, b, c of each stereocentre; a·(b×c) > 0 when right.
+        ``(n, 4)`` int64: centre, a, b, c of each stereocentre; a·(b×c) > 0 if correct.
     omegas
-        ``(n, 4)`` int64: the atoms of each peptide torsion, trans when right.
+        ``(n, 4)`` int64: atoms of each peptide torsion; trans if correct.
     bonds, bond_range
-        ``(n, 2)`` int64, and shortest and longest length allowed, ``(n, 2)`` float64, Å.
+        ``(n, 2)`` int64, and shortest and longest allowed length, ``(n, 2)`` float64, Å.
     far_pairs, far_limits
         ``(n, 2)`` int64, atoms more than three bonds apart, and their closest approach, Å.
     rings
-        The atoms of each ring of up to six, in ring order.
+        Atoms of each ring of up to six atoms, in ring order.
     labels
-        A name for every atom, such as ``"TYR2-CA"``.
+        Name of every atom, such as ``"TYR2-CA"``.
     """
 
     centres: NDArray[np.int64]
@@ -65,12 +65,12 @@ class StereoTables:
 
 
 def stereo_tables(topology: Any) -> StereoTables:
-    """Tables of an :class:`mdtraj.Topology` or ``openmm.app.Topology``; water and ions are left out.
+    """Return the tables of an ``mdtraj.Topology`` or ``openmm.app.Topology``, without water and ions.
 
     Raises
     ------
     BackmapError
-        The topology has no atoms or no bonds, so that nothing could be checked.
+        The topology has no atoms or no bonds.
     """
     top = topology
     if not hasattr(topology, "n_atoms"):
@@ -78,7 +78,8 @@ def stereo_tables(topology: Any) -> StereoTables:
 
         top = mdtraj.Topology.from_openmm(topology)
     atoms = list(top.atoms)
-    bonds = _table(sorted({tuple(sorted((a.index, b.index))) for a, b in top.bonds}), 2)
+    pairs = {(min(a.index, b.index), max(a.index, b.index)) for a, b in top.bonds}
+    bonds = _table(sorted(pairs), 2)
     if not atoms or not len(bonds):
         raise BackmapError(
             f"the topology has {len(atoms)} atoms and {len(bonds)} bonds; structures cannot be screened "
@@ -106,7 +107,7 @@ def stereo_tables(topology: Any) -> StereoTables:
     )
 
 
-def _table(rows: Any, width: int) -> NDArray[np.int64]:
+def _table(rows: ArrayLike, width: int) -> NDArray[np.int64]:
     return np.array(rows, dtype=np.int64).reshape(-1, width)
 
 
@@ -151,10 +152,10 @@ def _far_pairs(neighbours: list[list[int]], solute: list[int]) -> NDArray[np.int
 
 
 def _rings(neighbours: list[list[int]], bonds: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
-    """Smallest ring through each bond, if it has at most six atoms (aromatic rings, proline)."""
+    """Return the smallest ring of at most six atoms through each bond (aromatic rings, proline)."""
     found: dict[frozenset[int], tuple[int, ...]] = {}
     for start, end in bonds.tolist():
-        paths = [(start,)]
+        paths: list[tuple[int, ...]] = [(start,)]
         for _ in range(_MAX_RING - 1):
             paths = [
                 (*path, n)
@@ -170,7 +171,7 @@ def _rings(neighbours: list[list[int]], bonds: NDArray[np.int64]) -> tuple[tuple
 
 
 def piercing_candidates(tables: StereoTables) -> list[tuple[tuple[int, ...], NDArray[np.int64]]]:
-    """Each ring with the bonds that share no atom with it, ``(n, 2)`` int64."""
+    """Return each ring with the bonds that share no atom with it, ``(n, 2)`` int64."""
     pairs = []
     for ring in tables.rings:
         outside = ~np.isin(tables.bonds, ring).any(axis=1)

@@ -1,6 +1,6 @@
 """All-atom structures: a peptide built from its sequence, or read from a PDB file, with hydrogens.
 
-Both end as an OpenMM topology with a fixed atom order and coordinates in Å.
+Both return an OpenMM topology with a fixed atom order, and coordinates in Å.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +22,7 @@ from cgal_plugin.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from openmm import app
 
 #: backbone angles (degrees) of the folded hairpin CLN025; φ of residues 2..10, ψ of residues 1..9
 CLN025_SEQUENCE = "YYDPETGTWY"
@@ -35,9 +36,9 @@ PROTEIN_FORCE_FIELD = "amber14/protein.ff14SB.xml"
 def backbone_angles(
     sequence: str, phi: Sequence[float] | None = None, psi: Sequence[float] | None = None
 ) -> tuple[list[float], list[float]]:
-    """φ of residues 2..n and ψ of residues 1..n-1, degrees.
+    """Return φ of residues 2..n and ψ of residues 1..n-1, degrees.
 
-    Those given; else CLN025's hairpin for its sequence, else an extended β strand.
+    The defaults are CLN025's hairpin for its sequence, and an extended β strand for any other.
 
     Raises
     ------
@@ -66,8 +67,8 @@ def build_peptide(
     phi: Sequence[float] | None = None,
     psi: Sequence[float] | None = None,
     ph: float = 7.0,
-) -> tuple[Any, NDArray[np.float64]]:
-    """A zwitterionic peptide with hydrogens, from its one-letter sequence.
+) -> tuple[app.Topology, NDArray[np.float64]]:
+    """Build a zwitterionic peptide with hydrogens from its one-letter sequence.
 
     Returns
     -------
@@ -76,32 +77,33 @@ def build_peptide(
     Raises
     ------
     MappingError
-        Letters that are no standard residue.
+        Letters that are not standard residues.
     OracleError
-        Fewer than two residues, or angles of the wrong number.
+        Fewer than two residues, or a wrong number of angles.
     """
     sequence_to_residues(sequence)
     sequence = "".join(sequence.split()).upper()
     if len(sequence) < 2:
         raise OracleError(f"sequence {sequence!r} has one residue; the oracle needs two or more")
     phi, psi = backbone_angles(sequence, phi, psi)
-    import Bio.PDB
     import PeptideBuilder
+    from Bio.PDB.PDBIO import PDBIO
 
     structure = PeptideBuilder.make_structure(sequence, phi, psi)
     PeptideBuilder.add_terminal_OXT(structure)
-    writer = Bio.PDB.PDBIO()
+    new_writer: Callable[[], Any] = PDBIO  # Bio.PDB has no annotations
+    writer = new_writer()
     writer.set_structure(structure)
     text = io.StringIO()
     writer.save(text)
     return _prepare(text.getvalue(), f"sequence {sequence!r}", ph)
 
 
-def read_pdb(path: str | os.PathLike[str], *, ph: float = 7.0) -> tuple[Any, NDArray[np.float64]]:
-    """The protein of a PDB file (first model), with its hydrogens removed and built anew.
+def read_pdb(path: str | os.PathLike[str], *, ph: float = 7.0) -> tuple[app.Topology, NDArray[np.float64]]:
+    """Read the protein of a PDB file (first model) and rebuild its hydrogens.
 
-    Water, ions and ligands are left out; a missing C-terminal OXT is added. Side chains must be
-    complete: built ones are not reliable enough for labels.
+    Remove water, ions and ligands; add a missing C-terminal OXT. Side chains must be complete: rebuilt
+    ones are not reliable enough for labels.
 
     Returns
     -------
@@ -110,8 +112,8 @@ def read_pdb(path: str | os.PathLike[str], *, ph: float = 7.0) -> tuple[Any, NDA
     Raises
     ------
     OracleError
-        Missing or unreadable file, no protein, non-standard residues, missing heavy atoms, or a
-        broken chain: named.
+        Missing or unreadable file, no protein, non-standard residues, missing heavy atoms, or a broken
+        chain.
     """
     path = Path(path)
     if not path.is_file():
@@ -123,23 +125,23 @@ def read_pdb(path: str | os.PathLike[str], *, ph: float = 7.0) -> tuple[Any, NDA
     return _prepare(text, f"PDB file {str(path)!r}", ph)
 
 
-def _prepare(text: str, what: str, ph: float) -> tuple[Any, NDArray[np.float64]]:
+def _prepare(text: str, source: str, ph: float) -> tuple[app.Topology, NDArray[np.float64]]:
     from openmm import Platform, app, unit
     from pdbfixer import PDBFixer
 
     if not any(line.startswith(("ATOM", "HETATM")) for line in text.splitlines()):
-        raise OracleError(f"{what} holds no protein residue: it has no ATOM record")
+        raise OracleError(f"{source} has no protein residue: no ATOM record")
     try:
         fixer = PDBFixer(pdbfile=io.StringIO(text))
     except (ValueError, IndexError, KeyError, TypeError, AssertionError) as error:
-        raise OracleError(f"{what} cannot be read as PDB: {error!r}") from error
+        raise OracleError(f"{source} cannot be read as PDB: {error!r}") from error
     fixer.findNonstandardResidues()
     if fixer.nonstandardResidues:
         found = ", ".join(f"{r.name}{r.id}" for r, _ in fixer.nonstandardResidues)
-        raise OracleError(f"{what} has non-standard residues: {found}; replace them first")
+        raise OracleError(f"{source} has non-standard residues: {found}; replace them")
     fixer.removeHeterogens(keepWater=False)
     if fixer.topology.getNumAtoms() == 0:
-        raise OracleError(f"{what} holds no protein residue")
+        raise OracleError(f"{source} has no protein residue")
     modeller = app.Modeller(fixer.topology, fixer.positions)
     hydrogens = [a for a in modeller.topology.atoms() if a.element is app.element.hydrogen]
     if hydrogens:
@@ -152,41 +154,38 @@ def _prepare(text: str, what: str, ph: float) -> tuple[Any, NDArray[np.float64]]
             f"{r.name}{r.id} lacks {' '.join(a.name for a in atoms)}"
             for r, atoms in fixer.missingAtoms.items()
         )
-        raise OracleError(
-            f"{what} has missing atoms: {found}. Complete it, or give the sequence to build it from"
-        )
+        raise OracleError(f"{source} has missing atoms: {found}. Add them, or give the sequence instead")
     with seeded_random(0):
         if fixer.missingTerminals:
             fixer.addMissingAtoms(seed=1)
-        _check_chain(fixer.topology, np.array(fixer.positions.value_in_unit(unit.angstrom)), what)
+        _check_chain(fixer.topology, np.array(fixer.positions.value_in_unit(unit.angstrom)), source)
         modeller = app.Modeller(fixer.topology, fixer.positions)
         try:
             modeller.addHydrogens(
                 app.ForceField(PROTEIN_FORCE_FIELD), pH=ph, platform=Platform.getPlatformByName("Reference")
             )
         except ValueError as error:
-            raise OracleError(f"{what}: hydrogens cannot be added: {error}") from error
+            raise OracleError(f"{source}: hydrogens cannot be added: {error}") from error
     positions = np.array(modeller.positions.value_in_unit(unit.nanometer)) * ANGSTROM_PER_NM
     return modeller.topology, positions
 
 
-def _check_chain(topology: Any, positions: NDArray[np.float64], what: str) -> None:
+def _check_chain(topology: app.Topology, positions: NDArray[np.float64], source: str) -> None:
     broken = []
     for chain in topology.chains():
-        residues = [{a.name: a.index for a in r.atoms()} | {"": r} for r in chain.residues()]
-        for left, right in pairwise(residues):
+        for a, b in pairwise(chain.residues()):
+            left, right = ({atom.name: atom.index for atom in r.atoms()} for r in (a, b))
             if "C" in left and "N" in right:
                 distance = float(np.linalg.norm(positions[left["C"]] - positions[right["N"]]))
                 if distance > _MAX_PEPTIDE_BOND:
-                    a, b = left[""], right[""]
                     broken.append(f"{a.name}{a.id}-{b.name}{b.id} (C-N {distance:.1f} Å)")
     if broken:
-        raise OracleError(f"{what} has broken chains: {', '.join(broken)}")
+        raise OracleError(f"{source} has broken chains: {', '.join(broken)}")
 
 
 @contextmanager
 def seeded_random(seed: int) -> Iterator[None]:
-    """Seed Python's generator, which OpenMM's Modeller draws from, and give the caller's state back."""
+    """Seed Python's generator, which OpenMM's Modeller uses, and restore its state afterwards."""
     state = random.getstate()
     random.seed(seed)
     try:
@@ -196,12 +195,12 @@ def seeded_random(seed: int) -> Iterator[None]:
 
 
 def is_sequence(text: str | os.PathLike[str]) -> bool:
-    """Whether the text is meant as a one-letter sequence rather than a file name.
+    """Return whether the text is a one-letter sequence rather than a file name.
 
     Raises
     ------
     MappingError
-        It looks like neither.
+        It is neither.
     """
     if not isinstance(text, str):
         return False

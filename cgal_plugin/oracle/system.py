@@ -1,7 +1,7 @@
 """The all-atom model of a peptide: OpenMM systems and contexts for it.
 
-ff14SB with OBC2 (through OpenMM's native ``GBSAOBCForce``, four times the speed of the force
-field's own ``CustomGBForce`` on a CPU), GBn2, or a box of TIP3P-FB water with PME.
+ff14SB with OBC2, GBn2, or a box of TIP3P-FB water with PME. OBC2 uses OpenMM's native ``GBSAOBCForce``,
+which is four times as fast on a CPU as the ``CustomGBForce`` of the force field file.
 """
 
 from __future__ import annotations
@@ -37,14 +37,16 @@ from cgal_plugin.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
     import mdtraj
+    import openmm
     from numpy.typing import ArrayLike, NDArray
+    from openmm import app
 
 _PADDING = 1.0  # nm of water between the solute and the box
 
 
 @dataclass(frozen=True, eq=False)
 class AllAtomModel:
-    """A peptide with its force field. Immutable, picklable; OpenMM systems are built when needed.
+    """A peptide with its force field. Immutable and picklable; builds OpenMM systems on demand.
 
     Attributes
     ----------
@@ -58,7 +60,7 @@ class AllAtomModel:
         ``"obc2"``, ``"gbn2"`` (implicit) or ``"tip3pfb"`` (periodic box).
     """
 
-    topology: Any
+    topology: app.Topology
     positions: NDArray[np.float64]
     mapping: CGMapping
     solvent: str = "obc2"
@@ -90,14 +92,14 @@ class AllAtomModel:
         psi: Sequence[float] | None = None,
         ph: float = 7.0,
     ) -> AllAtomModel:
-        """Build, add hydrogens, minimise; see :func:`~cgal_plugin.oracle.structure.build_peptide`."""
+        """Build a peptide, minimise it; see :func:`~cgal_plugin.oracle.structure.build_peptide`."""
         return cls._minimised(*build_peptide(sequence, phi=phi, psi=psi, ph=ph), mapping, solvent)
 
     @classmethod
     def from_pdb(
         cls, path: str | os.PathLike[str], mapping: Any = "CA", solvent: str = "obc2", *, ph: float = 7.0
     ) -> AllAtomModel:
-        """Read, add hydrogens, minimise; see :func:`~cgal_plugin.oracle.structure.read_pdb`."""
+        """Read a PDB file, minimise; see :func:`~cgal_plugin.oracle.structure.read_pdb`."""
         return cls._minimised(*read_pdb(path, ph=ph), mapping, solvent)
 
     @classmethod
@@ -108,13 +110,14 @@ class AllAtomModel:
         solvent: str = "obc2",
         **options: Any,
     ) -> AllAtomModel:
-        """:meth:`from_sequence` or :meth:`from_pdb`, whichever the text is meant for."""
-        build = cls.from_sequence if is_sequence(sequence_or_pdb) else cls.from_pdb
-        return build(sequence_or_pdb, mapping, solvent, **options)  # type: ignore[arg-type]
+        """Call :meth:`from_sequence` for a one-letter sequence, :meth:`from_pdb` for a file."""
+        if is_sequence(sequence_or_pdb):
+            return cls.from_sequence(str(sequence_or_pdb), mapping, solvent, **options)
+        return cls.from_pdb(sequence_or_pdb, mapping, solvent, **options)
 
     @classmethod
     def _minimised(
-        cls, topology: Any, positions: NDArray[np.float64], mapping: Any, solvent: str
+        cls, topology: app.Topology, positions: NDArray[np.float64], mapping: Any, solvent: str
     ) -> AllAtomModel:
         if solvent not in SOLVENTS:
             raise OracleError(f"solvent {solvent!r} is not known; use one of {', '.join(SOLVENTS)}")
@@ -126,9 +129,9 @@ class AllAtomModel:
     def solvated(
         self, positions: ArrayLike | None = None, *, seed: int = 0, minimise: bool = True
     ) -> AllAtomModel:
-        """This solute (at ``positions``, ``(n_solute, 3)`` Å) in a neutralised TIP3P-FB box.
+        """Return this solute (at ``positions``, ``(n_solute, 3)`` Å) in a neutralised TIP3P-FB box.
 
-        The number of waters depends on the conformation; the solute may be moved as a whole.
+        The number of waters depends on the conformation. The solute may be translated.
         """
         from openmm import Vec3, app, unit
 
@@ -145,7 +148,7 @@ class AllAtomModel:
 
     @cached_property
     def implicit(self) -> AllAtomModel:
-        """The solute alone in implicit solvent (itself, if it is that already)."""
+        """The solute in implicit solvent; the model itself if it has no water."""
         if self.solvent != "tip3pfb":
             return self
         from openmm import app
@@ -164,12 +167,12 @@ class AllAtomModel:
 
     @property
     def n_solute(self) -> int:
-        """Number of atoms of the peptide; they are the first ones."""
+        """Number of atoms of the peptide, which come first."""
         return self.mapping.n_atoms
 
     @property
     def cg_topology(self) -> CGTopology:
-        """The beads."""
+        """Beads of the mapping."""
         return self.mapping.topology
 
     @property
@@ -194,11 +197,11 @@ class AllAtomModel:
     # ------------------------------------------------------------------ systems
 
     @cached_property
-    def _system(self) -> Any:
+    def _system(self) -> openmm.System:
         return create_system(self.topology, self.solvent, constraints=True)
 
     @cached_property
-    def _flexible_system(self) -> Any:
+    def _flexible_system(self) -> openmm.System:
         return create_system(self.topology, self.solvent, constraints=False)
 
     def make_system(
@@ -208,20 +211,20 @@ class AllAtomModel:
         frozen: Sequence[int] = (),
         bead_restraint: bool = False,
         barostat: float | None = None,
-    ) -> Any:
-        """A new ``openmm.System``: hydrogens of 3 amu, bonds with hydrogen constrained.
+    ) -> openmm.System:
+        """Return a new system with hydrogens of 3 amu and constrained bonds to hydrogen.
 
         Parameters
         ----------
         constraints
-            False leaves every solute bond flexible (then use 1 fs).
+            False leaves every solute bond flexible (use a time step of 1 fs).
         frozen
-            Atoms that get mass 0. No constraint touches them (OpenMM does not allow it); those
-            bonds become harmonic ones, so use 2 fs at most.
+            Atoms with mass 0. OpenMM does not allow constraints on them; their bonds become harmonic (use
+            a time step of at most 2 fs).
         bead_restraint
-            Add ``BeadRestraint(self.mapping)``'s harmonic force on the beads; its strength is the
-            context parameter ``k_bead`` (kJ/mol/nm², 0 at first), its targets are set with
-            :meth:`~cgal_plugin.oracle.restraint.BeadRestraint.set_targets`. Always the last force.
+            Add the harmonic force of ``BeadRestraint(self.mapping)``, always as the last force. Its force
+            constant is the context parameter ``k_bead`` (kJ/mol/nm², initially 0); set its targets with
+            :meth:`~cgal_plugin.oracle.restraint.BeadRestraint.set_targets`.
         barostat
             Temperature (K) of a Monte Carlo barostat at 1 bar; explicit solvent only.
         """
@@ -240,7 +243,7 @@ class AllAtomModel:
             drop_motion_remover(system)
         if barostat is not None:
             if self.solvent != "tip3pfb":
-                raise OracleError(f"solvent {self.solvent!r} has no box for a barostat")
+                raise OracleError(f"solvent {self.solvent!r} has no box; a barostat needs tip3pfb")
             system.addForce(MonteCarloBarostat(1.0, barostat, 25))
         if bead_restraint:
             system.addForce(BeadRestraint(self.mapping).make_force())
@@ -250,17 +253,22 @@ class AllAtomModel:
         self,
         temperature: float,
         *,
-        system: Any = None,
+        system: openmm.System | None = None,
         timestep_fs: float = 4.0,
         friction: float = 1.0,
         seed: int = 0,
         n_threads: int = 1,
         platform: str = "CPU",
-    ) -> Any:
-        """A new ``openmm.Context`` with a LangevinMiddle integrator at the model's positions.
+    ) -> openmm.Context:
+        """Return a new context with a LangevinMiddle integrator at the model's positions.
 
-        ``temperature`` K, ``friction`` 1/ps. With one thread on the CPU platform the same seed gives
-        the same trajectory bit for bit.
+        ``temperature`` K, ``friction`` 1/ps. On the CPU platform with one thread, the same seed gives the
+        same trajectory bit for bit.
+
+        Raises
+        ------
+        OracleError
+            OpenMM has no such platform here.
         """
         from openmm import Context, LangevinMiddleIntegrator, OpenMMException, Platform
 
@@ -271,7 +279,7 @@ class AllAtomModel:
             raise OracleError(f"OpenMM has no platform {platform!r} here; use one of {known}") from error
         system = self.make_system() if system is None else system
         integrator = LangevinMiddleIntegrator(temperature, friction, timestep_fs * 1e-3)
-        integrator.setRandomNumberSeed(int(seed) or 1)  # 0 would be a seed from the clock
+        integrator.setRandomNumberSeed(int(seed) or 1)  # OpenMM replaces 0 by a random seed
         properties = {"Threads": str(n_threads), "DeterministicForces": "true"} if platform == "CPU" else {}
         context = Context(system, integrator, engine, properties)
         box = self.topology.getPeriodicBoxVectors()
@@ -281,7 +289,7 @@ class AllAtomModel:
         return context
 
     def minimise(self, positions: ArrayLike, *, max_iterations: int = 0) -> NDArray[np.float64]:
-        """Positions (Å) after energy minimisation from ``positions`` ``(n_particles, 3)`` Å.
+        """Minimise the energy from ``positions`` ``(n_particles, 3)`` Å; return positions, Å.
 
         Raises
         ------

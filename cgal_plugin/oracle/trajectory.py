@@ -1,4 +1,4 @@
-"""All-atom dynamics: frames with forces from an OpenMM context, and the trajectory they make."""
+"""All-atom dynamics: run an OpenMM context and collect frames with forces in a trajectory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,15 +16,16 @@ from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL, KJ_PER_MOL_NM_TO_KCA
 
 if TYPE_CHECKING:
     import mdtraj
+    import openmm
     from numpy.typing import NDArray
 
-#: no atom of a sound peptide feels more than this (kcal/mol/Å); thermal forces stay under 500
+#: kcal/mol/Å, upper limit of the force on an atom; thermal forces are below 500
 MAX_FORCE = 20_000.0
 _ARRAYS = ("positions", "forces", "time_ps", "energies")
 
 
 class DynamicsFailure(CGALError):
-    """The all-atom dynamics blew up; the oracle turns it into a quarantined frame or an OracleError."""
+    """The all-atom dynamics blew up. The oracle quarantines the frame or raises an OracleError."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,18 +56,24 @@ class AllAtomTrajectory:
         return len(self.positions)
 
     def __getitem__(self, rows: slice) -> AllAtomTrajectory:
-        return AllAtomTrajectory(*(getattr(self, name)[rows] for name in _ARRAYS), self.temperature)
+        return AllAtomTrajectory(
+            self.positions[rows],
+            self.forces[rows],
+            self.time_ps[rows],
+            self.energies[rows],
+            self.temperature,
+        )
 
     @classmethod
     def concatenate(cls, parts: Sequence[AllAtomTrajectory]) -> AllAtomTrajectory:
-        """One trajectory of pieces that follow each other, each with times from its own start."""
+        """Join consecutive pieces, whose times start at 0 each, to one trajectory."""
         ends = np.cumsum([0.0, *(p.time_ps[-1] for p in parts[:-1])])
         joined = {name: np.concatenate([getattr(p, name) for p in parts]) for name in _ARRAYS}
         joined["time_ps"] = np.concatenate([p.time_ps + end for p, end in zip(parts, ends, strict=True)])
         return cls(**joined, temperature=parts[0].temperature)
 
     def to_mdtraj(self, topology: mdtraj.Topology) -> mdtraj.Trajectory:
-        """As an :class:`mdtraj.Trajectory` (nm, ps); ``topology`` is the model's ``mdtraj_topology``."""
+        """Convert to an ``mdtraj.Trajectory`` (nm, ps); ``topology`` is the model's ``mdtraj_topology``."""
         import mdtraj
 
         return mdtraj.Trajectory(self.positions / ANGSTROM_PER_NM, topology, time=self.time_ps)
@@ -87,19 +94,19 @@ class AllAtomTrajectory:
         Raises
         ------
         OracleError
-            The file is missing or is no saved trajectory.
+            The file is missing or is not a saved trajectory.
         """
         if not Path(path).is_file():
             raise OracleError(f"trajectory file {str(path)!r} does not exist")
         try:
             with np.load(path, allow_pickle=False) as data:
-                return cls(*(data[name] for name in _ARRAYS), float(data["temperature"]))
+                return cls(**{name: data[name] for name in _ARRAYS}, temperature=float(data["temperature"]))
         except BAD_ARCHIVE as error:
             raise OracleError(f"{str(path)!r} is not a saved all-atom trajectory: {error}") from error
 
 
-def steps_for(picoseconds: float, timestep_fs: float, what: str) -> int:
-    """Whole steps nearest to a time (0.05 ps of 4 fs are 12 steps, 0.048 ps).
+def steps_for(picoseconds: float, timestep_fs: float, name: str) -> int:
+    """Round a time to whole time steps (0.05 ps at 4 fs is 12 steps, 0.048 ps).
 
     Raises
     ------
@@ -107,12 +114,12 @@ def steps_for(picoseconds: float, timestep_fs: float, what: str) -> int:
         The time is not finite or shorter than one step.
     """
     if not np.isfinite(picoseconds) or picoseconds * 1000.0 < timestep_fs * (1 - 1e-9):
-        raise OracleError(f"{what} = {picoseconds!r} ps must be at least one time step, {timestep_fs:g} fs")
+        raise OracleError(f"{name} = {picoseconds!r} ps must be at least one time step, {timestep_fs:g} fs")
     return round(picoseconds * 1000.0 / timestep_fs)
 
 
-def advance(context: Any, steps: int) -> None:
-    """Take steps, turning OpenMM's NaN into :class:`DynamicsFailure`."""
+def advance(context: openmm.Context, steps: int) -> None:
+    """Run steps; raise :class:`DynamicsFailure` if OpenMM fails."""
     from openmm import OpenMMException
 
     try:
@@ -121,8 +128,8 @@ def advance(context: Any, steps: int) -> None:
         raise DynamicsFailure(f"all-atom dynamics failed: {error}") from error
 
 
-def minimise(context: Any, max_iterations: int) -> None:
-    """Minimise the energy, turning OpenMM's NaN into :class:`DynamicsFailure`."""
+def minimise(context: openmm.Context, max_iterations: int) -> None:
+    """Minimise the energy; raise :class:`DynamicsFailure` if OpenMM fails."""
     from openmm import LocalEnergyMinimizer, OpenMMException
 
     try:
@@ -132,7 +139,7 @@ def minimise(context: Any, max_iterations: int) -> None:
 
 
 def collect(
-    context: Any,
+    context: openmm.Context,
     n_frames: int,
     stride: int,
     n_atoms: int,
@@ -143,7 +150,7 @@ def collect(
 ) -> AllAtomTrajectory:
     """Run ``n_frames * stride`` steps and keep every ``stride``-th frame of the first ``n_atoms`` atoms.
 
-    Forces and energies are those of all forces, or of all but those in the group ``without_group``.
+    Forces and energies exclude the force group ``without_group``, if one is given.
 
     Raises
     ------
@@ -179,12 +186,12 @@ def collect(
 
 
 def common_temperature(trajectories: Sequence[AllAtomTrajectory], temperature: float) -> None:
-    """Refuse trajectories of another temperature than the oracle's.
+    """Check that the trajectories have the oracle's temperature (K).
 
     Raises
     ------
     OracleError
-        There is none, or a temperature differs.
+        The sequence is empty, or a temperature differs.
     """
     if not trajectories:
         raise OracleError("no all-atom trajectory given")
@@ -192,5 +199,5 @@ def common_temperature(trajectories: Sequence[AllAtomTrajectory], temperature: f
     if other:
         raise OracleError(
             f"trajectories at {', '.join(f'{t:g}' for t in other)} K cannot be used at {temperature:g} K: "
-            "a PMF belongs to one temperature"
+            "the mean force depends on temperature"
         )

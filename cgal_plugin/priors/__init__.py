@@ -1,6 +1,6 @@
 """Prior energies of CG models: bonds, angles, dihedrals, repulsion, pairs; fitted, frozen, hashed.
 
-The prior classes (``CGBonds`` ...) import TorchMD-Net, which takes seconds: they are loaded on use.
+The prior classes (``CGBonds`` ...) import TorchMD-Net, which takes seconds: names are loaded on first use.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cgal_plugin.priors.factory import make_prior
     from cgal_plugin.priors.fit import fit_priors
     from cgal_plugin.priors.modules import CGAngles, CGAngleSeries, CGBonds, CGDihedrals, CGPairs, CGRepulsion
     from cgal_plugin.priors.prior_set import PriorSet
@@ -24,6 +25,7 @@ __all__ = [
     "FitSettings",
     "PriorSet",
     "fit_priors",
+    "make_prior",
 ]
 
 _HOME = {
@@ -36,6 +38,7 @@ _HOME = {
     "FitSettings": "settings",
     "PriorSet": "prior_set",
     "fit_priors": "fit",
+    "make_prior": "factory",
 }
 
 

@@ -1,10 +1,10 @@
-"""What the prior classes share: parameters by bead types, terms of a molecule or of a batch."""
+"""Base of the prior classes: parameters by bead type, terms of a molecule or of a batch."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Dict, Optional  # noqa: UP035 - TorchScript reads these annotations
+from typing import TYPE_CHECKING, Any, Dict, Optional  # noqa: UP035 - TorchScript reads these annotations
 
 import numpy as np
 import torch
@@ -12,37 +12,41 @@ from torch import Tensor
 from torchmdnet.priors.base import BasePrior
 
 from cgal_plugin.errors import ConfigError, DataError, PriorFitError
+from cgal_plugin.priors.prior_set import PriorSet
 from cgal_plugin.priors.tables import build_lookup, describe_molecule, known_names
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _INDEX_KEYS = {2: "bond_index", 3: "angle_index", 4: "dihedral_index"}
 
 
-class CGPrior(BasePrior):
-    """Base of the prior classes: a parameter table by bead types, and the terms of one molecule.
+class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
+    """A table of parameters by bead type, and the terms of one molecule.
 
     Parameters
     ----------
     table
-        Rows ``{"types": [...], <parameters>}``; types are names, ids, ``"*"`` or ``"CB_*"``, and
-        the row with the most exact types wins.
+        Rows ``{"types": [...], <parameters>}``; types are names, ids, ``"*"`` or ``"CB_*"``. The row
+        with the most exact types applies.
     molecule
         ``{"types": [...], "type_names": [...], "index": [[...], ...]}``: bead types of one molecule
-        and its terms (for the repulsion its bonds). Used when the batch has no index tables of its
-        own; any number of copies may then be given. None: the batch must have them.
+        and its terms (for repulsion and pairs: its bonds). Used for a batch without index tables, which
+        may hold any number of copies. None: the batch must have index tables.
     file
         A file written by :meth:`PriorSet.save`, instead of ``table`` and ``molecule``.
     dataset
-        Given by TorchMD-Net. Without ``table`` and ``file`` the prior is fitted to its ``frames``
-        (Å) at its ``temperature``; its ``topology`` supplies ``molecule``.
+        Passed by TorchMD-Net. Its ``topology``, if it has one, supplies ``molecule`` and must be that of
+        ``file``.
     **settings
-        Of the term.
+        Settings of the term.
 
     Raises
     ------
     ConfigError
-        The table, the file or a setting is not valid, or does not fit the data set's topology.
+        The table, the file or a setting is not valid, or does not match the topology of the data set.
     PriorFitError
-        There is nothing to take parameters from, or the fit fails.
+        Neither ``table`` nor ``file`` is given.
     """
 
     term = ""
@@ -59,17 +63,12 @@ class CGPrior(BasePrior):
         **settings: Any,
     ) -> None:
         super().__init__()
-        unknown = sorted(set(settings) - set(self.defaults))
-        if unknown:
-            raise ConfigError(
-                f"{type(self).__name__} has no setting {unknown}; allowed are table, molecule, file"
-                + "".join(f", {name}" for name in self.defaults)
-            )
+        self.check_settings(settings)
         if table is None:
-            found = self._from_elsewhere(file, dataset, settings)
-            table, molecule, settings = found["table"], found["molecule"], found
+            settings = self._read(file, dataset, settings)
+            table, molecule = settings["table"], settings["molecule"]
         elif file is not None:
-            raise ConfigError(f"{type(self).__name__}: give either table or file, not both")
+            raise ConfigError(f"{type(self).__name__}: give exactly one of table and file")
         elif molecule is None and getattr(dataset, "topology", None) is not None:
             molecule = describe_molecule(dataset.topology, self.term)
         self._settings = {name: settings.get(name, value) for name, value in self.defaults.items()}
@@ -78,32 +77,37 @@ class CGPrior(BasePrior):
         self.index_key = _INDEX_KEYS[self.width]
         self._build()
 
-    def _from_elsewhere(self, file: Any, dataset: Any, settings: dict[str, Any]) -> dict[str, Any]:
-        from cgal_plugin.priors.fit import PriorSet, fit_priors
-        from cgal_plugin.priors.prior_set import LIKELIHOOD_TERMS
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Check the names of the term's settings.
 
-        topology = getattr(dataset, "topology", None)
+        Raises
+        ------
+        ConfigError
+            The term has no such setting.
+        """
+        unknown = sorted(set(settings) - set(cls.defaults))
+        if unknown:
+            raise ConfigError(
+                f"{cls.__name__} has no setting {unknown}; allowed are table, molecule, file"
+                + "".join(f", {name}" for name in cls.defaults)
+            )
+
+    def _read(
+        self, file: str | os.PathLike[str] | None, dataset: Any, settings: Mapping[str, Any]
+    ) -> dict[str, Any]:
         name = type(self).__name__
-        if file is not None:
-            priors = PriorSet.load(file)
-            if topology is not None and topology != priors.topology:
-                raise ConfigError(f"{name}: {file} is for {priors.topology!r}, the data for {topology!r}")
-            if settings:
-                raise ConfigError(f"{name}: settings {sorted(settings)} come with {file}; leave them out")
-            if self.term not in priors.terms:
-                raise ConfigError(f"{name}: {file} has no {self.term}; it has {', '.join(priors.terms)}")
-            return priors.arguments(self.term)
-        if self.term not in LIKELIHOOD_TERMS:
+        if file is None:
             raise PriorFitError(
-                f"{name} has no parameters: {self.term} are fitted to forces together with other terms; give "
-                "table, or file (cgal fit-priors --method force_matching)"
+                f"{name} has no parameters: give table or file, or fit it with cgal_plugin.priors.make_prior"
             )
-        if topology is None:
-            raise PriorFitError(
-                f"{name} has no parameters: give table, file, or a data set with topology, frames and "
-                "temperature to fit it to"
-            )
-        priors = fit_priors(topology, dataset.frames, dataset.temperature, terms=(self.term,), **settings)
+        priors, topology = PriorSet.load(file), getattr(dataset, "topology", None)
+        if topology is not None and topology != priors.topology:
+            raise ConfigError(f"{name}: {file} is for {priors.topology!r}, the data set for {topology!r}")
+        if settings:
+            raise ConfigError(f"{name}: {file} contains the settings {sorted(settings)}; leave them out")
+        if self.term not in priors.terms:
+            raise ConfigError(f"{name}: {file} has no {self.term}; it has {', '.join(priors.terms)}")
         return priors.arguments(self.term)
 
     def _row(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
@@ -148,10 +152,10 @@ class CGPrior(BasePrior):
         self._constant("molecule_row", torch.from_numpy(rows))
 
     def _constant(self, name: str, value: Tensor) -> None:
-        # not in the state dict: the values come from get_init_args, at full precision
+        # not in the state dict: get_init_args keeps the values at full precision
         self.register_buffer(name, value, persistent=False)
 
-    def _molecule_terms(self, molecule: Mapping[str, Any]) -> np.ndarray:
+    def _molecule_terms(self, molecule: Mapping[str, Any]) -> NDArray[np.int64]:
         return np.array(molecule["index"], dtype=np.int64).reshape(-1, self.width).T
 
     def _columns(self) -> dict[str, Tensor]:
@@ -161,11 +165,11 @@ class CGPrior(BasePrior):
         }
 
     def get_init_args(self) -> dict[str, Any]:
-        """Plain Python values that rebuild the prior without data set or file."""
+        """Return plain Python values that rebuild the prior without data set or file."""
         return {"table": self._table, "molecule": self._molecule, **self._settings}
 
     def reset_parameters(self) -> None:
-        """Nothing to reset: a prior is frozen."""
+        """Do nothing: a prior has no parameters to train."""
 
     def batch_terms(
         self,
@@ -174,7 +178,7 @@ class CGPrior(BasePrior):
         n_molecules: int,
         extra_args: Optional[Dict[str, Tensor]],  # noqa: UP006,UP045
     ) -> Tensor:
-        """``(width, n)`` index table of the terms that a batch brings along."""
+        """Return the index table of the batch's terms, ``(width, n)``."""
         assert extra_args is not None
         return extra_args[self.index_key]
 
@@ -185,13 +189,13 @@ class CGPrior(BasePrior):
         n_molecules: int,
         extra_args: Optional[Dict[str, Tensor]],  # noqa: UP006,UP045
     ) -> tuple[Tensor, Tensor]:
-        """Index table ``(width, n)`` and parameter row ``(n,)`` of every term in the batch.
+        """Return index table ``(width, n)`` and parameter row ``(n,)`` of all terms in the batch.
 
         Raises
         ------
         DataError
-            Neither the batch nor the prior says what the terms are, the beads are not copies of the
-            prior's molecule, or bead types have no parameters.
+            Neither batch nor prior has index tables, the beads are not copies of the prior's molecule,
+            or bead types have no parameters.
         """
         given = False
         if extra_args is not None:
@@ -217,7 +221,7 @@ class CGPrior(BasePrior):
         return index, self.molecule_row.repeat(copies)
 
     def energy(self, pos: Tensor, index: Tensor, row: Tensor) -> Tensor:
-        """Energy of each term, ``(n,)`` kcal/mol, from ``pos (n_beads, 3)`` Å."""
+        """Return the energy of each term, ``(n,)`` kcal/mol, from ``pos (n_beads, 3)`` Å."""
         raise NotImplementedError
 
     def post_reduce(
@@ -245,7 +249,7 @@ def _check_molecule(molecule: Mapping[str, Any], width: int) -> dict[str, Any]:
     if len(molecule["type_names"]) != n:
         raise ConfigError(f"prior molecule has {n} types and {len(molecule['type_names'])} type_names")
     if any(len(term) != width or not all(0 <= i < n for i in term) for term in index):
-        raise ConfigError(f"prior molecule: index needs {width} beads of 0..{n - 1} a term")
+        raise ConfigError(f"prior molecule: each term in index needs {width} beads of 0..{n - 1}")
     return {
         "types": [int(t) for t in molecule["types"]],
         "type_names": [str(t) for t in molecule["type_names"]],

@@ -1,7 +1,7 @@
 """Pure functions of the bonded prior terms: geometry and energies, in plain aten operations.
 
-All of them can be scripted by TorchScript, work in float32 and float64, and have finite gradients
-for every finite input. Index tensors have one column a term: ``(2, n)``, ``(3, n)``, ``(4, n)``.
+All can be compiled by TorchScript, work in float32 and float64, and have finite gradients for every
+finite input. Index tensors have one column per term: ``(2, n)``, ``(3, n)``, ``(4, n)``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FADE_SIN2 = 0.02
 
 
 def bond_length(pos: Tensor, index: Tensor) -> Tensor:
-    """Distances of bead pairs.
+    """Return the distances of bead pairs.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def bond_length(pos: Tensor, index: Tensor) -> Tensor:
 
 
 def bond_angle(pos: Tensor, index: Tensor) -> Tensor:
-    """Angle at the middle bead of each triple, θ = atan2(|a × b|, a · b), accurate for all θ.
+    """Return the angle at the middle bead of each triple, θ = atan2(|a × b|, a · b), accurate for all θ.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ def bond_angle(pos: Tensor, index: Tensor) -> Tensor:
 
     Returns
     -------
-    ``(n,)`` rad in (0, π). The gradient's direction is undefined at 0 and π; there |a × b| is held
-    at 1e-4 Å², so that the gradient is finite.
+    ``(n,)`` rad in (0, π). The direction of the gradient is undefined at 0 and π; there |a × b| is set to
+    1e-4 Å² to keep the gradient finite.
     """
     centre = pos.index_select(0, index[1])
     a = pos.index_select(0, index[0]) - centre
@@ -59,7 +59,7 @@ def bond_angle(pos: Tensor, index: Tensor) -> Tensor:
 
 
 def bond_angle_cosine(pos: Tensor, index: Tensor) -> Tensor:
-    """Cosine of the angle at the middle bead of each triple: smooth at 0 and π.
+    """Return the cosine of the angle at the middle bead of each triple, which is smooth at 0 and π.
 
     Parameters and shapes as in :func:`bond_angle`; returns ``(n,)``.
     """
@@ -71,7 +71,7 @@ def bond_angle_cosine(pos: Tensor, index: Tensor) -> Tensor:
 
 
 def dihedral_angle(pos: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Dihedral angle of each quadruple (IUPAC sign) and its fade factor.
+    """Return the dihedral angle of each quadruple (IUPAC sign) and its fade factor.
 
     Parameters
     ----------
@@ -83,9 +83,9 @@ def dihedral_angle(pos: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     Returns
     -------
     angle, fade
-        ``(n,)`` rad in (−π, π], and ``(n,)`` in [0, 1]: exactly 1 unless one of the two bond angles
-        is within 8.1° of straight (sin² < 0.02), then falling smoothly to 0, where the dihedral is
-        undefined and its gradient would diverge as 1/sin θ.
+        ``(n,)`` rad in (−π, π], and ``(n,)`` in [0, 1]. The fade factor is exactly 1 unless one of the two
+        bond angles is within 8.1° of straight (sin² < 0.02); it then falls smoothly to 0 at a straight
+        angle, where the dihedral is undefined and its gradient would diverge as 1/sin θ.
     """
     p1 = pos.index_select(0, index[1])
     p2 = pos.index_select(0, index[2])
@@ -107,12 +107,12 @@ def dihedral_angle(pos: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sin2(n: Tensor, a: Tensor, b2: Tensor) -> Tensor:
-    """sin² of the angle between a and b over FADE_SIN2 (0.02), at most 1; n = a × b, b2 = |b|²."""
+    """Return sin² of the angle between a and b over FADE_SIN2 (0.02), at most 1; n = a × b, b2 = |b|²."""
     return ((n * n).sum(-1) / ((a * a).sum(-1).clamp_min(1e-12) * b2 * 0.02)).clamp_max(1.0)
 
 
 def harmonic_energy(x: Tensor, k: Tensor, x0: Tensor) -> Tensor:
-    """½ k (x − x₀)² of bonds (x in Å, k in kcal/mol/Å²), angles (rad, kcal/mol/rad²) or cosines.
+    """Return ½ k (x − x₀)² of bonds (x in Å, k in kcal/mol/Å²), angles (rad, kcal/mol/rad²) or cosines.
 
     All ``(n,)``; returns ``(n,)`` kcal/mol.
     """
@@ -120,7 +120,7 @@ def harmonic_energy(x: Tensor, k: Tensor, x0: Tensor) -> Tensor:
 
 
 def dihedral_energy(angle: Tensor, k: Tensor, phase: Tensor, fade: Tensor) -> Tensor:
-    """Σₘ kₘ (1 + f cos(m φ − φ₀ₘ)), m = 1, 2, ... for the columns of ``k``.
+    """Return Σₘ kₘ (1 + f cos(m φ − φ₀ₘ)), m = 1, 2, ... for the columns of ``k``.
 
     Parameters
     ----------
@@ -129,8 +129,8 @@ def dihedral_energy(angle: Tensor, k: Tensor, phase: Tensor, fade: Tensor) -> Te
     k, phase
         ``(n, n_multiplicities)`` kcal/mol and rad.
     fade
-        f, ``(n,)`` from :func:`dihedral_angle`: where a bond angle straightens the energy goes to
-        its average over φ, with a finite force. Ones give the plain cosine series.
+        f, ``(n,)`` from :func:`dihedral_angle`. At a straight bond angle (f = 0) the energy is its average
+        over φ and the force is finite. Ones give the plain cosine series.
 
     Returns
     -------
@@ -142,7 +142,7 @@ def dihedral_energy(angle: Tensor, k: Tensor, phase: Tensor, fade: Tensor) -> Te
 
 
 def cosine_series(x: Tensor, c: Tensor) -> Tensor:
-    """Σₘ cₘ cos m x, m = 1, 2, ...
+    """Return Σₘ cₘ cos m x, m = 1, 2, ...
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 The density of an internal coordinate x under an energy E is p(x) ∝ J(x) exp(−E(x)/kT), with
 J = r² for distances, sin θ for angles, 1 for cos θ and for dihedrals. Maximising the likelihood of
-the samples is Boltzmann inversion without histogram: it has no bin-width bias and, for these
+the samples is Boltzmann inversion without a histogram: it has no bin-width bias and, for these
 exponential families, matches the moments ⟨x⟩, ⟨x²⟩ or ⟨cos mφ⟩, ⟨sin mφ⟩ of the data exactly.
 """
 
@@ -23,9 +23,9 @@ _GRID = 4001
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """Parameters, their standard errors for one sample, and the model's density on a grid.
+    """Parameters, their standard errors for one sample, and the density of the model on a grid.
 
-    ``error`` has to be divided by √(effective number of samples). ``bounded``: a bound was reached.
+    Divide ``error`` by √(effective number of samples). ``bounded``: a parameter is at its bound.
     """
 
     parameters: dict[str, float | list[float]]
@@ -35,10 +35,10 @@ class Estimate:
     density: NDArray[np.float64]
 
     def cdf(self, x: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Cumulative distribution of the model at ``x``."""
+        """Return the cumulative distribution of the model at ``x``."""
         steps = np.diff(self.grid) * 0.5 * (self.density[1:] + self.density[:-1])
         cumulative = np.concatenate([[0.0], np.cumsum(steps)])
-        return np.interp(x, self.grid, cumulative / cumulative[-1])
+        return np.asarray(np.interp(x, self.grid, cumulative / cumulative[-1]), dtype=np.float64)
 
 
 def fit_harmonic(
@@ -48,7 +48,7 @@ def fit_harmonic(
     domain: tuple[float, float],
     k_bounds: tuple[float, float],
 ) -> Estimate:
-    """k and x₀ of ½ k (x − x₀)² by maximum likelihood, within bounds.
+    """Fit k and x₀ of ½ k (x − x₀)² by maximum likelihood, within bounds.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def fit_harmonic(
     jacobian
         J(x).
     domain
-        Range of the coordinate; x₀ stays inside it.
+        Range of the coordinate, and bounds of x₀.
     k_bounds
         Lowest and highest k. Constant samples give the highest.
     """
@@ -112,7 +112,7 @@ def fit_harmonic(
 def fit_cosines(
     phi: NDArray[np.floating], beta: float, n_terms: int, k_max: float, uniform: float
 ) -> Estimate:
-    """kₘ and φ₀ₘ of Σ kₘ (1 + cos(m φ − φ₀ₘ)) by maximum likelihood, kₘ between 0 and ``k_max``.
+    """Fit kₘ and φ₀ₘ of Σ kₘ (1 + cos(m φ − φ₀ₘ)) by maximum likelihood, kₘ between 0 and ``k_max``.
 
     Parameters
     ----------
@@ -121,12 +121,12 @@ def fit_cosines(
     beta
         1/kT, mol/kcal.
     n_terms
-        Number of multiplicities, from 1 up.
+        Number of multiplicities, starting at 1.
     k_max
         Bound of each kₘ, kcal/mol.
     uniform
-        Fraction of a uniform distribution mixed into the data: bounds what the prior forbids where
-        there are no data. 0 is plain maximum likelihood.
+        Fraction of a uniform distribution mixed into the data. It limits the energy where there are no
+        data. 0: plain maximum likelihood.
     """
     m = np.arange(1, n_terms + 1)[:, None]
     grid = np.linspace(-np.pi, np.pi, 1441)
@@ -142,7 +142,7 @@ def fit_cosines(
 
     def objective(u: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         log_z, p = model(u)
-        return beta * (u @ moments) + log_z, beta * (moments - features @ p)
+        return beta * float(u @ moments) + log_z, beta * (moments - features @ p)
 
     result = minimize(
         objective,
@@ -174,32 +174,33 @@ def _trapezoid(grid: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _standard_error(features: NDArray[np.float64], p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cramér–Rao bound for one sample: 1/√ of the Fisher information (covariance of the scores)."""
+    """Return the Cramér–Rao bound for one sample, from the Fisher information (covariance of the scores)."""
     centred = features - (features @ p)[:, None]
     information = (centred * p) @ centred.T
-    return np.sqrt(np.maximum(np.diag(np.linalg.pinv(information)), 0.0))
+    variance: NDArray[np.float64] = np.diag(np.linalg.pinv(information))
+    return np.sqrt(np.maximum(variance, 0.0))
 
 
 def kolmogorov_smirnov(x: NDArray[np.floating], estimate: Estimate) -> float:
-    """Largest distance between the samples' cumulative distribution and the model's."""
+    """Return the largest distance between the cumulative distributions of samples and model."""
     ordered = np.sort(x)
     model = estimate.cdf(ordered)
     n = len(ordered)
-    # tied samples: the empirical distribution jumps over all of them at once
+    # with tied samples, the empirical distribution makes a single step over all of them
     below = np.searchsorted(ordered, ordered, side="left") / n
     above = np.searchsorted(ordered, ordered, side="right") / n
     return float(np.maximum(np.abs(model - below), np.abs(model - above)).max())
 
 
 def overlap(x: NDArray[np.floating], estimate: Estimate, n_bins: int = 60) -> float:
-    """∫ min(histogram, model) over x, between 0 and 1."""
+    """Return ∫ min(histogram, model) dx, between 0 and 1."""
     counts, edges = histogram(x, n_bins)
     model = np.diff(estimate.cdf(edges))
     return float(np.minimum(counts / counts.sum(), model).sum())
 
 
 def histogram(x: NDArray[np.floating], n_bins: int = 60) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Counts and edges over the range of the samples, widened where they are all the same."""
+    """Return counts and edges over the range of the samples; constant samples get a wider range."""
     lo, hi = float(x.min()), float(x.max())
     pad = 1e-3 * max(1.0, abs(lo)) if hi - lo < 1e-6 * max(1.0, abs(lo)) else 0.0
     counts, edges = np.histogram(x, bins=n_bins, range=(lo - pad, hi + pad))
@@ -207,10 +208,10 @@ def histogram(x: NDArray[np.floating], n_bins: int = 60) -> tuple[NDArray[np.int
 
 
 def effective_samples(series: NDArray[np.floating]) -> float:
-    """Number of independent samples in a correlated series: n / (1 + 2 Σ ρ(t)).
+    """Return the number of independent samples in a correlated series, n / (1 + 2 Σ ρ(t)).
 
-    The sum stops at the first negative sum of two neighbouring autocorrelations (Geyer 1992). A
-    constant series counts as one sample a frame.
+    The sum stops at the first negative sum of two neighbouring autocorrelations (Geyer 1992). In a
+    constant series every frame counts as independent.
     """
     x = np.asarray(series, dtype=np.float64)
     n = len(x)

@@ -1,31 +1,39 @@
-"""Fitting the priors to CG frames, term by term and bead-type tuple by bead-type tuple.
+"""Fit priors to CG frames, for each term and each tuple of bead types.
 
-Bonds, angles and dihedrals: maximum likelihood (:mod:`.estimate`). A tuple with too few samples
-falls back to the wildcard of its kind of beads, which pools all such terms; the table says so.
+Bonds, angles and dihedrals: maximum likelihood (:mod:`.estimate`). A tuple with too few samples uses the
+wildcard of its kind of beads, which pools all such terms; the table records this.
 
-Repulsion: one σ such that the closest pairs seen, by default the nearest percent of all pairs in all
-frames, cost ``contact_kT`` (1 kT). A type pair that was seen closer than that gets its own, smaller
-σ. None gets a larger one: that two beads did not meet in the frames at hand may only mean that
-sampling was short, and a prior must not keep them apart for it.
+Repulsion: one σ such that a pair at the contact distance, by default the first percentile of all pair
+distances, costs ``contact_kT`` (1 kT). A pair of types whose own contact distance is shorter gets its own,
+smaller σ. No pair of types gets a larger σ: two types may be far apart in all frames only because sampling
+was short, and the prior must not forbid that they meet.
 
-Method ``force_matching``: bonds, angles and repulsion as above, dihedrals and pairs to what is left of
-the forces (:mod:`.force_matching`).
+Method ``force_matching``: bonds, angles and repulsion as above; angle series, dihedrals and pairs to the
+remaining forces (:mod:`.force_matching`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgal_plugin.errors import ConfigError, PriorFitError
 from cgal_plugin.priors import estimate as est
+from cgal_plugin.priors.fit_input import (
+    check_forces,
+    check_frames,
+    check_method,
+    check_terms,
+    check_weights,
+    complete_settings,
+)
 from cgal_plugin.priors.nonbonded import molecule_pairs
 from cgal_plugin.priors.prior_set import FORCE_TERMS, LIKELIHOOD_TERMS, TERMS, PriorSet
 from cgal_plugin.priors.settings import FitSettings
 from cgal_plugin.priors.tables import bead_kinds, canonical, group_terms
-from cgal_plugin.units import as_angstrom, kT
+from cgal_plugin.units import kT
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -53,47 +61,46 @@ def fit_priors(
     topology
         Beads, types, and bonded terms.
     frames
-        ``(n, n_beads, 3)`` in ``unit``, or an ``mdtraj.Trajectory``; in the order of the trajectory,
-        as correlation in time is estimated from it. More frames of other runs may follow.
+        ``(n, n_beads, 3)`` in ``unit``, or an ``mdtraj.Trajectory``. Frames must be in the order of time,
+        because their correlation is estimated from it; several trajectories are joined end to end.
     temperature
-        K, of the frames.
+        Temperature of the frames, K.
     terms
-        Any of ``"bonds"``, ``"angles"``, ``"dihedrals"``, ``"repulsion"``, and with force matching
-        ``"pairs"``.
+        Any of ``"bonds"``, ``"angles"``, ``"dihedrals"``, ``"repulsion"``; with force matching also
+        ``"angle_series"`` and ``"pairs"``.
     method
-        ``"likelihood"``, or ``"force_matching"``: dihedrals and pairs together by least squares on the
-        forces that the other terms leave.
+        ``"likelihood"``, or ``"force_matching"``: angle series, dihedrals and pairs together by least
+        squares on the forces minus those of the other terms.
     forces
-        For force matching: ``(n, n_beads, 3)`` kcal/mol/Å, of each frame.
+        For force matching: ``(n, n_beads, 3)`` kcal/mol/Å.
     weights
-        For force matching: ``(n,)``, how much each frame's forces count, such as their inverse variance
-        (:func:`cgal_plugin.data.error_weights.frame_weights`). What is fitted to distributions takes each
-        frame once. Default: all alike.
+        For force matching: ``(n,)``, weight of the forces of each frame, such as their inverse variance
+        (:func:`cgal_plugin.data.error_weights.frame_weights`). Fits to distributions do not use weights.
+        Default: 1.
     unit
-        Of ``frames``.
+        Length unit of ``frames``.
     settings, **options
-        :class:`FitSettings`, or its fields one by one. ``exclude_bonds`` is 2 by default where
-        angles or pairs are fitted as well, else 1; beside pairs the repulsion is by default a hard core,
+        :class:`FitSettings`, or its fields as keyword arguments. The default of ``exclude_bonds`` is 2 if
+        angles or pairs are among the terms, else 1. With pairs, the repulsion is by default a hard core:
         ``power`` 12 and ``contact_percentile`` 0.1.
 
     Raises
     ------
     PriorFitError
-        Frames are too few even for a wildcard, not finite, or have another number of beads; force
-        matching: forces are missing, of another shape or not finite, a weight is not positive, there are
-        fewer than 200 frames, or the frames do not determine the coefficients.
+        Frames are too few for a wildcard, not finite, or have another number of beads. Force matching:
+        forces are missing, of another shape or not finite, a weight is not positive, there are fewer than
+        200 frames, or the frames do not determine the coefficients.
     ConfigError
         A term or a setting is not valid.
     """
     check_method(terms, method)
-    settings = _settings(terms, settings, options)
+    settings = complete_settings(terms, settings, options)
     check_terms(topology, terms, settings.exclude_bonds)
-    frames = _check_frames(topology, frames, unit)
-    matched = FORCE_TERMS if method == "force_matching" else ()
-    if matched:
-        from cgal_plugin.priors.force_matching import check_forces, check_weights, match_forces
-
-        forces, weights = check_forces(frames, forces), check_weights(len(frames), weights)
+    x = check_frames(topology, frames, unit)
+    matched: tuple[str, ...] = ()
+    labels: tuple[NDArray[np.float64], NDArray[np.float64] | None] | None = None
+    if method == "force_matching":
+        matched, labels = FORCE_TERMS, (check_forces(x, forces), check_weights(len(x), weights))
     if temperature is None or not np.isfinite(temperature) or temperature <= 0:
         raise ConfigError(f"temperature of the frames is {temperature} K; a positive number is needed")
     beta = 1.0 / kT(temperature)
@@ -103,9 +110,9 @@ def fit_priors(
         if term not in terms or term in matched:
             continue
         if term == "repulsion":
-            rows += _fit_repulsion(topology, frames, beta, settings)
+            rows += _fit_repulsion(topology, x, beta, settings)
             continue
-        new_rows, new_histograms = _fit_bonded(term, topology, frames, beta, settings)
+        new_rows, new_histograms = _fit_bonded(term, topology, x, beta, settings)
         rows += new_rows
         histograms += new_histograms
     fitted = PriorSet(
@@ -117,101 +124,22 @@ def fit_priors(
         exclude_bonds=settings.exclude_bonds,
         rows=tuple(rows),
         histograms=tuple(histograms),
-        n_frames=len(frames),
+        n_frames=len(x),
     )
-    return match_forces(fitted, frames, forces, terms, settings, weights) if matched else fitted
+    if labels is None:
+        return fitted
+    from cgal_plugin.priors.force_matching import match_forces  # imports TorchMD-Net
 
-
-def _settings(terms: Sequence[str], settings: FitSettings | None, options: Mapping[str, Any]) -> FitSettings:
-    unknown = sorted(set(terms) - set(TERMS))
-    if unknown or not terms:
-        raise ConfigError(f"prior terms {list(terms)} are not valid; use any of {', '.join(TERMS)}")
-    if settings is not None:
-        if options:
-            raise ConfigError(f"give either settings or single options, not both: {sorted(options)}")
-        return settings
-    unknown = sorted(set(options) - set(FitSettings.__dataclass_fields__))
-    if unknown:
-        raise ConfigError(
-            f"prior options {unknown} are not known; "
-            f"allowed are {', '.join(FitSettings.__dataclass_fields__)}"
-        )
-    defaults: dict[str, Any] = {"exclude_bonds": 2 if {"angles", "angle_series", "pairs"} & set(terms) else 1}
-    if "pairs" in terms:
-        defaults |= {"power": 12, "contact_percentile": 0.1}
-    return FitSettings(**{**defaults, **options})
-
-
-def check_method(terms: Sequence[str], method: str) -> None:
-    """Check that a method can fit these terms.
-
-    Raises
-    ------
-    ConfigError
-        The method is not known, or does not go with the terms.
-    """
-    if method not in ("likelihood", "force_matching"):
-        raise ConfigError(f"prior method {method!r} is not known; use 'likelihood' or 'force_matching'")
-    if method == "likelihood" and not set(terms) <= {*LIKELIHOOD_TERMS} and set(terms) <= {*TERMS}:
-        raise ConfigError(
-            "the prior terms angle_series and pairs are fitted to forces: use method 'force_matching'"
-        )
-    if method == "force_matching" and not set(terms) & {*FORCE_TERMS}:
-        raise ConfigError(
-            f"prior method 'force_matching' fits {', '.join(FORCE_TERMS)}; the terms have none of them"
-        )
-
-
-def check_terms(topology: CGTopology, terms: Sequence[str], exclude_bonds: int | None = None) -> None:
-    """Check that a molecule is large enough for these terms, before there are frames.
-
-    Raises
-    ------
-    PriorFitError
-        It has none of some term, all of which are named.
-    """
-    if exclude_bonds is None:
-        exclude_bonds = _settings(terms, None, {}).exclude_bonds
-    there = {
-        "bonds": topology.bond_index,
-        "angles": topology.angle_index,
-        "angle_series": topology.angle_index,
-        "dihedrals": topology.dihedral_index,
-        "repulsion": molecule_pairs(topology.n_beads, topology.bond_index, exclude_bonds).T,
-    }
-    there["pairs"] = there["repulsion"]
-    missing = [t for t in terms if len(there[t]) == 0]
-    if missing:
-        raise PriorFitError(
-            f"{topology!r} has no {', no '.join(missing)}"
-            + (
-                f" (pairs more than {exclude_bonds} bonds apart)"
-                if {"repulsion", "pairs"} & set(missing)
-                else ""
-            )
-            + ": leave that out of the terms (training.priors.terms, --terms)"
-        )
-
-
-def _check_frames(topology: CGTopology, frames: ArrayLike, unit: str) -> NDArray[np.float64]:
-    array = np.asarray(as_angstrom(frames, unit), dtype=np.float64)
-    if len(array) == 0:
-        raise PriorFitError("there are no frames to fit priors to")
-    if array.shape[1] != topology.n_beads:
-        raise PriorFitError(f"frames have {array.shape[1]} beads; {topology!r} has {topology.n_beads}")
-    bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2)))
-    if bad.size:
-        raise PriorFitError(f"{bad.size} of {len(array)} frames are not finite (first: frame {bad[0]})")
-    return array
+    return match_forces(fitted, x, labels[0], terms, settings, labels[1])
 
 
 def internal_coordinate(
     term: str, frames: NDArray[np.floating], index: NDArray[np.int64], angle_form: str = "theta"
 ) -> NDArray[np.float64]:
-    """Bond lengths (Å), angles (rad, or cosines) or dihedrals (rad) of all frames.
+    """Return bond lengths (Å), angles (rad, or cosines) or dihedrals (rad) of all frames.
 
-    ``frames`` ``(n, n_beads, 3)`` Å, ``index`` ``(n_terms, width)``; returns ``(n, n_terms)``. The same
-    functions as in the energy, so that what is fitted is what is used.
+    ``frames`` ``(n, n_beads, 3)`` Å, ``index`` ``(n_terms, width)``; returns ``(n, n_terms)``. Uses the
+    functions of the prior energies.
     """
     import torch
 
@@ -228,7 +156,8 @@ def internal_coordinate(
         x = (bonded.bond_angle if angle_form == "theta" else bonded.bond_angle_cosine)(pos, flat)
     else:
         x = bonded.dihedral_angle(pos, flat)[0]
-    return x.reshape(n, len(index)).numpy()
+    values: NDArray[np.float64] = x.reshape(n, len(index)).numpy()
+    return values
 
 
 def _fit_bonded(
@@ -253,8 +182,8 @@ def _fit_bonded(
         if not enough and is_wild:
             raise PriorFitError(
                 f"{term} {'-'.join(types)}: {n} samples, {n_effective:.0f} of them independent; needed are "
-                f"{settings.min_count} and {needed:.0f}. Give more frames, or leave that term out "
-                "(fit_priors also takes lower min_count and min_effective_wildcard)"
+                f"{settings.min_count} and {needed:.0f}. Give more frames, or remove the term "
+                "(or set lower min_count and min_effective_wildcard in fit_priors)"
             )
         if not enough:
             kinds = bead_kinds(topology)
@@ -269,10 +198,11 @@ def _fit_bonded(
 
 
 def _linear(term: str, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A dihedral series without the jump at ±π, for the autocorrelation: angle about its mean."""
+    """Return a series for the autocorrelation: dihedrals relative to their mean, without the jump at ±π."""
     if term != "dihedrals":
         return x
-    return np.angle(np.exp(1j * x) * np.exp(-1j * np.angle(np.exp(1j * x).sum())))
+    about_mean: NDArray[np.float64] = np.angle(np.exp(1j * x) * np.exp(-1j * np.angle(np.exp(1j * x).sum())))
+    return about_mean
 
 
 def _estimate(term: str, x: NDArray[np.float64], beta: float, settings: FitSettings) -> est.Estimate:
@@ -349,7 +279,7 @@ def _fit_repulsion(
         n = r.shape[0] * len(members)
         if n < settings.min_count:
             raise PriorFitError(
-                f"repulsion {'-'.join(types)}: {n} distances, needed are {settings.min_count}: "
+                f"repulsion {'-'.join(types)}: {n} distances; {settings.min_count} are needed: "
                 "give more frames"
             )
         limit[types] = float(np.percentile(r[:, members], settings.contact_percentile))

@@ -1,6 +1,6 @@
-"""Terms whose energy is linear in its coefficients: angle and dihedral series, pairs.
+"""Terms whose energy is linear in its coefficients: angle series, dihedral series, pairs.
 
-Energies and forces for coefficients of one, as force matching and the refinement of populations use them.
+Energies and forces per unit of each coefficient, for force matching and for the refinement of populations.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
-    """The terms of one row of the table; ``index`` ``(n_terms, width)`` are their beads."""
+class LinearTerm:
+    """The energy of one row of the table; ``index`` ``(n_terms, width)`` lists the beads of its terms."""
 
     term: ClassVar[str]
 
@@ -36,27 +36,27 @@ class Block:
     ridge: float
 
     def energies(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
-        """``(n, n_parameters)``: energies for a coefficient of one."""
+        """Return ``(n, n_parameters)``: energy per unit of each coefficient."""
         raise NotImplementedError
 
     def forces(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
-        """``(n_parameters, n, n_beads, 3)`` 1/Å: forces for a coefficient of one."""
+        """Return ``(n_parameters, n, n_beads, 3)`` 1/Å: forces per unit of each coefficient."""
         raise NotImplementedError
 
     def parameters(self, c: NDArray[np.float64]) -> dict[str, Any]:
-        """What the table has of these coefficients."""
+        """Return the parameters of the table row that has these coefficients."""
         return {"c": c.tolist()}
 
     def coefficients(self, parameters: Mapping[str, Any]) -> NDArray[np.float64]:
-        """The coefficients of a row's parameters."""
+        """Return the coefficients of a row's parameters."""
         return np.asarray(parameters["c"], dtype=np.float64)
 
     def errors(self, c: NDArray[np.float64], covariance: NDArray[np.float64]) -> dict[str, Any]:
-        """Standard errors of :meth:`parameters`."""
+        """Return the standard errors of :meth:`parameters`."""
         return {"c": np.sqrt(np.maximum(np.diag(covariance), 0.0)).tolist()}
 
     def row(self, c: NDArray[np.float64], covariance: NDArray[np.float64], n: int) -> dict[str, Any]:
-        """Row of the table from coefficients fitted to ``n`` frames, and their covariance."""
+        """Return the table row of coefficients fitted to ``n`` frames with this covariance."""
         return {
             "term": self.term,
             "types": list(self.types),
@@ -68,8 +68,8 @@ class Block:
         }
 
 
-class DihedralBlock(Block):
-    """Coefficients a₁, b₁, a₂, b₂ ... of f (aₘ cos mφ + bₘ sin mφ); f fades as in the energy."""
+class DihedralSeries(LinearTerm):
+    """Coefficients a₁, b₁, a₂, b₂ ... of f (aₘ cos mφ + bₘ sin mφ), with the fade factor f of the energy."""
 
     term = "dihedrals"
 
@@ -93,7 +93,7 @@ class DihedralBlock(Block):
         from cgal_plugin.priors.bonded import dihedral_angle
 
         n, terms = len(frames), len(self.index)
-        # beads of their own for each dihedral, so that one backward pass has the gradient of every one
+        # every dihedral gets copies of its beads, so that one backward pass gives all gradients
         own = torch.from_numpy(frames[:, self.index].reshape(-1, 3)).requires_grad_(True)
         with torch.enable_grad():
             angle, fade = dihedral_angle(own, torch.arange(len(own)).view(-1, 4).T)
@@ -132,12 +132,12 @@ class DihedralBlock(Block):
             u = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
             found.append(np.sqrt(np.maximum(np.diag(u @ own @ u.T), 0.0)))
         along, across = np.array(found).T
-        # of a phase at most π
-        turn = np.minimum(np.pi, across / np.maximum(k, 1e-300))
-        return {"k": along.tolist(), "phase": turn.tolist()}
+        # the error of a phase is at most π
+        phase_error = np.minimum(np.pi, across / np.maximum(k, 1e-300))
+        return {"k": along.tolist(), "phase": phase_error.tolist()}
 
 
-class AngleBlock(Block):
+class AngleSeries(LinearTerm):
     """Coefficients of cos mθ."""
 
     term = "angle_series"
@@ -173,8 +173,8 @@ class AngleBlock(Block):
 
 
 @dataclass(frozen=True, eq=False)
-class PairBlock(Block):
-    """Coefficients of the centres."""
+class PairSeries(LinearTerm):
+    """Coefficients of Gaussians of the distance, one per centre."""
 
     term = "pairs"
 
@@ -182,7 +182,7 @@ class PairBlock(Block):
     width: float
 
     def _distances(self, frames: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-        """Vectors, their lengths, and how far these are from the centres in widths."""
+        """Return vectors, lengths, and (length − centre)/width for every centre."""
         i, j = self.index.T
         d = frames[:, j] - frames[:, i]
         r = np.sqrt(np.maximum((d * d).sum(-1), 1e-12))
@@ -191,14 +191,15 @@ class PairBlock(Block):
     def energies(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
         """See the base class."""
         t = self._distances(frames)[2]
-        return np.exp(-0.5 * t * t).sum(axis=1)
+        per_unit: NDArray[np.float64] = np.exp(-0.5 * t * t).sum(axis=1)
+        return per_unit
 
     def forces(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
         """See the base class."""
         n, n_beads = frames.shape[:2]
         i, j = self.index.T
         d, r, t = self._distances(frames)
-        # −dE/dr along d: on bead j, and the opposite on bead i
+        # −dE/dr along d acts on bead j, the opposite force on bead i
         push = t * np.exp(-0.5 * t * t) / self.width / r[..., None]
         ends = np.zeros((n_beads, len(i)))
         ends[j, np.arange(len(i))] = 1.0
@@ -208,10 +209,10 @@ class PairBlock(Block):
         return np.ascontiguousarray(force.transpose(2, 0, 1, 3))
 
 
-def linear_blocks(topology: CGTopology, terms: Sequence[str], settings: FitSettings) -> list[Block]:
-    """The blocks of a fit: those of ``terms`` that are linear."""
+def build_terms(topology: CGTopology, terms: Sequence[str], settings: FitSettings) -> list[LinearTerm]:
+    """Return the linear terms of a fit, one per row of its table."""
     wild, exact = bead_kinds(topology), topology.type_names
-    found: list[Block] = []
+    found: list[LinearTerm] = []
     for term in FORCE_TERMS:
         if term not in terms:
             continue
@@ -219,19 +220,19 @@ def linear_blocks(topology: CGTopology, terms: Sequence[str], settings: FitSetti
         if term == "dihedrals":
             index, size = topology.dihedral_index, 2 * settings.n_dihedral
             for types, members in group_terms(index, names).items():
-                found.append(DihedralBlock(types, index[members], size, settings.ridge_dihedrals))
+                found.append(DihedralSeries(types, index[members], size, settings.ridge_dihedrals))
             continue
         if term == "angle_series":
             index, size = topology.angle_index, settings.n_angle
             for types, members in group_terms(index, names).items():
-                found.append(AngleBlock(types, index[members], size, settings.ridge_angles))
+                found.append(AngleSeries(types, index[members], size, settings.ridge_angles))
             continue
         index = molecule_pairs(topology.n_beads, topology.bond_index, settings.exclude_bonds).T
         width = spacing(settings.first, settings.last, settings.n_pairs)
         names = exact if settings.pairs_per_type else ["*"] * topology.n_beads
         for types, members in group_terms(index, names).items():
             found.append(
-                PairBlock(
+                PairSeries(
                     types,
                     index[members],
                     settings.n_pairs,
@@ -243,13 +244,13 @@ def linear_blocks(topology: CGTopology, terms: Sequence[str], settings: FitSetti
     return found
 
 
-def blocks_of(priors: PriorSet) -> list[Block]:
-    """The blocks that priors fitted by force matching are made of.
+def linear_terms(priors: PriorSet) -> list[LinearTerm]:
+    """Return the linear terms of priors that were fitted by force matching.
 
     Raises
     ------
     PriorFitError
-        They were not fitted so, or have no pairs.
+        The priors were not fitted by force matching, or have no pairs.
     """
     rows = {
         (row["term"], tuple(row["types"])): row["parameters"]
@@ -270,32 +271,33 @@ def blocks_of(priors: PriorSet) -> list[Block]:
                 n_angle=lengths.get("angle_series", 1),
                 n_dihedral=lengths.get("dihedrals", 1),
             )
-            blocks = linear_blocks(priors.topology, priors.terms, settings)
-            if {(b.term, b.types) for b in blocks} == set(rows):
-                return blocks
+            found = build_terms(priors.topology, priors.terms, settings)
+            if {(t.term, t.types) for t in found} == set(rows):
+                return found
     raise PriorFitError(
-        f"{priors!r} has no pair energies that were fitted to forces; fit priors with pairs by "
-        "force_matching, per type or for all types"
+        f"{priors!r} has no pair energies fitted to forces; fit priors with pairs by force_matching, "
+        "per type or for all types"
     )
 
 
-def energies(blocks: Sequence[Block], frames: NDArray[np.floating]) -> NDArray[np.float64]:
-    """``(n, n_parameters)`` of all blocks: energies of ``(n, n_beads, 3)`` Å for coefficients of one."""
-    frames = np.asarray(frames, dtype=np.float64)
-    return np.concatenate([b.energies(frames) for b in blocks], axis=1)
+def energies(terms: Sequence[LinearTerm], frames: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return ``(n, n_parameters)``: energies of frames ``(n, n_beads, 3)`` Å per unit of each coefficient."""
+    x = np.asarray(frames, dtype=np.float64)
+    return np.concatenate([t.energies(x) for t in terms], axis=1)
 
 
-def shifted(priors: PriorSet, blocks: Sequence[Block], change: NDArray[np.float64]) -> PriorSet:
-    """The priors with ``change`` ``(n_parameters,)`` kcal/mol added to the coefficients of their blocks.
+def shifted(priors: PriorSet, terms: Sequence[LinearTerm], change: NDArray[np.float64]) -> PriorSet:
+    """Return the priors with ``change`` ``(n_parameters,)`` kcal/mol added to the coefficients of ``terms``.
 
     Standard errors stay those of the fit.
     """
-    ends = np.cumsum([b.n_parameters for b in blocks])[:-1]
-    added = {(b.term, b.types): (b, c) for b, c in zip(blocks, np.split(change, ends), strict=True)}
+    ends = np.cumsum([t.n_parameters for t in terms])[:-1]
+    added = {(t.term, t.types): (t, c) for t, c in zip(terms, np.split(change, ends), strict=True)}
     rows = []
     for row in priors.rows:
-        block, c = added.get((row["term"], tuple(row["types"])), (None, None))
-        if block is not None:
-            row = {**row, "parameters": block.parameters(block.coefficients(row["parameters"]) + c)}
+        found = added.get((row["term"], tuple(row["types"])))
+        if found is not None:
+            term, c = found
+            row = {**row, "parameters": term.parameters(term.coefficients(row["parameters"]) + c)}
         rows.append(row)
     return replace(priors, rows=tuple(rows))

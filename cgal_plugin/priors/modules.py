@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Dict, Optional  # noqa: UP035 - TorchScript reads these annotations
+from typing import TYPE_CHECKING, Any, Dict, Optional  # noqa: UP035 - TorchScript reads these annotations
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from cgal_plugin.priors.nonbonded import (
     spacing,
 )
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 __all__ = [
     "PRIORS",
     "CGAngleSeries",
@@ -49,7 +52,7 @@ class CGBonds(CGPrior):
 
     def energy(self, pos: Tensor, index: Tensor, row: Tensor) -> Tensor:
         """See :meth:`CGPrior.energy`."""
-        # in float64: a distance of 3.8 Å in float32 is 1e-7 Å off, which a stiff bond multiplies
+        # in float64: the float32 error of a distance of 3.8 Å is 1e-7 Å, which a stiff bond amplifies
         length = bond_length(pos.to(torch.float64), index)
         return harmonic_energy(length, self.k.index_select(0, row), self.r0.index_select(0, row))
 
@@ -80,9 +83,9 @@ class CGAngles(CGPrior):
 
 
 class CGAngleSeries(CGPrior):
-    """Cosine series of angles, Σₘ cₘ cos mθ, m = 1, 2, ...: any smooth shape, several wells included.
+    """Cosine series of angles, Σₘ cₘ cos mθ, m = 1, 2, ...: any smooth shape, including several wells.
 
-    Column ``c`` (list, kcal/mol, as long in every row). Fitted to forces; see :class:`CGPrior`.
+    Column ``c`` (list, kcal/mol, of one length in all rows). Fitted to forces; see :class:`CGPrior`.
     """
 
     term = "angle_series"
@@ -103,7 +106,7 @@ class CGAngleSeries(CGPrior):
 class CGDihedrals(CGPrior):
     """Dihedrals, Σₘ kₘ (1 + cos(m φ − φ₀ₘ)), m = 1, 2, ...; see :class:`CGPrior`.
 
-    Columns ``k`` (list, kcal/mol) and ``phase`` (list, rad), as long as each other and in every row.
+    Columns ``k`` (list, kcal/mol) and ``phase`` (list, rad), of one length in all rows.
     """
 
     term = "dihedrals"
@@ -123,7 +126,7 @@ class CGDihedrals(CGPrior):
 
 
 class _NonBonded(CGPrior):
-    """All pairs of a molecule that are more than ``exclude_bonds`` bonds apart."""
+    """A term of all pairs of a molecule that are more than ``exclude_bonds`` bonds apart."""
 
     width = 2
 
@@ -135,11 +138,11 @@ class _NonBonded(CGPrior):
         value = self._settings[name]
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ConfigError(
-                f"{type(self).__name__}: {name} is {value!r}; an integer from {least} up is needed"
+                f"{type(self).__name__}: {name} is {value!r}; it must be an integer of at least {least}"
             )
         return value
 
-    def _molecule_terms(self, molecule: Mapping[str, Any]) -> np.ndarray:
+    def _molecule_terms(self, molecule: Mapping[str, Any]) -> NDArray[np.int64]:
         return molecule_pairs(len(molecule["types"]), molecule["index"], self.exclude_bonds)
 
     def batch_terms(
@@ -155,11 +158,11 @@ class _NonBonded(CGPrior):
 
 
 class CGRepulsion(_NonBonded):
-    """Repulsion ε (σ/r)ⁿ of all pairs of a molecule that are far enough along the bonds.
+    """Repulsion ε (σ/r)ⁿ of pairs that are more than ``exclude_bonds`` bonds apart.
 
     Columns ``epsilon`` (kcal/mol) and ``sigma`` (Å); settings ``power`` (n, default 6) and
-    ``exclude_bonds`` (pairs at most that many bonds apart do not repel; default 1). See
-    :class:`CGPrior`; pairs of a batch follow from its ``bond_index``.
+    ``exclude_bonds`` (default 1). The pairs of a batch follow from its ``bond_index``. See
+    :class:`CGPrior`.
     """
 
     term = "repulsion"
@@ -181,14 +184,14 @@ class CGRepulsion(_NonBonded):
 
 
 class CGPairs(_NonBonded):
-    """Pair energy Σₖ cₖ exp(−(r − rₖ)²/(2 w²)) of pairs that are far enough along the bonds.
+    """Pair energy Σₖ cₖ exp(−(r − rₖ)²/(2 w²)) of pairs more than ``exclude_bonds`` bonds apart.
 
-    Column ``c`` (list, kcal/mol, at least two, as long in every row); settings ``first`` and ``last``
-    (r of the first and the last centre, default 3 and 17 Å; the centres between them are evenly spaced,
-    w is their spacing) and ``exclude_bonds`` (default 2). Attractive or repulsive as fitted, zero far
-    beyond ``last``; it needs a ``CGRepulsion`` beside it that keeps beads apart. See :class:`CGPrior`;
-    pairs of a batch follow from its ``bond_index``. Fitted to forces, together with other terms: give
-    ``table`` or ``file``.
+    Column ``c`` (list of at least two, kcal/mol, of one length in all rows); settings ``first`` and
+    ``last`` (first and last centre, default 3 and 17 Å; the centres are evenly spaced, w is their spacing)
+    and ``exclude_bonds`` (default 2). The energy may attract or repel and is zero far beyond ``last``. Use
+    it with a ``CGRepulsion``, which keeps beads apart. The pairs of a batch follow from its ``bond_index``.
+    The term is fitted to forces together with other terms: give ``table`` or ``file``. See
+    :class:`CGPrior`.
     """
 
     term = "pairs"
@@ -202,9 +205,7 @@ class CGPairs(_NonBonded):
         first, last = self._settings["first"], self._settings["last"]
         number = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (first, last))
         if not number or not 0.0 <= first < last < float("inf"):
-            raise ConfigError(
-                f"CGPairs: first is {first!r} and last {last!r}; 0 <= first < last, Å, are needed"
-            )
+            raise ConfigError(f"CGPairs: first is {first!r} and last {last!r} Å; required: 0 <= first < last")
         self.first = float(first)
         self.spacing = spacing(self.first, float(last), next(iter(lengths))[0]) if lengths else 1.0
         super()._build()
@@ -214,4 +215,7 @@ class CGPairs(_NonBonded):
         return pair_energy(bond_length(pos, index), self.c.index_select(0, row), self.first, self.spacing)
 
 
-PRIORS = {cls.term: cls for cls in (CGBonds, CGAngles, CGAngleSeries, CGDihedrals, CGRepulsion, CGPairs)}
+#: prior classes by term
+PRIORS: dict[str, type[CGPrior]] = {
+    cls.term: cls for cls in (CGBonds, CGAngles, CGAngleSeries, CGDihedrals, CGRepulsion, CGPairs)
+}

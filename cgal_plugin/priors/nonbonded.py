@@ -1,4 +1,4 @@
-"""Pure functions of the non-bonded priors, and the pairs that they act on."""
+"""Pure functions of the non-bonded priors, and lists of the pairs that they act on."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: fraction of σ below which the repulsion goes on linearly, so that energy and force stay finite
+#: fraction of σ below which the repulsion is linear in r, so that energy and force stay finite
 CORE = 0.1
 
 
 def repulsion_energy(r: Tensor, epsilon: Tensor, sigma: Tensor, power: int) -> Tensor:
-    """ε (σ/r)ⁿ, continued linearly below r = 0.1 σ.
+    """Return ε (σ/r)ⁿ, continued linearly below r = 0.1 σ.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def repulsion_energy(r: Tensor, epsilon: Tensor, sigma: Tensor, power: int) -> T
 
 
 def pair_energy(r: Tensor, c: Tensor, first: float, width: float) -> Tensor:
-    """Σₖ cₖ exp(−(r − rₖ)²/(2 w²)) with centres rₖ = first + k w; zero far beyond the last of them.
+    """Return Σₖ cₖ exp(−(r − rₖ)²/(2 w²)) with centres rₖ = first + k w; zero far beyond the last centre.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def pair_energy(r: Tensor, c: Tensor, first: float, width: float) -> Tensor:
     c
         ``(n, n_centres)`` kcal/mol.
     first, width
-        r₀ and w, Å; w is the spacing of the centres as well.
+        r₀ and w, Å; w is both width and spacing.
 
     Returns
     -------
@@ -60,12 +60,12 @@ def pair_energy(r: Tensor, c: Tensor, first: float, width: float) -> Tensor:
 
 
 def spacing(first: float, last: float, n_centres: int) -> float:
-    """w of :func:`pair_energy` in Å: ``n_centres`` centres from ``first`` to ``last``, both included."""
+    """Return w of :func:`pair_energy` in Å, for centres from ``first`` to ``last``, both included."""
     return (last - first) / (n_centres - 1)
 
 
 def molecule_pairs(n_beads: int, bond_index: NDArray[np.int64], exclude_bonds: int) -> NDArray[np.int64]:
-    """All pairs i < j of one molecule that are more than ``exclude_bonds`` bonds apart.
+    """Return all pairs i < j of one molecule that are more than ``exclude_bonds`` bonds apart.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def molecule_pairs(n_beads: int, bond_index: NDArray[np.int64], exclude_bonds: i
     bond_index
         ``(n_bonds, 2)`` int64.
     exclude_bonds
-        0 keeps every pair, 1 leaves out bonded pairs, 2 also the ends of angles, and so on.
+        0 keeps every pair, 1 excludes bonded pairs, 2 also the ends of angles, and so on.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def molecule_pairs(n_beads: int, bond_index: NDArray[np.int64], exclude_bonds: i
 
 
 def batch_pairs(batch: Tensor, bond_index: Tensor, exclude_bonds: int, n_molecules: int) -> Tensor:
-    """As :func:`molecule_pairs` for a batch of different molecules, all in tensor operations.
+    """Return the pairs of :func:`molecule_pairs` for a batch of different molecules, in tensor operations.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def batch_pairs(batch: Tensor, bond_index: Tensor, exclude_bonds: int, n_molecul
 
     Returns
     -------
-    ``(2, n_pairs)`` int64 into the whole batch, i < j, none between molecules.
+    ``(2, n_pairs)`` int64 into the whole batch, i < j, each within one molecule.
     """
     counts = torch.zeros(n_molecules, dtype=torch.long, device=batch.device)
     counts = counts.index_add(0, batch, torch.ones_like(batch))

@@ -1,4 +1,4 @@
-"""Plot of the fitted priors: histogram of the frames against the distribution of the model."""
+"""Plot fitted priors: histogram of the frames and distribution of the model."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _COLUMNS = 5
 
 
 def plot_priors(priors: PriorSet, path: str | os.PathLike[str]) -> None:
-    """One panel a row fitted to a distribution, one for repulsion, one for pairs; format by the suffix.
+    """Draw one panel per row fitted to a distribution, one for repulsion, one for pairs.
 
-    Uses a :class:`matplotlib.figure.Figure` of its own: no backend or global state is touched.
+    The suffix of ``path`` gives the format. No matplotlib backend or global state is changed.
     """
     from matplotlib.figure import Figure
 
     repulsion = [r for r in priors.rows if r["term"] == "repulsion" and r["parameters"] is not None]
-    blocks = [[h for h in priors.histograms if h["term"] == term] for term in priors.terms]
+    groups = [[h for h in priors.histograms if h["term"] == term] for term in priors.terms]
     pairs = [r for r in priors.rows if r["term"] == "pairs"]
-    n_rows = max(1, sum(-(-len(block) // _COLUMNS) for block in blocks) + bool(repulsion or pairs))
+    n_rows = max(1, sum(-(-len(group) // _COLUMNS) for group in groups) + bool(repulsion or pairs))
     height = 2.1 * n_rows + 0.5
     figure = Figure(figsize=(2.6 * _COLUMNS, height))
     figure.subplots_adjust(
@@ -38,10 +38,10 @@ def plot_priors(priors: PriorSet, path: str | os.PathLike[str]) -> None:
     )
     axes = np.atleast_2d(figure.subplots(n_rows, _COLUMNS))
     line = 0
-    for block in blocks:
-        for i, record in enumerate(block):
+    for group in groups:
+        for i, record in enumerate(group):
             _panel(axes[line + i // _COLUMNS, i % _COLUMNS], priors, record)
-        line += -(-len(block) // _COLUMNS)
+        line += -(-len(group) // _COLUMNS)
     if repulsion:
         _repulsion_panel(axes[line, 0], priors, repulsion)
     if pairs:
@@ -63,9 +63,11 @@ def _panel(ax: Axes, priors: PriorSet, record: dict[str, Any]) -> None:
     counts = np.array(record["counts"], dtype=float)
     cosine = record["term"] == "angles" and priors.angle_form == "cos"
     scale = 1.0 if cosine or record["term"] == "bonds" else 180.0 / np.pi
-    edges = np.linspace(*record["range"], len(counts) + 1) * scale
+    low, high = record["range"]
+    edges = np.linspace(low, high, len(counts) + 1) * scale
     ax.stairs(counts / counts.sum() / np.diff(edges), edges, fill=True, color="#9bb8d3")
-    x = np.linspace(*record["model_range"], len(record["model"])) * scale
+    low, high = record["model_range"]
+    x = np.linspace(low, high, len(record["model"])) * scale
     ax.plot(x, np.array(record["model"]) / scale, color="#b03a2e", lw=1.2)
     ax.set_yticks([])
     ax.tick_params(labelsize=7)
@@ -112,7 +114,7 @@ def _pairs_panel(ax: Axes, priors: PriorSet, rows: list[dict[str, Any]]) -> None
 
 
 def short_name(types: list[str]) -> str:
-    """``TYR-TYR`` for ``CA_TYR, CA_TYR`` where all beads are CA; else the full names."""
+    """Return ``TYR-TYR`` for ``CA_TYR, CA_TYR`` if all beads are CA, else the full names."""
     if all(t.startswith("CA_") for t in canonical(types)):
         return "-".join(t.removeprefix("CA_") for t in types)
     return "-".join(types) if any(t != "*" for t in types) else "all"

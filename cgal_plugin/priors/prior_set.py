@@ -15,7 +15,7 @@ from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.priors.tables import describe_molecule
 from cgal_plugin.provenance import atomic_write, hash_object, versions
 
-#: fitted by maximum likelihood, and by default
+#: default terms, fitted by maximum likelihood
 LIKELIHOOD_TERMS = ("bonds", "angles", "dihedrals", "repulsion")
 #: fitted to forces
 FORCE_TERMS = ("angle_series", "dihedrals", "pairs")
@@ -29,9 +29,9 @@ _CLASSES = {
     "pairs": "CGPairs",
 }
 FORMAT_VERSION = 1
-#: fields that files from before they existed lack
+#: fields that are missing in files of earlier releases
 _LATER = {"pair_range"}
-# libyaml's safe loader and dumper where PyYAML has them: ten times faster
+# libyaml's safe loader and dumper are ten times faster, but PyYAML may lack them
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -42,7 +42,7 @@ class PriorSet:
     Attributes
     ----------
     topology, temperature
-        What they belong to; K.
+        Molecule; temperature, K.
     terms
         The terms fitted.
     angle_form, power, exclude_bonds
@@ -50,11 +50,11 @@ class PriorSet:
     rows
         The table, see :meth:`table`.
     histograms
-        Histogram of the data and density of the model, a record for each fitted row, for the plot.
+        Histogram of the data and density of the model, one record per fitted row, for the plot.
     n_frames
-        Number of frames fitted to.
+        Number of frames of the fit.
     pair_range
-        First and last centre of the pairs' energy, Å; None without that term.
+        First and last centre of the pair energy, Å; None without pairs.
     """
 
     topology: CGTopology
@@ -70,7 +70,7 @@ class PriorSet:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of everything that the energy depends on."""
+        """SHA-256 of all that determines the energy."""
         fitted = [r for r in self.rows if r["parameters"] is not None]
         parameters = [[r["term"], r["types"], r["parameters"]] for r in fitted]
         settings: list[Any] = [self.angle_form, self.power, self.exclude_bonds, list(self.terms)]
@@ -79,20 +79,19 @@ class PriorSet:
         return hash_object([self.topology.hash, self.temperature, settings, parameters])
 
     def table(self) -> list[dict[str, Any]]:
-        """One dict a bead-type tuple and term.
+        """Return one dict per term and tuple of bead types.
 
-        Keys: ``term``, ``types``, ``n`` (samples), ``n_effective`` (independent ones),
-        ``parameters`` (None where the tuple falls back), ``fallback`` (the wildcard used instead, or
-        None), ``standard_error``, ``ks`` (Kolmogorov–Smirnov distance of data and model),
-        ``overlap`` (of histogram and model), ``at_bound``; repulsion: ``contact`` and ``closest``
-        distance, Å.
+        Keys: ``term``, ``types``, ``n`` (samples), ``n_effective`` (independent samples),
+        ``parameters`` (None if the wildcard is used), ``fallback`` (that wildcard, or None),
+        ``standard_error``, ``ks`` (Kolmogorov–Smirnov distance of data and model), ``overlap`` (of
+        histogram and model), ``at_bound``; repulsion: ``contact`` and ``closest`` distance, Å.
         Rows fitted to forces have ``term``, ``types``, ``n``, ``parameters``, ``standard_error``,
         ``at_bound`` and ``fallback``.
         """
         return [dict(row) for row in self.rows]
 
     def arguments(self, term: str) -> dict[str, Any]:
-        """Constructor arguments of the prior class of ``term``: plain Python values.
+        """Return the constructor arguments of the prior class of ``term``, plain Python values.
 
         Raises
         ------
@@ -100,7 +99,7 @@ class PriorSet:
             The term was not fitted.
         """
         if term not in self.terms:
-            raise ConfigError(f"term {term!r} was not fitted; there are {', '.join(self.terms)}")
+            raise ConfigError(f"term {term!r} was not fitted; fitted terms: {', '.join(self.terms)}")
         settings: dict[str, Any] = {}
         if term == "angles":
             settings = {"angle_form": self.angle_form}
@@ -120,13 +119,13 @@ class PriorSet:
         }
 
     def to_prior_model(self) -> list[dict[str, Any]]:
-        """Value of TorchMD-Net's ``prior_model`` key: the terms with all their parameters inline."""
+        """Return the value of TorchMD-Net's ``prior_model`` key: the terms with all parameters inline."""
         return [{_CLASSES[term]: self.arguments(term)} for term in self.terms]
 
     # ------------------------------------------------------------------ files
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write as YAML, atomically."""
+        """Write a YAML file, atomically."""
         content = {f.name: getattr(self, f.name) for f in fields(self)}
         content |= {
             "format_version": FORMAT_VERSION,
@@ -143,7 +142,7 @@ class PriorSet:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PriorSet:
-        """Read a file written by :meth:`save`, and check its hash.
+        """Read a file written by :meth:`save` and check its hash.
 
         Raises
         ------
@@ -167,37 +166,29 @@ class PriorSet:
                 f"this release reads {FORMAT_VERSION}"
             )
         try:
-            priors = cls(
-                topology=CGTopology.from_dict(content["topology"]),
-                **{
-                    name: tuple(content[name]) if isinstance(content[name], list) else content[name]
-                    for name in (f.name for f in fields(cls))
-                    if name != "topology"
-                },
-            )
+            values: dict[str, Any] = {
+                name: tuple(content[name]) if isinstance(content[name], list) else content[name]
+                for name in (f.name for f in fields(cls))
+                if name != "topology"
+            }
+            priors = cls(topology=CGTopology.from_dict(content["topology"]), **values)
             actual = priors.hash
         except (KeyError, TypeError, ValueError, MappingError) as error:
             raise ConfigError(f"prior file {str(path)!r} is damaged: {error!r}") from error
         if actual != content["hash"]:
             raise ConfigError(
                 f"prior file {str(path)!r} was changed after it was saved (hash {actual[:12]}, recorded "
-                f"{content['hash'][:12]}); priors are frozen: fit again, or write parameters inline"
+                f"{content['hash'][:12]}); priors are frozen: fit them again, or write parameters inline"
             )
         return priors
 
-    def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draw histogram and model of each term; see :func:`cgal_plugin.priors.plot.plot_priors`."""
-        from cgal_plugin.priors.plot import plot_priors
-
-        plot_priors(self, path)
-
     def __repr__(self) -> str:
-        what = f"{', '.join(self.terms)}; {self.topology.sequence!r}, {self.temperature} K"
-        return f"PriorSet({what}, {self.hash[:12]})"
+        terms = ", ".join(self.terms)
+        return f"PriorSet({terms}; {self.topology.sequence!r}, {self.temperature} K, {self.hash[:12]})"
 
 
-class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    """Lists of plain values on one line, no YAML anchors."""
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # chosen at run time
+    """Write lists of plain values on one line, without YAML anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

@@ -11,46 +11,46 @@ from cgal_plugin.errors import ConfigError
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How priors are fitted.
+    """Settings of :func:`~cgal_plugin.priors.fit_priors`.
 
     Attributes
     ----------
     angle_form
-        ``"theta"`` or ``"cos"``: what the harmonic angle acts on.
+        ``"theta"`` or ``"cos"``: harmonic in the angle or in its cosine.
     n_dihedral
         Highest multiplicity of the dihedral series.
     power
         n of the repulsion (σ/r)ⁿ.
     exclude_bonds
-        Pairs at most that many bonds apart do not repel, and have no pair energy.
+        Pairs at most this many bonds apart have neither repulsion nor pair energy.
     per_type
-        Whether to fit bead-type tuples one by one; False: one wildcard row for each kind of beads.
+        Whether each tuple of bead types gets its own row; False: one wildcard row per kind of beads.
     min_count, min_effective
-        Samples, and independent samples after correlation in time, below which a tuple falls back to
-        its wildcard. Short runs stay in one basin and make angles and dihedrals look stiff (turn of
-        chignolin, 2,248 frames of 14 runs at 400 K: 30 to 140 independent samples by autocorrelation,
-        dihedral barriers of 10 kcal/mol); a prior that is frozen must not hold a chain there.
+        Samples, and independent samples after correlation in time, below which a tuple uses its
+        wildcard. Short trajectories stay in one basin and make angles and dihedrals look stiff (turn of
+        chignolin, 2,248 frames of 14 trajectories at 400 K: 30 to 140 independent samples by
+        autocorrelation, dihedral barriers of 10 kcal/mol). A frozen prior must not trap the chain there.
     min_effective_wildcard
-        Independent samples below which a wildcard cannot be fitted either.
+        Independent samples below which a wildcard cannot be fitted.
     bond_k, angle_k
         Bounds of the force constants: kcal/mol/Å², kcal/mol/rad² (or kcal/mol for ``cos``).
     dihedral_k
         Upper bound of each kₘ, kcal/mol.
     uniform_fraction
-        Share of a uniform distribution mixed into the dihedral data (0: plain maximum likelihood).
+        Fraction of a uniform distribution mixed into the dihedral data (0: plain maximum likelihood).
     contact_percentile, contact_kT
-        Repulsion: the distance at this percentile costs this many kT.
+        Repulsion: energy, in kT, at this percentile of the distances.
     sigma
         Bounds of σ, Å.
     first, last, n_pairs
-        First and last centre of the pairs' energy, Å, and the number of centres.
+        First and last centre of the pair energy, Å, and number of centres.
     pairs_per_type
-        Whether each pair of bead types has a pair energy of its own; False: one for all pairs.
+        Whether each pair of bead types has its own pair energy; False: one for all pairs.
     n_angle
         Highest multiplicity of the angle series.
     ridge_pairs, ridge_dihedrals, ridge_angles
-        Force matching: weight of the squared coefficients (kcal/mol)² beside the mean squared error of a
-        force component (kcal/mol/Å)², in Å⁻². 0: plain least squares.
+        Force matching: weight in Å⁻² of the squared coefficients, (kcal/mol)², relative to the mean squared
+        error of a force component, (kcal/mol/Å)². 0: plain least squares.
     """
 
     angle_form: str = "theta"

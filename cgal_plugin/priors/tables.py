@@ -1,4 +1,4 @@
-"""Parameter tables by bead types: names, ids and wildcards, resolved to one row a term."""
+"""Parameter tables by bead type: resolve names, ids and wildcards to one row per term."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _MAX_LOOKUP = 20_000_000
 
 
 def canonical(types: Sequence[Any]) -> tuple[Any, ...]:
-    """A type tuple and its reverse are one term: the one that sorts first."""
+    """Return the type tuple or its reverse, which is the same term: the one that sorts first."""
     forward = tuple(types)
     backward = tuple(reversed(forward))
     return min(forward, backward, key=lambda t: tuple(str(x) for x in t))
 
 
 def known_names(type_names: Iterable[str] = (), types: Iterable[int] = ()) -> dict[int, str]:
-    """Bead type id → name: the built-in maps, and those of a molecule on top."""
+    """Return bead type id → name, of the built-in maps and of a molecule."""
     names = {i: name for spec in BUILTIN.values() for name, i in spec.type_ids.items()}
     names.update(zip((int(t) for t in types), type_names, strict=True))
     return names
@@ -48,11 +48,11 @@ def _specificity(types: Sequence[Any]) -> tuple[int, int]:
 
 @dataclass(frozen=True, eq=False)
 class Lookup:
-    """From bead type ids to the row of a parameter table.
+    """Map from bead type ids to rows of a parameter table.
 
-    ``classes`` ``(max_id + 2,)`` int64 groups ids that no pattern tells apart (the last entry is
-    every larger id); ``rows`` ``(n_classes ** width,)`` int64 is the row of a tuple of classes, read
-    as a number in base ``n_classes``, or −1.
+    ``classes`` ``(max_id + 2,)`` int64 is the class of each id; ids that match the same patterns share a
+    class, and the last entry holds for every larger id. ``rows`` ``(n_classes ** width,)`` int64 is the row
+    of a tuple of classes, read as a number in base ``n_classes``, or −1.
     """
 
     classes: NDArray[np.int64]
@@ -60,7 +60,7 @@ class Lookup:
     n_classes: int
 
     def row(self, types: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Row of each column of ``types`` ``(width, n)``, −1 where the table has none."""
+        """Return the row of each column of ``types`` ``(width, n)``, −1 if the table has none."""
         classes = self.classes[np.clip(types, 0, len(self.classes) - 1)]
         code = np.zeros(types.shape[1], dtype=np.int64)
         for line in classes:
@@ -69,13 +69,13 @@ class Lookup:
 
 
 def build_lookup(patterns: Sequence[Sequence[Any]], width: int, names: Mapping[int, str]) -> Lookup:
-    """Resolve type patterns; the more exact types a pattern has, the higher its rank.
+    """Resolve type patterns. A pattern with more exact types takes precedence.
 
     Parameters
     ----------
     patterns
-        One tuple a row: names (``"CA_TYR"``), ids, ``"*"``, or ``"CB_*"``. Order along the chain
-        does not matter.
+        One tuple per row: names (``"CA_TYR"``), ids, ``"*"``, or ``"CB_*"``. A tuple and its reverse are
+        the same.
     width
         2, 3 or 4.
     names
@@ -98,7 +98,7 @@ def build_lookup(patterns: Sequence[Sequence[Any]], width: int, names: Mapping[i
         if unknown:
             raise ConfigError(
                 f"prior table row {row}: bead types {unknown} are not known; use names such as 'CA_TYR', "
-                "ids, '*', or give the molecule that has them"
+                "ids, '*', or give a molecule that has these types"
             )
     elements = sorted({t for types in patterns for t in types}, key=str)
     ids = [*names, *(e for e in elements if isinstance(e, int))]
@@ -108,7 +108,9 @@ def build_lookup(patterns: Sequence[Sequence[Any]], width: int, names: Mapping[i
     unique = sorted(set(signatures))
     number = {s: c for c, s in enumerate(unique)}
     if len(unique) ** width > _MAX_LOOKUP:
-        raise ConfigError(f"prior table tells {len(unique)} bead types apart in tuples of {width}: too many")
+        raise ConfigError(
+            f"prior table has {len(unique)} classes of bead types in tuples of {width}: too many"
+        )
     members = {e: [c for c, s in enumerate(unique) if s[k]] for k, e in enumerate(elements)}
     rows = np.full((len(unique),) * width, -1, dtype=np.int64)
     for row in sorted(range(len(patterns)), key=lambda r: _specificity(patterns[r])):
@@ -119,7 +121,7 @@ def build_lookup(patterns: Sequence[Sequence[Any]], width: int, names: Mapping[i
 
 
 def describe_molecule(topology: CGTopology, term: str) -> dict[str, Any]:
-    """What a prior stores of a :class:`CGTopology`: types, names, and the index table of its term."""
+    """Return what a prior stores of a topology: types, type names, and the index table of its term."""
     index = {
         "bonds": topology.bond_index,
         "angles": topology.angle_index,
@@ -136,14 +138,14 @@ def describe_molecule(topology: CGTopology, term: str) -> dict[str, Any]:
 
 
 def bead_kinds(topology: CGTopology) -> list[str]:
-    """Wildcard of each bead: ``*``, or ``CB_*`` and so on where there are several kinds of beads."""
+    """Return the wildcard of each bead: ``*``, or for several kinds of beads ``CA_*``, ``CB_*``."""
     if len(set(topology.bead_names)) == 1:
         return ["*"] * topology.n_beads
     return [f"{name}_*" for name in topology.bead_names]
 
 
 def group_terms(index: NDArray[np.int64], names: Sequence[str]) -> dict[tuple[str, ...], list[int]]:
-    """Terms of an index table ``(n, width)`` by the names of their beads, in either direction."""
+    """Group the terms of an index table ``(n, width)`` by the names of their beads, in either direction."""
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for i, term in enumerate(index.tolist()):
         groups[canonical([names[b] for b in term])].append(i)

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.analysis.markov_states import kmeans_centres, nearest_centre, reversible_model
 from cgal_plugin.analysis.tica import TICAModel
 from cgal_plugin.errors import AnalysisError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: slowest components in which states are told apart
+#: number of slowest components in which frames are clustered
 _DIM = 4
-#: share of each state's transitions that are those of the model's dynamics
+#: fraction of the transitions out of each state that follow the model's dynamics
 MIXING = 0.1
-#: transitions (independent ones) to itself that a state without data is given
+#: self-transitions (in independent counts) assigned to a state without data
 _FLOOR_COUNTS = 0.05
 _MAX_POINTS = 20_000
 
@@ -30,11 +31,11 @@ class DynamicStates:
     Attributes
     ----------
     tica
-        Fitted on the all-atom trajectories.
+        Components, fitted on the all-atom trajectories.
     centres
         ``(n_states, dim)`` in TIC space.
     lag_frames
-        Of the components and of the transitions, frames of the all-atom trajectories.
+        Lag time of the components and of the transitions, in frames of the all-atom trajectories.
     """
 
     tica: TICAModel
@@ -43,7 +44,7 @@ class DynamicStates:
 
     @classmethod
     def fit(cls, data: Any, model: Any, *, lag_frames: int, n_states: int, seed: int) -> DynamicStates:
-        """Components of ``data``, states of ``data`` and ``model`` together.
+        """Fit the components of ``data``, and cluster ``data`` and ``model`` together.
 
         Parameters
         ----------
@@ -55,23 +56,19 @@ class DynamicStates:
         Raises
         ------
         AnalysisError
-            No trajectory is longer than the lag, or there are fewer frames than states.
+            No trajectory is longer than the lag, or there are fewer than two frames per state.
         """
-        from deeptime.clustering import KMeans
-
         long = [t for t in data if len(t) > lag_frames]
         if not long:
             raise AnalysisError(
                 f"none of the {len(data)} all-atom trajectories is longer than the lag of {lag_frames} "
-                "frames: make labels longer, or refinement.lag_ps shorter"
+                "frames: make the labels longer or refinement.lag_ps shorter"
             )
         tica = TICAModel.fit(long, lag_frames, _DIM)
         points = np.concatenate([_thinned(tica.transform(t)) for t in (data, model)])
         if len(points) < 2 * n_states:
             raise AnalysisError(f"{len(points)} frames are too few for {n_states} states")
-        estimator = KMeans(n_states, fixed_seed=seed % 2**31, max_iter=100, n_jobs=1)
-        centres = np.asarray(estimator.fit_fetch(points).cluster_centers, dtype=np.float64)
-        return cls(tica, centres, lag_frames)
+        return cls(tica, kmeans_centres(points, n_states, seed=seed, max_iterations=100), lag_frames)
 
     @property
     def n_states(self) -> int:
@@ -79,25 +76,23 @@ class DynamicStates:
         return len(self.centres)
 
     def assign(self, trajectories: Any) -> list[NDArray[np.int64]]:
-        """State of each frame, one array a trajectory."""
-        from scipy.spatial import cKDTree
-
-        tree = cKDTree(self.centres)
-        return [tree.query(p)[1].astype(np.int64) for p in self.tica.transform(trajectories)]
+        """Return the state of each frame, one array per trajectory."""
+        return [nearest_centre(p, self.centres) for p in self.tica.transform(trajectories)]
 
 
 @dataclass(frozen=True, eq=False)
 class Populations:
-    """Shares of the states.
+    """Populations of the states.
 
     Attributes
     ----------
     target
-        ``(n_states,)``: equilibrium of the all-atom dynamics.
+        ``(n_states,)``: equilibrium populations of the all-atom dynamics.
     model
-        ``(n_states,)``: what the model sampled.
+        ``(n_states,)``: fractions of the model's frames.
     connected
-        Share of the all-atom frames in states that the data or the model connect; the others are left out.
+        Fraction of the all-atom frames in states that transitions of data or model connect; the other
+        states have no target population.
     """
 
     target: NDArray[np.float64]
@@ -105,8 +100,8 @@ class Populations:
     connected: float = 1.0
 
     def with_model(self, states: Sequence[NDArray[np.int64]]) -> Populations:
-        """The same target, and the shares of what another model sampled (states, one array a trajectory)."""
-        return replace(self, model=_shares(states, len(self.target)))
+        """Return the same target with the populations of another model (states, one array per trajectory)."""
+        return replace(self, model=_fractions(states, len(self.target)))
 
     @property
     def divergence(self) -> float:
@@ -121,35 +116,34 @@ def populations(
     n_states: int,
     lag_frames: int,
 ) -> Populations:
-    """Stationary distribution of a reversible Markov state model of the data's transitions.
+    """Estimate equilibrium populations with a reversible Markov state model of the data's transitions.
 
-    Short trajectories from anywhere tell free-energy differences through how often they pass from one
-    state to another, whatever their starts were (Prinz et al., J. Chem. Phys. 134, 174105, 2011). States
-    that the data do not connect both ways have no ratio, and a passage that was seen in one direction only
-    would make a trap of its end: such passages are left out. There the model's ratio holds: a small share
-    (:data:`MIXING`) of each state's transitions are those of the model's dynamics, counted in both
-    directions, so that it obeys detailed balance with the model's populations. States that only the model
-    visits keep, in that way, their share relative to their neighbours.
+    Transition counts of short trajectories determine free-energy differences, independent of where the
+    trajectories start (Prinz et al., J. Chem. Phys. 134, 174105, 2011). They do not determine the ratio of
+    states that the data do not connect in both directions, and transitions seen in one direction only would
+    create an absorbing state: they are removed. There the model's ratio is used: a fraction
+    (:data:`MIXING`) of the transitions out of each state follow the model's dynamics. The model's transitions
+    are counted in both directions, so that they obey detailed balance with the model's populations. States
+    that only the model visits thus keep their population relative to their neighbours.
 
     Parameters
     ----------
     data, model
-        States of the all-atom frames and of the model's, one array a trajectory.
+        States of the all-atom frames and of the model's frames, one array per trajectory.
     n_states
         Number of states.
     lag_frames
-        Lag of the data, frames. The model's own is a fifth of it: its dynamics is faster.
+        Lag of the data, frames. A fifth of it is used for the model, whose dynamics is faster.
 
     Raises
     ------
     AnalysisError
-        The model has no frames.
+        The model has no frames, or the Markov state model does not converge.
     """
     from deeptime.markov import TransitionCountModel
-    from deeptime.markov.msm import MaximumLikelihoodMSM
 
-    shares = _shares(model, n_states)
-    # a window slides by a frame: of lag_frames windows one is independent
+    fractions = _fractions(model, n_states)
+    # sliding windows overlap: one in lag_frames is independent
     counts = _returning(_counts(data, n_states, lag_frames) / lag_frames)
     own = _counts(model, n_states, max(1, lag_frames // 5))
     own = own + own.T
@@ -162,26 +156,25 @@ def populations(
     target = np.zeros(n_states)
     target[symbols] = 1.0
     if len(symbols) > 1:
-        estimator = MaximumLikelihoodMSM(reversible=True, maxiter=200_000, maxerr=1e-8)
-        target[symbols] = estimator.fit_fetch(connected).stationary_distribution
+        target[symbols] = reversible_model(connected).stationary_distribution
     everything = np.concatenate(data)
-    share = float(np.isin(everything, symbols).mean()) if len(everything) else 0.0
-    return Populations(target / target.sum(), shares, share)
+    found = float(np.isin(everything, symbols).mean()) if len(everything) else 0.0
+    return Populations(target / target.sum(), fractions, found)
 
 
-def _shares(states: Sequence[NDArray[np.int64]], n_states: int) -> NDArray[np.float64]:
+def _fractions(states: Sequence[NDArray[np.int64]], n_states: int) -> NDArray[np.float64]:
     frames = np.bincount(np.concatenate(states), minlength=n_states).astype(np.float64)
     if not frames.sum():
         raise AnalysisError("the model sampled no frames")
-    return frames / frames.sum()
+    return np.asarray(frames / frames.sum())
 
 
 def _returning(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Transitions between states of which each can be reached from the other."""
+    """Keep transitions between states that can be reached from each other."""
     from scipy.sparse.csgraph import connected_components
 
     part = connected_components(counts > 0, directed=True, connection="strong")[1]
-    return np.where(part[:, None] == part[None, :], counts, 0.0)
+    return np.asarray(np.where(part[:, None] == part[None, :], counts, 0.0))
 
 
 def _counts(states: Sequence[NDArray[np.int64]], n_states: int, lag: int) -> NDArray[np.float64]:

@@ -1,15 +1,9 @@
-"""Reports: collect the records of a run, draw them, and write one HTML page."""
+"""Reports: collect the records of a run, plot them, and write one HTML page."""
 
 from cgal_plugin.reporting.page import write_report
-from cgal_plugin.reporting.records import (
-    QuarantineRecord,
-    ReportInput,
-    RoundSummary,
-    SelectedFrames,
-)
+from cgal_plugin.reporting.records import ReportInput, RoundSummary, SelectedFrames
 
 __all__ = [
-    "QuarantineRecord",
     "ReportInput",
     "RoundSummary",
     "SelectedFrames",

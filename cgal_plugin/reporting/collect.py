@@ -1,31 +1,33 @@
-"""The report of a run directory, finished or not."""
+"""Collect the records of a run directory, complete or not, and write its report."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from cgal_plugin.analysis.results import W1Result
 from cgal_plugin.components.evaluator import ReferenceEvaluator
 from cgal_plugin.config import Config
-from cgal_plugin.data import DataStore
+from cgal_plugin.data import DataStore, Quarantined
 from cgal_plugin.data.blow_up import BlowUp
-from cgal_plugin.data.trajectories import load_trajectories
 from cgal_plugin.errors import StateError
+from cgal_plugin.priors import PriorSet
 from cgal_plugin.provenance import read_json
 from cgal_plugin.reporting.page import write_report
-from cgal_plugin.reporting.records import (
-    QuarantineRecord,
-    ReportInput,
-    RoundSummary,
-    SelectedFrames,
-)
+from cgal_plugin.reporting.records import ReportInput, RoundSummary, SelectedFrames
 from cgal_plugin.runs.directory import RunDirectory, Stage
-from cgal_plugin.runs.layout import STAGES, equilibrated, refined_stages, shard_round
+from cgal_plugin.runs.layout import (
+    STAGES,
+    refined_stages,
+    sampled_trajectories,
+    shard_round,
+    without_equilibration,
+)
 
 
 def report_run(run_dir: str | os.PathLike[str]) -> Path:
@@ -34,20 +36,19 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
     Raises
     ------
     StateError
-        The folder is no run directory, or no round has been simulated yet.
+        The folder is not a run directory, or no simulation stage is complete yet.
     """
     directory = RunDirectory(run_dir)
     config = directory.config()
-    rounds = [r for r in directory.round_folders() if (r / "simulate" / "manifest.json").is_file()]
+    rounds = [_Round(directory, folder.name) for folder in directory.round_folders()]
+    rounds = [r for r in rounds if "simulate" in r.seconds]
     if not rounds:
-        raise StateError(f"{run_dir}: no round has been simulated yet, so there is nothing to report")
+        raise StateError(f"{run_dir}: no simulation stage is complete yet, so there is nothing to report")
     store = DataStore(directory.root / "data")
     evaluator = ReferenceEvaluator(config, store.topology)
-    summaries = [_summary(directory, i, folder.name) for i, folder in enumerate(rounds)]
-    after = load_trajectories(rounds[-1] / "simulate" / "frames.npz")
     refined = refined_stages(directory) if config.refinement is not None else []
+    summaries = [_summary(i, r) for i, r in enumerate(rounds)]
     if refined:
-        after = equilibrated(refined[-1])
         summaries.append(_refined_summary(len(rounds), refined))
     table, plot = _priors(directory.root / "priors")
     report = ReportInput(
@@ -56,8 +57,10 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
         temperature=config.system.temperature,
         reference=evaluator.reference or None,
         reference_weights=None if evaluator.reweighting is None else evaluator.reweighting.weights,
-        before=load_trajectories(rounds[0] / "simulate" / "frames.npz"),
-        after=after,
+        before=sampled_trajectories(rounds[0].stages["simulate"]),
+        after=without_equilibration(sampled_trajectories(refined[-1]))
+        if refined
+        else sampled_trajectories(rounds[-1].stages["simulate"]),
         training_frames=store.load_all().positions,
         seed_trajectories=[store.load(n).positions for n in store.names() if shard_round(n) < 0],
         tica=evaluator.tica,
@@ -66,35 +69,53 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
         rounds=summaries,
         prior_table=table,
         prior_plot=plot,
-        selected=_selected(directory, rounds),
-        quarantine=_quarantine(directory, rounds),
+        selected=_selected(rounds),
+        quarantine={i: r.failures for i, r in enumerate(rounds) if r.failures},
         provenance=_provenance(directory, config),
         facts=_facts(config),
         notes=_notes(directory, evaluator) + _refinement_notes(len(rounds), refined),
     )
-    path = directory.root / "report.html"
-    write_report(path, report)
-    return path
+    return write_report(directory.root / "report.html", report)
 
 
-def _summary(directory: RunDirectory, index: int, name: str) -> RoundSummary:
-    def results(stage: str) -> dict[str, Any]:
-        found = directory.stage("rounds", name, stage)
-        return found.results() if found.done else {}
+@dataclass
+class _Round:
+    """Results and wall times of the completed stages of a round, read and verified once."""
 
-    # results() checks the files of each stage
-    train, simulate, evaluate, _, label = (results(s) for s in STAGES)
-    coverage_file = directory.root / "rounds" / name / "evaluate" / "coverage.npz"
-    coverage = None
-    if coverage_file.exists():
-        with np.load(coverage_file, allow_pickle=False) as data:
-            coverage = data["values"]
-    manifests = {s: directory.root / "rounds" / name / s / "manifest.json" for s in STAGES}
+    directory: RunDirectory
+    name: str
+    stages: dict[str, Stage] = field(init=False)
+    results: dict[str, Mapping[str, Any]] = field(init=False)
+    seconds: dict[str, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stages = {s: self.directory.stage("rounds", self.name, s) for s in STAGES}
+        manifests = {s: stage.manifest() for s, stage in self.stages.items() if stage.done}
+        self.results = {s: manifests[s]["results"] if s in manifests else {} for s in STAGES}
+        self.seconds = {s: float(m["seconds"]) for s, m in manifests.items()}
+
+    @property
+    def failures(self) -> list[Quarantined]:
+        """Selected frames without a label."""
+        found = self.results["label"].get("quarantined", ())
+        return [Quarantined(f["frame"], f["reason"], f.get("method", "")) for f in found]
+
+    def arrays(self, stage: str, name: str) -> dict[str, np.ndarray]:
+        """Arrays of a stage's file; none if the stage did not write it."""
+        path = self.stages[stage].file(name)
+        if not path.exists():
+            return {}
+        with np.load(path, allow_pickle=False) as data:
+            return {key: data[key] for key in data.files}
+
+
+def _summary(index: int, found: _Round) -> RoundSummary:
+    train, simulate, evaluate, _, label = (found.results[s] for s in STAGES)
     return RoundSummary(
         index=index,
-        coverage=coverage,
-        w1=W1Result.from_dict(evaluate["w1"]) if evaluate.get("w1") else None,
-        w1_ucsc=W1Result.from_dict(evaluate["w1_ucsc"]) if evaluate.get("w1_ucsc") else None,
+        coverage=found.arrays("evaluate", "coverage.npz").get("values"),
+        w1=evaluate.get("w1") or None,
+        w1_ucsc=evaluate.get("w1_ucsc") or None,
         n_selected=label.get("n_selected"),
         n_labelled=label.get("n_labelled"),
         n_quarantined=label.get("n_quarantined"),
@@ -104,69 +125,56 @@ def _summary(directory: RunDirectory, index: int, name: str) -> RoundSummary:
         cg_steps=simulate.get("steps"),
         oracle_ns=label.get("oracle_ns"),
         training=train.get("metrics", []),
-        timings={s: read_json(p)["seconds"] for s, p in manifests.items() if p.exists()},
+        timings=found.seconds,
     )
 
 
-def _refined_summary(index: int, stages: list[Stage]) -> RoundSummary:
-    """The refined model, as if it were a round more."""
+def _refined_summary(index: int, stages: Sequence[Stage]) -> RoundSummary:
+    """Summarise the refined model as one more round."""
     results = [s.results() for s in stages]
     last = results[-1]
     return RoundSummary(
         index=index,
-        w1=W1Result.from_dict(last["w1"]) if last.get("w1") else None,
-        w1_ucsc=W1Result.from_dict(last["w1_ucsc"]) if last.get("w1_ucsc") else None,
+        w1=last.get("w1") or None,
+        w1_ucsc=last.get("w1_ucsc") or None,
         blow_ups=[BlowUp(**e) for r in results for e in r["events"]],
         cg_steps=sum(r["steps"] for r in results),
         timings={"refine": sum(s.manifest()["seconds"] for s in stages)},
     )
 
 
-def _refinement_notes(index: int, stages: list[Stage]) -> list[str]:
+def _refinement_notes(index: int, stages: Sequence[Stage]) -> list[str]:
     if not stages:
         return []
     found = ", ".join(f"{s.results()['divergence']:.2f}" for s in stages)
     return [
-        f"Round {index} is the last round's model with its populations refined; their divergence from those "
-        f"of the all-atom dynamics before each correction, and after the last: {found}."
+        f"Round {index} is the last round's model after the refinement of its populations. Kullback–Leibler "
+        f"divergence from the populations of the all-atom dynamics, before each correction and after the "
+        f"last: {found}."
     ]
 
 
-def _selected(directory: RunDirectory, rounds: list[Path]) -> SelectedFrames | None:
-    positions, distances, numbers, labels = [], [], [], []
-    for index, folder in enumerate(rounds):
-        path = folder / "select" / "selected.npz"
-        if not path.exists():
+def _selected(rounds: Sequence[_Round]) -> SelectedFrames | None:
+    positions, distances, numbers = [], [], []
+    labels: list[str] = []
+    for index, found in enumerate(rounds):
+        arrays = found.arrays("select", "selected.npz")
+        if not arrays:
             continue
-        with np.load(path, allow_pickle=False) as data:
-            positions.append(data["positions"])
-            distances.append(data["distances"])
-            numbers += [index] * len(data["positions"])
-        failed = {f["frame"]: f["reason"] for f in _failures(directory, folder.name)}
-        labels += [failed.get(i, "labelled") for i in range(len(positions[-1]))]
+        n = len(arrays["positions"])
+        positions.append(arrays["positions"])
+        distances.append(arrays["distances"])
+        numbers += [index] * n
+        failed = {f.frame_index: f.reason for f in found.failures}
+        labels += [failed.get(i, "labelled") for i in range(n)]
     if not positions:
         return None
     return SelectedFrames(np.concatenate(positions), np.concatenate(distances), np.array(numbers), labels)
 
 
-def _failures(directory: RunDirectory, name: str) -> list[dict[str, Any]]:
-    stage = directory.stage("rounds", name, "label")
-    return stage.results()["quarantined"] if stage.done else []
-
-
-def _quarantine(directory: RunDirectory, rounds: list[Path]) -> list[QuarantineRecord]:
-    return [
-        QuarantineRecord(index, f["frame"], f["reason"], f.get("method", ""))
-        for index, folder in enumerate(rounds)
-        for f in _failures(directory, folder.name)
-    ]
-
-
 def _priors(folder: Path) -> tuple[list[dict[str, Any]], Path | None]:
     if not (folder / "priors.yaml").exists():
         return [], None
-    from cgal_plugin.priors import PriorSet
-
     plot = folder / "priors.png"
     return PriorSet.load(folder / "priors.yaml").table(), plot if plot.exists() else None
 
@@ -184,7 +192,7 @@ def _provenance(directory: RunDirectory, config: Config) -> dict[str, Any]:
 
 
 def _notes(directory: RunDirectory, evaluator: ReferenceEvaluator) -> list[str]:
-    notes = [] if (directory.root / "model.ckpt").exists() else ["The run is not finished."]
+    notes = [] if (directory.root / "model.ckpt").exists() else ["The run is not complete."]
     if evaluator.reweighting is not None:
         notes.append(f"Reference: {evaluator.reweighting.note}.")
     return notes
@@ -195,18 +203,18 @@ def _facts(config: Config) -> dict[str, str]:
     text = (
         oracle.target
         if oracle.kind == "custom"
-        else f"{oracle.solvent}, {oracle.mode}, {oracle.production_ps:g} ps a label"
+        else f"{oracle.solvent}, {oracle.mode}, {oracle.production_ps:g} ps per label"
     )
     return {"Oracle": text, "Selector": config.selector.kind}
 
 
 def _interval(config: Config) -> float:
     evaluation = config.evaluation
-    return evaluation.reference_interval_ps if evaluation.reference else config.seed_data.save_ps
+    return float(evaluation.reference_interval_ps if evaluation.reference else config.seed_data.save_ps)
 
 
 def _seed_lag(config: Config) -> int:
-    """The lag in frames of the seed trajectories, at most a fifth of one."""
+    """Return the lag in frames of the seed trajectories, at most a fifth of their length."""
     data = config.seed_data
     frames = int(data.picoseconds / data.save_ps)
-    return max(1, min(round(config.evaluation.lag_ps / data.save_ps), frames // 5))
+    return int(max(1, min(round(config.evaluation.lag_ps / data.save_ps), frames // 5)))

@@ -1,4 +1,4 @@
-"""Values of the report as text, and as data that is safe to embed."""
+"""Format values of the report as text, and as data that is safe to embed in HTML."""
 
 from __future__ import annotations
 
@@ -16,28 +16,23 @@ DASH = "–"
 
 
 def number(value: Any, digits: int = 2) -> str:
-    """A number for the page; a dash for None and what is not finite."""
+    """Format a number for the page; None and values that are not finite become a dash."""
     if value is None:
         return DASH
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
         return str(value)
-    if not math.isfinite(value):
-        return DASH
     if isinstance(value, (int, np.integer)):
         return f"{int(value):,}".replace(",", "\u202f")
-    if value != 0 and (abs(value) >= 1e5 or abs(value) < 10.0 ** (-digits - 1)):
-        return f"{value:.2e}"
-    return f"{value:.{digits}f}"
-
-
-def field(item: Any, name: str) -> Any:
-    """``name`` of a record or of a mapping."""
-    value = item.get(name) if isinstance(item, Mapping) else getattr(item, name, None)
-    return DASH if value is None or value == "" else value
+    real = float(value)
+    if not math.isfinite(real):
+        return DASH
+    if real != 0 and (abs(real) >= 1e5 or abs(real) < 10.0 ** (-digits - 1)):
+        return f"{real:.2e}"
+    return f"{real:.{digits}f}"
 
 
 def script_json(value: Any) -> str:
-    """JSON that is safe inside a ``<script>`` element."""
+    """Return JSON that is safe inside a ``<script>`` element."""
     from markupsafe import Markup
 
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
@@ -47,7 +42,7 @@ def script_json(value: Any) -> str:
 
 
 def printable(value: Any) -> Any:
-    """Nested plain values that JSON can hold; what is not finite becomes text."""
+    """Convert nested values to JSON types; numbers that are not finite become text."""
     if isinstance(value, Mapping):
         return {str(k): printable(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -64,7 +59,7 @@ def printable(value: Any) -> Any:
 
 
 def prior_rows(table: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Column names and cells of the prior table; nested values become text."""
+    """Return column names and cells of the prior table; nested values become text."""
     columns = list(dict.fromkeys(k for row in table for k in row))
     return {"columns": columns, "rows": [[_cell(row.get(c)) for c in columns] for row in table]}
 
@@ -80,7 +75,7 @@ def _cell(value: Any) -> str:
 
 
 def prior_image(plot: str | os.PathLike[str] | bytes | None) -> tuple[str, str]:
-    """``data:`` URI of the prior plot, and a note where there is none."""
+    """Return the prior plot as a ``data:`` URI, or an empty string and the reason."""
     if plot is None:
         return "", "No plot of the prior fits was given."
     if isinstance(plot, bytes):
@@ -95,5 +90,5 @@ def prior_image(plot: str | os.PathLike[str] | bytes | None) -> tuple[str, str]:
     elif b"<svg" in data[:1000]:
         kind = "svg+xml"
     else:
-        return "", "The plot of the prior fits is neither a PNG nor an SVG."
+        return "", "The plot of the prior fits is neither PNG nor SVG."
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}", ""

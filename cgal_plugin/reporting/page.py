@@ -1,63 +1,33 @@
-"""The HTML report: one self-contained file, no network, every string escaped."""
+"""Write the HTML report: one self-contained file without network access; every string is escaped."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from cgal_plugin.analysis.results import Reduction, W1Result, relative_reduction
-from cgal_plugin.errors import AnalysisError
+from cgal_plugin.analysis.tica import TICAModel
 from cgal_plugin.provenance import atomic_write
 from cgal_plugin.reporting import sections
-from cgal_plugin.reporting.formatting import (
-    DASH,
-    field,
-    number,
-    printable,
-    prior_image,
-    prior_rows,
-    script_json,
-)
+from cgal_plugin.reporting.formatting import DASH, number, printable, prior_image, prior_rows, script_json
 from cgal_plugin.reporting.plots import finite
-from cgal_plugin.reporting.records import (
-    QuarantineRecord,
-    ReportInput,
-    RoundSummary,
-    SelectedFrames,
-)
+from cgal_plugin.reporting.records import ReportInput
 from cgal_plugin.reporting.viewer import viewer_data
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-__all__ = [
-    "QuarantineRecord",
-    "ReportInput",
-    "RoundSummary",
-    "SelectedFrames",
-    "render_report",
-    "write_report",
-]
 
 
 def write_report(path: str | os.PathLike[str], report: ReportInput) -> Path:
-    """Write the report as one HTML file that needs nothing else, and return its path.
+    """Write the report as one self-contained HTML file; returns its path.
 
-    Missing pieces (no reference, no quarantine, a single round, NaN) are named in the page. A gain in W1 is
-    stated only with its interval and the reference's floor.
-
-    Raises
-    ------
-    AnalysisError
-        jinja2 is not installed.
+    The page names missing parts (no reference, no quarantine, a single round, NaN). It states a reduction of
+    W1 only together with its interval and the floor of the reference.
     """
     html = render_report(report)
     with atomic_write(path, "w") as handle:
@@ -66,18 +36,18 @@ def write_report(path: str | os.PathLike[str], report: ReportInput) -> Path:
 
 
 def render_report(report: ReportInput) -> str:
-    """The report as a string; see :func:`write_report`."""
+    """Return the report as HTML text; see :func:`write_report`."""
     frames = sections.collect_frames(report)
     tica = sections.projection(report, frames)
     surfaces = sections.surfaces(report, frames, tica)
-    structure, distances, yardstick = sections.structure(report, frames)
+    structure, distances, basis = sections.structure(report, frames)
     viewer, viewer_note = viewer_data(report)
     prior, prior_note = prior_image(report.prior_plot)
     pages = environment()
     return pages.get_template("report.html").render(
         report=report,
         facts=head_facts(report, frames),
-        notes=list(dict.fromkeys([*report.notes, *frames.notes, *_standing_notes(report)])),
+        notes=list(dict.fromkeys([*report.notes, *frames.notes, *_general_notes(report)])),
         cards=headline_cards(report),
         rows=round_rows(report),
         surfaces=surfaces,
@@ -87,7 +57,7 @@ def render_report(report: ReportInput) -> str:
         coverage=sections.coverage_picture(report),
         structure=structure,
         distances=distances,
-        yardstick={"reference": "the reference", "training": "the training data"}.get(yardstick, ""),
+        basis={"reference": "the reference", "training": "the training data"}.get(basis, ""),
         contacts=sections.contacts(report, frames),
         prior_uri=prior,
         prior_note=prior_note,
@@ -104,11 +74,7 @@ def render_report(report: ReportInput) -> str:
 
 
 def environment() -> Environment:
-    """Templates of the package's pages; every value is escaped."""
-    try:
-        from jinja2 import Environment, FunctionLoader, StrictUndefined
-    except ImportError as error:
-        raise AnalysisError("the report needs jinja2, which comes with torch: pip install jinja2") from error
+    """Return the environment of the package's templates, which escapes every value."""
     made = Environment(
         loader=FunctionLoader(_static),
         autoescape=True,
@@ -116,7 +82,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(num=number, field=field, script_json=script_json)
+    made.filters.update(num=number, script_json=script_json)
     return made
 
 
@@ -125,7 +91,7 @@ def _static(name: str) -> str:
 
 
 def head_facts(report: ReportInput, frames: sections.Frames) -> list[tuple[str, str]]:
-    """Rows of the page's head."""
+    """Return the rows of the page's head."""
     top = report.topology
     facts = [
         ("Molecule", f"{top.sequence} ({top.n_beads} beads, {top.mapping} mapping)"),
@@ -149,14 +115,14 @@ def head_facts(report: ReportInput, frames: sections.Frames) -> list[tuple[str, 
     return facts + [(str(k), str(v)) for k, v in report.facts.items()]
 
 
-def _standing_notes(report: ReportInput) -> list[str]:
+def _general_notes(report: ReportInput) -> list[str]:
     notes = []
     if not report.reference:
-        notes.append("No reference trajectory: W1 and the distances to a reference are not available.")
+        notes.append("No reference trajectory: W1 and other distances to a reference are not available.")
     if len(report.rounds) == 1:
-        notes.append("One round only: there is no change from round to round to show.")
+        notes.append("One round only: changes between rounds are not available.")
     if report.reference and report.reference_weights is None:
-        notes.append("The reference is not reweighted: its frames count equally.")
+        notes.append("The reference is not reweighted: all its frames have equal weight.")
     for r in report.rounds:
         for result in (r.w1, r.w1_ucsc):
             if result is not None:
@@ -164,13 +130,8 @@ def _standing_notes(report: ReportInput) -> list[str]:
     return notes
 
 
-def _ends(rounds: Sequence[RoundSummary], name: str) -> tuple[Any, Any]:
-    present = [getattr(r, name) for r in rounds if getattr(r, name) is not None]
-    return (present[0], present[-1]) if present else (None, None)
-
-
 def headline_cards(report: ReportInput) -> list[dict[str, str]]:
-    """The figures a reader wants first: title, value, and the small print that belongs to it."""
+    """Return the cards at the top of the page: title, value, and details."""
     cards = [
         _w1_card(report, "w1", "W1, robust"),
         _w1_card(report, "w1_ucsc", "W1, published recipe"),
@@ -203,21 +164,23 @@ def headline_cards(report: ReportInput) -> list[dict[str, str]]:
 
 
 def _w1_card(report: ReportInput, name: str, title: str) -> dict[str, str]:
-    present = [r for r in report.rounds if getattr(r, name) is not None]
+    present: list[tuple[int, W1Result]] = [
+        (r.index, getattr(r, name)) for r in report.rounds if getattr(r, name) is not None
+    ]
     if not present:
         return {"title": title, "value": DASH, "small": "not computed (needs a reference)"}
-    first, last = getattr(present[0], name), getattr(present[-1], name)
+    (a, first), (b, last) = present[0], present[-1]
     if len(present) == 1:
         return {"title": title, "value": f"{last.value:.2f}", "small": w1_text(last)}
     reduction = relative_reduction(first, last)
-    if reduction is None:
-        small = "change not stated: no interval or no floor"
+    if reduction is None or last.floor is None:
+        small = "reduction not stated: no interval or no floor"
     else:
         small = _reduction_text(reduction) + f" · floor {last.floor:.2f}"
         if last.value <= last.floor:
-            small += ", reached: no further gain can be seen with this reference"
+            small += ", reached: this reference cannot show a further reduction"
     return {
-        "title": f"{title}, round {present[0].index} → {present[-1].index}",
+        "title": f"{title}, round {a} → {b}",
         "value": f"{first.value:.2f} → {last.value:.2f}",
         "small": small,
     }
@@ -230,11 +193,11 @@ def _reduction_text(reduction: Reduction) -> str:
         f"{100 * sign * reduction.value:.0f}\u00a0% {word}, {100 * reduction.confidence:.0f}\u00a0% interval "
         f"[{low:.0f},\u00a0{high:.0f}]\u00a0%"
     )
-    return text if reduction.resolved else text + " (not resolved: it contains 0)"
+    return text if reduction.resolved else text + " (not resolved: the interval contains 0)"
 
 
 def w1_text(result: W1Result) -> str:
-    """Interval and floor in words."""
+    """Return interval and floor as text."""
     parts = []
     if result.interval is not None:
         low, high = result.interval
@@ -264,7 +227,7 @@ def _coverage_card(report: ReportInput) -> dict[str, str]:
 
 
 def round_rows(report: ReportInput) -> list[dict[str, Any]]:
-    """One row a round of the summary table."""
+    """Return the summary table, one row per round."""
     rows = []
     for r in report.rounds:
         coverage = finite(r.coverage)
@@ -288,7 +251,7 @@ def round_rows(report: ReportInput) -> list[dict[str, Any]]:
     return rows
 
 
-def _timescales(report: ReportInput, tica: Any) -> str:
+def _timescales(report: ReportInput, tica: TICAModel | None) -> str:
     if tica is None:
         return ""
     interval = report.frame_interval_ps

@@ -1,6 +1,6 @@
-"""Figures of the report: functions from arrays to :class:`matplotlib.figure.Figure`, no global state.
+"""Figures of the report: functions that return a :class:`matplotlib.figure.Figure`, without global state.
 
-Colours are Okabe & Ito's (safe for colour-blind readers); each set has a line style of its own as well.
+The colours are those of Okabe & Ito, safe for colour-blind readers; each set also has its own line style.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ LABELS = {
 }
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 _GREY = "#6B7280"
-#: cells above this many kcal/mol are drawn in the last colour
+#: upper end of the colour scale of free-energy surfaces, kcal/mol
 FES_LIMIT = 4.0
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of that size in inches, with constrained layout and no pyplot."""
+    """Create a figure of the given size in inches, with constrained layout and without pyplot."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def data_uri(figure: Figure) -> str:
-    """The figure as an SVG in a ``data:`` URI (text as outlines, so no font is needed)."""
+    """Return the figure as SVG in a ``data:`` URI, with text as outlines."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", dpi=150, metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def tidy(axes: Axes, xlabel: str = "", ylabel: str = "", title: str = "") -> None:
-    """Labels, title and quiet spines, the same for every panel."""
+    """Set labels, title and spines in the style of all panels."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9, color=_GREY)
     axes.set_xlabel(xlabel, fontsize=10)
@@ -71,16 +71,16 @@ def free_energy_panels(
     outline: FreeEnergySurface | None = None,
     points: Mapping[str, tuple[NDArray[np.floating], str]] | None = None,
 ) -> Figure:
-    """One panel a surface, with the same axes and colour scale.
+    """Draw one panel per surface, with the same axes and colour scale.
 
     Parameters
     ----------
     surfaces
         Title → surface, all on one grid.
     outline
-        Drawn as grey lines of 1, 2, 3 kcal/mol in every panel (the reference).
+        Surface whose contours of 1, 2 and 3 kcal/mol are drawn in grey in every panel (the reference).
     points
-        Title of the last panel → (``(n, 2)`` points, style ``"dots"`` or ``"diamonds"``).
+        Label → (``(n, 2)`` points, style ``"dots"`` or ``"diamonds"``), drawn in an additional panel.
     """
     from matplotlib import colormaps
 
@@ -90,11 +90,12 @@ def free_energy_panels(
     figure = new_figure(3.1 * n + 0.7, 3.3)
     grid = figure.subplots(1, n, sharex=True, sharey=True, squeeze=False)[0]
     cmap = colormaps["viridis"].with_extremes(over="#f1e9b0")
-    mesh = None
+    meshes = []
     for axes, (title, surface) in zip(grid, surfaces.items(), strict=False):
         mesh = axes.pcolormesh(
             surface.x_edges, surface.y_edges, surface.energy.T, vmin=0, vmax=top, cmap=cmap, rasterized=True
         )
+        meshes.append(mesh)
         _outline(axes, outline if outline is not surface else None)
         tidy(axes, "TIC 1", "TIC 2" if axes is grid[0] else "", title)
         if surface.outside > 0.001:
@@ -107,7 +108,7 @@ def free_energy_panels(
     first = next(iter(surfaces.values()))
     grid[0].set_xlim(first.x_edges[0], first.x_edges[-1])
     grid[0].set_ylim(first.y_edges[0], first.y_edges[-1])
-    bar = figure.colorbar(mesh, ax=list(grid), pad=0.01, fraction=0.03, extend="max")
+    bar = figure.colorbar(meshes[-1], ax=list(grid), pad=0.01, fraction=0.03, extend="max")
     bar.set_label("free energy / kcal mol$^{-1}$", fontsize=10)
     bar.ax.tick_params(labelsize=9)
     return figure
@@ -138,12 +139,12 @@ def _point_panel(
                 xy[:, 0], xy[:, 1], ".", ms=3, color=STYLES["training"][0], alpha=0.45, label=label,
                 ls="none", rasterized=True,
             )  # fmt: skip
-    tidy(axes, "TIC 1", "", "Data the model learnt from")
+    tidy(axes, "TIC 1", "", "Training data")
     axes.legend(fontsize=8, frameon=True, framealpha=0.85, loc="upper right")
 
 
 def w1_by_round(rounds: Sequence[RoundSummary]) -> Figure:
-    """Both W1 figures by round, with intervals and the reference's floor."""
+    """Draw both W1 estimates by round, with intervals and the floor of the reference."""
     names = [n for n in ("w1", "w1_ucsc") if any(getattr(r, n) is not None for r in rounds)]
     figure = new_figure(4.6 * len(names), 3.3)
     titles = {"w1": "W1 (robust)", "w1_ucsc": "W1 (published recipe)"}
@@ -162,25 +163,26 @@ def _w1_panel(axes: Axes, shown: Sequence[tuple[int, W1Result]], title: str) -> 
         if result.interval is not None:
             low, high = result.interval
             axes.plot([i, i], [low, high], "-", color=colour, lw=1.6, marker="_", ms=9)
-    floors = [r for _, r in shown if r.floor is not None]
+    floors = [(r.floor, r.floor_range) for _, r in shown if r.floor is not None]
     if floors:
-        level = floors[-1].floor
+        level, band = floors[-1]
         axes.axhline(
             level, color=STYLES["reference"][0], ls="--", lw=1.2, label="floor: halves of the reference"
         )
-        if floors[-1].floor_range is not None:
-            axes.axhspan(*floors[-1].floor_range, color="#9CA3AF", alpha=0.25, lw=0)
+        if band is not None:
+            axes.axhspan(*band, color="#9CA3AF", alpha=0.25, lw=0)
     unit = {"standard deviations of the reference": "reference std"}.get(shown[0][1].unit, shown[0][1].unit)
     tidy(axes, "round", f"W1 / {unit}", title)
     axes.set_xticks(index)
     axes.set_xlim(index.min() - 0.5, index.max() + 0.5)
-    tops = [r.interval[1] for _, r in shown if r.interval is not None] + [r.floor_range[1] for r in floors]
+    tops = [r.interval[1] for _, r in shown if r.interval is not None]
+    tops += [band[1] for _, band in floors if band is not None]
     axes.set_ylim(0, 1.22 * max([*value.tolist(), *tops, 1e-3]))
     axes.legend(fontsize=8, frameon=False, loc="upper right")
 
 
 def coverage_by_round(rounds: Sequence[RoundSummary]) -> Figure:
-    """Distribution of the nearest RMSD to the training data, round by round."""
+    """Draw the distribution of the nearest RMSD to the training data by round."""
     names = [
         (n, t)
         for n, t in (
@@ -211,7 +213,7 @@ def coverage_by_round(rounds: Sequence[RoundSummary]) -> Figure:
 
 
 def finite(values: Any) -> NDArray[np.float64]:
-    """The finite values, ``(k,)``; none for None."""
+    """Return the finite values, ``(k,)``; an empty array for None."""
     if values is None:
         return np.empty(0)
     array = np.asarray(values, dtype=np.float64).ravel()
@@ -221,13 +223,13 @@ def finite(values: Any) -> NDArray[np.float64]:
 def distributions(
     panels: Sequence[tuple[str, str, tuple[float, float] | None, Mapping[str, Any]]],
 ) -> Figure:
-    """Overlaid histograms: one panel for each ``(title, xlabel, range or None, set → (values, weights))``."""
+    """Draw histograms, one panel for each ``(title, xlabel, range or None, set → (values, weights))``."""
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure = new_figure(3.7 * columns, 2.8 * rows)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (title, xlabel, limits, sets) in zip(grid, panels, strict=False):
-        # the steadiest set decides the range, so one exploded frame cannot squash the picture
+        # frames of blow-ups are in "before" at most: they must not set the range
         pooled = [np.asarray(sets[n][0]).ravel() for n in sets if n != "before"] or [
             np.asarray(v[0]).ravel() for v in sets.values()
         ]

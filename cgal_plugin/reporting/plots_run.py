@@ -1,4 +1,4 @@
-"""Figures about the run itself: contacts, training, timings."""
+"""Figures of the report: contact maps, training curves, wall times."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
 
 def contact_maps(maps: Mapping[str, NDArray[np.floating]], labels: Sequence[str]) -> Figure:
-    """Contact probabilities side by side, one scale; ``labels`` names the beads."""
+    """Draw contact probabilities side by side on one scale; ``labels`` names the beads."""
     figure = new_figure(3.1 * len(maps) + 0.7, 3.4)
     grid = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
-    image = None
+    images = []
     for axes, (title, probability) in zip(grid, maps.items(), strict=True):
-        image = axes.imshow(probability, vmin=0, vmax=1, cmap="cividis", interpolation="nearest")
+        images.append(axes.imshow(probability, vmin=0, vmax=1, cmap="cividis", interpolation="nearest"))
         tidy(axes, "", "", title)
         step = max(1, len(labels) // 20)
         ticks = range(0, len(labels), step)
         axes.set_xticks(ticks, [labels[i] for i in ticks], rotation=90, fontsize=7)
         axes.set_yticks(ticks, [labels[i] for i in ticks], fontsize=7)
-    bar = figure.colorbar(image, ax=list(grid), pad=0.01, fraction=0.03)
+    bar = figure.colorbar(images[-1], ax=list(grid), pad=0.01, fraction=0.03)
     bar.set_label("contact probability (8 Å)", fontsize=10)
     bar.ax.tick_params(labelsize=9)
     return figure
 
 
 def training_keys(rounds: Sequence[RoundSummary]) -> tuple[str, list[str]]:
-    """The metric names to draw: x axis, and losses that are there and not all missing."""
+    """Return the metrics to draw: the x axis, and the losses with at least one finite value."""
     rows = [row for r in rounds for row in r.training]
     present: dict[str, int] = {}
     for row in rows:
@@ -58,7 +58,7 @@ def training_keys(rounds: Sequence[RoundSummary]) -> tuple[str, list[str]]:
 
 
 def training_curves(rounds: Sequence[RoundSummary]) -> Figure | None:
-    """Loss by epoch, one colour a round, or None without numbers."""
+    """Draw the losses by epoch, one colour per round; None if there are no finite values."""
     x, keys = training_keys(rounds)
     if not keys:
         return None
@@ -81,10 +81,10 @@ def training_curves(rounds: Sequence[RoundSummary]) -> Figure | None:
                 a, b, marker="o", ms=3, lw=1.4, color=CYCLE[n % len(CYCLE)],
                 ls=("-", "--", "-.", ":")[n // len(CYCLE) % 4], label=f"round {r.index}",
             )  # fmt: skip
-        # decades are worth a logarithmic axis; less than one only gives it awkward labels
+        # a logarithmic axis over less than a decade has no useful labels
         if seen and min(seen) > 0 and max(seen) > 10 * min(seen):
             axes.set_yscale("log")
-        tidy(axes, x or "epoch of the round", key.replace("_", " "), "")
+        tidy(axes, x or "epoch in the round", key.replace("_", " "), "")
         axes.legend(fontsize=8, frameon=False, ncols=2)
     return figure if drawn else None
 
@@ -96,7 +96,7 @@ def _number(value: Any) -> float | None:
 
 
 def timing_bars(rounds: Sequence[RoundSummary]) -> Figure | None:
-    """Wall time of each stage, one bar a round, or None when nothing was timed."""
+    """Draw the wall time of each stage, one bar per round; None without timings."""
     stages = list(dict.fromkeys(s for r in rounds for s in r.timings))
     rounds = [r for r in rounds if r.timings]
     if not stages:

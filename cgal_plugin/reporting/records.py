@@ -1,4 +1,4 @@
-"""What the report is made from: plain frozen records that the driver (or a script) fills."""
+"""Input of the report: frozen records, filled from a run directory or by a script."""
 
 from __future__ import annotations
 
@@ -9,42 +9,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.analysis.results import W1Result
 from cgal_plugin.errors import AnalysisError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cgal_plugin.analysis.tica import TICAModel
-    from cgal_plugin.analysis.wasserstein import W1Result
+    from cgal_plugin.data.blow_up import BlowUp
+    from cgal_plugin.data.frames import Quarantined
     from cgal_plugin.mapping.topology import CGTopology
-
-
-@dataclass(frozen=True)
-class QuarantineRecord:
-    """One frame that was selected but not labelled, and why."""
-
-    round: int
-    frame_index: int
-    reason: str
-    method: str = ""
-    nearest_rmsd: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class SelectedFrames:
-    """Frames that the selector chose, for the 3D view.
+    """Selected frames, for the 3D view.
 
     Attributes
     ----------
     positions
         ``(n, n_beads, 3)`` Å.
     nearest_rmsd
-        ``(n,)`` Å, distance to the nearest frame of the training data when it was chosen
-        (NaN where a selector has none).
+        ``(n,)`` Å, distance to the nearest frame of the training data at selection, NaN if the selector does
+        not compute it.
     round
-        ``(n,)`` int, the round that chose it.
+        ``(n,)`` int, round of the selection.
     labels
-        One short string a frame (such as ``"labelled"`` or the reason of its quarantine), or empty.
+        One short string per frame (``"labelled"``, or the reason of its quarantine), or empty.
     """
 
     positions: NDArray[np.floating]
@@ -61,44 +52,43 @@ class SelectedFrames:
         for name in ("nearest_rmsd", "round"):
             shape = np.shape(getattr(self, name))
             if shape != (len(positions),):
-                raise AnalysisError(f"{name} has shape {shape}; expected ({len(positions)},), one a frame")
+                raise AnalysisError(f"{name} has shape {shape}; expected ({len(positions)},), one per frame")
         if self.labels and len(self.labels) != len(positions):
             raise AnalysisError(f"{len(self.labels)} labels for {len(positions)} selected frames")
 
 
 @dataclass(frozen=True, eq=False)
 class RoundSummary:
-    """One round: a model trained on the data so far, what it sampled, and what was labelled then.
+    """One round: training, sampling, and labels.
 
-    Everything but ``index`` may be left out; the report says what is missing.
+    All attributes except ``index`` are optional; the report names those that are missing.
 
     Attributes
     ----------
     index
         Number of the round, from 0.
     coverage
-        ``(n,)`` Å: nearest RMSD of each frame that this round's model sampled to the training data
-        which that model was trained on. The farther, the less covered.
+        ``(n,)`` Å: nearest RMSD of each sampled frame to the training data of this round's model.
     reference_coverage
-        ``(n,)`` Å: nearest RMSD of each reference frame to that training data, where a reference is given.
+        ``(n,)`` Å: nearest RMSD of each reference frame to that training data.
     w1, w1_ucsc
         Distances of this round's samples to the reference (:class:`W1Result` or its ``to_dict()``).
     n_selected, n_labelled, n_quarantined
-        Frames chosen; chosen frames with a label; chosen frames without one.
+        Number of selected frames, of those with a label, and of those without.
     n_frames
-        Force-labelled frames in the data set when this round's model was trained.
+        Number of force-labelled frames that this round's model was trained on.
     n_new_frames
-        Force-labelled frames added by this round's labels.
+        Number of force-labelled frames added by this round's labels.
     blow_ups
-        :class:`BlowUp` or anything with ``replica``, ``step``, ``kind``, ``detail``.
+        Blow-ups of the CG dynamics.
     cg_steps
-        Replica-steps of CG dynamics done (replicas × steps), for the blow-up rate.
+        Replica-steps of CG dynamics (replicas × steps), for the blow-up rate.
     oracle_ns
-        All-atom MD spent on this round's labels, ns.
+        All-atom MD for this round's labels, ns.
     training
-        One dict an epoch as TorchMD-Net's metrics are named (``epoch``, ``train_loss``, ``val_loss``, ...).
+        One dict per epoch with TorchMD-Net's names (``epoch``, ``train_loss``, ``val_loss``, ...).
     timings
-        Stage name → seconds of wall time.
+        Stage name → wall time, s.
     """
 
     index: int
@@ -111,15 +101,13 @@ class RoundSummary:
     n_quarantined: int | None = None
     n_frames: int | None = None
     n_new_frames: int | None = None
-    blow_ups: Sequence[Any] = ()
+    blow_ups: Sequence[BlowUp] = ()
     cg_steps: int | None = None
     oracle_ns: float | None = None
     training: Sequence[Mapping[str, Any]] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        from cgal_plugin.analysis.results import W1Result
-
         for name in ("w1", "w1_ucsc"):
             value = getattr(self, name)
             if isinstance(value, Mapping):
@@ -128,7 +116,7 @@ class RoundSummary:
 
 @dataclass(frozen=True, eq=False)
 class ReportInput:
-    """All that :func:`write_report` needs. Only ``title``, ``topology``, ``temperature`` are required.
+    """Input of :func:`write_report`. Only ``title``, ``topology`` and ``temperature`` are required.
 
     Attributes
     ----------
@@ -137,33 +125,37 @@ class ReportInput:
     topology
         Beads and bonds; all trajectories have its bead count.
     temperature
-        K; that of labels, dynamics and reference alike.
+        Temperature of labels, dynamics and reference, K.
     reference, before, after
         Lists of ``(n, n_beads, 3)`` Å: all-atom reference mapped to beads; CG trajectories of the
         first and of the last model. None or empty: not available.
     reference_weights
-        One ``(n,)`` array for each reference trajectory (MSM reweighting), or None.
+        One ``(n,)`` array per reference trajectory (MSM reweighting), or None.
     training_frames
-        ``(n, n_beads, 3)`` Å: labelled frames of the final data set. Without a reference the TICs
-        are fitted on ``seed_trajectories`` (or, failing these, on the CG trajectories).
+        ``(n, n_beads, 3)`` Å: labelled frames of the final data set.
     seed_trajectories
         Lists of ``(n, n_beads, 3)`` Å in time order: the unbiased all-atom seed runs.
     tica
-        Fitted TICs to draw the surfaces with; fitted here when None.
+        TICs of the free-energy surfaces. None fits them to the reference, or without one to
+        ``seed_trajectories``, or without these to the CG trajectories.
     lag_frames, frame_interval_ps
-        Lag of that fit in frames; time between frames, for the axis text (None: unknown).
+        Lag of that fit in frames; time between frames, for the axis labels (None: unknown).
     rounds
-        In order. The first and last give the headline figures.
+        Rounds in order. Cards compare the first with the last.
     prior_table
-        One dict a prior term (``PriorSet.table()``).
+        One dict per prior term (``PriorSet.table()``).
     prior_plot
         Path of a PNG or SVG, or the bytes of a PNG.
+    selected
+        Selected frames of all rounds.
+    quarantine
+        Round → selected frames that could not be labelled.
     provenance
-        Nested dict of what was run: versions, seeds, hashes, configuration.
+        Nested dict: versions, seeds, hashes, configuration.
     facts
         Further rows for the head of the report, text → text.
     notes
-        Sentences that a reader should see first ("no reference given: ...").
+        Sentences at the head of the report ("no reference given: ...").
     """
 
     title: str
@@ -182,7 +174,7 @@ class ReportInput:
     prior_table: Sequence[Mapping[str, Any]] = ()
     prior_plot: str | os.PathLike[str] | bytes | None = None
     selected: SelectedFrames | None = None
-    quarantine: Sequence[QuarantineRecord] = ()
+    quarantine: Mapping[int, Sequence[Quarantined]] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()

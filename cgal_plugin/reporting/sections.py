@@ -1,4 +1,4 @@
-"""Which figures the report shows, from what is there; what is missing is said in a sentence."""
+"""Sections of the report: each returns its figure, or a sentence that says what is missing."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.analysis import observables as obs
-from cgal_plugin.analysis._frames import as_trajectories, as_weights
-from cgal_plugin.analysis._resample import make_blocks, split_halves
 from cgal_plugin.analysis.distributions import free_energy_surface, grid_edges
 from cgal_plugin.analysis.evaluate import compare_observables
+from cgal_plugin.analysis.resampling import make_blocks, split_halves
 from cgal_plugin.analysis.tica import TICAModel
+from cgal_plugin.analysis.trajectory_checks import as_trajectories, as_weights
 from cgal_plugin.errors import AnalysisError
 from cgal_plugin.provenance import derive_seed
 from cgal_plugin.reporting import plots, plots_run
@@ -29,7 +29,7 @@ _TITLES = {"bond": "Bonds", "angle": "Angles", "dihedral": "Dihedrals", "rg": "R
 
 @dataclass
 class Picture:
-    """A figure as a ``data:`` URI with its alternative text, or the reason why there is none."""
+    """A figure as a ``data:`` URI with its alternative text, or the reason why it is missing."""
 
     uri: str = ""
     alt: str = ""
@@ -38,7 +38,7 @@ class Picture:
 
 @dataclass
 class Frames:
-    """The report's trajectories after checking, with what had to be left out and why."""
+    """Validated trajectories of the report, with notes on those that are left out."""
 
     sets: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
     training: NDArray[np.float64] | None = None
@@ -46,12 +46,12 @@ class Frames:
     notes: list[str] = field(default_factory=list)
 
     def joined(self, name: str) -> NDArray[np.float64]:
-        """All frames of a set, ``(n, n_beads, 3)`` Å."""
+        """Return all frames of a set, ``(n, n_beads, 3)`` Å."""
         return np.concatenate(self.sets[name])
 
 
 def collect_frames(report: ReportInput) -> Frames:
-    """Check every set of frames; a set that cannot be used becomes a note, not a failure."""
+    """Validate every set of frames; an unusable set becomes a note instead of an error."""
     out = Frames()
     for name in ("reference", "before", "after", "seed_trajectories"):
         given = getattr(report, name)
@@ -79,25 +79,25 @@ def collect_frames(report: ReportInput) -> Frames:
 
 
 def projection(report: ReportInput, frames: Frames) -> TICAModel | None:
-    """The TICs to draw with: given, or fitted on reference, seed runs or CG trajectories, in that order."""
+    """Return the given TICs, or fit them to the first available of reference, seed runs, CG trajectories."""
     if report.tica is not None:
         if report.tica.n_beads == report.topology.n_beads:
             return report.tica
         frames.notes.append(
-            f"the TICA model given is for {report.tica.n_beads} beads, not {report.topology.n_beads}: "
+            f"the given TICA model is for {report.tica.n_beads} beads, not {report.topology.n_beads}: "
             "it is not used"
         )
     for name, words in (
         ("reference", ""),
-        ("seed_trajectories", "No reference given: TICs are fitted on the all-atom seed runs."),
-        ("after", "No reference and no seed runs given: TICs are fitted on the last model's trajectories."),
+        ("seed_trajectories", "No reference given: TICs are fitted to the all-atom seed runs."),
+        ("after", "No reference and no seed runs given: TICs are fitted to the last model's trajectories."),
     ):
         if name not in frames.sets:
             continue
         try:
             model = TICAModel.fit(frames.sets[name], report.lag_frames, 2)
         except AnalysisError as error:
-            frames.notes.append(f"TICs could not be fitted on {name}: {error}")
+            frames.notes.append(f"TICs could not be fitted to {name}: {error}")
             continue
         frames.notes += [words] if words else []
         frames.notes += list(model.notes)
@@ -106,13 +106,15 @@ def projection(report: ReportInput, frames: Frames) -> TICAModel | None:
 
 
 def surfaces(report: ReportInput, frames: Frames, tica: TICAModel | None) -> Picture:
-    """Free-energy surfaces of reference, before and after, and where the training data lies."""
+    """Draw free-energy surfaces of reference, before and after, and the training data on them."""
     if tica is None:
-        return Picture(missing="No free-energy surface: there are no trajectories to fit TICs on.")
+        return Picture(missing="No free-energy surface: there are no trajectories to fit TICs to.")
     names = [n for n in ("reference", "before", "after") if n in frames.sets]
     if not names:
         return Picture(missing="No free-energy surface: neither a reference nor CG trajectories are given.")
-    points = {n: np.concatenate(tica.transform(frames.sets[n])) for n in names}
+    points: dict[str, NDArray[np.float64]] = {
+        n: np.concatenate(tica.transform(frames.sets[n])) for n in names
+    }
     edges = _fes_edges(points)
     titles = {"reference": "Reference", "before": "Before", "after": "After"}
     drawn = {}
@@ -141,7 +143,7 @@ def surfaces(report: ReportInput, frames: Frames, tica: TICAModel | None) -> Pic
 def _fes_edges(
     points: Mapping[str, NDArray[np.float64]],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Edges around all sets, but no more than one reference range beyond the reference."""
+    """Return edges around all sets, at most one reference range beyond the reference."""
     edges = grid_edges(*points.values())
     if "reference" not in points:
         return edges
@@ -167,13 +169,13 @@ def _selected_positions(report: ReportInput, frames: Frames) -> NDArray[np.float
 
 
 def structure(report: ReportInput, frames: Frames) -> tuple[Picture, list[dict[str, Any]], str]:
-    """Distributions of the observables, their distances to the yardstick, and what the yardstick is."""
+    """Draw distributions of the observables; returns the figure, distances, and the set they refer to."""
     sets: dict[str, tuple[NDArray[np.float64], NDArray[np.float64] | None]] = {}
     if "reference" in frames.sets:
         sets["reference"] = (frames.joined("reference"), frames.weights)
     elif frames.training is not None:
         sets["training"] = (frames.training, None)
-    yardstick = next(iter(sets), "")
+    basis = next(iter(sets), "")
     for name in ("before", "after"):
         if name in frames.sets:
             sets[name] = (frames.joined(name), None)
@@ -194,18 +196,18 @@ def structure(report: ReportInput, frames: Frames) -> tuple[Picture, list[dict[s
         plots.data_uri(plots.distributions(panels)),
         "Histograms of " + ", ".join(p[0].lower() for p in panels) + " for " + ", ".join(sets),
     )
-    return picture, _distance_rows(report, frames, sets, yardstick), yardstick
+    return picture, _distance_rows(report, frames, sets, basis), basis
 
 
 def _distance_rows(
-    report: ReportInput, frames: Frames, sets: Mapping[str, Any], yardstick: str
+    report: ReportInput, frames: Frames, sets: Mapping[str, Any], basis: str
 ) -> list[dict[str, Any]]:
     models = [n for n in ("before", "after") if n in sets]
-    if not yardstick or not models:
+    if not basis or not models:
         return []
-    positions, weights = sets[yardstick]
+    positions, weights = sets[basis]
     halves = []
-    if yardstick == "reference":
+    if basis == "reference":
         blocks = make_blocks([len(t) for t in frames.sets["reference"]])
         halves = [
             h
@@ -221,7 +223,7 @@ def _distance_rows(
                 "name": _TITLES[name],
                 "unit": first.unit,
                 "floor": first.floor,
-                "yardstick_mean": first.reference_mean,
+                "basis_mean": first.reference_mean,
                 "models": {n: found[n][name] for n in models},
             }
         )
@@ -229,7 +231,7 @@ def _distance_rows(
 
 
 def contacts(report: ReportInput, frames: Frames) -> Picture:
-    """Contact maps of reference (or training data), before and after."""
+    """Draw contact maps of reference (or training data), before and after."""
     if report.topology.n_beads > 400:
         return Picture(missing="No contact maps: more than 400 beads.")
     maps = {}
@@ -251,14 +253,14 @@ def contacts(report: ReportInput, frames: Frames) -> Picture:
 
 
 def w1_picture(report: ReportInput) -> Picture:
-    """W1 by round."""
+    """Draw W1 by round."""
     if not any(r.w1 is not None or r.w1_ucsc is not None for r in report.rounds):
         return Picture(missing="W1 was not computed: it needs a reference trajectory.")
     return Picture(plots.data_uri(plots.w1_by_round(report.rounds)), "W1 by round with intervals and floor")
 
 
 def coverage_picture(report: ReportInput) -> Picture:
-    """Coverage by round."""
+    """Draw the coverage by round."""
     if not any(plots.finite(v).size for r in report.rounds for v in (r.coverage, r.reference_coverage)):
         return Picture(missing="No coverage: no nearest-RMSD values were recorded.")
     return Picture(
@@ -267,15 +269,15 @@ def coverage_picture(report: ReportInput) -> Picture:
 
 
 def training_picture(report: ReportInput) -> Picture:
-    """Training curves."""
+    """Draw the training curves."""
     figure = plots_run.training_curves(report.rounds)
     if figure is None:
         return Picture(missing="No training curves: no finite training metrics were recorded.")
-    return Picture(plots.data_uri(figure), "Training and validation loss by epoch, one line a round")
+    return Picture(plots.data_uri(figure), "Training and validation loss by epoch, one line per round")
 
 
 def timing_picture(report: ReportInput) -> Picture:
-    """Wall time by stage."""
+    """Draw the wall time of each stage."""
     figure = plots_run.timing_bars(report.rounds)
     if figure is None:
         return Picture(missing="No timings were recorded.")

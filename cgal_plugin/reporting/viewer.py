@@ -1,4 +1,4 @@
-"""Data of the report's 3D view: frames, bonds, colours. The script is ``static/viewer.js``."""
+"""Data of the report's 3D view: frames, bonds and colours, for ``static/viewer.js``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.mapping.geometry import optimal_rotation
 from cgal_plugin.mapping.residues import THREE_TO_ONE
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from cgal_plugin.reporting.records import ReportInput
 
-#: frames shown at most; more would make the page heavy
+#: maximum number of frames, which limits the size of the page
 MAX_FRAMES = 200
 
 #: group → (residues, colour)
@@ -29,24 +30,23 @@ GROUPS: dict[str, tuple[str, str]] = {
 
 
 def viewer_data(report: ReportInput) -> tuple[dict[str, Any] | None, str]:
-    """JSON-ready data for the view, and a sentence on what is missing or was left out."""
+    """Return JSON-ready data for the view (or None), and a note on missing or omitted frames."""
     selected = report.selected
     if selected is None or len(selected.positions) == 0:
         return None, "No frames were selected."
     positions = np.asarray(selected.positions, dtype=np.float64)
     if positions.shape[1] != report.topology.n_beads:
         return None, (
-            f"Selected frames have {positions.shape[1]} beads, the topology "
-            f"{report.topology.n_beads}: not shown."
+            f"Selected frames have {positions.shape[1]} beads and the topology "
+            f"{report.topology.n_beads}: they are not shown."
         )
     usable = np.flatnonzero(np.isfinite(positions).all(axis=(1, 2)))
     if not usable.size:
         return None, "No selected frame has finite coordinates."
-    note = f"{len(positions) - usable.size} frames are not finite and not shown. " if (
-        usable.size < len(positions)
-    ) else ""  # fmt: skip
+    n_bad = len(positions) - usable.size
+    note = f"{n_bad} frames have coordinates that are not finite; they are not shown. " if n_bad else ""
     if usable.size > MAX_FRAMES:
-        note += f"{MAX_FRAMES} of {usable.size} frames are shown, evenly chosen."
+        note += f"{MAX_FRAMES} of {usable.size} frames are shown, evenly spaced."
         usable = usable[np.linspace(0, usable.size - 1, MAX_FRAMES).round().astype(int)]
     rmsd = np.asarray(selected.nearest_rmsd, dtype=np.float64)
     return {
@@ -57,7 +57,7 @@ def viewer_data(report: ReportInput) -> tuple[dict[str, Any] | None, str]:
             {
                 "round": int(selected.round[i]),
                 "rmsd": round(float(rmsd[i]), 3) if np.isfinite(rmsd[i]) else None,
-                "label": str(selected.labels[i]) if selected.labels else "",
+                "label": str(selected.labels[int(i)]) if selected.labels else "",
             }
             for i in usable
         ],
@@ -77,9 +77,6 @@ def _beads(report: ReportInput) -> list[dict[str, str]]:
 
 
 def _superposed(frames: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Every frame centred and turned onto the first one, so that the slider does not jump."""
+    """Superpose every frame on the first one, so that the view does not jump between frames."""
     x = frames - frames.mean(axis=1, keepdims=True)
-    u, _, vt = np.linalg.svd(np.einsum("nbi,bj->nij", x, x[0]))
-    flip = np.ones((len(x), 3))
-    flip[:, 2] = np.sign(np.linalg.det(u @ vt))
-    return np.einsum("nbi,nij->nbj", x, np.einsum("nik,nk,nkj->nij", u, flip, vt))
+    return np.einsum("nbi,nij->nbj", x, optimal_rotation(np.einsum("nbi,bj->nij", x, x[0])))

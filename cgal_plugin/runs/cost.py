@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cgal_plugin.config import Config
-from cgal_plugin.config.models import CustomComponent, OpenMMOracleConfig, Simulation
+from cgal_plugin.config.models import OpenMMOracleConfig, Simulation, Training
 from cgal_plugin.data.error_weights import MOST
 
 
@@ -53,21 +53,23 @@ def estimate(config: Config, rates: Rates | None = None) -> Cost:
     rounds = config.stopping.rounds
     workers = max(1, config.executor.workers)
     seed, oracle, training = config.seed_data, config.oracle, config.training
-    custom = isinstance(oracle, CustomComponent)
-    settings = OpenMMOracleConfig() if custom else oracle
+    ours = isinstance(oracle, OpenMMOracleConfig)
+    settings = oracle if isinstance(oracle, OpenMMOracleConfig) else OpenMMOracleConfig()
     per_day = dict(rates.oracle_ns_per_day)[settings.solvent]
     seed_ns = 0.0 if seed.store else seed.n_trajectories * (seed.picoseconds + seed.equilibration_ps) / 1000
     labels = getattr(config.selector, "n_select", 1) * rounds
-    per_label = 0.0 if custom else settings.n_starts * (settings.relax_ps + settings.production_ps) / 1000
+    per_label = settings.n_starts * (settings.relax_ps + settings.production_ps) / 1000 if ours else 0.0
     if config.stopping.oracle_ns is not None and per_label > 0:
         labels = min(labels, max(0, int((config.stopping.oracle_ns - seed_ns) / per_label + 1e-6)))
     label_ns = labels * per_label
     oracle_seconds = (
         seed_ns + label_ns
     ) / per_day * 86400 + labels * settings.n_starts * rates.backmap_seconds
-    size = training.model.embedding_dimension**2 * training.model.num_layers / (64**2 * 2)
-    frames = _training_frames(config, settings)
-    training_seconds = frames * training.committee * size / rates.training_frames_per_second
+    size, training_seconds = 1.0, 0.0  # of a trainer that is not ours nothing is known
+    if isinstance(training, Training):
+        size = training.model.embedding_dimension**2 * training.model.num_layers / (64**2 * 2)
+        frames = _training_frames(config, training, settings) * training.committee
+        training_seconds = frames * size / rates.training_frames_per_second
     cg_steps = 0
     if isinstance(config.simulation, Simulation):
         steps = config.simulation.steps * (rounds + 1)
@@ -79,8 +81,8 @@ def estimate(config: Config, rates: Rates | None = None) -> Cost:
     return Cost(seed_ns + label_ns, cg_steps, labels, seconds / 60)
 
 
-def _training_frames(config: Config, oracle: OpenMMOracleConfig) -> float:
-    seed, training = config.seed_data, config.training
+def _training_frames(config: Config, training: Training, oracle: OpenMMOracleConfig) -> float:
+    seed = config.seed_data
     data = seed.n_trajectories * seed.picoseconds / seed.save_ps
     per_label = oracle.n_starts * oracle.production_ps / oracle.save_ps
     if oracle.mode == "mean_force":
@@ -108,21 +110,26 @@ def plan(config: Config) -> str:
     dynamics = (
         f"{simulation.n_replicas} replicas x {simulation.steps} steps of {simulation.timestep_fs:g} fs"
         if isinstance(simulation, Simulation)
-        else simulation.target
+        else simulation.name
     )
     oracle = config.oracle
     labels = (
-        oracle.target
-        if isinstance(oracle, CustomComponent)
-        else f"{oracle.solvent}, {oracle.mode}, "
+        f"{oracle.solvent}, {oracle.mode}, "
         f"{oracle.n_starts} x ({oracle.relax_ps:g} + {oracle.production_ps:g}) ps"
+        if isinstance(oracle, OpenMMOracleConfig)
+        else oracle.name
     )
     training = config.training
+    models = (
+        f"{training.model.form}, {training.model.embedding_dimension} features, "
+        f"{training.model.num_layers} blocks; {training.epochs} epochs, then {training.mode}"
+        if isinstance(training, Training)
+        else training.name
+    )
     lines = [
         f"{config.name}: {config.system.sequence or config.system.pdb}, {config.system.temperature:g} K",
         f"  seed data    {source}",
-        f"  training     {training.model.form}, {training.model.embedding_dimension} features, "
-        f"{training.model.num_layers} blocks; {training.epochs} epochs, then {training.mode}",
+        f"  training     {models}",
         f"  simulation   {dynamics}",
         f"  selection    {config.selector.kind}, {getattr(config.selector, 'n_select', '?')} frames a round",
         f"  oracle       {labels}",

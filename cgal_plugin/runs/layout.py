@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgal_plugin.data.trajectories import load_replicas
-from cgal_plugin.runs.directory import RunDirectory, Stage
+from cgal_plugin.data.dcd import read_dcd
+from cgal_plugin.data.trajectories import load_replicas, save_trajectories
+from cgal_plugin.runs.directory import RunDirectory
+from cgal_plugin.runs.stage import Stage
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
 #: stages of a round, in order
 STAGES = ("train", "simulate", "evaluate", "select", "label")
@@ -22,18 +28,62 @@ REFINEMENT = "refinement"
 EQUILIBRATION = 0.2
 
 
+def round_name(index: int) -> str:
+    """Return the name of a round's folder, which is also the source of its shards."""
+    return f"round_{index:03d}"
+
+
+def shard_name(index: int, frame: int) -> str:
+    """Return the name of the shard with the label of a selected frame of a round."""
+    return f"r{index:03d}_f{frame:04d}"
+
+
 def shard_round(name: str) -> int:
-    """Round in which the labels of a shard were made; -1 for seed data."""
+    """Return the round in which the labels of a shard were made; -1 for seed data."""
     return int(name[1:4]) if name[:1] == "r" and name[1:4].isdigit() and name[4:6] == "_f" else -1
 
 
 def refined_stages(directory: RunDirectory) -> list[Stage]:
-    """The completed refinement iterations of a run, in order."""
+    """Return the complete refinement iterations of a run, in order."""
     folders = sorted((directory.root / REFINEMENT).glob("iteration_*"))
     return [s for s in (directory.stage(REFINEMENT, f.name) for f in folders) if s.done]
 
 
-def equilibrated(stage: Stage) -> list[np.ndarray]:
-    """Trajectories ``(n, n_beads, 3)`` Å of a refinement iteration, without their equilibration."""
-    used = [t[round(EQUILIBRATION * len(t)) :] for t in load_replicas(stage.file("frames.npz"))]
+def keep_trajectories(
+    folder: Path, trajectories: Sequence[NDArray[np.floating]], files: Sequence[Path] = ()
+) -> tuple[list[Path], list[str]]:
+    """Make sure that sampled trajectories are on disk, and write them only if they are not.
+
+    Parameters
+    ----------
+    folder
+        Folder of the stage.
+    trajectories
+        One ``(n, n_beads, 3)`` array per replica, Å.
+    files
+        DCD files of :mod:`cgal_plugin.data.dcd` below ``folder`` that already hold them, one per replica.
+
+    Returns
+    -------
+    The files, and their names relative to ``folder`` for :func:`sampled_trajectories`.
+    """
+    kept = list(files)
+    if not kept:
+        kept = [folder / "frames.npz"]
+        save_trajectories(kept[0], trajectories)
+    return kept, [Path(os.path.relpath(path, folder)).as_posix() for path in kept]
+
+
+def sampled_trajectories(stage: Stage) -> list[NDArray[np.floating]]:
+    """Return the trajectories of a complete simulation, one ``(n, n_beads, 3)`` array per replica, Å."""
+    found: list[NDArray[np.floating]] = []
+    for name in stage.results()["trajectories"]:
+        path = stage.file(name)
+        found += load_replicas(path) if path.suffix == ".npz" else [read_dcd(path)]
+    return found
+
+
+def without_equilibration(trajectories: Sequence[NDArray[np.floating]]) -> list[NDArray[np.floating]]:
+    """Return the trajectories of a refinement iteration without their equilibration."""
+    used = [t[round(EQUILIBRATION * len(t)) :] for t in trajectories]
     return [t for t in used if len(t)]

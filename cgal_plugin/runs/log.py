@@ -1,23 +1,26 @@
-"""The run's log: one JSON object a line, for programs and for ``cgal status``."""
+"""What a run tells its user while it works: reporters, and the log with one JSON object per line."""
 
 from __future__ import annotations
 
 import json
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from cgal_plugin import interrupts
+from cgal_plugin.provenance import versions
 
 LOG = "log.jsonl"
-_PROGRESS_SECONDS = 5.0  # between two lines of progress of a stage
-#: events that the user is told of as they happen
-_TOLD = {
-    "worker lost": "a worker was lost; its task is tried again in {retry_after:g} s (try {attempt})",
-    "straggler": "a task has been running for {seconds:.0f} s, far longer than the others: started again",
-    "stall": "workers took no task any more: they were started anew",
+_PROGRESS_SECONDS = 5.0  # between two progress lines of a stage
+#: events that are shown to the user as they happen
+_SHOWN = {
+    "worker lost": "a worker was lost; its task is repeated in {retry_after:g} s (attempt {attempt})",
+    "straggler": "a task has run for {seconds:.0f} s, far longer than others; it was started again",
+    "stall": "workers accepted no more tasks; they were restarted",
     "timeout": "a task exceeded executor.task_timeout and was ended",
     "damage": "{what}; {remedy}",
 }
@@ -26,51 +29,55 @@ _TOLD = {
 Progress = Callable[[int, int], None]
 
 
-class Reporter(Protocol):
-    """Receives progress, one line of results a round, and messages."""
+class StageReporter(Protocol):
+    """Receives the start, progress and end of stages."""
 
-    def stage(self, title: str) -> Any:
-        """Context manager around a stage; yields a :data:`Progress` callback."""
+    def stage(self, title: str) -> AbstractContextManager[Progress]:
+        """Return a context manager around a stage that yields a :data:`Progress` callback."""
         ...
 
     def skipped(self, title: str) -> None:
-        """A stage that an earlier call finished."""
+        """Report a stage that an earlier call completed."""
         ...
 
+
+class Reporter(StageReporter, Protocol):
+    """Receives stages, one line of results per round, and messages."""
+
     def round(self, row: Mapping[str, Any]) -> None:
-        """The results of one round."""
+        """Report the results of one round."""
         ...
 
     def message(self, text: str) -> None:
-        """Something that the user should know."""
+        """Report a fact that the user should know."""
         ...
 
 
 class SilentReporter:
-    """Says nothing."""
+    """Reports nothing."""
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Progress]:
-        """Yields a callback that does nothing."""
+        """Yield a callback without effect."""
         yield lambda done, total: None
 
     def skipped(self, title: str) -> None:
-        """Does nothing."""
+        """Report nothing."""
 
     def round(self, row: Mapping[str, Any]) -> None:
-        """Does nothing."""
+        """Report nothing."""
 
     def message(self, text: str) -> None:
-        """Does nothing."""
+        """Report nothing."""
 
 
 class RunLog:
-    """A reporter that writes what it is told to ``log.jsonl`` and passes it on to another.
+    """A reporter that writes ``log.jsonl`` and forwards everything to another reporter.
 
     Each line has ``time`` (s since 1970) and ``event``: ``run started``, ``stage started``, ``progress``,
     ``stage finished``, ``stage done before``, ``round``, ``message``, ``quarantine``, ``worker lost``,
-    ``timeout``, ``straggler``, ``stall``, ``damage``, ``interrupted``, ``error``, ``run finished``; other
-    keys depend on it.
+    ``timeout``, ``straggler``, ``stall``, ``damage``, ``interrupted``, ``error``, ``run finished``. The other
+    keys depend on the event.
     """
 
     def __init__(self, inner: Reporter, path: Path) -> None:
@@ -79,16 +86,32 @@ class RunLog:
         self.current = ""
 
     def event(self, kind: str, /, **facts: Any) -> None:
-        """Write a line."""
+        """Write one line."""
         line = json.dumps({"time": round(time.time(), 3), "event": kind, **facts}, default=str)
         with self.path.open("a", encoding="utf-8") as handle:
             handle.write(line + "\n")
-        if kind in _TOLD:
-            self.inner.message(_TOLD[kind].format(**facts))
+        if kind in _SHOWN:
+            self.inner.message(_SHOWN[kind].format(**facts))
+
+    @contextmanager
+    def recorded(self, config_hash: str) -> Iterator[None]:
+        """Record the start and the end of a run, whether it finishes, fails or is interrupted."""
+        facts = {"pid": os.getpid(), "host": socket.gethostname(), "versions": versions()}
+        self.event("run started", config_hash=config_hash, **facts)
+        try:
+            yield
+        except (KeyboardInterrupt, interrupts.Interrupted) as interrupted:
+            self.event("interrupted", stage=self.current, signal=str(interrupted))
+            raise
+        except Exception as error:
+            with suppress(OSError):  # a full disk has no room for this line
+                self.event("error", stage=self.current, error=type(error).__name__, text=str(error))
+            raise
+        self.event("run finished")
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Progress]:
-        """Write when it starts and ends, and how far it is every few seconds."""
+        """Write the start and the end of a stage, and its progress every few seconds."""
         self.current = title
         self.event("stage started", stage=title)
         started = last = time.monotonic()
@@ -108,23 +131,23 @@ class RunLog:
         self.current = ""
 
     def skipped(self, title: str) -> None:
-        """Write that it was done before."""
+        """Write that an earlier call completed the stage."""
         self.event("stage done before", stage=title)
         self.inner.skipped(title)
 
     def round(self, row: Mapping[str, Any]) -> None:
-        """Write the results."""
+        """Write the results of a round."""
         self.event("round", results=dict(row))
         self.inner.round(row)
 
     def message(self, text: str) -> None:
-        """Write the text."""
+        """Write a message."""
         self.event("message", text=text)
         self.inner.message(text)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The events of a log; a last line that a kill cut short is left out."""
+    """Return the events of a log; incomplete lines (from a killed run) are skipped."""
     events = []
     if path.is_file():
         with path.open(encoding="utf-8", errors="replace") as handle:

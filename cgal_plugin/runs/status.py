@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import time
@@ -12,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from cgal_plugin.errors import StateError
+from cgal_plugin.file_lock import holder as holder_of
 from cgal_plugin.provenance import read_sealed
-from cgal_plugin.runs.directory import MANIFEST, RunDirectory
+from cgal_plugin.runs.directory import LOCK, RunDirectory
 from cgal_plugin.runs.layout import STAGES, WORK
 from cgal_plugin.runs.log import LOG, read_log
 from cgal_plugin.runs.quarantine import Quarantine
+from cgal_plugin.runs.stage import MANIFEST
 
 _TROUBLE = ("worker lost", "timeout", "straggler", "stall", "damage", "error", "interrupted")
 _RESULTS = (
@@ -51,7 +52,7 @@ def run_status(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     root = Path(run_dir)
     config = RunDirectory(root).read_config()
     events = read_log(root / LOG)
-    holder = _holder(root / "run.lock")
+    holder = holder_of(root / LOCK)
     rounds = [_round(folder) for folder in sorted((root / "rounds").glob("round_*")) if folder.is_dir()]
     current = _current(events) if holder else None
     planned = int(config.get("stopping", {}).get("rounds", 0))
@@ -70,19 +71,6 @@ def run_status(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
         "failures": _failures(root, events),
         "seconds_left": _seconds_left(rounds, planned, current, events, bool(config.get("refinement"))),
     }
-
-
-def _holder(lock: Path) -> str | None:
-    """Who holds the run, or None. The lock is only tried, for a moment."""
-    try:
-        with lock.open(encoding="utf-8") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return handle.read().strip() or "another process"
-    except OSError:
-        return None
-    return None
 
 
 def _state(root: Path, events: Sequence[Mapping[str, Any]], holder: str | None) -> str:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cgal_plugin.mapping.geometry import optimal_rotation
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -141,9 +143,5 @@ def exact_rmsd(x: Float, y: Float) -> Float:
     residuals, so that there is no difference of large numbers: identical frames give zero to
     machine precision, where the eigenvalue form gives its square root.
     """
-    u, s, vt = np.linalg.svd(np.einsum("pbk,pbm->pkm", x, y))
-    del s
-    sign = np.where(np.linalg.det(u) * np.linalg.det(vt) < 0.0, -1.0, 1.0)
-    u[:, :, 2] *= sign[:, None]
-    residual = x @ (u @ vt) - y
+    residual = x @ optimal_rotation(np.einsum("pbk,pbm->pkm", x, y)) - y
     return np.sqrt(np.einsum("pbk,pbk->p", residual, residual) / x.shape[1])

@@ -1,11 +1,12 @@
-"""Training with TorchMD-Net's LNNP and data module: resume, fine-tune, replay, ensembles.
+"""Train models with TorchMD-Net's LNNP and data module: resume, fine-tune, replay, committees.
 
 Importing this package does not import torch.
 """
 
 from __future__ import annotations
 
-from cgal_plugin.training.ensemble import load_model, train_ensemble
+from cgal_plugin.training.committee import train_ensemble
+from cgal_plugin.training.load import load_model
 from cgal_plugin.training.run import MODES, TrainingResult, train
 from cgal_plugin.training.settings import CG_DEFAULTS, resolve
 

@@ -1,4 +1,4 @@
-"""Epoch checkpoints that are whole or not there."""
+"""Epoch checkpoints with verified content."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ class Epoch:
 
     @property
     def score(self) -> float:
-        """What the best epoch has least of."""
+        """Value that is lowest in the best epoch."""
         return float(self.record["score"])
 
 
 class CheckpointFolder:
-    """``epoch_0007.ckpt`` with ``epoch_0007.json``, which is written last and holds the SHA-256.
+    """Folder with ``epoch_0007.ckpt`` and its record ``epoch_0007.json`` for each epoch.
 
-    A checkpoint without its record, or with other bytes than recorded, is unfinished or damaged and
-    is passed over.
+    The record is written last and contains the SHA-256 of the checkpoint. A checkpoint without record, or
+    with another hash, is incomplete or damaged and is ignored.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def save(self, number: int, write: Callable[[str], Any], record: Mapping[str, Any]) -> Epoch:
-        """Write the checkpoint of an epoch by ``write(file name)``, then its record."""
+        """Write the checkpoint of an epoch with ``write(file name)``, then its record."""
         checkpoint = self._checkpoint(number)
         atomic_path(checkpoint, write)
         full = {"epoch": number, **record, "sha256": hash_file(checkpoint)}
@@ -43,7 +43,7 @@ class CheckpointFolder:
         return Epoch(number, checkpoint, full)
 
     def last(self) -> Epoch | None:
-        """The newest epoch whose checkpoint is whole."""
+        """Return the newest epoch with an intact checkpoint."""
         for number in sorted(self._numbers(), reverse=True):
             epoch = self.get(number)
             if epoch is not None:
@@ -51,21 +51,21 @@ class CheckpointFolder:
         return None
 
     def get(self, number: int) -> Epoch | None:
-        """An epoch, or None if its checkpoint is missing or damaged."""
+        """Return an epoch, or None if its checkpoint is missing or damaged."""
         checkpoint = self._checkpoint(number)
         if not checkpoint.is_file():
             return None
         try:
             record = read_sealed(checkpoint.with_suffix(".json"))
-            whole = record["sha256"] == hash_file(checkpoint)
+            intact = record["sha256"] == hash_file(checkpoint)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return Epoch(number, checkpoint, record) if whole else None
+        return Epoch(number, checkpoint, record) if intact else None
 
     def prune(self, keep: set[int]) -> None:
-        """Delete all epochs but those, and what an interrupted write has left."""
+        """Delete all epochs except ``keep``, and temporary files of interrupted writes."""
         for number in self._numbers() - keep:
-            # the record first: a record without its checkpoint would be taken for damage
+            # the record first: a record without its checkpoint would count as damage
             self._checkpoint(number).with_suffix(".json").unlink(missing_ok=True)
             self._checkpoint(number).unlink(missing_ok=True)
         for leftover in self.path.glob(".epoch_*.tmp*"):

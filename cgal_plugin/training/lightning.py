@@ -1,4 +1,4 @@
-"""The few things that train() adds to TorchMD-Net's DataModule and to Lightning's Trainer."""
+"""Additions of train() to TorchMD-Net's DataModule and to Lightning's Trainer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import Sampler
 from torch_geometric.loader import DataLoader
 from torchmdnet.data import DataModule
@@ -25,14 +26,14 @@ from cgal_plugin.provenance import derive_seed
 
 
 class EpochSampler(Sampler[int]):
-    """A permutation that depends on seed and epoch only, so that a resumed run goes on as it would have.
+    """A permutation that depends only on seed and epoch, so that a resumed training uses the same order.
 
     Parameters
     ----------
     size
         Number of items.
     seed
-        Of the training.
+        Seed of the training.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -46,17 +47,17 @@ class EpochSampler(Sampler[int]):
         return iter(torch.randperm(self.size, generator=generator).tolist())
 
 
-class SeededDataModule(DataModule):
+class SeededDataModule(DataModule):  # type: ignore[misc]  # torchmdnet has no types
     """TorchMD-Net's data module with :class:`EpochSampler` for the training set.
 
     Parameters
     ----------
     hparams
-        TorchMD-Net's.
+        Hyper-parameters of TorchMD-Net.
     dataset
-        Or None for the one that ``hparams`` names.
+        Data set. None: the one named in ``hparams``.
     seed
-        Of the training.
+        Seed of the training.
     """
 
     def __init__(self, hparams: dict[str, Any], dataset: Any, seed: int) -> None:
@@ -65,12 +66,12 @@ class SeededDataModule(DataModule):
         self.epoch = 0
 
     def setup(self, stage: str) -> None:
-        """Load and split once; Lightning asks before every epoch."""
+        """Load and split the data on the first call; Lightning calls it before every epoch."""
         if not hasattr(self, "idx_train"):
             super().setup(stage)
 
     def train_dataloader(self) -> DataLoader:
-        """Batches of the current ``epoch``."""
+        """Return the batches of the current ``epoch``."""
         sampler = EpochSampler(len(self.train_dataset), self.shuffle_seed)
         sampler.epoch = self.epoch
         return DataLoader(
@@ -81,7 +82,7 @@ class SeededDataModule(DataModule):
         )
 
     def val_dataloader(self) -> list[DataLoader]:
-        """The validation set, in order; the test set has no part in training."""
+        """Return the validation set, in order; the test set is not used in training."""
         return [
             DataLoader(
                 self.val_dataset,
@@ -92,27 +93,27 @@ class SeededDataModule(DataModule):
 
 
 class FiniteLoss(Callback):
-    """Stop at the first loss that is not finite, before its weights are saved."""
+    """Stop at the first loss that is not finite, before weights are saved."""
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Check the loss of the batch, and for a signal that was swallowed on its way."""
+        """Check the loss of the batch, and whether a signal is pending."""
         interrupts.check()
         loss = (outputs["loss"] if isinstance(outputs, dict) else outputs).detach()
         if not bool(torch.isfinite(loss)):
             raise TrainingError(
                 f"the loss became {float(loss)} in epoch {trainer.current_epoch}, batch {batch_idx}: "
-                "training diverged. Lower lr, set gradient_clipping (1 to 10), or look for frames with "
+                "training diverged. Lower lr, set gradient_clipping (1 to 10), or remove frames with "
                 "extreme forces"
             )
 
 
 class FusedOptimizer(Callback):
-    """One call for AdamW's update on CPUs, instead of ten a parameter."""
+    """Use the fused AdamW on CPUs: one call per update instead of ten per parameter."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the option of the optimizer that LNNP made, or that a checkpoint brought back."""
+        """Set the option of the optimizer, which LNNP or a checkpoint has created."""
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 if "fused" in group and all(p.device.type == "cpu" for p in group["params"]):
@@ -120,7 +121,7 @@ class FusedOptimizer(Callback):
 
 
 class Stamp(Callback):
-    """Write where a checkpoint comes from into it, under ``cgal_plugin``."""
+    """Write provenance into each checkpoint, under the key ``cgal_plugin``."""
 
     def __init__(self, provenance: dict[str, Any]) -> None:
         self.provenance = provenance
@@ -128,14 +129,14 @@ class Stamp(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the stamp."""
+        """Add the provenance."""
         checkpoint["cgal_plugin"] = self.provenance
 
 
 def make_trainer(
     hparams: dict[str, Any], folder: Path, max_epochs: int, provenance: dict[str, Any]
 ) -> Trainer:
-    """A silent Lightning Trainer on one device that leaves no files of its own."""
+    """Return a Lightning Trainer on one device that prints nothing and writes no files."""
     callbacks: list[Callback] = [FiniteLoss(), FusedOptimizer(), Stamp(provenance)]
     if hparams["early_stopping_monitor"] is not None:
         callbacks.append(
@@ -147,7 +148,7 @@ def make_trainer(
         devices=1,
         default_root_dir=folder,
         callbacks=callbacks,
-        logger=_logger(hparams, folder),
+        logger=_logger(hparams, folder) or False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -155,18 +156,16 @@ def make_trainer(
         precision=hparams["precision"],
         gradient_clip_val=hparams["gradient_clipping"],
         inference_mode=False,
-        # in a Slurm job Lightning would take SIGUSR1 for a request to put the job into the queue again
+        # in a Slurm job Lightning's default would interpret SIGUSR1 as a request to requeue the job
         plugins=[LightningEnvironment()],
         use_distributed_sampler=False,
     )
 
 
-def _logger(hparams: dict[str, Any], folder: Path) -> Any:
-    """TorchMD-Net's own switch for TensorBoard, and nothing else; files as torchmd-train names them."""
+def _logger(hparams: dict[str, Any], folder: Path) -> TensorBoardLogger | None:
+    """Return a TensorBoard logger if ``tensorboard_use`` is set, with the file names of torchmd-train."""
     if not hparams["tensorboard_use"]:
-        return False
-    from lightning.pytorch.loggers import TensorBoardLogger
-
+        return None
     try:
         return TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
     except ModuleNotFoundError as error:
@@ -176,7 +175,7 @@ def _logger(hparams: dict[str, Any], folder: Path) -> Any:
 
 
 def fit(trainer: Trainer, module: LightningModule, data: DataModule, checkpoint: Path | None) -> None:
-    """``trainer.fit`` that leaves Ctrl-C a KeyboardInterrupt and the signal handler as it was."""
+    """Call ``trainer.fit``; Ctrl-C raises KeyboardInterrupt and the signal handler is restored."""
     before = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(
@@ -191,7 +190,7 @@ def fit(trainer: Trainer, module: LightningModule, data: DataModule, checkpoint:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No notes from Lightning, PyG and TorchMD-Net on the screen; errors are raised as ever."""
+    """Silence Lightning, PyG and TorchMD-Net; errors are raised as usual."""
     loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

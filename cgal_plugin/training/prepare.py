@@ -1,4 +1,4 @@
-"""What a training needs before its first epoch: data set, split, priors, weights."""
+"""Prepare a training: data set, split, priors, weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Complete hyper-parameters, the data set (None: TorchMD-Net loads it) and a hash of data and split."""
+    """Complete hyper-parameters, data set (None: TorchMD-Net loads it), and a hash of data and split."""
 
     hparams: dict[str, Any]
     dataset: Any
@@ -37,7 +37,7 @@ def prepare(
     Raises
     ------
     ConfigError
-        ``replay`` with a data set that cannot repeat frames; ``dataset_arg`` is not a mapping.
+        Mode ``replay`` with a data set that cannot repeat frames, or ``dataset_arg`` is not a mapping.
     DataError
         The data set cannot be read or split.
     """
@@ -70,18 +70,20 @@ def prepare(
         sides = {name: split[name] for name in ("idx_train", "idx_val", "idx_test")}
     for name in ("idx_train", "idx_val"):
         if len(sides[name]) == 0:
-            raise TrainingError(f"{hparams['splits']}: {name} is empty; set val_size to a share such as 0.1")
+            raise TrainingError(
+                f"{hparams['splits']}: {name} is empty; set val_size to a fraction such as 0.1"
+            )
         if sides[name].max() >= len(dataset):
             raise TrainingError(
-                f"{hparams['splits']}: {name} goes up to {sides[name].max()}, but the data set has "
-                f"{len(dataset)} items"
+                f"{hparams['splits']}: the largest index in {name} is {sides[name].max()}, but the data set "
+                f"has {len(dataset)} items"
             )
     return Prepared(hparams, dataset, hash_object([dataset.fingerprint, hash_array(*sides.values())]))
 
 
 def _fraction(size: Any, n: int, key: str) -> float:
     if size is None:
-        raise ConfigError(f"{key} is missing; give a share such as 0.1 or a number of frames")
+        raise ConfigError(f"{key} is missing; give a fraction such as 0.1 or a number of frames")
     return float(size) if isinstance(size, float) or size == 0 else size / n
 
 
@@ -96,14 +98,14 @@ def _replay(
     if newest is None:
         newest = newest_sources(root) if "coords" not in argument else ()
     if not newest and "coords" in argument:
-        raise ConfigError("mode 'replay' with plain files needs newest: the file names that are new")
+        raise ConfigError("mode 'replay' with plain files needs newest: the names of the new files")
     return dict(repeat) | {name: float(weight) * repeat.get(name, 1.0) for name in newest}
 
 
 def newest_sources(root: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Sources of the highest ``round`` in a store's records; none if all are of one round.
+    """Return the sources of the highest ``round`` in the records of a store; none if there is one round.
 
-    A shard without a round in its record counts as round 0.
+    A shard without a round in its record belongs to round 0.
     """
     from cgal_plugin.data.store import DataStore
 
@@ -119,15 +121,15 @@ def newest_sources(root: str | os.PathLike[str]) -> tuple[str, ...]:
 def make_priors(
     prepared: Prepared, checkpoint: Path | None, *, frozen: bool
 ) -> tuple[dict[str, Any], list[nn.Module]]:
-    """The priors and the hyper-parameters that rebuild them.
+    """Return the hyper-parameters, completed by ``prior_args``, and the priors.
 
-    Priors that a checkpoint has are taken from there; with ``frozen`` they must also be what
-    ``prior_model`` asks for, where it says so.
+    The priors of a checkpoint are kept. With ``frozen``, they must also equal those of ``prior_model``, if it
+    contains parameters.
 
     Raises
     ------
     TrainingError
-        The checkpoint's priors are others.
+        The checkpoint has other priors.
     """
     from torchmdnet.models.model import create_prior_models
 
@@ -136,15 +138,15 @@ def make_priors(
         theirs = read_hparams(checkpoint)
         if _prior_names(theirs) != _prior_names(hparams):
             raise TrainingError(
-                f"{checkpoint} has priors {_prior_names(theirs)}, prior_model asks for "
-                f"{_prior_names(hparams)}; a prior is frozen: keep it, or train from scratch"
+                f"{checkpoint} has priors {_prior_names(theirs)}, prior_model has "
+                f"{_prior_names(hparams)}; priors are frozen: keep them, or train from scratch"
             )
         if frozen and _has_arguments(hparams):
             ours = [p.get_init_args() for p in create_prior_models(dict(hparams), prepared.dataset)]
             if hash_object(ours) != hash_object(theirs.get("prior_args") or []):
                 raise TrainingError(
-                    f"{checkpoint} was trained with other prior parameters than prior_model gives; "
-                    "a prior is frozen: keep it, or train from scratch"
+                    f"{checkpoint} was trained with prior parameters that differ from those of prior_model; "
+                    "priors are frozen: keep them, or train from scratch"
                 )
         hparams["prior_args"] = theirs.get("prior_args")
     priors = create_prior_models(dict(hparams), prepared.dataset)
@@ -165,18 +167,18 @@ def _has_arguments(hparams: Mapping[str, Any]) -> bool:
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, trust: bool = False) -> dict[str, Any]:
-    """The content of a TorchMD-Net checkpoint; see :func:`~cgal_plugin.models.torch_files.read_torch`.
+    """Return the content of a TorchMD-Net checkpoint; see :func:`~cgal_plugin.models.torch_files.read_torch`.
 
     Raises
     ------
     TrainingError
-        The file is missing, is not one, or holds what could run code.
+        The file is missing, is not a checkpoint, or contains objects that could run code.
     """
     from cgal_plugin.models.torch_files import read_torch
 
     if not Path(path).is_file():
         raise TrainingError(f"checkpoint {str(path)!r} does not exist")
-    content = read_torch(path, trust=trust, error=TrainingError)
+    content: dict[str, Any] = read_torch(path, trust=trust, error=TrainingError)
     parts = (
         (content.get(k) for k in ("state_dict", "hyper_parameters")) if isinstance(content, dict) else (None,)
     )
@@ -186,30 +188,30 @@ def read_checkpoint(path: str | os.PathLike[str], *, trust: bool = False) -> dic
 
 
 def read_hparams(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Hyper-parameters of a TorchMD-Net checkpoint."""
+    """Return the hyper-parameters of a TorchMD-Net checkpoint."""
     return dict(read_checkpoint(path)["hyper_parameters"])
 
 
 def load_weights(module: Any, path: Path) -> None:
-    """Put the weights of a checkpoint into an LNNP.
+    """Load the weights of a checkpoint into an LNNP.
 
     Raises
     ------
     TrainingError
-        The checkpoint is of another architecture.
+        The checkpoint has another architecture.
     """
     state = read_checkpoint(path)["state_dict"]
     try:
         module.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise TrainingError(
-            f"the weights of {path} do not fit the model that hparams describe; "
+            f"the weights of {path} do not fit the model described by hparams; "
             f"keep model, sizes and priors, or train from scratch: {error}"
         ) from error
 
 
 def write_hparams(path: Path, hparams: Mapping[str, Any]) -> None:
-    """Write the ``hparams.yaml`` that ``cgal-train --load-model`` looks for beside a checkpoint."""
+    """Write the ``hparams.yaml`` that ``cgal-train --load-model`` reads next to a checkpoint."""
     import yaml
 
     with atomic_write(path, "w") as handle:

@@ -1,4 +1,4 @@
-"""A checkpoint with other priors: the network as it was trained, beside another prior energy."""
+"""Replace the priors of a checkpoint; the network stays as trained."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 def replace_priors(
     checkpoint: str | os.PathLike[str], priors: PriorSet, path: str | os.PathLike[str]
 ) -> None:
-    """Write a TorchMD-Net checkpoint like ``checkpoint``, but with ``priors``.
+    """Write a copy of a TorchMD-Net checkpoint with ``priors`` in place of its own.
 
-    Priors have nothing to train: their values are in the hyperparameters of a checkpoint, not in its state.
+    The parameters of priors are in the hyper-parameters of a checkpoint, not in its state dict.
 
     Raises
     ------
     TrainingError
-        It is not a checkpoint of a model with these prior terms.
+        ``checkpoint`` is not a checkpoint of a model with these prior terms.
     """
     import torch
 

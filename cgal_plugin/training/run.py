@@ -1,4 +1,4 @@
-"""Train, resume, fine-tune: TorchMD-Net's LNNP and data module under Lightning's Trainer."""
+"""Train, resume and fine-tune models: TorchMD-Net's LNNP and data module with Lightning's Trainer."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
 
 MODES = ("scratch", "finetune", "replay")
-#: called as ``progress(epochs done, epochs in all, metrics of the last)``
+#: called as ``progress(finished epochs, all epochs, metrics of the last epoch)``
 Progress = Callable[[int, int, Mapping[str, Any]], None]
-#: settings that may differ when a training is continued
+#: settings that may change when a training is resumed
 _FREE = (
     "num_epochs",
     "num_workers",
@@ -48,19 +48,19 @@ _FREE = (
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training left.
+    """Result of a training.
 
     Attributes
     ----------
     checkpoint
-        Of the epoch with the lowest ``checkpoint_monitor`` (default: validation loss).
+        Checkpoint of the epoch with the lowest ``checkpoint_monitor`` (default: validation loss).
     last_checkpoint
-        Of the last epoch.
+        Checkpoint of the last epoch.
     metrics
-        One dict an epoch, those of earlier calls included: ``epoch``, ``lr``, ``seconds``, TorchMD-Net's
-        losses, and ``train_force_rmse``, ``val_force_rmse`` (kcal/mol/Å, where the loss is mse).
+        One dict per epoch, including those of earlier calls: ``epoch``, ``lr``, ``seconds``, the losses of
+        TorchMD-Net, and with an mse loss ``train_force_rmse`` and ``val_force_rmse`` (kcal/mol/Å).
     epochs_run
-        Epochs that this call ran.
+        Number of epochs of this call.
     """
 
     checkpoint: Path
@@ -81,35 +81,35 @@ def train(
     config_hash: str = "",
     progress: Progress | None = None,
 ) -> TrainingResult:
-    """Train a model by force matching, or go on where an interrupted call stopped.
+    """Train a model by force matching, or resume an interrupted training.
 
-    Every epoch leaves a checkpoint (TorchMD-Net's own format, for ``load_model`` and
-    ``cgal-train --load-model``); the best, the last and the one before it are kept. Each epoch starts
-    from its predecessor's checkpoint and a shuffle drawn from (seed, epoch), so on a CPU a resumed
-    training equals an uninterrupted one bit for bit.
+    Every epoch writes a checkpoint in TorchMD-Net's format (for ``load_model`` and
+    ``cgal-train --load-model``); the best, the last and the last but one are kept. Each epoch starts from the
+    previous checkpoint and a shuffle that depends only on seed and epoch, so on a CPU a resumed training
+    equals an uninterrupted one bit for bit.
 
     Parameters
     ----------
     hparams
-        TorchMD-Net YAML keys; what is left out gets :data:`~cgal_plugin.training.CG_DEFAULTS`, then
-        TorchMD-Net's defaults. Without ``splits``, a ``CGDataset`` is split by correlated blocks with
-        ``val_size`` and ``test_size``.
+        TorchMD-Net YAML keys. Missing keys get :data:`~cgal_plugin.training.CG_DEFAULTS`, then the defaults
+        of TorchMD-Net. Without ``splits``, a ``CGDataset`` is split by correlated blocks with ``val_size``
+        and ``test_size``.
     out_dir
-        For ``epoch_*.ckpt``, ``metrics.csv``, ``training.json``, ``hparams.yaml`` and ``splits.npz``.
+        Folder of ``epoch_*.ckpt``, ``metrics.csv``, ``training.json``, ``hparams.yaml``, ``splits.npz``.
     seed
-        Of weights, shuffle and split.
+        Seed of weights, shuffle and split.
     init_checkpoint
-        Weights to start from, with modes ``finetune`` and ``replay``; optimizer and schedule start
-        anew. Its priors are kept. Without one, the weights are new (a first round).
+        Checkpoint with the initial weights, for modes ``finetune`` and ``replay``; its priors are kept,
+        optimizer and schedule are new. None: random weights (first round).
     mode
-        ``"scratch"``; ``"finetune"``; ``"replay"``: as finetune, with frames of the newest source
-        repeated ``replay_weight`` times an epoch.
+        ``"scratch"``; ``"finetune"``; ``"replay"``: like ``finetune``, with frames of the newest sources
+        repeated ``replay_weight`` times per epoch.
     replay_weight
-        At least 1; need not be whole.
+        At least 1; may be fractional.
     newest
-        Sources that count as newest (default: of the highest round in the store's records).
+        Newest sources (default: those of the highest round in the records of the store).
     config_hash
-        Kept in the checkpoints' provenance.
+        Hash for the provenance of the checkpoints.
     progress
         Called as ``progress(done, total, metrics)`` after each epoch.
 
@@ -124,13 +124,13 @@ def train(
     DataError
         The data set cannot be read or split.
     TrainingError
-        ``out_dir`` holds another training, ``init_checkpoint`` does not fit, or the loss is not
-        finite any more (finished epochs stay).
+        ``out_dir`` contains another training, ``init_checkpoint`` does not fit, or the loss is no longer
+        finite (finished epochs are kept).
     """
     if mode not in MODES:
         raise ConfigError(f"mode is {mode!r}; allowed are {', '.join(MODES)}")
     if mode == "scratch" and init_checkpoint is not None:
-        raise ConfigError("mode is 'scratch' with an init_checkpoint; use 'finetune' or 'replay', or none")
+        raise ConfigError("mode 'scratch' does not take an init_checkpoint; use 'finetune' or 'replay'")
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     values = {**resolve(hparams), "seed": seed, "log_dir": str(out_dir)}
@@ -161,12 +161,12 @@ def _existing(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if not path.is_file():
         raise TrainingError(f"checkpoint {str(path)!r} does not exist")
-    read_checkpoint(path)  # before the folder is claimed: a mistake must not bind it
+    read_checkpoint(path)  # before _claim: a wrong file must not reserve the folder
     return path
 
 
 def _claim(out_dir: Path, settings: dict[str, Any]) -> None:
-    """Say whose folder this is, or check that it is ours."""
+    """Reserve the folder for this training, or check that it contains this training."""
     path = out_dir / "training.json"
     if not path.exists():
         write_json(path, settings)
@@ -185,7 +185,7 @@ def _claim(out_dir: Path, settings: dict[str, Any]) -> None:
         if hash_object(before.get(k)) != hash_object(now.get(k))
     ]
     raise TrainingError(
-        f"{out_dir} holds a training with other settings ({'; '.join(changed)}); use another folder"
+        f"{out_dir} contains a training with other settings ({'; '.join(changed)}); use another folder"
     )
 
 
@@ -206,7 +206,7 @@ def _run(
         progress(last.number + 1, total, last.record["metrics"][-1])
     run = 0
     module = None
-    while not _finished(last, total):
+    while last is None or not _finished(last, total):
         if module is None:
             module = _module(prepared, out_dir, seed, init, last)
             data = SeededDataModule(prepared.hparams, prepared.dataset, seed)
@@ -219,11 +219,13 @@ def _run(
             metrics = _metrics(trainer, number, time.monotonic() - started)
             history = [] if last is None else list(last.record["metrics"])
             score = metrics.get(prepared.hparams["checkpoint_monitor"], math.inf)
-            best = number if last is None or score < last.record["best_score"] else last.record["best"]
+            best, best_score = number, score
+            if last is not None and not score < last.record["best_score"]:
+                best, best_score = last.record["best"], last.record["best_score"]
             record = {
                 "score": score,
                 "best": best,
-                "best_score": score if best == number else last.record["best_score"],
+                "best_score": best_score,
                 "stopped": bool(trainer.should_stop),
                 "metrics": [*history, metrics],
                 "provenance": provenance,
@@ -239,14 +241,14 @@ def _run(
     return TrainingResult(best_epoch.checkpoint, last.checkpoint, list(last.record["metrics"]), run)
 
 
-def _finished(last: Epoch | None, total: int) -> bool:
-    return last is not None and (last.number + 1 >= total or last.record["stopped"])
+def _finished(last: Epoch, total: int) -> bool:
+    return last.number + 1 >= total or bool(last.record["stopped"])
 
 
 def _module(
     prepared: Prepared, out_dir: Path, seed: int, init: Path | None, last: Epoch | None
 ) -> LightningModule:
-    """LNNP with fresh weights, or those of ``init``; a checkpoint to resume from is loaded by Lightning."""
+    """Return an LNNP with random weights or those of ``init``; Lightning itself loads ``last``."""
     import torch
     from torchmdnet.module import LNNP
 
@@ -256,7 +258,7 @@ def _module(
     hparams, priors = make_priors(prepared, known or init, frozen=known is None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
-        module = LNNP(hparams, prior_model=priors or None)
+        module: LightningModule = LNNP(hparams, prior_model=priors or None)
     if last is None and init is not None:
         load_weights(module, init)
     write_hparams(out_dir / "hparams.yaml", dict(module.hparams))
@@ -269,7 +271,7 @@ def _metrics(trainer: Any, number: int, seconds: float) -> dict[str, Any]:
     if bad:
         raise TrainingError(
             f"{', '.join(sorted(bad))} not finite after epoch {number}: training diverged. Lower lr, set "
-            "gradient_clipping (1 to 10), or look for frames with extreme forces"
+            "gradient_clipping (1 to 10), or remove frames with extreme forces"
         )
     values["epoch"] = number
     values["seconds"] = round(seconds, 3)

@@ -1,4 +1,4 @@
-"""TorchMD-Net's hyper-parameters with defaults for CG force matching, checked and completed."""
+"""Check TorchMD-Net's hyper-parameters and complete them with defaults for CG force matching."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import Any
 from cgal_plugin.errors import ConfigError, TrainingError
 from cgal_plugin.models.build import MODEL_DEFAULTS, MODEL_NAME
 
-#: our defaults where they differ from TorchMD-Net's; they apply to :func:`~cgal_plugin.training.train`
-#: (``cgal-train`` has TorchMD-Net's own)
+#: defaults of :func:`~cgal_plugin.training.train` that differ from TorchMD-Net's (which ``cgal-train`` uses)
 CG_DEFAULTS: dict[str, Any] = {
     **{k: v for k, v in MODEL_DEFAULTS.items() if k not in ("prior_args",)},
     "model": MODEL_NAME,
     "dataset": "CGDataset",
-    # force matching: CG energies are free energies, no label has one
+    # force matching: CG energies are free energies, for which there are no labels
     "y_weight": 0.0,
     "neg_dy_weight": 1.0,
     "num_epochs": 30,
@@ -32,7 +31,7 @@ CG_DEFAULTS: dict[str, Any] = {
     "test_size": 0.0,
     "num_workers": 0,
 }
-#: keys of torchmd-train that train() does itself
+#: keys of torchmd-train that train() replaces
 _NOT_HERE = {
     "load_model": "use init_checkpoint with mode='finetune', or cgal-train --load-model",
     "load_weights": "use init_checkpoint with mode='finetune'",
@@ -45,14 +44,14 @@ _NOT_HERE = {
 
 
 def resolve(hparams: Mapping[str, Any]) -> dict[str, Any]:
-    """All of TorchMD-Net's keys: those given, ours where we have a default, TorchMD-Net's elsewhere.
+    """Return all keys of TorchMD-Net: given values, else our defaults, else TorchMD-Net's.
 
     Text is converted as on TorchMD-Net's command line (YAML reads ``1e-4`` as text).
 
     Parameters
     ----------
     hparams
-        TorchMD-Net YAML keys, and ``cgschnet``. Not changed.
+        TorchMD-Net YAML keys, and ``cgschnet``. Not modified.
 
     Raises
     ------
@@ -84,12 +83,12 @@ def resolve(hparams: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def dataset_options(value: Any) -> dict[str, Any]:
-    """Key ``dataset_arg`` of CGDataset as a mapping; as on TorchMD-Net's command line it may be JSON text.
+    """Return the key ``dataset_arg`` of CGDataset as a mapping; JSON text is allowed, as in TorchMD-Net.
 
     Raises
     ------
     ConfigError
-        It is neither.
+        The value is neither a mapping nor JSON text of one.
     """
     wrong = f"dataset_arg is {value!r}; it must be a mapping, such as {{sources: [seed]}}"
     try:
@@ -113,7 +112,7 @@ def _convert(key: str, value: Any, action: argparse.Action | None) -> Any:
         except ValueError as error:
             raise ConfigError(f"{key} is {value!r}; it must be a number") from error
     if kind in (int, float) and not isinstance(value, kind):
-        raise ConfigError(f"{key} is {value!r}; it must be {'a whole number' if kind is int else 'a number'}")
+        raise ConfigError(f"{key} is {value!r}; it must be {'an integer' if kind is int else 'a number'}")
     if kind is bool and not isinstance(value, bool):
         raise ConfigError(f"{key} is {value!r}; it must be true or false")
     if action.choices is not None and value not in action.choices:
@@ -131,6 +130,8 @@ def _check(values: Mapping[str, Any]) -> None:
     if values["neg_dy_weight"] > 0 and not values["derivative"]:
         raise ConfigError("derivative is false, so there are no forces to match; set derivative: true")
     if values["wandb_use"]:
-        raise ConfigError("wandb_use is for cgal-train; here use tensorboard_use, or the run's metrics.csv")
+        raise ConfigError(
+            "wandb_use works with cgal-train only; use tensorboard_use, or the file metrics.csv"
+        )
     if values["remove_ref_energy"]:
-        raise TrainingError("remove_ref_energy is for data with energies; use cgal-train for such data")
+        raise TrainingError("remove_ref_energy needs data with energies; use cgal-train for such data")

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from cgal_plugin.analysis import TICAModel, evaluate
-from cgal_plugin.analysis.states import ReferenceStates, reweight
+from cgal_plugin.analysis.markov_states import ReferenceStates, reweight
 from cgal_plugin.components.evaluate_model import common_starts
 from cgal_plugin.data.trajectories import load_trajectories
 from cgal_plugin.dynamics import simulate

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cgal_plugin.analysis import W1Result, relative_reduction, w1, w1_points
-from cgal_plugin.analysis._resample import make_blocks, resampled_counts, split_halves
+from cgal_plugin.analysis.resampling import make_blocks, resampled_counts, split_halves
 from cgal_plugin.analysis.transport import Quantised, exact_w1
 from cgal_plugin.errors import AnalysisError
 
@@ -211,7 +211,7 @@ def test_halves_keep_trajectories_whole() -> None:
         ({"model": [np.full((3, 2), np.nan)]}, "not finite"),
         ({"model": [np.zeros((3, 3))]}, "3 coordinates; expected 2"),
         ({"model": []}, "no points"),
-        ({"reference_weights": np.ones(3)}, "one a frame"),
+        ({"reference_weights": np.ones(3)}, "one per frame"),
         ({"model_weights": -np.ones(300)}, "not negative"),
         ({"n_bootstrap": 5}, "at least 20"),
         ({"confidence": 95}, "confidence"),

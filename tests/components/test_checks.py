@@ -11,6 +11,7 @@ import openmm
 import pytest
 
 from cgal_plugin.components.checks import check_component, check_sampled, check_selection
+from cgal_plugin.components.protocols import SampledFrames
 from cgal_plugin.components.tasks import label_frame
 from cgal_plugin.config import parse_config
 from cgal_plugin.driver import run
@@ -41,7 +42,7 @@ def test_a_part_without_its_methods_is_named(name: str) -> None:
 )
 def test_what_a_sampler_returns_is_checked(trajectories: Any, message: str) -> None:
     with pytest.raises(DynamicsError, match=f"the sampler Mine returned .*{message}"):
-        check_sampled(SimpleNamespace(trajectories=trajectories), Mine(), TOPOLOGY)
+        check_sampled(trajectories and SampledFrames(trajectories), Mine(), TOPOLOGY)
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_another_simulation_in_the_folder_is_refused_with_the_difference(run, tm
 
 
 def test_a_folder_in_use_is_refused(run, tmp_path):
-    with SimulationFolder(tmp_path / "sim", 3).lock(), pytest.raises(StateError, match="another process"):
+    with SimulationFolder(tmp_path / "sim", 3).lock(), pytest.raises(StateError, match="in use by pid"):
         run()
     assert run().total_frames == 30
 

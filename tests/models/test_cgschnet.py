@@ -146,8 +146,8 @@ def test_forms_and_output_heads():
     [
         ({"cgschnet": {"from": "mlcg"}}, "did you mean 'form'"),
         ({"cgschnet": {"form": "schnet"}}, "majewski, mlcg"),
-        ({"cgschnet": "mlcg"}, "must be a dict"),
-        ({"cgschnet": {"output_layers": [0]}}, "positive whole numbers"),
+        ({"cgschnet": "mlcg"}, "must be a mapping"),
+        ({"cgschnet": {"output_layers": [0]}}, "positive integers"),
         ({"cgschnet": {"output_layers": 64}}, "list of widths"),
         ({"cgschnet": {"output_bias": "no"}}, "true or false"),
         ({"activation": "relu"}, "activation is 'relu'"),

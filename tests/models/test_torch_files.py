@@ -101,7 +101,7 @@ def test_files_that_are_no_checkpoints(content: bytes, tmp_path: Path) -> None:
 def test_an_archive_cannot_write_outside(name: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "ensemble.zip", "w") as archive:
         archive.writestr(name, b"x")
-    with pytest.raises(TrainingError, match="leads out of the archive"):
+    with pytest.raises(TrainingError, match="points outside the archive"):
         load_model(tmp_path / "ensemble.zip")
 
 

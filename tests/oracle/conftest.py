@@ -1,12 +1,36 @@
-"""Tiny peptides, built once."""
+"""Small peptides, built once; and the OpenMM platform that the tests run on.
+
+``CGAL_TEST_PLATFORM=Reference pytest tests/oracle`` runs on OpenMM's Reference platform instead of the CPU
+platform.
+"""
 
 from __future__ import annotations
 
+import os
+from functools import cache
+from typing import Any
+
 import pytest
 
-from cgal_plugin.oracle import AllAtomTrajectory, OpenMMOracle
+from cgal_plugin.oracle import AllAtomModel, AllAtomTrajectory, OpenMMOracle
 
 TEMPERATURE = 400.0
+PLATFORM = os.environ.get("CGAL_TEST_PLATFORM", "CPU")
+
+
+def use_test_platform() -> None:
+    """Make contexts on ``PLATFORM`` where the package asks for the CPU platform."""
+    original = AllAtomModel.context
+
+    def context(self: AllAtomModel, temperature: float, *, platform: str = "CPU", **options: Any) -> Any:
+        engine = PLATFORM if platform == "CPU" else platform
+        return original(self, temperature, platform=engine, **options)
+
+    AllAtomModel.context = context  # type: ignore[method-assign]
+
+
+if PLATFORM != "CPU":
+    use_test_platform()  # on import, so that spawned processes do it as well
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +40,17 @@ def aa_oracle() -> OpenMMOracle:
 
 
 @pytest.fixture(scope="session")
-def aa_trajectory(aa_oracle: OpenMMOracle) -> AllAtomTrajectory:
-    """60 ps at 400 K, a frame every 0.04 ps."""
-    return aa_oracle.run("folded", 60.0, seed=1, equilibrate_ps=4.0)
+def aa_short(aa_oracle: OpenMMOracle) -> AllAtomTrajectory:
+    """250 frames at 400 K, one per 0.04 ps: enough to fit a force map, too few for averages."""
+    return aa_oracle.run("folded", 10.0, seed=1, equilibrate_ps=1.0)
+
+
+@cache
+def _aa_run(oracle: OpenMMOracle, seed: int) -> AllAtomTrajectory:
+    return oracle.run("folded", 60.0, seed=seed, equilibrate_ps=4.0)
+
+
+@pytest.fixture(scope="module")
+def aa_trajectory(aa_oracle: OpenMMOracle, chance_seed: int) -> AllAtomTrajectory:
+    """1,500 frames at 400 K, one per 0.04 ps, after 4 ps of equilibration."""
+    return _aa_run(aa_oracle, chance_seed)

@@ -8,10 +8,11 @@ from scipy.spatial.transform import Rotation
 
 from cgal_plugin.errors import BackmapError
 from cgal_plugin.mapping import CGTopology
+from cgal_plugin.mapping.geometry import superposed_rmsd
 from cgal_plugin.oracle import cgback
 from cgal_plugin.oracle.backmap import Backmapper, BackmapSettings, as_model, backmap
 from cgal_plugin.oracle.contexts import potential_energy, set_positions
-from cgal_plugin.oracle.library import AllAtomLibrary, superposed_rmsd
+from cgal_plugin.oracle.library import AllAtomLibrary
 from cgal_plugin.oracle.pull import Puller, PullSettings
 from cgal_plugin.oracle.screen import screen
 from cgal_plugin.oracle.structure import build_peptide

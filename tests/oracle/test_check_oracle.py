@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cgal_plugin.components.protocols import Oracle
 from cgal_plugin.data import LabelledFrames, Quarantined
 from cgal_plugin.errors import OracleError
-from cgal_plugin.oracle import OpenMMOracle, Oracle
+from cgal_plugin.oracle import OpenMMOracle
 from cgal_plugin.testing import check_oracle
 
 FRAMES = np.random.default_rng(0).normal(size=(4, 3, 3))

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cgal_plugin.components.protocols import Oracle
 from cgal_plugin.data import LabelledFrames
 from cgal_plugin.errors import OracleError
-from cgal_plugin.oracle import AllAtomTrajectory, LabelSettings, OpenMMOracle, Oracle
+from cgal_plugin.oracle import AllAtomTrajectory, LabelSettings, OpenMMOracle
 from cgal_plugin.oracle.labels import frame_noise, free_label, frozen_label, mean_and_error
 from cgal_plugin.oracle.trajectory import DynamicsFailure
 from cgal_plugin.units import kT

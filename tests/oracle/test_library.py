@@ -14,7 +14,8 @@ from scipy.spatial.transform import Rotation
 
 from cgal_plugin.errors import BackmapError
 from cgal_plugin.mapping import CGMapping
-from cgal_plugin.oracle.library import AllAtomLibrary, atom_keys, superpose, superposed_rmsd
+from cgal_plugin.mapping.geometry import superpose, superposed_rmsd
+from cgal_plugin.oracle.library import AllAtomLibrary, atom_keys
 from cgal_plugin.oracle.system import AllAtomModel
 
 

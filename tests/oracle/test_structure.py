@@ -11,8 +11,9 @@ import pytest
 
 from cgal_plugin.errors import MappingError, OracleError
 from cgal_plugin.mapping import CGTopology
+from cgal_plugin.mapping.geometry import dihedral_angles
 from cgal_plugin.oracle import AllAtomModel
-from cgal_plugin.oracle.sampling import dihedral, stretched_positions
+from cgal_plugin.oracle.sampling import stretched_positions
 from cgal_plugin.oracle.screen import screen
 from cgal_plugin.oracle.structure import build_peptide, is_sequence, read_pdb
 
@@ -60,8 +61,8 @@ def test_chignolin_is_a_hairpin_of_166_atoms() -> None:
 def test_angles_are_those_asked_for() -> None:
     topology, positions = build_peptide("AAAA", phi=[-60, -70, -80], psi=[-40, -50, 120])
     atoms = [{a.name: a.index for a in r.atoms()} for r in topology.residues()]
-    phi = dihedral(positions[[atoms[0]["C"], atoms[1]["N"], atoms[1]["CA"], atoms[1]["C"]]])
-    psi = dihedral(positions[[atoms[2]["N"], atoms[2]["CA"], atoms[2]["C"], atoms[3]["N"]]])
+    phi = dihedral_angles(positions[[atoms[0]["C"], atoms[1]["N"], atoms[1]["CA"], atoms[1]["C"]]])
+    psi = dihedral_angles(positions[[atoms[2]["N"], atoms[2]["CA"], atoms[2]["C"], atoms[3]["N"]]])
     assert np.degrees([phi, psi]) == pytest.approx([-60, 120], abs=0.5)
 
 

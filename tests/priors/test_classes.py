@@ -13,10 +13,11 @@ import torch
 import yaml
 from torch import Tensor
 
+from cgal_plugin import register
 from cgal_plugin.errors import ConfigError, DataError, PriorFitError
 from cgal_plugin.mapping import CGTopology
-from cgal_plugin.priors import PriorSet, fit_priors
-from cgal_plugin.priors.modules import PRIORS, CGAngles, CGBonds, CGDihedrals, CGPairs, CGRepulsion
+from cgal_plugin.priors import PriorSet, fit_priors, make_prior
+from cgal_plugin.priors.modules import PRIORS, CGAngles, CGBonds, CGDihedrals, CGPairs, CGPrior, CGRepulsion
 from cgal_plugin.testing import check_prior
 from tests.priors.chains import chains
 from tests.priors.pairs import with_pairs
@@ -126,16 +127,66 @@ def test_most_exact_row_wins(topology: CGTopology) -> None:
     assert chosen == [4.0, 2.0, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
 
 
-def test_fits_itself_to_a_data_set(topology: CGTopology, frames: np.ndarray, fitted: PriorSet) -> None:
-    dataset = types.SimpleNamespace(topology=topology, frames=frames, temperature=TEMPERATURE)
-    for cls, term in ((CGBonds, "bonds"), (CGAngles, "angles"), (CGDihedrals, "dihedrals")):
-        assert cls(dataset=dataset).get_init_args() == fitted.arguments(term)
-    assert CGRepulsion(dataset=dataset, power=8).get_init_args()["power"] == 8
+@pytest.fixture
+def dataset(topology: CGTopology, frames: np.ndarray) -> types.SimpleNamespace:
+    return types.SimpleNamespace(topology=topology, frames=frames, temperature=TEMPERATURE)
+
+
+@pytest.mark.parametrize("cls", [CGBonds, CGAngles, CGDihedrals])
+def test_factory_fits_to_a_data_set(cls: type[CGPrior], dataset: Any, fitted: PriorSet) -> None:
+    prior = make_prior(cls, dataset)
+    assert type(prior) is cls
+    assert prior.get_init_args() == fitted.arguments(cls.term)
+
+
+@pytest.mark.parametrize(
+    "prior_model",
+    [
+        ["CGBonds", "CGRepulsion"],
+        [{"CGBonds": None}, {"CGRepulsion": {}}],
+        {"CGBonds": {}, "CGRepulsion": {}},
+    ],
+    ids=["names", "list", "mapping"],
+)
+def test_torchmdnet_fits_priors_without_parameters(
+    prior_model: Any, dataset: Any, topology: CGTopology, frames: np.ndarray
+) -> None:
+    from torchmdnet.models.model import create_prior_models
+
+    register()
+    priors = create_prior_models({"prior_model": prior_model}, dataset)
+    assert [type(p) for p in priors] == [CGBonds, CGRepulsion]
+    for prior in priors:
+        alone = fit_priors(topology, frames, TEMPERATURE, terms=(prior.term,))
+        assert prior.get_init_args() == alone.arguments(prior.term)
+    # as TorchMD-Net rebuilds them from a checkpoint
+    args = {"prior_model": prior_model, "prior_args": [p.get_init_args() for p in priors]}
+    again = create_prior_models(args)
+    assert [p.get_init_args() for p in again] == args["prior_args"]
+
+
+def test_factory_takes_settings_tables_and_files(dataset: Any, fitted: PriorSet, tmp_path: Path) -> None:
+    assert make_prior(CGRepulsion, dataset, power=8).get_init_args()["power"] == 8
+    arguments = fitted.arguments("angles")
+    assert make_prior(CGAngles, dataset, **arguments).get_init_args() == arguments
+    without = make_prior(CGAngles, dataset, table=arguments["table"])
+    assert without.get_init_args() == arguments  # the molecule is that of the data set
+    fitted.save(tmp_path / "priors.yaml")
+    assert make_prior(CGPairs, dataset, file=tmp_path / "priors.yaml").get_init_args() == fitted.arguments(
+        "pairs"
+    )
+
+
+def test_factory_names_what_is_missing(dataset: Any) -> None:
     with pytest.raises(PriorFitError, match="fitted to forces together with other terms"):
-        CGPairs(dataset=dataset)
+        make_prior(CGPairs, dataset)
+    with pytest.raises(PriorFitError, match="a data set with topology, frames and temperature"):
+        make_prior(CGBonds)
+    with pytest.raises(ConfigError, match=r"has no setting .*stiffness"):
+        make_prior(CGBonds, dataset, stiffness=3)
     dataset.temperature = None
     with pytest.raises(ConfigError, match="temperature"):
-        CGBonds(dataset=dataset)
+        make_prior(CGBonds, dataset)
 
 
 def test_file_of_a_fit(fitted: PriorSet, topology: CGTopology, frames: np.ndarray, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import yaml
 from cgal_plugin.errors import ConfigError, PriorFitError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.priors import FitSettings, PriorSet, estimate, fit_priors
+from cgal_plugin.priors.plot import plot_priors
 from cgal_plugin.units import kT
 from tests.priors.chains import chains, draw, place
 
@@ -225,7 +226,7 @@ def test_save_load_hash_and_plot(tmp_path: Path) -> None:
     ]
     assert fit_priors(topology, chains(150, 10), TEMPERATURE).hash == priors.hash
     assert fit_priors(topology, chains(150, 10), 390.0).hash != priors.hash
-    again.plot(tmp_path / "priors.png")
+    plot_priors(again, tmp_path / "priors.png")
     assert (tmp_path / "priors.png").read_bytes()[:4] == b"\x89PNG"
 
     content = yaml.safe_load(path.read_text())

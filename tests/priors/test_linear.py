@@ -11,7 +11,7 @@ import torch
 from cgal_plugin.errors import PriorFitError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.priors import PriorSet, fit_priors
-from cgal_plugin.priors.linear import blocks_of, energies, shifted
+from cgal_plugin.priors.linear import energies, linear_terms, shifted
 from cgal_plugin.priors.modules import PRIORS
 from tests.priors.chains import chains
 
@@ -48,31 +48,31 @@ def energy(priors: PriorSet, frames: np.ndarray) -> np.ndarray:
 )
 def test_a_shift_adds_the_energies_of_the_coefficients(terms: list[str], options: dict[str, Any]) -> None:
     priors = fitted(terms, **options)
-    blocks = blocks_of(priors)
+    linear = linear_terms(priors)
     new = chains(50, 8)[:, :, ::-1].copy()  # other frames than those of the fit
-    change = np.random.default_rng(1).normal(size=sum(b.n_parameters for b in blocks))
-    moved = shifted(priors, blocks, change)
+    change = np.random.default_rng(1).normal(size=sum(t.n_parameters for t in linear))
+    moved = shifted(priors, linear, change)
     assert moved.hash != priors.hash
     added = energy(moved, new) - energy(priors, new)
-    expected = energies(blocks, new) @ change
+    expected = energies(linear, new) @ change
     # a cosine series of the table has a constant of its own, which forces do not feel
     np.testing.assert_allclose(added - added[0], expected - expected[0], atol=1e-9)
-    back = shifted(moved, blocks, -change)
+    back = shifted(moved, linear, -change)
     np.testing.assert_allclose(energy(back, new), energy(priors, new), atol=1e-9)
 
 
 def test_forces_are_the_negative_gradients_of_the_energies() -> None:
-    blocks = blocks_of(fitted(TERMS, pairs_per_type=True))
+    terms = linear_terms(fitted(TERMS, pairs_per_type=True))
     frames = chains(3, 8)
     rng = np.random.default_rng(4)
     along = rng.normal(size=frames.shape)
     h = 1e-6
-    slope = (energies(blocks, frames + h * along) - energies(blocks, frames - h * along)) / (2 * h)
-    forces = np.concatenate([b.forces(frames) for b in blocks])
+    slope = (energies(terms, frames + h * along) - energies(terms, frames - h * along)) / (2 * h)
+    forces = np.concatenate([t.forces(frames) for t in terms])
     np.testing.assert_allclose(slope, -np.einsum("pnbx,nbx->np", forces, along), atol=1e-6)
 
 
 def test_priors_without_pairs_that_were_fitted_to_forces_are_refused() -> None:
     priors = fit_priors(TOPOLOGY, chains(2000, 8), 400.0, terms=["bonds", "angles", "dihedrals", "repulsion"])
     with pytest.raises(PriorFitError, match=r"no pair energies .* force_matching"):
-        blocks_of(priors)
+        linear_terms(priors)

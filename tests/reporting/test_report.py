@@ -11,16 +11,12 @@ import numpy as np
 import pytest
 
 from cgal_plugin.analysis import W1Result
+from cgal_plugin.data import Quarantined
 from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.errors import AnalysisError
-from cgal_plugin.reporting import (
-    QuarantineRecord,
-    ReportInput,
-    RoundSummary,
-    SelectedFrames,
-    write_report,
-)
-from cgal_plugin.reporting.page import headline_cards, number, prior_image, render_report
+from cgal_plugin.reporting import ReportInput, RoundSummary, SelectedFrames, write_report
+from cgal_plugin.reporting.formatting import number, prior_image
+from cgal_plugin.reporting.page import headline_cards, render_report
 
 NASTY = "</script><script>alert('x')</script>&<b>"
 VOID = {"meta", "img", "br", "input", "link", "hr"}
@@ -68,7 +64,7 @@ def full(reference, good, stiff, topology) -> ReportInput:
         selected=SelectedFrames(
             selected, np.array([1.0, np.nan, 2.0, 3.0, 1.0]), np.array([0, 0, 1, 1, 1]), [NASTY] * 5
         ),
-        quarantine=[QuarantineRecord(0, 3, NASTY)],
+        quarantine={1: [Quarantined(3, NASTY)]},
         provenance={"seed": 1, "nested": {"value": float("nan"), "array": np.arange(3)}, NASTY: NASTY},
         notes=[NASTY],
     )  # fmt: skip
@@ -145,7 +141,7 @@ def test_every_string_is_escaped(page) -> None:
     assert data["info"][0]["label"] == NASTY
     assert len(data["frames"]) == 4
     assert data["info"][1]["rmsd"] is None
-    assert "1 frames are not finite" in page
+    assert "1 frames have coordinates that are not finite" in page
 
 
 def test_gain_comes_with_interval_and_floor(full) -> None:
@@ -189,7 +185,7 @@ def test_without_reference_the_basis_is_named(good, topology) -> None:
         training_frames=good[0], lag_frames=5, rounds=[RoundSummary(index=0, coverage=np.full(4, np.nan))],
     )  # fmt: skip
     words = check(render_report(report)).words
-    assert "TICs are fitted on the all-atom seed runs" in words
+    assert "TICs are fitted to the all-atom seed runs" in words
     assert "One round only" in words
     assert "not Boltzmann-distributed" in words
 
@@ -211,9 +207,9 @@ def test_small_pieces(tmp_path) -> None:
     assert [number(v) for v in (None, float("nan"), 1234567, 0.00001, 2.345, True)] == [
         "–", "–", "1\u202f234\u202f567", "1.00e-05", "2.35", "True"
     ]  # fmt: skip
-    assert prior_image(b"GIF89a")[1].endswith("neither a PNG nor an SVG.")
+    assert prior_image(b"GIF89a")[1].endswith("neither PNG nor SVG.")
     assert prior_image(PNG)[0].startswith("data:image/png;base64,")
-    with pytest.raises(AnalysisError, match="one a frame"):
+    with pytest.raises(AnalysisError, match="one per frame"):
         SelectedFrames(np.zeros((2, 3, 3)), np.zeros(3), np.zeros(2))
 
 

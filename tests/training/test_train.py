@@ -263,7 +263,7 @@ def test_ensemble_members_differ(hparams, tmp_path):
     [
         ({"embeding_dimension": 8}, "did you mean 'embedding_dimension'"),
         ({"lr": "fast"}, "lr is 'fast'"),
-        ({"num_epochs": 2.5}, "whole number"),
+        ({"num_epochs": 2.5}, "an integer"),
         ({"derivative": "False"}, "true or false"),
         ({"derivative": False}, "derivative: true"),
         ({"model": "schnet"}, "allowed are .*cgschnet"),
@@ -328,5 +328,5 @@ def test_tensorboard_is_torchmdnets_own_switch(hparams, tmp_path):
     train({**hparams, "num_epochs": 2, "tensorboard_use": True}, tmp_path / "out", seed=0)
     scalars = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
     assert "val_neg_dy_mse_loss" in scalars.Tags()["scalars"]
-    with pytest.raises(ConfigError, match="wandb_use is for cgal-train"):
+    with pytest.raises(ConfigError, match="wandb_use works with cgal-train"):
         train({**hparams, "wandb_use": True}, tmp_path / "other", seed=0)

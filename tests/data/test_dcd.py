@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cgal_plugin.data.dcd import append_dcd, create_dcd
 from cgal_plugin.dynamics import read_dcd
-from cgal_plugin.dynamics.dcd import append_dcd, create_dcd
 from cgal_plugin.errors import DynamicsError, StateError
 
 WHEN = {"interval": 10, "timestep_ps": 0.004}

@@ -1,4 +1,4 @@
-"""Blocks of correlated frames: bootstrap resamples and split halves."""
+"""Bootstrap resamples and split halves of correlated frames."""
 
 from __future__ import annotations
 
@@ -14,18 +14,28 @@ from cgal_plugin.errors import AnalysisError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: with at least this many trajectories, whole trajectories are the blocks
+#: least number of trajectories for which each trajectory is one block
 MIN_TRAJECTORIES = 5
-#: otherwise trajectories are cut into about this many blocks in all
+#: approximate total number of time blocks for fewer trajectories
 TIME_BLOCKS = 10
 
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """Which correlated block each frame belongs to.
+    """Assignment of frames to correlated blocks, the units that are resampled.
 
-    ``label`` ``(n_frames,)`` int in ``0..n-1``; ``kind`` is ``"trajectory"`` or ``"time"``;
-    ``trajectory`` ``(n_frames,)`` the trajectory of each frame; ``active`` the blocks that have weight.
+    Attributes
+    ----------
+    label
+        ``(n_frames,)`` block of each frame, ``0`` to ``n - 1``.
+    n
+        Number of blocks.
+    kind
+        ``"trajectory"`` or ``"time"``.
+    trajectory
+        ``(n_frames,)`` trajectory of each frame.
+    active
+        Blocks with nonzero weight.
     """
 
     label: NDArray[np.int64]
@@ -40,13 +50,13 @@ def make_blocks(
     block_frames: int | None = None,
     weights: NDArray[np.floating] | None = None,
 ) -> Blocks:
-    """Blocks for trajectories of these lengths.
+    """Divide trajectories of the given lengths into blocks.
 
-    Whole trajectories are the natural independent units. With fewer than
-    :data:`MIN_TRAJECTORIES` of them a spread cannot be estimated, so each is cut into contiguous
-    pieces of about equal length, :data:`TIME_BLOCKS` in all: intervals then hold only if a piece is
-    longer than the correlation time. ``block_frames`` sets the length of the pieces instead. Blocks whose
-    ``weights`` ``(sum(lengths),)`` are all zero are not drawn.
+    Whole trajectories are independent and make the best blocks. Fewer than :data:`MIN_TRAJECTORIES` are too
+    few to estimate a spread: they are cut into contiguous time blocks of about equal length,
+    :data:`TIME_BLOCKS` in total. Intervals are then valid only if a block is longer than the correlation
+    time. ``block_frames`` sets the length of time blocks instead. Blocks in which all ``weights``
+    ``(sum(lengths),)`` are zero are not drawn.
 
     Raises
     ------
@@ -80,10 +90,10 @@ def _blocks(
 
 
 def resampled_counts(blocks: Blocks, n_resamples: int, seed: int) -> NDArray[np.int64]:
-    """``(n_resamples, n_blocks)`` how often each block is drawn.
+    """Draw bootstrap resamples: how often each block is drawn, ``(n_resamples, n_blocks)``.
 
-    ``k − 1`` of the ``k`` active blocks are drawn with replacement: for linear statistics this makes the
-    bootstrap variance unbiased, which matters when blocks are few (Rao & Wu, JASA 83, 231, 1988).
+    ``k − 1`` of the ``k`` active blocks are drawn with replacement. This makes the bootstrap variance of
+    linear statistics unbiased, which matters for few blocks (Rao & Wu, JASA 83, 231, 1988).
     """
     rng = np.random.default_rng(seed)
     k = len(blocks.active)
@@ -93,11 +103,11 @@ def resampled_counts(blocks: Blocks, n_resamples: int, seed: int) -> NDArray[np.
 
 
 def split_halves(blocks: Blocks, n_splits: int, seed: int) -> Iterator[NDArray[np.bool_]]:
-    """Masks ``(n_frames,)`` of one half of the frames, the other half being the rest.
+    """Yield masks ``(n_frames,)`` that select one half of the frames.
 
-    Whole trajectories go to one half or the other: frames of one trajectory in both would make the
-    halves look more alike than two independent reference sets. A single trajectory is cut in the
-    middle of its time. All splits are given if there are no more than ``n_splits``, else random ones.
+    Trajectories are not divided: with frames of one trajectory in both, the halves would be more similar
+    than two independent reference sets. Only a single trajectory is cut, in the middle of its time. If
+    there are at most ``n_splits`` distinct splits, all are returned, otherwise random ones.
     """
     n = int(blocks.trajectory.max()) + 1
     total = len(blocks.trajectory)
@@ -106,12 +116,10 @@ def split_halves(blocks: Blocks, n_splits: int, seed: int) -> Iterator[NDArray[n
             yield np.arange(total) < total // 2
         return
     k = n // 2
-    everything = list(combinations(range(n), k)) if n <= 12 else None
-    if everything is not None:
-        if n % 2 == 0:
-            everything = [c for c in everything if 0 in c]
-        if len(everything) <= n_splits:
-            for chosen in everything:
+    if n <= 12:
+        splits = [c for c in combinations(range(n), k) if n % 2 or 0 in c]
+        if len(splits) <= n_splits:
+            for chosen in splits:
                 yield np.isin(blocks.trajectory, chosen)
             return
     rng = np.random.default_rng(seed)

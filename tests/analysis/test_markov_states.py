@@ -1,11 +1,18 @@
-"""States of a reference, and its reweighting: known chains give known probabilities."""
+"""Markov state models: known chains give known probabilities, and estimates converge or are refused."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from cgal_plugin.analysis.states import ReferenceStates, implied_timescales, reweight
+from cgal_plugin.analysis import markov_states
+from cgal_plugin.analysis.markov_states import (
+    ReferenceStates,
+    implied_timescales,
+    newton_reversible,
+    reversible_model,
+    reweight,
+)
 from cgal_plugin.errors import AnalysisError
 
 CENTRES = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 5.0]])
@@ -60,6 +67,50 @@ def test_an_absorbing_reference_is_left_unweighted_and_says_so() -> None:
     assert found.weights is None
     assert found.connected < 0.95
     assert "UNWEIGHTED" in found.note
+
+
+def _weakly_connected() -> np.ndarray:
+    """Counts of two wells joined by one rare transition, of which the exact ratio is 0.02."""
+    return np.array([[1e4, 10, 0, 0], [10, 1e4, 1e-3, 0], [0, 2e-5, 1e4, 10], [0, 0, 10, 1e4]])
+
+
+def test_newton_gives_the_maximum_likelihood_model() -> None:
+    rng = np.random.default_rng(7)
+    counts = rng.gamma(0.5, 20.0, (12, 12))
+    matrix, stationary = newton_reversible(counts)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1.0)
+    flow = stationary[:, None] * matrix
+    np.testing.assert_allclose(flow, flow.T, rtol=1e-12)
+    # Prinz et al. 2011, eq. 26: x_ij = (c_ij + c_ji) / (c_i / x_i + c_j / x_j)
+    ratio = counts.sum(axis=1) / stationary
+    expected = (counts + counts.T) / (ratio[:, None] + ratio)
+    np.testing.assert_allclose(flow, expected / expected.sum(), rtol=1e-9)
+    # a birth-death chain is reversible: its estimate reproduces the counted rates
+    _, stationary = newton_reversible(_weakly_connected())
+    exact = np.array([1.0, 1.0, 0.0, 0.0])
+    exact[2:] = (1e-3 / 10_010.001) / (2e-5 / 10_010.00002)
+    np.testing.assert_allclose(stationary, exact / exact.sum(), rtol=1e-6)
+
+
+def test_an_estimate_that_converges_slowly_is_finished_by_newton(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deeptime.markov import TransitionCountModel
+
+    rng = np.random.default_rng(8)
+    counts = TransitionCountModel(rng.gamma(0.5, 20.0, (12, 12)))
+    fixed_point = reversible_model(counts)
+    monkeypatch.setattr(markov_states, "_FIXED_POINT_STEPS", 3)
+    newton = reversible_model(counts)  # pytest turns deeptime's warning into an error
+    np.testing.assert_allclose(newton.stationary_distribution, fixed_point.stationary_distribution, rtol=1e-5)
+    np.testing.assert_allclose(newton.timescales(3), fixed_point.timescales(3), rtol=1e-5)
+
+
+def test_an_estimate_that_does_not_converge_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deeptime.markov import TransitionCountModel
+
+    monkeypatch.setattr(markov_states, "_FIXED_POINT_STEPS", 3)
+    monkeypatch.setattr(markov_states, "_NEWTON_STEPS", 1)
+    with pytest.raises(AnalysisError, match="Markov state model of 4 states did not converge"):
+        reversible_model(TransitionCountModel(_weakly_connected()))
 
 
 def test_visited_counts_the_states_that_are_reached() -> None:

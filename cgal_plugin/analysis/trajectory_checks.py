@@ -1,4 +1,4 @@
-"""Checks that every entry point of the analysis shares: trajectories, points and weights."""
+"""Validate the arguments of the analysis: trajectories, points and weights."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 
 def as_trajectories(frames: Any, name: str, n_beads: int | None = None) -> list[NDArray[np.float64]]:
-    """Trajectories in Å from one array, one ``mdtraj.Trajectory``, or a sequence of these.
+    """Return trajectories in Å from one array, one ``mdtraj.Trajectory``, or a sequence of these.
 
-    Trajectories without a frame (a replica that blew up at once) are left out.
+    Trajectories without frames (replicas that blew up at once) are left out.
 
     Parameters
     ----------
     frames
         ``(n, n_beads, 3)`` Å, or a sequence of such arrays.
     name
-        How errors call it.
+        Name of the argument in error messages.
     n_beads
-        Number of beads that is expected, if it is known.
+        Expected number of beads; None accepts any.
 
     Raises
     ------
     AnalysisError
-        Not of that shape, bead counts differ, values are not finite, or there is no frame.
+        The shape is wrong, bead counts differ, values are not finite, or there are no frames.
     """
     if isinstance(frames, np.ndarray) or hasattr(frames, "xyz"):
         frames = [frames]
@@ -63,12 +63,12 @@ def as_trajectories(frames: Any, name: str, n_beads: int | None = None) -> list[
 
 
 def as_points(points: Any, name: str, dim: int | None = None) -> list[NDArray[np.float64]]:
-    """Lists of ``(n, d)`` points from one array or a sequence of arrays, one a trajectory.
+    """Return ``(n, d)`` arrays of points from one array or a sequence of arrays, one per trajectory.
 
     Raises
     ------
     AnalysisError
-        Shapes do not fit, values are not finite, or there is no point.
+        Shapes do not match, values are not finite, or there are no points.
     """
     if isinstance(points, np.ndarray):
         points = [points]
@@ -94,17 +94,17 @@ def as_points(points: Any, name: str, dim: int | None = None) -> list[NDArray[np
 
 
 def as_weights(weights: Any, lengths: Sequence[int], name: str) -> NDArray[np.float64]:
-    """One normalised weight a frame, ``(sum(lengths),)``; equal weights for None.
+    """Return one normalised weight per frame, ``(sum(lengths),)``; equal weights for None.
 
     Parameters
     ----------
     weights
-        None, one ``(sum(lengths),)`` array, or one ``(length,)`` array a trajectory.
+        None, one ``(sum(lengths),)`` array, or one ``(length,)`` array per trajectory.
 
     Raises
     ------
     AnalysisError
-        Wrong length, negative or non-finite weights, or all zero.
+        The length is wrong, or weights are negative, not finite or all zero.
     """
     total = int(sum(lengths))
     if weights is None:
@@ -120,7 +120,7 @@ def as_weights(weights: Any, lengths: Sequence[int], name: str) -> NDArray[np.fl
     else:
         array = np.asarray(weights, dtype=np.float64).reshape(-1)
     if array.shape != (total,):
-        raise AnalysisError(f"{name} weights have shape {array.shape}; expected ({total},), one a frame")
+        raise AnalysisError(f"{name} weights have shape {array.shape}; expected ({total},), one per frame")
     if not np.isfinite(array).all() or (array < 0).any() or array.sum() <= 0:
         raise AnalysisError(f"{name} weights must be finite, not negative, and not all zero")
-    return array / array.sum()
+    return np.asarray(array / array.sum())

@@ -1,0 +1,66 @@
+"""Frames of the data store that the loop needs: where replicas start, and what the store covers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgal_plugin.data import DataStore
+
+#: frames among which spread start frames are chosen
+_POOL = 5000
+
+
+def start_positions(
+    store: DataStore, shards: Sequence[str], n: int, seed: int, *, spread: bool
+) -> NDArray[np.floating]:
+    """Choose frames of the named shards for replicas to start from.
+
+    Parameters
+    ----------
+    n
+        Number of replicas. Frames repeat where there are fewer.
+    spread
+        Choose by farthest-point RMSD among at most 5,000 random frames; otherwise at random.
+
+    Returns
+    -------
+    ``(n, n_beads, 3)`` Å.
+    """
+    n_frames = sum(store.record(name)["n_frames"] for name in shards)
+    rng = np.random.default_rng(seed)
+    if not spread:
+        return frames_at(store, shards, rng.choice(n_frames, size=n, replace=n_frames < n))
+    from cgal_plugin.selector import k_centre
+
+    rows = np.sort(rng.choice(n_frames, size=min(n_frames, _POOL), replace=False))
+    pool = frames_at(store, shards, rows)
+    return pool[np.resize(k_centre(pool, n)[0], n)]
+
+
+def frames_at(store: DataStore, shards: Sequence[str], rows: NDArray[np.int64]) -> NDArray[np.floating]:
+    """Return ``(len(rows), n_beads, 3)`` Å: frames counted over the named shards, read shard by shard."""
+    found = np.empty((len(rows), store.topology.n_beads, 3), dtype=np.float32)
+    first = 0
+    for name in shards:
+        last = first + store.record(name)["n_frames"]
+        here = np.flatnonzero((rows >= first) & (rows < last))
+        if len(here):
+            found[here] = store.load(name).positions[rows[here] - first]
+        first = last
+    return found
+
+
+def coverage(
+    candidates: NDArray[np.floating], store: DataStore, shards: Sequence[str]
+) -> NDArray[np.float64]:
+    """Return ``(n,)`` nearest RMSD (Å) of candidates to all frames of the named shards, read one by one."""
+    from cgal_plugin.selector import nearest_rmsd
+
+    def frames() -> Iterator[NDArray[np.floating]]:
+        for name in shards:
+            yield store.load(name).positions
+
+    return nearest_rmsd(candidates, frames())[0]

@@ -1,0 +1,65 @@
+"""The section ``simulation``: CG dynamics."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, Tag, model_validator
+
+from cgal_plugin.config.external import INSTALLED, CustomComponent, InstalledSampler
+from cgal_plugin.config.quantities import Count, Femtoseconds, PerPicosecond
+from cgal_plugin.config.section import Section
+
+
+class Simulation(Section):
+    """CG dynamics with the trained potential."""
+
+    kind: Literal["openmm"] = "openmm"
+    n_replicas: Count = 16
+    """Independent replicas, packed in one System."""
+    blocks: Count = 1
+    """Systems that the replicas are divided into; 2 or more run as tasks of the executor."""
+    steps: Count = 10000
+    """Steps per replica."""
+    timestep_fs: Annotated[Femtoseconds, Field(gt=0, le=50)] = 4.0
+    """fs."""
+    friction: Annotated[PerPicosecond, Field(gt=0)] = 1.0
+    """1/ps."""
+    report_interval: Count = 100
+    """Steps between saved frames."""
+    backend: Literal["auto", "torchforce", "pythontorch", "python", "fast"] = "auto"
+    """How OpenMM calls the potential; auto: fast if numba is installed and can run it, else TorchScript."""
+    platform: Literal["Reference", "CPU", "CUDA", "OpenCL"] = "Reference"
+    """OpenMM platform; Reference is the fastest on a CPU, CUDA needs many beads or replicas."""
+    start: Literal["spread", "random"] = "spread"
+    """Start frames from the training set: spread by farthest-point RMSD, or drawn at random."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> Simulation:
+        if self.n_replicas % self.blocks:
+            raise ValueError(f"n_replicas {self.n_replicas} cannot be divided into {self.blocks} blocks")
+        return self
+
+    @model_validator(mode="after")
+    def _engine(self) -> Simulation:
+        if self.backend == "fast" and self.platform in ("CUDA", "OpenCL"):
+            raise ValueError(
+                f"backend fast computes on the CPU, but platform is {self.platform}: leave out one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _reports(self) -> Simulation:
+        if self.report_interval > self.steps:
+            raise ValueError(
+                f"report_interval {self.report_interval} exceeds steps {self.steps}: no frame saved"
+            )
+        return self
+
+
+SamplerConfig = Annotated[
+    Annotated[Simulation, Tag("openmm")]
+    | Annotated[CustomComponent, Tag("custom")]
+    | Annotated[InstalledSampler, Tag(INSTALLED)],
+    Field(discriminator=InstalledSampler.by_kind()),
+]

@@ -1,0 +1,128 @@
+"""The section ``training``: priors, network and force matching."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, Tag, model_validator
+
+from cgal_plugin.config.external import INSTALLED, CustomComponent, InstalledTrainer
+from cgal_plugin.config.quantities import Angstrom, Count, Fraction, Number
+from cgal_plugin.config.section import Section
+
+
+class PriorConfig(Section):
+    """Prior terms, fitted once to the seed data and then frozen, unless `refit` is set."""
+
+    terms: tuple[Literal["bonds", "angles", "angle_series", "dihedrals", "repulsion", "pairs"], ...] = (
+        "bonds",
+        "angles",
+        "dihedrals",
+        "repulsion",
+    )
+    """Terms; an empty list trains without priors. angle_series and pairs need method force_matching."""
+    method: Literal["likelihood", "force_matching"] = "likelihood"
+    """likelihood: from distributions; force_matching: angle_series, dihedrals and pairs from the labelled
+    forces, which does not depend on how the frames were chosen."""
+    pairs_per_type: bool = Field(default=False, strict=True)
+    """The term pairs has one energy for each pair of bead types, instead of one for all pairs."""
+    refit: bool = Field(default=False, strict=True)
+    """Fit the priors in each round to all data so far; needs mode scratch."""
+    file: Path | None = None
+    """A table saved by `cgal fit-priors`, used instead of fitting."""
+
+    @model_validator(mode="after")
+    def _fit(self) -> PriorConfig:
+        if self.file is not None:
+            if self.refit:
+                raise ValueError("refit fits the priors to the data of each round: leave file out")
+            return self
+        by_forces = self.method == "force_matching"
+        if {"angle_series", "pairs"} & set(self.terms) and not by_forces:
+            raise ValueError("the terms angle_series and pairs need method force_matching (or a file)")
+        if by_forces and not {"angle_series", "dihedrals", "pairs"} & set(self.terms):
+            raise ValueError("method force_matching fits angle_series, dihedrals and pairs; terms has none")
+        if self.pairs_per_type and "pairs" not in self.terms:
+            raise ValueError("pairs_per_type is set, but terms has no pairs")
+        if self.refit and not self.terms:
+            raise ValueError("refit is set, but terms is empty: there is nothing to fit")
+        return self
+
+
+class ModelConfig(Section):
+    """The CGSchNet network."""
+
+    form: Literal["majewski", "mlcg"] = "majewski"
+    """Functional form: that of TorchMD-Net's graph-network, or that of mlcg."""
+    embedding_dimension: Count = 128
+    """Features."""
+    num_layers: Count = 4
+    """Interaction layers."""
+    num_rbf: Annotated[int, Field(strict=True, ge=2)] = 18
+    """Radial basis functions."""
+    cutoff_lower: Annotated[Angstrom, Field(ge=0)] = 3.0
+    """Å; pairs closer than this do not interact through the network (majewski)."""
+    cutoff_upper: Annotated[Angstrom, Field(gt=0)] = 12.0
+    """Å."""
+    activation: Literal["silu", "tanh", "ssp", "sigmoid"] = "tanh"
+    """Activation function."""
+    filter_grid: Annotated[int, Field(strict=True, ge=50)] | None = None
+    """Grid points from which filters are interpolated in training, such as 300: faster. null: exact."""
+
+    @model_validator(mode="after")
+    def _cutoffs(self) -> ModelConfig:
+        if self.cutoff_lower >= self.cutoff_upper:
+            raise ValueError(
+                f"cutoff_lower {self.cutoff_lower} is not below cutoff_upper {self.cutoff_upper}"
+            )
+        return self
+
+
+class Training(Section):
+    """Force matching in TorchMD-Net, once per round."""
+
+    kind: Literal["torchmdnet"] = "torchmdnet"
+    mode: Literal["scratch", "finetune", "replay"] = "finetune"
+    """scratch: new weights in each round; finetune: start from the last model; replay: finetune with a
+    higher weight for new frames."""
+    replay_weight: Annotated[Number, Field(ge=1)] = 4.0
+    """replay: how many times each frame of the newest round is seen per older frame."""
+    epochs: Count = 30
+    """Epochs of the first training (with mode scratch: of each training)."""
+    finetune_epochs: Count = 15
+    """Epochs of each later round with finetune or replay."""
+    batch_size: Count = 128
+    """Frames per batch."""
+    learning_rate: Annotated[Number, Field(gt=0, le=1)] = 1e-3
+    """Start of the schedule."""
+    finetune_learning_rate: Annotated[Number, Field(gt=0, le=1)] = 5e-4
+    """Start of the schedule when fine-tuning."""
+    validation_fraction: Fraction = 0.1
+    """Share of the data, by correlated blocks, for validation."""
+    model: ModelConfig = ModelConfig()
+    priors: PriorConfig = PriorConfig()
+    committee: Count = 1
+    """Models trained in each round with different seeds (selector kind committee needs 2 or more)."""
+    torchmdnet: dict[str, Any] = Field(default_factory=dict)
+    """Any other TorchMD-Net key, passed on unchanged."""
+
+    @model_validator(mode="after")
+    def _refit(self) -> Training:
+        if self.priors.refit and self.mode != "scratch":
+            raise ValueError(f"priors.refit needs mode scratch, not {self.mode}: weights belong to one prior")
+        return self
+
+    @property
+    def refinable(self) -> bool:
+        """Whether the priors have pair energies for refinement to correct; a file may have them."""
+        priors = self.priors
+        return priors.file is not None or (priors.method == "force_matching" and "pairs" in priors.terms)
+
+
+TrainerConfig = Annotated[
+    Annotated[Training, Tag("torchmdnet")]
+    | Annotated[CustomComponent, Tag("custom")]
+    | Annotated[InstalledTrainer, Tag(INSTALLED)],
+    Field(discriminator=InstalledTrainer.by_kind()),
+]

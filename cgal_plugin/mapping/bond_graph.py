@@ -1,0 +1,59 @@
+"""Tables of angles, dihedrals and excluded pairs that follow from the bonds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Neighbours = list[list[int]]
+
+
+def bonded_neighbours(n_beads: int, bond_index: NDArray[np.int64]) -> Neighbours:
+    """Return the beads bonded to each bead, given the bonds ``(n_bonds, 2)``."""
+    neighbours: Neighbours = [[] for _ in range(n_beads)]
+    for i, j in bond_index.tolist():
+        neighbours[i].append(j)
+        neighbours[j].append(i)
+    return neighbours
+
+
+def angle_table(neighbours: Neighbours) -> NDArray[np.int64]:
+    """Return every bonded path i–j–k with i < k, ``(n_angles, 3)`` int64, sorted, read-only."""
+    rows = [(i, j, k) for j, around in enumerate(neighbours) for i in around for k in around if i < k]
+    return _table(rows, 3)
+
+
+def dihedral_table(neighbours: Neighbours) -> NDArray[np.int64]:
+    """Return every bonded path i–j–k–l with i < l, ``(n_dihedrals, 4)`` int64, sorted, read-only."""
+    rows = [
+        (i, a, b, m)
+        for a, around in enumerate(neighbours)
+        for b in around
+        for i in around
+        for m in neighbours[b]
+        if i != b and m != a and i < m
+    ]
+    return _table(rows, 4)
+
+
+def pair_table(neighbours: Neighbours, max_bonds: int) -> NDArray[np.int64]:
+    """Return pairs at most ``max_bonds`` bonds apart, lower bead first, ``(n_pairs, 2)`` int64, sorted."""
+    pairs = set()
+    for start in range(len(neighbours)):
+        reached, frontier = {start}, {start}
+        for _ in range(max_bonds):
+            frontier = {n for f in frontier for n in neighbours[f]} - reached
+            reached |= frontier
+        pairs |= {(start, other) for other in reached if other > start}
+    return _table(pairs, 2)
+
+
+def _table(rows: Iterable[tuple[int, ...]], width: int) -> NDArray[np.int64]:
+    table = np.array(sorted(rows), dtype=np.int64).reshape(-1, width)
+    table.setflags(write=False)
+    return table

@@ -1,0 +1,165 @@
+"""Checks of what a prior fit is given: terms, method, settings, frames, forces, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.errors import ConfigError, PriorFitError
+from cgal_plugin.priors.nonbonded import molecule_pairs
+from cgal_plugin.priors.prior_set import FORCE_TERMS, LIKELIHOOD_TERMS, TERMS
+from cgal_plugin.priors.settings import FitSettings
+from cgal_plugin.units import as_angstrom
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from cgal_plugin.mapping.topology import CGTopology
+
+#: fewest frames for force matching
+MIN_FRAMES = 200
+
+
+def complete_settings(
+    terms: Sequence[str], settings: FitSettings | None = None, options: Mapping[str, Any] | None = None
+) -> FitSettings:
+    """Return the settings of a fit; what is not given gets the default for these terms.
+
+    Raises
+    ------
+    ConfigError
+        A term or an option is not known, or both settings and options are given.
+    """
+    options = options or {}
+    unknown = sorted(set(terms) - set(TERMS))
+    if unknown or not terms:
+        raise ConfigError(f"prior terms {list(terms)} are not valid; use any of {', '.join(TERMS)}")
+    if settings is not None:
+        if options:
+            raise ConfigError(
+                f"give exactly one of settings and single options; options are {sorted(options)}"
+            )
+        return settings
+    unknown = sorted(set(options) - set(FitSettings.__dataclass_fields__))
+    if unknown:
+        raise ConfigError(
+            f"prior options {unknown} are not known; "
+            f"allowed are {', '.join(FitSettings.__dataclass_fields__)}"
+        )
+    defaults: dict[str, Any] = {"exclude_bonds": 2 if {"angles", "angle_series", "pairs"} & set(terms) else 1}
+    if "pairs" in terms:
+        defaults |= {"power": 12, "contact_percentile": 0.1}
+    return FitSettings(**{**defaults, **options})
+
+
+def check_method(terms: Sequence[str], method: str) -> None:
+    """Check that a method can fit these terms.
+
+    Raises
+    ------
+    ConfigError
+        The method is not known, or cannot fit the terms.
+    """
+    if method not in ("likelihood", "force_matching"):
+        raise ConfigError(f"prior method {method!r} is not known; use 'likelihood' or 'force_matching'")
+    if method == "likelihood" and not set(terms) <= {*LIKELIHOOD_TERMS} and set(terms) <= {*TERMS}:
+        raise ConfigError(
+            "the prior terms angle_series and pairs are fitted to forces: use method 'force_matching'"
+        )
+    if method == "force_matching" and not set(terms) & {*FORCE_TERMS}:
+        raise ConfigError(
+            f"prior method 'force_matching' fits {', '.join(FORCE_TERMS)}; "
+            f"the terms {', '.join(terms)} contain none of them"
+        )
+
+
+def check_terms(topology: CGTopology, terms: Sequence[str], exclude_bonds: int | None = None) -> None:
+    """Check that a molecule is large enough for these terms. No frames are needed.
+
+    Raises
+    ------
+    PriorFitError
+        The molecule has no instance of one or more terms.
+    """
+    if exclude_bonds is None:
+        exclude_bonds = complete_settings(terms).exclude_bonds
+    instances = {
+        "bonds": topology.bond_index,
+        "angles": topology.angle_index,
+        "angle_series": topology.angle_index,
+        "dihedrals": topology.dihedral_index,
+        "repulsion": molecule_pairs(topology.n_beads, topology.bond_index, exclude_bonds).T,
+    }
+    instances["pairs"] = instances["repulsion"]
+    missing = [t for t in terms if len(instances[t]) == 0]
+    if missing:
+        which = (
+            f" (pairs more than {exclude_bonds} bonds apart)" if {"repulsion", "pairs"} & set(missing) else ""
+        )
+        raise PriorFitError(
+            f"{topology!r} has no {', no '.join(missing)}{which}: remove them from the terms "
+            "(training.priors.terms, --terms)"
+        )
+
+
+def check_frames(topology: CGTopology, frames: ArrayLike, unit: str) -> NDArray[np.float64]:
+    """Return the frames as float64, Å.
+
+    Raises
+    ------
+    PriorFitError
+        There are no frames, they have another number of beads, or they are not finite.
+    """
+    array = np.asarray(as_angstrom(frames, unit), dtype=np.float64)
+    if len(array) == 0:
+        raise PriorFitError("there are no frames to fit priors to")
+    if array.shape[1] != topology.n_beads:
+        raise PriorFitError(f"frames have {array.shape[1]} beads; {topology!r} has {topology.n_beads}")
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2)))
+    if bad.size:
+        raise PriorFitError(f"{bad.size} of {len(array)} frames are not finite (first: frame {bad[0]})")
+    return array
+
+
+def check_forces(frames: NDArray[np.float64], forces: ArrayLike | None) -> NDArray[np.float64]:
+    """Return the forces as float64.
+
+    Raises
+    ------
+    PriorFitError
+        They are missing, not of the shape of the frames, not finite, or fewer than :data:`MIN_FRAMES`.
+    """
+    if forces is None:
+        raise PriorFitError(
+            "force matching needs the forces of the frames: forces (n, n_beads, 3), kcal/mol/Å"
+        )
+    array = np.asarray(forces, dtype=np.float64)
+    if array.shape != frames.shape:
+        raise PriorFitError(f"forces have shape {array.shape}; the frames have {frames.shape}")
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2)))
+    if bad.size:
+        raise PriorFitError(f"forces of {bad.size} of {len(array)} frames are not finite (first: {bad[0]})")
+    if len(array) < MIN_FRAMES:
+        raise PriorFitError(f"{len(array)} frames; force matching needs {MIN_FRAMES} or more")
+    return array
+
+
+def check_weights(n_frames: int, weights: ArrayLike | None) -> NDArray[np.float64] | None:
+    """Return the weights as float64.
+
+    Raises
+    ------
+    PriorFitError
+        There is not one weight per frame, or a weight is not a positive number.
+    """
+    if weights is None:
+        return None
+    array = np.asarray(weights, dtype=np.float64)
+    if array.shape != (n_frames,):
+        raise PriorFitError(f"weights have shape {array.shape}; expected one for each of {n_frames} frames")
+    bad = np.flatnonzero(~(np.isfinite(array) & (array > 0)))
+    if bad.size:
+        raise PriorFitError(f"weight {array[bad[0]]} of frame {bad[0]} is not a positive number")
+    return array
