@@ -1,7 +1,7 @@
 """The whole table: force calls, Langevin steps, training steps, selection, all-atom labels.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_all.py --plot scaling.png   # what the README quotes
-    OMP_NUM_THREADS=1 python tests/benchmarks/bench_all.py --quick              # a minute or two
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_all.py --quick              # to see that it works
 
 One process, one thread, runs in turn, medians of CPU time, results compared and finite before they are
 timed. The parts are scripts of their own: ``bench_forces.py``, ``bench_training.py``,
@@ -41,17 +41,19 @@ def main() -> None:
     import bench_training
 
     print(f"{cpu()}; {platform.platform()}; Python {platform.python_version()}")
-    quick = ["--quick", "--seconds", "0.5"] if args.quick else ["--seconds", "2"]
-    frames = min(args.frames, 5000) if args.quick else args.frames
+    quick = ["--quick", "--seconds", "0.1"] if args.quick else ["--seconds", "2"]
+    frames = min(args.frames, 1000) if args.quick else args.frames
     parts = {
         "force calls and Langevin steps": lambda: bench_forces.main(
             quick + (["--plot", args.plot] if args.plot else [])
         ),
         "training steps": lambda: bench_training.main(
-            ["--no-epochs", *(["--sizes", "64x2", "--rounds", "3"] if args.quick else [])]
+            ["--no-epochs", *(["--sizes", "32x1", "--frames", "256", "--rounds", "1"] if args.quick else [])]
         ),
         "selection": lambda: bench_selector.main(["--frames", str(frames)]),
-        "labels": lambda: bench_oracle.main(["--rounds", "1", "--labels", "1"] if args.quick else []),
+        "labels": lambda: bench_oracle.main(
+            ["--picoseconds", "0.4", "--rounds", "1", "--labels", "1"] if args.quick else []
+        ),
     }
     for name, work in parts.items():
         print(f"\n== {name}", flush=True)
