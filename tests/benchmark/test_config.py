@@ -113,6 +113,10 @@ def test_hashes_depend_on_what_alters_results(tmp_path: Path, change: dict[str, 
             {"base": {"system": {"sequence": "GG"}, "simulation": {"kind": "custom", "class": "a:B"}}},
             ["simulation.kind custom"],
         ),
+        (
+            {"base": {"system": {"sequence": "GG"}, "training": {"kind": "custom", "class": "a:B"}}},
+            ["training.kind custom"],
+        ),
     ],
 )
 def test_wrong_benchmarks_are_refused(tmp_path: Path, change: dict[str, Any], expected: list[str]) -> None:

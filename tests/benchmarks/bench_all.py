@@ -40,17 +40,19 @@ def main() -> None:
     import bench_training
 
     print(f"{cpu()}; {platform.platform()}; Python {platform.python_version()}")
-    quick = ["--quick", "--seconds", "0.5"] if args.quick else ["--seconds", "2"]
-    frames = min(args.frames, 5000) if args.quick else args.frames
+    quick = ["--quick", "--seconds", "0.1"] if args.quick else ["--seconds", "2"]
+    frames = min(args.frames, 1000) if args.quick else args.frames
     parts = {
         "force calls and Langevin steps": lambda: bench_forces.main(
             quick + (["--plot", args.plot] if args.plot else [])
         ),
         "training steps": lambda: bench_training.main(
-            ["--no-epochs", *(["--sizes", "64x2", "--rounds", "3"] if args.quick else [])]
+            ["--no-epochs", *(["--sizes", "32x1", "--frames", "256", "--rounds", "1"] if args.quick else [])]
         ),
         "selection": lambda: bench_selector.main(["--frames", str(frames)]),
-        "labels": lambda: bench_oracle.main(["--rounds", "1", "--labels", "1"] if args.quick else []),
+        "labels": lambda: bench_oracle.main(
+            ["--picoseconds", "0.4", "--rounds", "1", "--labels", "1"] if args.quick else []
+        ),
     }
     for name, work in parts.items():
         print(f"\n== {name}", flush=True)

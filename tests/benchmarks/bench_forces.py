@@ -34,7 +34,7 @@ from cgal_plugin.mapping import CGTopology
 from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
 
 CASES = [(beads, replicas) for beads in (10, 100, 250, 1000) for replicas in (1, 10, 100, 1000)]
-QUICK = [(10, 1), (10, 100), (100, 1)]
+QUICK = [(10, 1), (100, 1)]
 LANGEVIN = [(10, 1), (10, 10), (10, 100), (10, 1000), (100, 1), (250, 1)]
 #: directed pairs within the cutoff per call: above the first number the edges of TorchMD-Net need gigabytes,
 #: above the second a call of the exported file takes many seconds
