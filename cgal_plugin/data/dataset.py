@@ -57,6 +57,9 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
         Give the loader whole batches (default), which is 10 times faster. They have the same tensors as
         PyG's own batches, without ``ptr``. See
         :func:`~cgal_plugin.data.loader.batch_loader`.
+    table
+        Frames in memory (:func:`~cgal_plugin.data.sources.read_store`), in place of reading ``root``; the
+        options that select and read frames are not used.
 
     Raises
     ------
@@ -79,10 +82,13 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
         sources: Sequence[str] | None = None,
         repeat: Mapping[str, float] | Literal["error"] | None = None,
         prebatch: bool = True,
+        table: FrameTable | None = None,
     ) -> None:
         super().__init__()
         root = Path(root).expanduser()
-        if coords is None and forces is None:
+        if table is not None:
+            pass
+        elif coords is None and forces is None:
             if topology is not None:
                 raise DataError("topology is for coords and forces; a data store has its own")
             table = read_store(root, shards, sources)

@@ -60,6 +60,13 @@ class FrameTable:
     fingerprint: str
     weights: Mapping[str, float] = field(default_factory=dict)
 
+    def frame_weights(self) -> NDArray[np.float64]:
+        """Return the weight of each frame, ``(n,)``, 1 or more."""
+        weights = np.ones(len(self.source))
+        for name, weight in self.weights.items():
+            weights[self.source == self.sources.index(name)] = weight
+        return weights
+
 
 def read_store(
     root: str | os.PathLike[str], shards: Sequence[str] | None, sources: Sequence[str] | None

@@ -187,18 +187,19 @@ class BaseSelector:
             one, or the candidates are malformed.
         """
         array = self._check_candidates(candidates)
+        if not self._reference and self._uses_distances:
+            raise SelectionError(f"{type(self).__name__} needs reference frames: call fit(reference) first")
         return self._select(array, unit_of(candidates, self.unit), self.distances(candidates))
 
     def select_with(self, candidates: FrameSet, distances: ArrayLike) -> Selection:
-        """Select as :meth:`select` does, with nearest RMSDs that are known.
+        """Select as :meth:`select` does, with nearest RMSDs that are known; :meth:`fit` is not needed.
 
         Parameters
         ----------
         candidates
             As in :meth:`select`.
         distances
-            ``(n,)`` Å, what :meth:`distances` would return: the nearest RMSD of each candidate to the
-            reference given to :meth:`fit`.
+            ``(n,)`` Å, the nearest RMSD of each candidate to the reference. All NaN: there is no reference.
 
         Raises
         ------
@@ -209,17 +210,19 @@ class BaseSelector:
         nearest = np.array(distances, dtype=np.float64)
         if nearest.shape != (len(array),):
             raise SelectionError(f"distances have shape {nearest.shape}; expected ({len(array)},)")
-        if self._reference and not (nearest >= 0.0).all():
+        unknown = bool(np.isnan(nearest).all()) and not self._uses_distances
+        if not unknown and not (nearest >= 0.0).all():
             raise SelectionError("distances have values that are NaN or negative")
         return self._select(array, unit_of(candidates, self.unit), nearest)
+
+    @property
+    def _uses_distances(self) -> bool:
+        return self._needs_reference or self.min_rmsd > 0.0 or bool(np.isfinite(self.max_rmsd))
 
     def _check_candidates(self, candidates: FrameSet) -> NDArray[Any]:
         array = as_frames(candidates, "candidates")
         for _ in blocks([(array, unit_of(candidates, self.unit))], _CHECKED, "candidates"):
             pass
-        cut = self.min_rmsd > 0.0 or np.isfinite(self.max_rmsd)
-        if not self._reference and (cut or self._needs_reference):
-            raise SelectionError(f"{type(self).__name__} needs reference frames: call fit(reference) first")
         if self._reference and self._reference[0].n_beads != array.shape[1]:
             raise SelectionError(
                 f"candidates have {array.shape[1]} beads and the reference has {self._reference[0].n_beads};"
@@ -228,14 +231,13 @@ class BaseSelector:
         return array
 
     def _select(self, array: NDArray[Any], unit: str, distances: NDArray[np.float64]) -> Selection:
-        if self._reference:
+        eligible = np.arange(len(array))
+        if self._uses_distances:
             eligible = np.flatnonzero((distances >= self.min_rmsd) & (distances <= self.max_rmsd))
-        else:
-            eligible = np.arange(len(array))
         if len(eligible) == 0:
             raise SelectionError(
-                f"no frame selected: nearest RMSDs of {len(array)} candidates to {self.n_reference}"
-                f" reference frames are {distances.min():.4g} to {distances.max():.4g} Å, the cuts are"
+                f"no frame selected: the nearest RMSDs of {len(array)} candidates to the reference are"
+                f" {distances.min():.4g} to {distances.max():.4g} Å, the cuts are"
                 f" min_rmsd={self.min_rmsd:g} and max_rmsd={self.max_rmsd:g} Å"
                 f" ({np.count_nonzero(distances < self.min_rmsd)} frames are below,"
                 f" {np.count_nonzero(distances > self.max_rmsd)} above); widen the cuts or simulate longer"

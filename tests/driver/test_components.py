@@ -122,7 +122,7 @@ def test_seed_data_of_another_system_are_refused(
 
 
 def test_an_unknown_component_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown parts"):
+    with pytest.raises(ConfigError, match="unknown components"):
         run(parse_config(TINY), tmp_path / "run", orcale=stand_ins.Springs())
 
 
