@@ -108,7 +108,7 @@ class TorchMDNetTrainer:
         )
 
     def _priors_of(self, request: TrainRequest, frames: FrameTable) -> list[dict[str, Any]] | None:
-        """Return the frozen priors; with ``refit``, those fitted to ``frames``, kept in the request's folder."""
+        """Return the frozen priors; with ``refit``, those fitted to ``frames`` and kept in ``out_dir``."""
         if not self.config.torchmdnet.priors.refit:
             return self._prior_model
         from cgal_plugin.priors import PriorSet
@@ -159,15 +159,16 @@ class TorchMDNetTrainer:
         wanted = self.config.torchmdnet.committee
         if len(found) < wanted:
             raise StateError(
-                f"training.committee is {wanted}, but the last round trained {len(found)} models; a committee "
-                "cannot grow during a run with mode finetune or replay: use mode scratch"
+                f"training.committee is {wanted}, but the last round trained {len(found)} models; a "
+                "committee cannot grow during a run with mode finetune or replay: use mode scratch"
             )
         return found[:wanted]
 
-    def hparams(self, request: TrainRequest, fresh: bool, frames: FrameTable) -> dict[str, Any]:
+    def hparams(self, request: TrainRequest, fresh: bool, frames: FrameTable | None = None) -> dict[str, Any]:
         """Return TorchMD-Net's keys for this request; fit the priors if they are fitted in each round."""
         settings = self.config.torchmdnet
         model = settings.model
+        frames = read_store(request.store.root, request.shards, None) if frames is None else frames
         repeat = dict(frames.weights)
         others = dict(settings.torchmdnet)
         options = {"form": model.form, "filter_grid": model.filter_grid, **(others.pop("cgschnet", {}) or {})}
