@@ -348,7 +348,7 @@ class _Anchored(CGBonds):
         (_Leaky, "batch it is in"),
         (_Rounded, "plain Python"),
         (_Detached, "not the gradient"),
-        (_Anchored, "rotated and moved"),
+        (_Anchored, "under rotation and translation"),
     ],
 )
 def test_check_prior_sees_what_is_wrong(
