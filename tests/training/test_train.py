@@ -76,8 +76,8 @@ def test_learns_the_forces(tmp_path, chance_seed):
     }
     result = train(settings, tmp_path / "out", seed=chance_seed)
     rms = np.sqrt(np.mean(store.load_all().forces ** 2))
-    # 0.34 +- 0.05 over seeds: 0.6 is five standard deviations away
-    assert min(m["val_force_rmse"] for m in result.metrics) < 0.6 * rms
+    # the ratio is 0.20 +- 0.05 over seeds: 0.5 is six standard deviations away
+    assert min(m["val_force_rmse"] for m in result.metrics) < 0.5 * rms
 
 
 def test_files_and_metrics(trained):
@@ -146,7 +146,7 @@ def test_resumed_equals_uninterrupted(trained, hparams, tmp_path):
 def test_schedule_is_resumed(hparams, tmp_path):
     """The plateau scheduler steps after Lightning's own checkpoints; ours must contain the step."""
     # the learning rate is too small for any progress, so the scheduler lowers it after every epoch
-    slow = {**hparams, "lr_patience": 0, "lr_factor": 0.5, "lr": 3e-7, "lr_min": 0.0, "num_epochs": 4}
+    slow = {**hparams, "lr_patience": 0, "lr_factor": 0.5, "lr": 3e-7, "lr_min": 1e-12, "num_epochs": 4}
     whole = train(slow, tmp_path / "a", seed=1)
     for n in range(1, 5):
         parts = train({**slow, "num_epochs": n}, tmp_path / "b", seed=1)
