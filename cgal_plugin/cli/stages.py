@@ -175,7 +175,7 @@ def select(
 
     The reference is read shard by shard and may be larger than memory.
     """
-    from cgal_plugin.components.selectors import make_selector
+    from cgal_plugin.selector import make_selector
     from cgal_plugin.selector.select_files import select_files
 
     molecule = load_topology(topology, mapping)

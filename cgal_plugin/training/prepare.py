@@ -48,7 +48,8 @@ def prepare(
         if replay_weight is not None:
             raise ConfigError(f"mode 'replay' needs dataset CGDataset, not {hparams['dataset']!r}")
         return Prepared(hparams, None, hash_object([hparams["dataset"], hparams["dataset_arg"]]))
-    from cgal_plugin.data.dataset import CGDataset, block_splits
+    from cgal_plugin.data.dataset import CGDataset
+    from cgal_plugin.data.splits import block_splits
     from cgal_plugin.training.settings import dataset_options
 
     argument = dataset_options(hparams["dataset_arg"])

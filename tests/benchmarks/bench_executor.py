@@ -8,7 +8,7 @@
 ``simulated`` has no worker processes: each task ends after about 10 s (log-normal) of virtual time, as with
 a thousand workers, and the driver writes every label to real shards and records. It prints the driver's CPU
 time and wall time per task, and its resident memory at the start, half-way and at the end. ``scaling``
-alternates one and two workers, three times each, and compares the labels with those of local processes. Run
+alternates one and two workers, ``--repeats`` times each, and compares the labels with those of local processes. Run
 it on an idle machine.
 """
 
@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ import numpy as np
 from cgal_plugin.components.label_job import LabelJob
 from cgal_plugin.config.executor import LocalExecutor, ParslExecutor
 from cgal_plugin.data import DataStore, LabelledFrames
+from cgal_plugin.execution import map_tasks
+from cgal_plugin.execution.pool import Pool
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.runs.quarantine import Quarantine
 
@@ -141,17 +144,14 @@ _IDLE = Idle()
 
 def simulated(n: int, workers: int) -> None:
     """Run ``n`` tasks on ``workers`` virtual workers."""
-    from cgal_plugin.execution import map_tasks as module
-    from cgal_plugin.execution.pool import Pool
 
     virtual = Virtual(workers, 10.0)
-    from contextlib import contextmanager
 
     @contextmanager
     def pool(*_: Any) -> Any:
         yield Pool(virtual, 2 * workers, workers)
 
-    module.open_pool = pool
+    map_tasks.open_pool = pool
     with tempfile.TemporaryDirectory() as folder:
         meter = Meter(n)
         work = job(Path(folder), n)
@@ -188,7 +188,7 @@ def check(work: LabelJob) -> None:
         raise SystemExit(f"{len(work.store.names())} of {len(work.names)} labels")
 
 
-def scaling(n: int) -> None:
+def scaling(n: int, repeats: int) -> None:
     """Measure real labels per second with one and two Parsl workers, and compare with local labels."""
     from cgal_plugin.oracle import OpenMMOracle
 
@@ -198,7 +198,7 @@ def scaling(n: int) -> None:
     topology = oracle.topology
     rates: dict[str, list[float]] = {"1": [], "2": [], "local": []}
     labels: dict[str, dict[str, str]] = {}
-    for kind in ("local", "1", "2", "1", "2", "1", "2"):
+    for kind in ("local", *("1", "2") * repeats):
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
             store = DataStore.create(
@@ -237,12 +237,13 @@ def main() -> None:
     parser.add_argument("what", choices=["local", "parsl", "simulated", "scaling"])
     parser.add_argument("--tasks", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=1000)
-    parser.add_argument("--frames", type=int, default=32)
+    parser.add_argument("--frames", type=int, default=32, help="labels of `scaling`, at least 3")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of `scaling` per number of workers")
     options = parser.parse_args()
     if options.what == "simulated":
         simulated(options.tasks, options.workers)
     elif options.what == "scaling":
-        scaling(options.frames)
+        scaling(options.frames, options.repeats)
     else:
         executors(options.what, options.tasks)
 

@@ -129,6 +129,14 @@ class Untrained:
         path.write_bytes(model.checkpoint.read_bytes())
 
 
+class Springs:
+    """An oracle whose forces are those of springs to the centre."""
+
+    def label(self, frames: Any) -> LabelledFrames:
+        """One label per frame."""
+        return spring_label(frames)
+
+
 def cheap() -> dict[str, Any]:
     """Sampler and trainer of no cost."""
     return {"sampler": Noise(), "trainer": Untrained()}

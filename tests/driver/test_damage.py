@@ -1,4 +1,4 @@
-"""Files that lie: bits flipped, ends cut off, folders that cannot be written, disks that are full."""
+"""Damaged files, folders that cannot be written, and full disks."""
 
 from __future__ import annotations
 
@@ -11,34 +11,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
-from cgal_plugin.driver import run
 from cgal_plugin.errors import CGALError, StateError
 from cgal_plugin.runs.directory import RunDirectory
 from cgal_plugin.runs.log import LOG, read_log
 from tests.driver import stand_ins
+from tests.driver.cheap import cheap_run, labels
 
-
-def _go(root: Path, config: Config, **changes: Any) -> Any:
-    return run(config, root, oracle=stand_ins.Fails(0.0), **stand_ins.cheap(), **changes)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the seed store and a run of one round."""
-    folder = tmp_path_factory.mktemp("damage")
-    _go(folder / "run", stand_ins.config(folder))
-    return folder
-
-
-def _shards(root: Path) -> dict[str, str]:
-    store = DataStore(root / "data")
-    return {n: store.record(n)["sha256"] for n in store.names()}
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 
 def flip(path: Path) -> None:
@@ -56,15 +39,15 @@ def cut(path: Path) -> None:
 @pytest.mark.parametrize("harm", [flip, cut])
 @pytest.mark.parametrize("name", ["r000_f0003.npz", "r000_f0003.json", "seed_000.npz", "seed_000.json"])
 def test_a_damaged_shard_is_named_and_made_again(
-    name: str, harm: Callable[[Path], None], finished: Path, tmp_path: Path
+    name: str, harm: Callable[[Path], None], cheap_finished: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "run"
-    shutil.copytree(finished / "run", root)
-    before = _shards(root)
+    shutil.copytree(cheap_finished / "run", root)
+    before = labels(root)
     harm(root / "data" / "shards" / name)
-    result = _go(root, stand_ins.config(finished, stopping={"rounds": 2}))
+    result = cheap_run(root, stand_ins.config(cheap_finished, stopping={"rounds": 2}))
     assert len(result.rounds) == 3
-    after = _shards(root)
+    after = labels(root)
     assert {n: after[n] for n in before} == before
     told = [e for e in read_log(root / LOG) if e["event"] == "damage"]
     assert len(told) == 1
@@ -88,59 +71,61 @@ def test_a_damaged_shard_is_named_and_made_again(
     ],
 )
 def test_a_damaged_result_is_named_and_not_used(
-    name: str, harm: Callable[[Path], None], finished: Path, tmp_path: Path
+    name: str, harm: Callable[[Path], None], cheap_finished: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "run"
-    shutil.copytree(finished / "run", root)
+    shutil.copytree(cheap_finished / "run", root)
     path = root / "rounds" / "round_000" / name
     harm(path)
-    config = stand_ins.config(finished, stopping={"rounds": 2})
+    config = stand_ins.config(cheap_finished, stopping={"rounds": 2})
     if harm is Path.unlink and path.name == "manifest.json":
-        before = _shards(root)
-        _go(root, config)  # the stage is run again
-        after = _shards(root)
+        before = labels(root)
+        cheap_run(root, config)  # the stage is run again
+        after = labels(root)
         assert {n: after[n] for n in before} == before
         return
     with pytest.raises(CGALError) as error:
-        _go(root, config)
+        cheap_run(root, config)
     assert name.split("/")[-1] in str(error.value)
     assert "delete" in str(error.value)
     (path.parent / "manifest.json").unlink()  # as it says
-    _go(root, config)
+    cheap_run(root, config)
 
 
-def test_a_manifest_cannot_lead_out_of_its_folder(finished: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_manifest_cannot_lead_out_of_its_folder(
+    absolute: bool, cheap_finished: Path, tmp_path: Path
+) -> None:
     root = tmp_path / "run"
-    shutil.copytree(finished / "run", root)
+    shutil.copytree(cheap_finished / "run", root)
     evil = tmp_path / "evil.ckpt"
     evil.write_bytes(b"evil")
     path = root / "rounds/round_000/train/manifest.json"
-    for name in ("../../../../evil.ckpt", str(evil)):
-        manifest = json.loads((finished / "run/rounds/round_000/train/manifest.json").read_text())
-        del manifest["seal"]
-        manifest["results"]["checkpoint"] = name
-        path.write_text(json.dumps(manifest))
-        with pytest.raises(StateError, match="outside the folder"):
-            _go(root, stand_ins.config(finished))
+    manifest = json.loads(path.read_text())
+    del manifest["seal"]
+    manifest["results"]["checkpoint"] = str(evil) if absolute else "../../../../evil.ckpt"
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(StateError, match="outside the folder"):
+        cheap_run(root, stand_ins.config(cheap_finished))
 
 
-def test_a_record_says_when_it_was_changed(finished: Path, tmp_path: Path) -> None:
+def test_a_changed_record_is_named(cheap_finished: Path, tmp_path: Path) -> None:
     root = tmp_path / "run"
-    shutil.copytree(finished / "run", root)
+    shutil.copytree(cheap_finished / "run", root)
     path = root / "data" / "shards" / "r000_f0000.json"
     path.write_text(path.read_text().replace('"source": "round_000"', '"source": "round_007"'))
     with pytest.raises(CGALError, match=r"r000_f0000\.json is damaged.*checksum"):
         DataStore(root / "data").record("r000_f0000")
 
 
-def test_accepted_changes_start_unfinished_stages_anew(finished: Path, tmp_path: Path) -> None:
+def test_accepted_changes_restart_unfinished_stages(cheap_finished: Path, tmp_path: Path) -> None:
     root = tmp_path / "run"
-    shutil.copytree(finished / "run", root)
+    shutil.copytree(cheap_finished / "run", root)
     (root / "rounds" / "round_001" / "train" / "manifest.json").unlink()
-    changed = stand_ins.config(finished, stopping={"rounds": 2}, training={"learning_rate": 0.01})
+    changed = stand_ins.config(cheap_finished, stopping={"rounds": 2}, training={"learning_rate": 0.01})
     with pytest.raises(StateError, match=r"training\.learning_rate: 0\.001 -> 0\.01"):
-        _go(root, changed)
-    result = _go(root, changed, accept_changes=True)
+        cheap_run(root, changed)
+    result = cheap_run(root, changed, accept_changes=True)
     assert len(result.rounds) == 3
     assert (root / "rounds" / "round_001" / ".train.0" / "model.ckpt").exists()
 
@@ -179,18 +164,18 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Disk]]:
         subprocess.run(["umount", "-l", str(each.path)], check=True)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_full_disk_is_said_and_costs_nothing(
-    workers: int, disk: Callable[[str], Disk], finished: Path
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.integration)])
+def test_a_full_disk_is_named_and_loses_nothing(
+    workers: int, disk: Callable[[str], Disk], cheap_finished: Path
 ) -> None:
-    """Wherever the run is when the disk fills up: what comes of it at last is the same."""
+    """Wherever the run is when the disk fills up, it ends with the same labels once there is space."""
     small = disk("size=20k")
-    config = stand_ins.config(finished, executor={"workers": workers})
+    config = stand_ins.config(cheap_finished, executor={"workers": workers})
     said = []
     for size in range(28, 400, 36 if workers else 12):
         with contextlib.suppress(StateError):
             try:
-                _go(small.path / "run", config)
+                cheap_run(small.path / "run", config)
                 break
             except StateError as error:
                 said.append(str(error))
@@ -199,22 +184,22 @@ def test_a_full_disk_is_said_and_costs_nothing(
         small.remount(f"size={size}k")
     assert all("No space left on device" in text or "the disk is full" in text for text in said)
     small.remount("size=10m")
-    _go(small.path / "run", config)
+    cheap_run(small.path / "run", config)
     assert len(said) > 3
-    assert _shards(small.path / "run") == _shards(finished / "run")
+    assert labels(small.path / "run") == labels(cheap_finished / "run")
 
 
-def test_a_disk_that_cannot_be_written(disk: Callable[[str], Disk], finished: Path) -> None:
+def test_a_read_only_disk_is_named(disk: Callable[[str], Disk], cheap_finished: Path) -> None:
     small = disk("size=10m")
-    shutil.copytree(finished / "run", small.path / "run")
+    shutil.copytree(cheap_finished / "run", small.path / "run")
     small.remount("ro")
     before = _hashes(small.path)
     with pytest.raises(StateError, match=r"cannot be written: .*Read-only file system"):
-        _go(small.path / "run", stand_ins.config(finished))
+        cheap_run(small.path / "run", stand_ins.config(cheap_finished))
     assert _hashes(small.path) == before
 
 
-def test_a_folder_of_somebody_else(finished: Path, tmp_path: Path) -> None:
+def test_a_folder_of_another_user_is_refused(cheap_finished: Path, tmp_path: Path) -> None:
     code = (
         "import os, sys\n"
         "from cgal_plugin.runs.directory import RunDirectory\n"
@@ -237,7 +222,7 @@ def _hashes(root: Path) -> dict[str, str]:
     }
 
 
-def test_the_lock_has_a_moments_patience(tmp_path: Path) -> None:
+def test_the_lock_waits_for_a_reader(tmp_path: Path) -> None:
     """A reader that tries the lock for a moment (cgal status) does not turn a run away."""
     import fcntl
     import threading

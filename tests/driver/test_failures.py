@@ -1,4 +1,4 @@
-"""Frames that cannot be labelled: a record of each, and an end when there are too many."""
+"""Frames that cannot be labelled: each gets a record, and too many of them stop the run."""
 
 from __future__ import annotations
 
@@ -75,6 +75,8 @@ def test_ten_rounds_with_a_fifth_of_the_labels_failing(tmp_path: Path) -> None:
     assert "a bug that shows at" in html
 
 
+@pytest.mark.integration
+@pytest.mark.usefixtures("without_figures")
 def test_tasks_that_hang_or_kill_their_worker_end_in_quarantine(tmp_path: Path) -> None:
     oracle = stand_ins.Fails(0.4, ("refuse", "raise", "hang", "die"))
     executor = {"workers": 2, "task_timeout": "5 s", "retries": 1, "retry_wait": 0}
@@ -85,6 +87,7 @@ def test_tasks_that_hang_or_kill_their_worker_end_in_quarantine(tmp_path: Path) 
     assert all(_check(tmp_path / "run", oracle).values()), "pick a seed that has all kinds"
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_too_many_failures_stop_the_round_with_a_diagnosis_and_can_be_mended(tmp_path: Path) -> None:
     config = stand_ins.config(tmp_path, selector={"kind": "random", "n_select": 20, "max_rmsd": None})
     broken = stand_ins.Fails(0.9, ("raise",))
@@ -102,6 +105,7 @@ def test_too_many_failures_stop_the_round_with_a_diagnosis_and_can_be_mended(tmp
     assert not _records(tmp_path / "run")
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_frames_that_the_oracle_refused_stay_refused_and_the_limit_can_be_raised(tmp_path: Path) -> None:
     oracle = stand_ins.Fails(0.8, ("refuse",))
     selector = {"kind": "random", "n_select": 14, "max_rmsd": None}
@@ -117,7 +121,7 @@ def test_frames_that_the_oracle_refused_stay_refused_and_the_limit_can_be_raised
 
 
 @pytest.mark.parametrize("limit", [0, 1.5, "half"])
-def test_a_limit_that_is_no_share_is_refused(limit: Any, tmp_path: Path) -> None:
+def test_a_limit_that_is_not_a_fraction_is_refused(limit: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"oracle\.max_failure_rate"):
         stand_ins.config(tmp_path, oracle={"max_failure_rate": limit})
 
@@ -131,7 +135,7 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
         Quarantine(tmp_path).release()
 
 
-def test_the_report_escapes_what_an_oracle_says(tmp_path: Path) -> None:
+def test_the_report_escapes_the_messages_of_an_oracle(tmp_path: Path) -> None:
     nasty = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
 
     class Rude:

@@ -1,8 +1,9 @@
-"""A hundred SIGKILLs at random moments of small real runs: nothing is lost, nothing is computed twice.
+"""SIGKILL during small real runs: nothing is lost, nothing is computed twice.
 
-pytest -m slow tests/driver/test_kills.py -s         # CGAL_KILLS=20 for a shorter one
+    pytest -m integration tests/driver/test_kills.py       # a kill in each of three stages
+    CGAL_KILLS=20 pytest -m slow tests/driver/test_kills.py -s   # at random moments, 100 times by default
 
-And a Parsl worker, then a manager, killed in the middle of a round's labels.
+And a Parsl worker and a Parsl manager, killed while a round is labelled.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import yaml
 
 from cgal_plugin.data import DataStore
 from cgal_plugin.runs.log import LOG, read_log
-from tests.driver.test_signals import start
+from tests.driver.processes import check_kept, finished_files, start
 from tests.driver.tiny import TINY
 
 KILLS = int(os.environ.get("CGAL_KILLS", "100"))
@@ -35,23 +36,8 @@ def _labels(root: Path) -> dict[str, str]:
     return {n: store.verify(n)["sha256"] for n in store.names()}
 
 
-def _finished(root: Path) -> dict[Path, int]:
-    """What is finished, with its time: labels, seed trajectories, stages."""
-    found = [
-        *root.glob("data/shards/*.npz"),
-        *root.glob("seed/trajectory_*.npz"),
-        *root.rglob("manifest.json"),
-    ]
-    return {p: p.stat().st_mtime_ns for p in found if not p.name.startswith(".") and _is_label(p)}
-
-
-def _is_label(path: Path) -> bool:
-    # arrays without their record are not a label yet
-    return path.parent.name != "shards" or path.with_suffix(".json").exists()
-
-
 def _stage(root: Path) -> str:
-    """Where the run is."""
+    """Return the stage that the run is in."""
     events = [e for e in read_log(root / LOG) if e["event"] in ("stage started", "stage finished")]
     if not events or events[-1]["event"] == "stage finished":
         return "between stages"
@@ -60,7 +46,7 @@ def _stage(root: Path) -> str:
 
 
 def _started(root: Path, process: Any, before: int) -> bool:
-    """Wait until the process works on the run."""
+    """Wait until the process works on the run; return False if it ended before."""
     deadline = time.monotonic() + 240
     while sum(e["event"] == "run started" for e in read_log(root / LOG)) <= before:
         if process.poll() is not None:
@@ -71,7 +57,7 @@ def _started(root: Path, process: Any, before: int) -> bool:
 
 
 def _wait_for(stage: str, root: Path, process: Any) -> None:
-    """Until the run begins a stage that takes a blink; or some seconds, when it is past it."""
+    """Wait for the start of a short stage; give up after some seconds if the run is past it."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
         with (root / LOG).open("rb") as handle:
@@ -82,13 +68,46 @@ def _wait_for(stage: str, root: Path, process: Any) -> None:
         time.sleep(0.001)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run, never killed."""
+    folder = tmp_path_factory.mktemp("whole")
+    config, log = folder / "run.yaml", folder / "log"
+    config.write_text(yaml.safe_dump(TINY))
+    assert start(config, folder / "run", log).wait(timeout=600) == 0, log.read_text()
+    return folder / "run"
+
+
+@pytest.mark.integration
+def test_runs_killed_in_different_stages_end_with_the_same_labels(whole: Path, tmp_path: Path) -> None:
+    config, out, log = tmp_path / "run.yaml", tmp_path / "run", tmp_path / "log"
+    config.write_text(yaml.safe_dump(TINY))
+    kept: dict[Path, int] = {}
+    for begun in (
+        "seed/trajectory_000.npz",
+        "rounds/round_000/train/model_000/*.ckpt",
+        "data/shards/r000_f000[01].json",
+    ):
+        process = start(config, out, log)
+        deadline = time.monotonic() + 240
+        while not list(out.glob(begun)):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+        check_kept(kept)
+        kept = finished_files(out)
+    assert start(config, out, log).wait(timeout=240) == 0, log.read_text()
+    check_kept(kept)
+    assert _labels(out) == _labels(whole)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_kills_at_random_moments(tmp_path: Path) -> None:
+def test_kills_at_random_moments(whole: Path, tmp_path: Path) -> None:
     config, log = tmp_path / "run.yaml", tmp_path / "log"
     config.write_text(yaml.safe_dump(TINY))
-    whole = tmp_path / "whole"
-    assert start(config, whole, log).wait(timeout=600) == 0, log.read_text()
     expected = _labels(whole)
     rng = random.Random(2026)
     hit: collections.Counter[str] = collections.Counter()
@@ -113,13 +132,11 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
             process.send_signal(signal.SIGKILL)
             process.wait()
             hit[stage] += 1
-            for path, stamp in kept.items():
-                assert path.stat().st_mtime_ns == stamp, f"{path} was computed again"
-            before, kept = kept, _finished(root)
+            check_kept(kept)
+            before, kept = kept, finished_files(root)
             idle = idle + 1 if len(kept) == len(before) else 0
         assert process.returncode == 0, log.read_text()
-        for path, stamp in kept.items():
-            assert path.stat().st_mtime_ns == stamp, f"{path} was computed again"
+        check_kept(kept)
         assert _labels(root) == expected
         assert not list(root.rglob("*.tmp*")), "left by a kill"
         print(f"{number} runs, {sum(hit.values())} kills: {dict(hit)}", flush=True)

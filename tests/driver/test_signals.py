@@ -1,12 +1,10 @@
-"""SIGTERM, SIGINT and SIGUSR1 end a run within seconds, in the middle of whatever it does, and it goes on."""
+"""SIGTERM, SIGINT and SIGUSR1 end a run within seconds, in each of its stages."""
 
 from __future__ import annotations
 
 import copy
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,10 @@ import pytest
 import yaml
 
 from cgal_plugin.runs.log import LOG, read_log
+from tests.driver.processes import start
 from tests.driver.tiny import TINY
+
+pytestmark = pytest.mark.integration
 
 LONG = 10**6
 
@@ -32,16 +33,8 @@ def _parsl() -> dict[str, Any]:
     return {**config, "executor": {"kind": "parsl", "template": "htex_local", "workers_per_node": 2}}
 
 
-def start(config: Path, out: Path, log: Path) -> subprocess.Popen[bytes]:
-    """``cgal run`` as a process."""
-    code = "from cgal_plugin.cli.main import main; main()"
-    command = [sys.executable, "-c", code, "run", str(config), "--out", str(out)]
-    with log.open("ab") as handle:
-        return subprocess.Popen(command, stdout=handle, stderr=handle)
-
-
 def _busy(out: Path, stage: str) -> bool:
-    """Whether the stage's work is under way: an epoch, a step, a task."""
+    """Return whether the work of a stage has begun: an epoch, a checkpoint, a task."""
     signs = {
         "seed data": lambda: list(out.glob("work/tasks/*.log")),
         "train": lambda: list(out.glob("rounds/round_000/train/model_000/epoch_*.json")),
@@ -86,7 +79,7 @@ def test_a_signal_ends_a_run_in_seconds(
     assert "Traceback" not in text
     assert read_log(out / LOG)[-1]["event"] == "interrupted"
     assert stage in read_log(out / LOG)[-1]["stage"]
-    # nothing goes on in the background
+    # no process is left behind
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             command = (entry / "cmdline").read_bytes().decode()

@@ -1,9 +1,10 @@
-"""A whole run, real in every part, small enough for a test."""
+"""Whole runs, real in every part, small enough for a test."""
 
 from __future__ import annotations
 
 from typing import Any
 
+#: two rounds over a worker process
 TINY: dict[str, Any] = {
     "name": "tiny <b>run</b>",
     "seed": 3,
@@ -22,3 +23,6 @@ TINY: dict[str, Any] = {
     "stopping": {"rounds": 2},
     "executor": {"workers": 1},
 }
+
+#: one round in this process
+SMOKE: dict[str, Any] = {**TINY, "stopping": {"rounds": 1}, "executor": {"workers": 0}}
