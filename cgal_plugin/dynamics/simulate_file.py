@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.data.trajectories import load_trajectories
-from cgal_plugin.dynamics.simulate import SimulationResult, simulate
+from cgal_plugin.dynamics.result import SimulationResult
+from cgal_plugin.dynamics.simulate import simulate
 from cgal_plugin.export import load_metadata
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@
 ``simulated`` has no worker processes: each task ends after about 10 s (log-normal) of virtual time, as with
 a thousand workers, and the driver writes every label to real shards and records. It prints the driver's CPU
 time and wall time per task, and its resident memory at the start, half-way and at the end. ``scaling``
-alternates one and two workers, ``--repeats`` times each, and compares the labels with those of local processes. Run
-it on an idle machine.
+alternates one and two workers, ``--repeats`` times each, and compares the labels with those of
+local processes. Run it on an idle machine.
 """
 
 from __future__ import annotations
