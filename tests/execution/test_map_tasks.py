@@ -62,7 +62,7 @@ def test_what_is_sent_is_not_loaded_when_its_bytes_changed(tmp_path: Path) -> No
     assert shared.load() == {"a": 1}
     other = Shared.write({"a": 2}, tmp_path)
     Path(other.path).write_bytes(Path(shared.path).read_bytes())
-    with pytest.raises(OracleError, match="not what the driver wrote"):
+    with pytest.raises(OracleError, match="not the file that the driver wrote"):
         other.load()
 
 

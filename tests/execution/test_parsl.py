@@ -220,9 +220,9 @@ def test_the_gpu_template_pins_a_gpu_to_each_worker(slurm: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("executor", "message"),
     [
-        ({}, "either 'template'"),
+        ({}, "exactly one of 'template'"),
         ({"template": "slurm"}, "'htex_local', 'slurm_cpu' or 'slurm_gpu'"),
-        ({"template": "slurm_cpu", "config": "mine.py"}, "either 'template'"),
+        ({"template": "slurm_cpu", "config": "mine.py"}, "exactly one of 'template'"),
         ({"config": "mine.py", "partition": "long"}, "partition: for templates only"),
         ({"config": "nowhere.py"}, "no such file"),
         ({"template": "slurm_cpu", "partition": "long\n#SBATCH --uid=0"}, "executor.partition"),
