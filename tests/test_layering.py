@@ -157,7 +157,7 @@ PUBLIC = {
     "reporting": "ReportInput RoundSummary SelectedFrames write_report",
     "selector": """
         BaseSelector CommitteeSelector CoverageSelector RMSDSelector RandomSelector Selection coverage
-        k_centre max_coverage nearest_rmsd""",
+        k_centre make_selector max_coverage nearest_rmsd""",
     "testing": "check_model check_oracle check_prior check_sampler check_selector check_trainer",
     "training": "CG_DEFAULTS MODES TrainingResult load_model resolve train train_ensemble",
 }
