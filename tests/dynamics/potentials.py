@@ -72,7 +72,8 @@ class HarmonicChain(torch.nn.Module):
 #: nm. With ``well=WELL`` replica 1 of a coil crosses this limit between steps 100 and 800; other replicas
 #: never do. The outermost bead of replica 1 is at 0.74 ± 0.07 nm after 0.4 ps, 6.5 standard deviations below
 #: the limit; at a friction of 1/ps the instability grows by exp(1.3 t/ps), a factor of 64 at 3.2 ps; beads of
-#: other replicas have a standard deviation of 0.09 nm per coordinate. In all P < 1e-8 per simulation
+#: other replicas have a standard deviation of 0.09 nm per coordinate. In all P < 1e-8 per simulation.
+#: The instability heats replica 1, so the guard must not limit the temperature
 WELL, CROSSED = 300.0, 1.2
 
 

@@ -27,10 +27,12 @@ def scenario(request, chignolin, tmp_path_factory):
     """A potential, arguments and the uninterrupted simulation: without and with blow-ups."""
     folder = tmp_path_factory.mktemp(request.param)
     fault = 0 if request.param == "healthy" else 1
-    module = HarmonicChain(N, 10, well=WELL, fault=fault, limit=CROSSED)
+    module = HarmonicChain(N, 10, well=WELL * fault, fault=fault, limit=CROSSED)
     potential = save_potential(module, folder / "p.pt")
     start = coil_start(N, 10)
-    arguments = ARGUMENTS | {"guard": Guard(restart_blown=request.param == "restarted")}
+    arguments = ARGUMENTS | {
+        "guard": Guard(max_temperature_ratio=None, restart_blown=request.param == "restarted")
+    }
     full = simulate(potential, chignolin, start, steps=STEPS, out_dir=folder / "full", **arguments)
     assert {event.replica for event in full.events} == ({1} if fault else set())
     return potential, start, arguments, full

@@ -7,12 +7,18 @@ import json
 import numpy as np
 import pytest
 
-from cgal_plugin.dynamics import load_simulation, simulate
+from cgal_plugin.dynamics import Guard, load_simulation, simulate
 from cgal_plugin.errors import StateError
 from tests.dynamics.potentials import CROSSED, WELL, HarmonicChain, coil_start, save_potential
 from tests.dynamics.test_restart import Interrupted, stop_at
 
-ARGUMENTS = {"timestep_fs": 4.0, "temperature": 300.0, "friction": 1.0, "report_interval": 20}
+ARGUMENTS = {
+    "timestep_fs": 4.0,
+    "temperature": 300.0,
+    "friction": 1.0,
+    "report_interval": 20,
+    "guard": Guard(max_temperature_ratio=None),
+}
 
 
 @pytest.fixture(scope="module")

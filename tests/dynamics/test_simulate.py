@@ -201,9 +201,11 @@ def test_one_exploding_replica_leaves_the_others_alone(run, chignolin, fault, gu
 
 def test_frames_before_the_event_are_kept_and_equal_those_of_a_healthy_run(run):
     start = coil_start(3, 10)
-    healthy = run("healthy", start=start, steps=LONG, module=HarmonicChain(3, 10, well=WELL)).load()
+    healthy = run(
+        "healthy", start=start, steps=LONG, module=HarmonicChain(3, 10, well=WELL), guard=Guard.off()
+    ).load()
     module = HarmonicChain(3, 10, fault=1, limit=CROSSED, well=WELL)
-    result = run("ill", start=start, steps=LONG, module=module)
+    result = run("ill", start=start, steps=LONG, module=module, guard=Guard(max_temperature_ratio=None))
     (event,) = result.events
     assert (event.replica, event.kind) == (1, "non-finite")
     kept = event.frame_index
@@ -232,7 +234,8 @@ def test_a_blown_replica_can_be_started_again(run):
 def test_a_replica_restarted_in_good_health_goes_on(run):
     start = coil_start(3, 10)
     module = HarmonicChain(3, 10, fault=1, limit=CROSSED, well=WELL)
-    result = run(start=start, steps=LONG, module=module, guard=Guard(restart_blown=True))
+    guard = Guard(max_temperature_ratio=None, restart_blown=True)
+    result = run(start=start, steps=LONG, module=module, guard=guard)
     assert {event.replica for event in result.events} == {1}
     assert result.steps_done == LONG
     # no frame is stored at the step of a restart
@@ -271,10 +274,18 @@ def test_a_start_outside_the_limits_is_an_event_unless_all_are(run):
 @pytest.mark.parametrize("backend", ["torchforce", "python"])
 def test_a_potential_that_fails_for_no_replicas_fault_is_an_error_and_frames_are_kept(run, backend, tmp_path):
     start = coil_start(3, 10)
-    run("healthy", start=start, steps=LONG, module=HarmonicChain(3, 10, well=WELL))
+    run("healthy", start=start, steps=LONG, module=HarmonicChain(3, 10, well=WELL), guard=Guard.off())
     module = HarmonicChain(3, 10, fault=2, limit=CROSSED, well=WELL)
     with pytest.raises(DynamicsError, match=r"failed at step \d+ with every replica within .* too far out"):
-        run("ill", start=start, module=module, backend=backend, checkpoint_interval=100, steps=LONG)
+        run(
+            "ill",
+            start=start,
+            module=module,
+            backend=backend,
+            checkpoint_interval=100,
+            steps=LONG,
+            guard=Guard(max_temperature_ratio=None),
+        )
     manifest = json.loads((tmp_path / "ill" / "simulation.json").read_text())
     assert manifest["status"] == "running"
     kept = read_dcd(tmp_path / "ill" / "replica_000.dcd")
