@@ -1,4 +1,4 @@
-"""Oracle work outside the loop: labels of a file into a data store, resumable; backmapping."""
+"""Label or backmap the frames of a file, outside the loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from cgal_plugin.oracle import AllAtomModel
     from cgal_plugin.oracle.backmap import BackmapResult
 
-_CHUNKS = 4  # of frames, for each worker: each sets up OpenMM once
+#: groups of frames per worker; OpenMM is set up once per group
+_CHUNKS = 4
 
 
 def label_file(
@@ -34,32 +35,32 @@ def label_file(
     workers: int = 1,
     **oracle_options: Any,
 ) -> tuple[int, list[tuple[int, str]]]:
-    """Label the frames of a file.
+    """Label the frames of a file into a data store; called again, resume.
 
     Parameters
     ----------
     frames
-        What :func:`~cgal_plugin.data.trajectories.load_trajectories` reads.
+        Any file that :func:`~cgal_plugin.data.trajectories.load_trajectories` reads.
     system
         One-letter sequence, or PDB file.
     out
-        Data store. One that exists is added to, with the force map that it holds.
+        Data store. Labels are added to an existing one, with its force map.
     top
-        Topology file of formats without one.
+        Topology file for formats without one.
     workers
-        Processes.
+        Number of processes.
     **oracle_options
-        Of :class:`~cgal_plugin.oracle.OpenMMOracle`.
+        Options of :class:`~cgal_plugin.oracle.OpenMMOracle`.
 
     Returns
     -------
-    Number of labelled frames, and ``(frame, reason)`` of those in quarantine, whose records are in
+    Number of labelled frames, and ``(frame, reason)`` of each frame in quarantine. Their records are in
     ``OUT/quarantine``; the next call tries them again.
 
     Raises
     ------
     CGALError
-        Frames, molecule, settings or store are wrong, or do not belong together.
+        Frames, molecule, settings or store are wrong, or do not fit together.
     """
     from cgal_plugin.mapping.forces import ForceMap
     from cgal_plugin.oracle import OpenMMOracle
@@ -70,18 +71,19 @@ def label_file(
     if os.path.exists(force_map):
         oracle = oracle.with_force_map(ForceMap.load(force_map))
     if os.path.isdir(out) and os.listdir(out) and not os.path.exists(os.path.join(out, "store.json")):
-        raise DataError(f"{os.fspath(out)!r} holds other files and no data store; choose another folder")
+        raise DataError(
+            f"{os.fspath(out)!r} contains other files and is not a data store; choose another folder"
+        )
     store = DataStore.create(
         out, oracle.topology, temperature=oracle.temperature, force_map_hash=oracle.force_map.hash
     )
     if not os.path.exists(force_map):
         oracle.force_map.save(force_map)
-    # named by content: the same frame is not labelled twice, whatever file it comes in
+    # named by content, so that a frame that occurs in several files is labelled once
     names = [f"frame_{hash_array(np.asarray(f, dtype=np.float32))[:16]}" for f in positions]
     quarantine = Quarantine(store.root / "quarantine")
     quarantine.release(all_kinds=True)
-    # names may come twice: the second time there is nothing left to do
-    first = [i for i, name in enumerate(names) if names.index(name) == i]
+    first = sorted({name: i for i, name in reversed(list(enumerate(names)))}.values())
     job = LabelJob(
         positions[first],
         [names[i] for i in first],
@@ -103,7 +105,7 @@ def label_file(
 def backmap_frames(
     frames: np.ndarray, model: AllAtomModel, *, seed: int, workers: int
 ) -> list[BackmapResult]:
-    """Backmap ``(n, n_beads, 3)`` Å over processes; one result a frame, the same for any number of them.
+    """Backmap ``(n, n_beads, 3)`` Å over processes; the results do not depend on their number.
 
     Raises
     ------
@@ -128,12 +130,12 @@ def backmap_file(
 ) -> list[BackmapResult]:
     """Backmap the frames of a file; see :func:`label_file` and :func:`backmap_frames`.
 
-    The structures that could be rebuilt are written to ``out`` as PDB; without any, nothing is written.
+    The structures that could be built are written to ``out`` as PDB; if there are none, no file is written.
 
     Raises
     ------
     CGALError
-        The frames or the molecule cannot be read, or do not belong together.
+        The frames or the molecule cannot be read, or do not fit together.
     """
     import mdtraj
 

@@ -1,4 +1,4 @@
-"""Functions that worker processes run: picklable, at module level. What they make is a file."""
+"""Functions that worker processes run. They are importable and picklable, and write files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def is_picklable(obj: Any) -> bool:
-    """Whether ``obj`` can be sent to another process."""
+    """Return whether ``obj`` can be sent to another process."""
     try:
         pickle.dumps(obj)
     except (pickle.PicklingError, TypeError, AttributeError):
@@ -36,7 +36,7 @@ def label_frame(oracle: Any, frame: NDArray[np.floating]) -> LabelledFrames:
     Raises
     ------
     OracleError
-        The oracle returned something that is not LabelledFrames.
+        The oracle did not return LabelledFrames.
     """
     labelled = oracle.label(frame[None])
     if not isinstance(labelled, LabelledFrames):
@@ -49,7 +49,7 @@ def label_frame(oracle: Any, frame: NDArray[np.floating]) -> LabelledFrames:
 
 @dataclass(frozen=True, eq=False)
 class LabelTask:
-    """A frame ``(n_beads, 3)`` Å with its number, and the folder for the file with its label."""
+    """A frame ``(n_beads, 3)`` Å, its number, and the folder for the file with its label."""
 
     frame: NDArray[np.floating]
     number: int
@@ -58,19 +58,19 @@ class LabelTask:
 
 @dataclass(frozen=True)
 class LabelOutcome:
-    """A label as a shard file, or no shard; and what the oracle put into quarantine."""
+    """The shard file of a label, or None; and the failures that the oracle reported."""
 
     shard: ShardFile | None
     quarantined: Sequence[Quarantined]
 
 
 def write_label(oracle: Any, task: LabelTask) -> LabelOutcome:
-    """Label a frame into a shard file, whose rows get the frame's number."""
+    """Label a frame and write a shard file, whose rows get the number of the frame."""
     labelled = label_frame(oracle, task.frame)
     if not len(labelled):
         return LabelOutcome(None, tuple(labelled.quarantined))
     index = np.full(len(labelled), task.number, dtype=np.int64)
-    # a task may run a second time beside itself (a straggler, a worker cut off): never one name for both
+    # two copies of a task may run at the same time (stragglers, lost workers): their files need two names
     path = task.folder / f"{task.number:08d}-{uuid.uuid4().hex}.npz"
     shard = ShardFile.write(path, replace(labelled, frame_index=index))
     return LabelOutcome(shard, tuple(labelled.quarantined))
@@ -78,14 +78,14 @@ def write_label(oracle: Any, task: LabelTask) -> LabelOutcome:
 
 @dataclass(frozen=True)
 class SeedTask:
-    """A seed trajectory, without its oracle, and the file for it."""
+    """A seed trajectory without its oracle, and the file for it."""
 
     path: Path
     trajectory: TrajectoryTask
 
 
 def write_trajectory(oracle: Any, task: SeedTask) -> int:
-    """Run a seed trajectory into its file; returns its number of frames."""
+    """Run a seed trajectory and write its file; return its number of frames."""
     from cgal_plugin.oracle.trajectory_task import run_trajectory
 
     trajectory = run_trajectory(replace(task.trajectory, oracle=oracle))
@@ -94,7 +94,7 @@ def write_trajectory(oracle: Any, task: SeedTask) -> int:
 
 
 def backmap_chunk(shared: tuple[Any, int], frames: NDArray[np.floating]) -> list[Any]:
-    """Backmap some frames; ``shared`` is the :class:`AllAtomModel` and the seed."""
+    """Backmap frames; ``shared`` is the :class:`AllAtomModel` and the seed."""
     from cgal_plugin.oracle import backmap
 
     model, seed = shared

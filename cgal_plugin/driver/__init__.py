@@ -11,7 +11,7 @@ __all__ = ["RunResult", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    # late: the loop needs the other parts of the package, protocols do not
+    # imported late, because the loop needs most of the package
     if name in __all__:
         from cgal_plugin.driver import loop
 
