@@ -1,12 +1,13 @@
-"""The stored models of a benchmark against any reference ensemble, in longer runs than the benchmark's.
+"""Simulate the stored models of a benchmark for longer than the benchmark, and compare with any reference.
 
-    python recheck.py                                     # against reference.npz, 10.2 million steps a model
-    python recheck.py --reference other.npz --interval 1  # another ensemble, a frame every ps
+    python recheck.py                                     # 10.2 million replica-steps per model
+    python recheck.py --reference other.npz --interval 1  # another reference, one frame per ps
     python recheck.py --steps 50000 --arm rmsd            # shorter, one arm (and static)
 
-A reference is an npz with one array ``(n_frames, 10, 3)`` in Å a trajectory. Half of the replicas start
-folded and half stretched; the first fifth is left out, as in the benchmark. Simulations are kept in --out and
-go on where they stopped.
+The default reference is reference.npz. A reference has one array ``(n_frames, 10, 3)`` in Å per trajectory.
+Half of the replicas start from the folded and half from the stretched state. The first fifth of each
+trajectory is discarded, as in the benchmark. Simulations are kept in --out; run the same command again to
+resume.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from cgal_plugin.dynamics import simulate
 from cgal_plugin.oracle import OpenMMOracle
 
 HERE = Path(__file__).parent
-TEMPERATURE = 400.0  # K, of models and references
+TEMPERATURE = 400.0  # K, of the models and references
 LAG_PS, MSM_LAG_PS = 10.0, 50.0  # as in the benchmark
 REPLICAS = 64
 
@@ -32,8 +33,8 @@ parser.add_argument("--benchmark", type=Path, default=HERE / "benchmark", help="
 parser.add_argument("--reference", type=Path, default=HERE / "reference.npz")
 parser.add_argument("--interval", type=float, default=2.0, help="ps between frames of the reference")
 parser.add_argument("--steps", type=int, default=160_000)
-parser.add_argument("--seed", type=int, default=99, help="of the dynamics")
-parser.add_argument("--arm", action="append", help="default: all that are stored")
+parser.add_argument("--seed", type=int, default=99, help="seed of the dynamics")
+parser.add_argument("--arm", action="append", help="repeatable; default: all stored arms")
 parser.add_argument("--out", type=Path, default=Path("runs/recheck"))
 arguments = parser.parse_args()
 

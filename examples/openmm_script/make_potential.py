@@ -1,7 +1,7 @@
-"""Make potential.pt and start.pdb for run.py: priors fitted to a demo ensemble, and an untrained network.
+"""Write potential.pt and start.pdb for run.py: an untrained network with priors fitted to synthetic frames.
 
-It stands in for a model of your own (`cgal export model.ckpt --topology x.pdb -o potential.pt`), so that
-the example runs in seconds. Usage: python make_potential.py OUT_FOLDER [--replicas R]
+The potential replaces a trained one (`cgal export model.ckpt --topology x.pdb -o potential.pt`), so that the
+example runs in seconds. Usage: python make_potential.py OUT_FOLDER [--replicas R]
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TEMPERATURE = 300.0
 
 
 def chain_frames(n_frames: int, n_beads: int, seed: int) -> np.ndarray:
-    """Chains with CA-like bonds, angles and dihedrals, (n_frames, n_beads, 3) Å."""
+    """Return chains ``(n_frames, n_beads, 3)`` Å with bonds, angles and dihedrals as of CA atoms."""
     rng = np.random.default_rng(seed)
     length = rng.normal(3.8, 0.08, (n_frames, n_beads))
     angle = np.deg2rad(rng.normal(112.0, 12.0, (n_frames, n_beads)))

@@ -1,8 +1,8 @@
-"""Langevin dynamics of an exported potential in plain OpenMM: nothing of cgal_plugin is imported.
+"""Run Langevin dynamics of an exported potential in plain OpenMM, without cgal_plugin.
 
 Usage: python run.py potential.pt start.pdb [--steps 1000] [--temperature 300]
 
-`start.pdb` has one atom a bead. Every replica of the potential starts from it.
+`start.pdb` has one atom per bead. All replicas start from it.
 """
 
 import argparse
@@ -23,11 +23,11 @@ parser.add_argument("--steps", type=int, default=1000)
 parser.add_argument("--temperature", type=float, default=300.0, help="K")
 parser.add_argument("--timestep", type=float, default=4.0, help="fs")
 parser.add_argument("--friction", type=float, default=1.0, help="1/ps")
-parser.add_argument("--platform", default="Reference", help="the fastest one for few beads on a CPU")
+parser.add_argument("--platform", default="Reference", help="default: the fastest for few beads on a CPU")
 parser.add_argument("--dcd", help="write frames of all replicas to this file")
 arguments = parser.parse_args()
 
-# what the file says of itself: how many copies of how many beads one call evaluates
+# the metadata of the file: number of replicas that one call evaluates, and masses of the beads
 extra = {"cgal.json": ""}
 torch.jit.load(arguments.potential, _extra_files=extra)
 metadata = json.loads(extra["cgal.json"])
@@ -38,7 +38,7 @@ start = pdb.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
 if len(start) != len(masses):
     sys.exit(f"{arguments.start} has {len(start)} atoms; the potential is for {len(masses)} beads")
 
-# replicas are packed one after the other; they do not see each other
+# the replicas are packed one after the other and do not interact
 model = app.Modeller(pdb.topology, pdb.positions)
 system = openmm.System()
 for replica in range(n_replicas):

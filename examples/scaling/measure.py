@@ -1,9 +1,9 @@
-"""Measure what each part of a round costs on one core of this machine, for chains of several lengths.
+"""Measure the cost of each part of a round on one core of this machine, for chains of several lengths.
 
-    OMP_NUM_THREADS=1 python measure.py -o rates.json                  # some minutes; an idle machine
-    OMP_NUM_THREADS=1 python measure.py -o rates.json --residues 5 8 --short   # to see that it works
+    OMP_NUM_THREADS=1 python measure.py -o rates.json                  # some minutes, on an idle machine
+    OMP_NUM_THREADS=1 python measure.py -o rates.json --residues 5 8 --short   # a quick test
 
-Times are CPU time of the process. `plan.py` puts power laws through them.
+Times are CPU time of the process. `plan.py` fits power laws to them.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ TEMPERATURE = 400.0
 
 
 def clocked(function: Callable[[], Any]) -> tuple[float, Any]:
-    """CPU seconds and the result."""
+    """Return the CPU time (seconds) of a call, and its result."""
     started = time.process_time()
     result = function()
     return time.process_time() - started, result
 
 
 def chain(n_frames: int, n_beads: int, seed: int = 0) -> np.ndarray:
-    """Frames ``(n_frames, n_beads, 3)`` Å of a chain that wriggles, for work that only has to be timed."""
+    """Return frames ``(n_frames, n_beads, 3)`` Å of a fluctuating chain, for timing only."""
     rng = np.random.default_rng(seed)
     turns, frames = np.zeros((n_beads - 1, 3)), np.zeros((n_frames, n_beads, 3))
     for k in range(n_frames):
@@ -43,11 +43,11 @@ def chain(n_frames: int, n_beads: int, seed: int = 0) -> np.ndarray:
 
 
 def oracle(sequence: str, short: bool) -> dict[str, float]:
-    """All-atom MD (seconds a ps, OBC2) and backmapping (seconds a frame)."""
+    """Measure all-atom MD (seconds per ps, OBC2) and backmapping (seconds per frame)."""
     from cgal_plugin.oracle import AllAtomLibrary, OpenMMOracle, backmap
 
     made = OpenMMOracle(sequence, temperature=TEMPERATURE)
-    made.run("folded", 0.04, seed=1, equilibrate_ps=0.04)  # OpenMM's kernels are compiled once
+    made.run("folded", 0.04, seed=1, equilibrate_ps=0.04)  # warm-up: OpenMM compiles its kernels
     length = 0.4 if short else 4.0
     seconds, trajectory = clocked(
         lambda: made.run("folded", length, seed=2, save_ps=0.04, equilibrate_ps=0.04)
@@ -67,7 +67,7 @@ def oracle(sequence: str, short: bool) -> dict[str, float]:
 
 
 def network(sequence: str, features: int, layers: int, short: bool) -> dict[str, float]:
-    """Training (seconds a frame and epoch) and CG dynamics (seconds a replica-step, 16 replicas)."""
+    """Measure training (s per frame and epoch) and CG dynamics (s per replica-step, 16 replicas)."""
     from cgal_plugin.data import DataStore, LabelledFrames
     from cgal_plugin.dynamics import simulate
     from cgal_plugin.export import export_torchscript
@@ -92,7 +92,7 @@ def network(sequence: str, features: int, layers: int, short: bool) -> dict[str,
             "prior_model": ["CGBonds"],
             "dataset_root": str(store.root),
         }
-        train(hparams, root / "model", seed=1)  # imports and the first epoch
+        train(hparams, root / "model", seed=1)  # warm-up: imports and the first epoch
         seconds, result = clocked(lambda: train({**hparams, "num_epochs": 3}, root / "model", seed=1))
         training = seconds / (2 * 0.9 * n)
         potential = root / "potential.pt"
@@ -113,7 +113,7 @@ def network(sequence: str, features: int, layers: int, short: bool) -> dict[str,
 
 
 def selection(n_beads: int, short: bool) -> dict[str, float]:
-    """Exact nearest RMSD: seconds a pair of candidate and reference frame."""
+    """Measure exact nearest RMSD (seconds per pair of candidate and reference frame)."""
     from cgal_plugin.selector import nearest_rmsd
 
     candidates, reference = chain(500, n_beads, 1), chain(1000 if short else 20000, n_beads, 2)
@@ -123,7 +123,7 @@ def selection(n_beads: int, short: bool) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure every length and write the file."""
+    """Measure chains of all lengths and write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--residues", type=int, nargs="+", default=[10, 20, 40])

@@ -1,9 +1,9 @@
-"""What a round costs, for how many proteins, frames and workers; which part is the bottleneck; what to do.
+"""Estimate the cost of a round for a number of proteins, frames and workers, and name the bottleneck.
 
     python plan.py rates.json --proteins 1000 --residues 60 --frames 100000 --workers 1000
 
-Frames are those that a protein's model is trained on (10^3 proteins x 10^5 frames are 10^8 frames). Every
-cost is that of one core, from measure.py, by power laws in the number of residues; the model:
+--frames is the number of training frames per protein (10^3 proteins x 10^5 frames are 10^8 frames). The costs
+on one core come from measure.py, by power laws in the number of residues. The model:
 
     labels     proteins x n_select x n_starts x (relax_ps + production_ps) x s/ps(residues)
     backmaps   proteins x n_select x n_starts x s/backmap(residues)
@@ -11,8 +11,8 @@ cost is that of one core, from measure.py, by power laws in the number of residu
     training   proteins x committee x epochs x frames x s/frame(residues)
     selection  proteins x candidates x frames x s/pair(residues),  candidates = replicas x steps / interval
 
-The first two are tasks of the executor, a label each; dynamics with simulation.blocks and training with
-training.committee too; a protein is a run of its own, so that all of it divides by the number of proteins.
+Labels and backmaps are tasks of the executor, one per label. Dynamics are tasks with simulation.blocks, and
+training with training.committee. Each protein is a separate run, so all parts can be divided over proteins.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from typing import Any
 
 import numpy as np
 
-#: bytes of a frame's bead: positions and forces, float32
+#: bytes per bead and frame: positions and forces, float32
 _BYTES = 24
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a round: core seconds, how many tasks it can be divided into, and what makes it cheaper."""
+    """One part of a round: core seconds, number of tasks it can be divided into, and remedy."""
 
     name: str
     seconds: float
@@ -39,12 +39,12 @@ class Part:
     remedy: str
 
     def wall(self, workers: int) -> float:
-        """Seconds with so many workers."""
+        """Return the wall time (seconds) with a number of workers."""
         return self.seconds / min(workers, self.tasks)
 
 
 def power_law(rows: list[dict[str, float]], key: str) -> tuple[float, float]:
-    """Coefficient and exponent of ``key`` as a function of the number of residues (least squares of logs)."""
+    """Fit ``key`` as a power law in the number of residues; return coefficient and exponent."""
     x = np.log([r["residues"] for r in rows])
     y = np.log([r[key] for r in rows])
     exponent, offset = np.polyfit(x, y, 1) if len(rows) > 1 else (0.0, y[0])
@@ -52,7 +52,7 @@ def power_law(rows: list[dict[str, float]], key: str) -> tuple[float, float]:
 
 
 def round_parts(rates: dict[str, Any], o: argparse.Namespace) -> list[Part]:
-    """The parts of a round."""
+    """Return the parts of a round."""
 
     def rate(key: str) -> float:
         coefficient, exponent = power_law(rates["rows"], key)
@@ -95,7 +95,7 @@ def round_parts(rates: dict[str, Any], o: argparse.Namespace) -> list[Part]:
 
 
 def duration(seconds: float) -> str:
-    """Text for a time."""
+    """Return a time as text."""
     for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
@@ -103,7 +103,7 @@ def duration(seconds: float) -> str:
 
 
 def report(rates: dict[str, Any], o: argparse.Namespace) -> str:
-    """The table."""
+    """Return the table as text."""
     parts = round_parts(rates, o)
     total = sum(p.seconds for p in parts)
     lines = [
@@ -128,7 +128,7 @@ def report(rates: dict[str, Any], o: argparse.Namespace) -> str:
 
 
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line; settings have the names of the configuration's keys, and its defaults."""
+    """Parse the command line. Settings have the names and the defaults of the configuration keys."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("rates", type=Path)
     for name, kind, default in (

@@ -1,6 +1,6 @@
-"""Pick the frames of somebody else's trajectory that a reference does not cover yet.
+"""Select the frames of a trajectory that a reference does not cover.
 
-    python select_frames.py                                  # made-up trajectories, a few seconds
+    python select_frames.py                                  # synthetic trajectories, a few seconds
     python select_frames.py new.dcd old.dcd --top beads.pdb  # your own
     python select_frames.py new.xtc old.xtc --top protein.pdb --atoms "name CA" -n 20 --max-rmsd 15
 
@@ -17,8 +17,8 @@ import numpy as np
 from cgal_plugin.selector import RMSDSelector, coverage
 
 
-def made_up(n_frames: int, seed: int, n_beads: int = 10) -> mdtraj.Trajectory:
-    """A chain of beads 3.8 Å apart that wriggles: a stand-in for a CG trajectory."""
+def synthetic(n_frames: int, seed: int, n_beads: int = 10) -> mdtraj.Trajectory:
+    """Return a trajectory of a fluctuating chain with bonds of 3.8 Å, in place of a CG trajectory."""
     rng = np.random.default_rng(seed)
     turns = np.zeros((n_beads - 1, 3))
     frames = np.empty((n_frames, n_beads, 3), dtype=np.float32)
@@ -35,23 +35,23 @@ def made_up(n_frames: int, seed: int, n_beads: int = 10) -> mdtraj.Trajectory:
 
 
 def main() -> None:
-    """Load or make two trajectories, select, print."""
+    """Load or generate two trajectories, select frames and print them."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("candidates", nargs="?", help="trajectory to choose from")
-    parser.add_argument("reference", nargs="?", help="trajectory that is covered already")
-    parser.add_argument("--top", help="topology file, where the trajectories need one")
-    parser.add_argument("--atoms", default="all", help="mdtraj selection that gives the beads")
-    parser.add_argument("-n", type=int, default=10, help="frames to select")
-    parser.add_argument("--min-rmsd", type=float, default=0.0, help="Å; nearer frames are covered")
-    parser.add_argument("--max-rmsd", type=float, default=np.inf, help="Å; farther frames have exploded")
+    parser.add_argument("candidates", nargs="?", help="trajectory to select from")
+    parser.add_argument("reference", nargs="?", help="trajectory with the known frames")
+    parser.add_argument("--top", help="topology file, if the trajectory format needs one")
+    parser.add_argument("--atoms", default="all", help="mdtraj selection of the beads")
+    parser.add_argument("-n", type=int, default=10, help="number of frames to select")
+    parser.add_argument("--min-rmsd", type=float, default=0.0, help="Å; nearer frames count as covered")
+    parser.add_argument("--max-rmsd", type=float, default=np.inf, help="Å; farther frames are unphysical")
     args = parser.parse_args()
 
     if args.candidates is None:
-        candidates, reference = made_up(3000, seed=1), made_up(2000, seed=2)
+        candidates, reference = synthetic(3000, seed=1), synthetic(2000, seed=2)
     else:
         if args.reference is None:
-            parser.error("give a reference trajectory as well")
+            parser.error("a reference trajectory is required")
         options = {"top": args.top} if args.top else {}
         candidates, reference = (mdtraj.load(p, **options) for p in (args.candidates, args.reference))
         candidates, reference = (t.atom_slice(t.top.select(args.atoms)) for t in (candidates, reference))
@@ -62,10 +62,10 @@ def main() -> None:
     for index, distance in zip(selection.indices, selection.distances, strict=True):
         print(f"{index:5d}  {distance:.3f}")
 
-    # what the selection is for: with these frames labelled, less is left uncovered
+    # the effect of the selection: with these frames in the reference, the largest distance is smaller
     before = selection.all_distances
     after = coverage(candidates, reference.join(candidates[selection.indices]))["distances"]
-    print(f"farthest frame from what is covered: {before.max():.3f} Å before, {after.max():.3f} Å after")
+    print(f"largest distance from the reference: {before.max():.3f} Å before, {after.max():.3f} Å after")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Write a small data set for train.yaml: frames and forces of a 10-bead chain in a known potential.
+"""Write a small data set for train.yaml: frames and forces of a chain of 10 beads in a known potential.
 
     python make_data.py            # writes coords.npy (Å), forces.npy (kcal/mol/Å), topology.json
 
-Stands in for mapped all-atom data; any (n_frames, n_beads, 3) arrays will do.
+It replaces mapped all-atom data; any arrays ``(n_frames, n_beads, 3)`` can be used.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ KT = 0.794  # kcal/mol at 400 K
 
 
 def forces(x: np.ndarray) -> np.ndarray:
-    """Harmonic bonds (3.8 Å), and a soft repulsion between beads at least three apart."""
+    """Return forces of harmonic bonds (3.8 Å) and a soft repulsion of beads at least three bonds apart."""
     f = np.zeros_like(x)
     d = x[1:] - x[:-1]
     r = np.linalg.norm(d, axis=1, keepdims=True)
@@ -33,7 +33,7 @@ def forces(x: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    """Overdamped Langevin dynamics; every 20th step is a frame."""
+    """Run overdamped Langevin dynamics, save every 20th step as a frame, and write the files."""
     rng = np.random.default_rng(0)
     x = np.stack([3.3 * np.arange(BEADS), 1.9 * (np.arange(BEADS) % 2), np.zeros(BEADS)], axis=1)
     step, coords, targets = 1e-3, [], []
