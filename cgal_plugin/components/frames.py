@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cgal_plugin.data import DataStore
+from cgal_plugin.data import DataStore, FrameFiles
 
 #: frames among which spread start frames are chosen
 _POOL = 5000
@@ -48,7 +48,7 @@ def frames_at(store: DataStore, shards: Sequence[str], rows: NDArray[np.int64]) 
         last = first + store.record(name)["n_frames"]
         here = np.flatnonzero((rows >= first) & (rows < last))
         if len(here):
-            found[here] = store.load(name).positions[rows[here] - first]
+            found[here] = store.positions([name])[rows[here] - first]
         first = last
     return found
 
@@ -59,8 +59,4 @@ def coverage(
     """Return ``(n,)`` nearest RMSD (Å) of candidates to all frames of the named shards, read one by one."""
     from cgal_plugin.selector import nearest_rmsd
 
-    def frames() -> Iterator[NDArray[np.floating]]:
-        for name in shards:
-            yield store.load(name).positions
-
-    return nearest_rmsd(candidates, frames())[0]
+    return nearest_rmsd(candidates, FrameFiles(store, shards=shards))[0]

@@ -180,7 +180,7 @@ class Round:
             if isinstance(selector, DistanceSelector):
                 chosen = selector.select_with(candidates, self.distances())
             else:
-                fitted = selector.fit(run.store.load_all(self._shards).positions)
+                fitted = selector.fit(run.store.positions(self._shards))
                 check_component("selector", fitted)  # a fit without return statement gives None
                 chosen = fitted.select(candidates)
             indices, distances = (a[:most] for a in check_selection(chosen, selector, len(candidates)))
