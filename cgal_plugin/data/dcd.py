@@ -117,7 +117,7 @@ def checksum_dcd(path: str | os.PathLike[str], n_frames: int) -> int:
     Raises
     ------
     DynamicsError
-        The file is not such a trajectory.
+        The file is not such a trajectory, or is too short.
     """
     with open(path, "rb") as handle:
         _, n_beads = _read_header(handle)
@@ -125,6 +125,8 @@ def checksum_dcd(path: str | os.PathLike[str], n_frames: int) -> int:
         while left > 0 and (piece := handle.read(min(left, 1 << 24))):
             found = zlib.crc32(piece, found)
             left -= len(piece)
+    if left > 0:
+        raise DynamicsError(f"trajectory {os.fspath(path)!r} ends before its frame {n_frames}")
     return found
 
 
