@@ -1,4 +1,4 @@
-"""Libraries that print from C on standard output, where our commands print their results."""
+"""Silence libraries that print from C to standard output."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def silent(*descriptors: int) -> Iterator[None]:
-    """Throw away what is written to these file descriptors (1: output, 2: errors), also from C.
+    """Discard output to these file descriptors (1: output, 2: errors), also from C.
 
-    For one call of a library that greets or chats; its errors must come as exceptions.
+    Use it around a single library call that reports errors as exceptions.
     """
     flush = ctypes.CDLL(None).fflush
     for stream in (sys.stdout, sys.stderr):

@@ -1,16 +1,16 @@
-"""The exception tree: one base class, one line per kind of failure."""
+"""Exceptions: one base class, one class per kind of failure."""
 
 
 class CGALError(Exception):
-    """Base class of every error that cgal_plugin raises on purpose."""
+    """Base class of all errors that cgal_plugin raises."""
 
 
 class ConfigError(CGALError):
-    """A configuration file or argument is wrong: names the path, the value and what is allowed."""
+    """A configuration file or argument is invalid."""
 
 
 class UnitError(CGALError):
-    """An array came with a unit that is not known."""
+    """The unit of an array is unknown."""
 
 
 class MappingError(CGALError):
@@ -18,15 +18,15 @@ class MappingError(CGALError):
 
 
 class DataError(CGALError):
-    """Labelled frames are malformed, or do not belong to the data set they are added to."""
+    """Frames are malformed, or do not belong to the data set they are added to."""
 
 
 class PriorFitError(CGALError):
-    """A prior term cannot be fitted from the frames given."""
+    """A prior term cannot be fitted to the given frames."""
 
 
 class RegistrationError(CGALError):
-    """TorchMD-Net does not have the seam that register() expects."""
+    """TorchMD-Net lacks an attribute that register() needs, or a name is taken."""
 
 
 class TrainingError(CGALError):
@@ -34,7 +34,7 @@ class TrainingError(CGALError):
 
 
 class ExportError(CGALError):
-    """A model cannot be exported, or an exported potential is not what it should be."""
+    """A model cannot be exported, or an exported potential is invalid."""
 
 
 class DynamicsError(CGALError):
@@ -42,20 +42,20 @@ class DynamicsError(CGALError):
 
 
 class SelectionError(CGALError):
-    """Frames cannot be selected from the candidates given."""
+    """Frames cannot be selected from the given candidates."""
 
 
 class OracleError(CGALError):
-    """The all-atom oracle cannot label anything."""
+    """The oracle cannot label frames."""
 
 
 class BackmapError(OracleError):
-    """Backmapping cannot be attempted (single failures are quarantined, not raised)."""
+    """Backmapping cannot start (failures of single frames are quarantined, not raised)."""
 
 
 class AnalysisError(CGALError):
-    """Evaluation is impossible with the trajectories given."""
+    """The given trajectories cannot be evaluated."""
 
 
 class StateError(CGALError):
-    """A run directory is in a state that does not allow to go on."""
+    """A run directory or another folder cannot be used: in use, damaged, or of another run."""

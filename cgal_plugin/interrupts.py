@@ -1,10 +1,10 @@
-"""Signals that end a run: cleanly, within seconds, wherever it is.
+"""Signals that end a run within seconds.
 
-What is on disk is whole at any moment (files appear by renaming), so an end costs only what was not
-finished. A signal raises :class:`Interrupted` in the main thread as soon as Python gets to it. While
-C++ code runs that calls back into Python (an OpenMM integrator with a potential in Python), an exception
-would be taken for one of the potential's: there it waits for the end of the call (:func:`deferred`). If
-the main thread does not end in time, stuck in a long C++ call, the process is ended as it is.
+Files are complete at any time (they are written under another name and renamed), so only unfinished work
+is lost. A signal raises :class:`Interrupted` in the main thread. In C++ code that calls Python (an OpenMM
+integrator with a potential in Python), the exception would look like an error of the potential; there it is
+raised after the call (:func:`deferred`). If the main thread is in a long C++ call and does not end in time,
+the process is killed.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-#: s from a signal to the end of the process, if the main thread has not ended by then
+#: s after a signal until the process is killed
 GRACE_SECONDS = 10.0
 
 
 class Interrupted(BaseException):
-    """A signal asked the run to end; no Exception, so that no ``except Exception`` holds it up."""
+    """A signal ended the run. A BaseException, so that ``except Exception`` does not catch it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -35,7 +35,7 @@ class Interrupted(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects of a process that a signal ended."""
+        """Exit code by the convention of shells."""
         return 128 + self.number
 
 
@@ -50,12 +50,12 @@ _state = _State()
 
 
 def check() -> None:
-    """Raise the signal that came and was held up, or was lost in code that swallows exceptions.
+    """Raise a pending signal: one that was deferred, or whose exception was suppressed.
 
     Raises
     ------
     Interrupted
-        There was one.
+        A signal is pending.
     """
     if _state.pending is not None and not _state.held:
         raise Interrupted(_state.pending)
@@ -63,7 +63,7 @@ def check() -> None:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Hold a signal up until the end of the block."""
+    """Defer signals to the end of the block."""
     _state.held += 1
     try:
         yield
@@ -73,7 +73,7 @@ def deferred() -> Iterator[None]:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    if _state.pending is None:  # a second signal must not break into what the first one's end needs
+    if _state.pending is None:  # a second signal must not interrupt the clean-up after the first
         _state.pending = number
         check()
 
@@ -82,18 +82,18 @@ def _handle(number: int, frame: FrameType | None) -> None:
 def handled(
     last_words: Callable[[Interrupted], None] = lambda interrupted: None, *, keyboard: bool = True
 ) -> Iterator[None]:
-    """Turn SIGINT, SIGTERM and SIGUSR1 into :class:`Interrupted` within the block.
+    """Raise :class:`Interrupted` on SIGINT, SIGTERM and SIGUSR1 within the block.
 
-    Within another such block, and outside the main thread (where Python allows no handlers), it does
+    Inside another such block, and outside the main thread (where Python allows no handlers), this does
     nothing.
 
     Parameters
     ----------
     last_words
-        Called in another thread when the main thread does not end within :data:`GRACE_SECONDS`, just
-        before the process is ended.
+        Called in another thread before the process is killed, if the main thread does not end within
+        :data:`GRACE_SECONDS`.
     keyboard
-        Leave the block with Python's own KeyboardInterrupt after SIGINT.
+        Raise Python's KeyboardInterrupt after SIGINT instead.
     """
     if _state.active or threading.current_thread() is not threading.main_thread():
         yield
@@ -117,14 +117,14 @@ def handled(
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
-        theirs.close()  # ends the guard's wait
+        theirs.close()  # ends the guard thread
         guard.join()
         ours.close()
         _state.active, _state.pending = False, None
 
 
 def _guard(ours: socket.socket, ended: threading.Event, last_words: Callable[[Interrupted], None]) -> None:
-    """Wait for a signal's number from the C-level handler, which comes even while Python is stuck."""
+    """Wait for the number of a signal from the C-level handler, which also works during a C++ call."""
     while True:
         received = ours.recv(1)
         if not received:

@@ -1,4 +1,4 @@
-"""Hashes, versions, seeds, and files that appear whole or not at all."""
+"""Hashes, versions, seeds, and atomic writing of files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
-#: what numpy and zipfile raise for an archive that is damaged or is none: a flipped bit can be anywhere
+#: exceptions of numpy and zipfile for a damaged archive
 BAD_ARCHIVE: tuple[type[Exception], ...] = (
     OSError,
     ValueError,
@@ -50,7 +50,7 @@ _PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of those of our packages that are installed."""
+    """Return the versions of Python and of the installed packages that affect results."""
     return dict(_versions())
 
 
@@ -66,7 +66,7 @@ def _versions() -> Mapping[str, str]:
 
 
 def canonical_json(obj: Any) -> str:
-    """JSON with sorted keys and no white space: equal objects give equal text."""
+    """Return JSON with sorted keys and no white space; equal objects give equal text."""
     return json.dumps(obj, sort_keys=True, separators=(",", ":"), default=_jsonable, allow_nan=False)
 
 
@@ -81,12 +81,12 @@ def _jsonable(obj: Any) -> Any:
 
 
 def hash_object(obj: Any) -> str:
-    """SHA-256 (hex) of the canonical JSON of ``obj``."""
+    """Return the SHA-256 (hex) of the canonical JSON of ``obj``."""
     return hashlib.sha256(canonical_json(obj).encode()).hexdigest()
 
 
 def hash_array(*arrays: np.ndarray) -> str:
-    """SHA-256 (hex) of dtypes, shapes and bytes of the arrays, in order."""
+    """Return the SHA-256 (hex) of dtypes, shapes and bytes of the arrays, in order."""
     digest = hashlib.sha256()
     for array in arrays:
         array = np.ascontiguousarray(array)
@@ -96,16 +96,15 @@ def hash_array(*arrays: np.ndarray) -> str:
 
 
 def hash_file(path: str | os.PathLike[str]) -> str:
-    """SHA-256 (hex) of a file's bytes."""
+    """Return the SHA-256 (hex) of a file's bytes."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def derive_seed(root: int, *names: str | int) -> int:
-    """A 31-bit seed for one named random stream of a run.
+    """Derive a 31-bit seed for a named random stream of a run.
 
-    The same root and names give the same seed; different names give streams that are
-    independent for all practical purposes (SHA-256), whatever order they are asked for in.
+    Equal arguments give equal seeds; different names give practically independent streams (SHA-256).
     """
     digest = hashlib.sha256(canonical_json([root, *names]).encode()).digest()
     return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
@@ -113,10 +112,10 @@ def derive_seed(root: int, *names: str | int) -> int:
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "wb", *, sync: bool = True) -> Iterator[IO[Any]]:
-    """Open a temporary neighbour of ``path`` and rename it onto ``path`` when the block succeeds.
+    """Open a temporary file beside ``path`` and rename it to ``path`` when the block succeeds.
 
-    A crash leaves the old file or none. Missing parent folders are made. Without ``sync`` the disk may
-    still be without the content when the power fails: for files that carry a checksum.
+    A crash leaves the old file or none. Missing parent folders are created. Without ``sync`` a power failure
+    may lose the content; use this for files with a checksum.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -135,9 +134,9 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", *, sync: bool =
 
 
 def atomic_path(path: str | os.PathLike[str], write: Callable[[str], Any]) -> None:
-    """Like :func:`atomic_write` for writers that want a file name: ``write(temporary_name)``.
+    """As :func:`atomic_write`, for writers that take a file name: ``write(temporary_name)``.
 
-    The temporary name keeps the suffix of ``path``, as mdtraj and numpy choose formats by it.
+    The temporary name keeps the suffix of ``path``, from which mdtraj and numpy choose the format.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -166,18 +165,18 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def write_sealed(path: str | os.PathLike[str], obj: Mapping[str, Any], *, sync: bool = True) -> None:
-    """As :func:`write_json`, with a checksum of the content under ``seal``."""
+    """As :func:`write_json`, with a checksum of the content in the key ``seal``."""
     content = json.loads(json.dumps(obj, default=_jsonable))
     write_json(path, {**content, "seal": _seal(content)}, sync=sync)
 
 
 def read_sealed(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what :func:`write_sealed` wrote, without the seal; a file without one is read as it is.
+    """Read a file of :func:`write_sealed` and return it without the seal; files without a seal are accepted.
 
     Raises
     ------
     ValueError
-        It is no JSON object, or not the one that was written.
+        The file is not a JSON object, or its checksum is wrong.
     """
     content = read_json(path)
     if not isinstance(content, dict):

@@ -1,7 +1,4 @@
-"""Units: Å, kcal/mol, ps inside; nm and kJ/mol only at the OpenMM and mdtraj boundaries.
-
-These are the only conversion constants of the package.
-"""
+"""Unit conversion. The package uses Å, kcal/mol and ps; nm and kJ/mol only in calls of OpenMM and mdtraj."""
 
 from __future__ import annotations
 
@@ -25,18 +22,18 @@ _LENGTH_UNITS = {"angstrom": 1.0, "nm": ANGSTROM_PER_NM}
 
 
 def kT(temperature: float) -> float:
-    """Thermal energy in kcal/mol at ``temperature`` (K)."""
+    """Return the thermal energy in kcal/mol at ``temperature`` (K)."""
     return BOLTZMANN_KCAL_PER_MOL_K * temperature
 
 
 def as_angstrom(frames: ArrayLike, unit: str = "angstrom") -> NDArray[np.floating]:
-    """Coordinates in Å from an array or an :class:`mdtraj.Trajectory`.
+    """Return coordinates in Å from an array or an :class:`mdtraj.Trajectory`.
 
     Parameters
     ----------
     frames
-        ``(n, beads, 3)`` array in ``unit``, or an ``mdtraj.Trajectory`` (whose nm are converted
-        whatever ``unit`` says). A floating dtype is kept, anything else becomes float64.
+        ``(n, beads, 3)`` array in ``unit``, or an ``mdtraj.Trajectory`` (always in
+        nm). A floating dtype is kept; others become float64.
     unit
         ``"angstrom"`` or ``"nm"``.
 

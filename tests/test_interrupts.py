@@ -78,7 +78,8 @@ def test_blocks_within_blocks_and_other_threads_change_nothing() -> None:
         assert signal.getsignal(signal.SIGTERM) is ours
 
 
-def test_a_main_thread_that_is_stuck_is_ended() -> None:
+@pytest.mark.integration
+def test_a_main_thread_in_a_long_c_call_is_killed() -> None:
     code = (
         "import hashlib\n"
         "from cgal_plugin import interrupts\n"

@@ -199,8 +199,8 @@ def nearest_centre(points: NDArray[np.float64], centres: NDArray[np.float64]) ->
 def reversible_model(counts: Any) -> Any:
     """Estimate the reversible maximum-likelihood Markov state model of strongly connected counts.
 
-    deeptime's fixed-point iteration converges slowly where sets of states are weakly connected. Where it
-    does not converge, Newton's method solves the same equations.
+    deeptime's fixed-point iteration converges slowly where sets of states are weakly connected, and fails for
+    very small populations. There, Newton's method solves the same equations.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ def reversible_model(counts: Any) -> Any:
         warnings.simplefilter("error", NotConvergedWarning)
         try:
             return estimator.fit_fetch(counts)
-        except NotConvergedWarning:
+        except (NotConvergedWarning, RuntimeError):  # the latter for populations below 1e-15
             pass
     matrix, stationary = newton_reversible(np.asarray(counts.count_matrix, dtype=np.float64))
     return MarkovStateModel(matrix, stationary_distribution=stationary, reversible=True, count_model=counts)

@@ -126,11 +126,9 @@ def rmsd_to_structure(frames: NDArray[np.floating], structure: NDArray[np.floati
     AnalysisError
         Bead counts differ.
     """
-    frames = np.asarray(frames, dtype=np.float64)
-    structure = np.asarray(structure, dtype=np.float64)
-    if frames.ndim != 3 or structure.shape != frames.shape[1:]:
+    x, y = np.asarray(frames, dtype=np.float64), np.asarray(structure, dtype=np.float64)
+    if x.ndim != 3 or y.shape != x.shape[1:]:
         raise AnalysisError(
-            f"frames have shape {frames.shape}, the structure {structure.shape}; expected (n, n_beads, 3) "
-            "and (n_beads, 3)"
+            f"frames have shape {x.shape}, the structure {y.shape}; expected (n, n_beads, 3) and (n_beads, 3)"
         )
-    return superposed_rmsd(frames, structure)
+    return superposed_rmsd(x, y)

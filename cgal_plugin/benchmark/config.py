@@ -59,9 +59,7 @@ class Benchmark(Section):
             raise ValueError(f"baseline {self.baseline!r} is not among the arms {sorted(self.arms)}")
         most = max(arm.seeds for arm in self.arms.values())
         if self.arms[self.baseline].seeds < most:
-            raise ValueError(
-                f"the baseline {self.baseline!r} needs as many seeds as the arm with most, {most}"
-            )
+            raise ValueError(f"the baseline {self.baseline!r} needs as many seeds as any other arm, {most}")
         return self
 
     @model_validator(mode="after")
@@ -182,7 +180,7 @@ def _arm_config(content: dict[str, Any], folder: Path, source: str) -> Config:
     unusable += ["seed_data.store"] if config.seed_data.store is not None else []
     if unusable:
         raise ConfigError(
-            f"{source}: {unusable[0]} cannot be used: every arm is tested alike, from all-atom starts"
+            f"{source}: {unusable[0]} cannot be used: all arms are tested from the same all-atom starts"
         )
     if not config.evaluation.reference:
         raise ConfigError(f"{source}: evaluation.reference is empty: a benchmark needs a reference")

@@ -96,7 +96,8 @@ def run_benchmark(
     arms
         Run only these arms and the baseline; default: all.
     workers
-        Number of arms that run at the same time, each in a process with one thread.
+        Number of arms that run at the same time, each in a process with one thread; 0 runs all arms in this
+        process.
     message
         Receives status messages, one line at a time.
 

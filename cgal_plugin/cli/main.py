@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from cgal_plugin import interrupts
-from cgal_plugin.cli import stages
+from cgal_plugin.cli import oracle, stages
+from cgal_plugin.cli.options import ConfigFile
 from cgal_plugin.errors import CGALError, ConfigError
 
 app = typer.Typer(
@@ -20,9 +21,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-stages.add_commands(app)
-
-ConfigFile = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
+for command in (
+    oracle.seed,
+    oracle.reference,
+    stages.fit_priors,
+    stages.train,
+    stages.export,
+    stages.simulate,
+    stages.select,
+    oracle.backmap,
+    oracle.label,
+    stages.evaluate,
+):
+    app.command()(command)
 
 
 @app.command()
@@ -30,13 +41,13 @@ def run(
     config: ConfigFile,
     out: Annotated[Path | None, typer.Option(help="Run directory (default: runs/<file name>).")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and the cost, run nothing.")
+        bool, typer.Option("--dry-run", help="Print the plan and its cost; run nothing.")
     ] = False,
     accept_changes: Annotated[
-        bool, typer.Option("--accept-changes", help="Go on although the configuration changed.")
+        bool, typer.Option("--accept-changes", help="Resume with a changed configuration.")
     ] = False,
 ) -> None:
-    """Run the whole loop; run again to resume."""
+    """Run the active-learning loop; run again to resume."""
     from cgal_plugin.config import load_yaml
 
     settings = load_yaml(config)
@@ -57,7 +68,7 @@ def run(
 
 @app.command()
 def validate(config: ConfigFile) -> None:
-    """Check a configuration file and print it with every default filled in."""
+    """Check a configuration file and print it with all defaults."""
     from cgal_plugin.config import dump_yaml, load_yaml
 
     typer.echo(dump_yaml(load_yaml(config)), nl=False)
@@ -74,7 +85,7 @@ def template(
         typer.echo(text(), nl=False)
         return
     if out.exists():
-        raise ConfigError(f"{out} exists already; choose another name")
+        raise ConfigError(f"{out} already exists; choose another name")
     out.write_text(text(), encoding="utf-8")
 
 
@@ -90,11 +101,11 @@ def schema() -> None:
 def benchmark(
     config: ConfigFile,
     out: Annotated[Path | None, typer.Option(help="Folder (default: runs/<file name>).")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Arms at the same time, one thread each.")] = 2,
-    arm: Annotated[list[str] | None, typer.Option(help="Only this arm (may be repeated).")] = None,
-    small: Annotated[bool, typer.Option("--small", help="With the file's section `small` applied.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Arms to run at the same time, one thread each.")] = 2,
+    arm: Annotated[list[str] | None, typer.Option(help="Run only this arm (repeatable).")] = None,
+    small: Annotated[bool, typer.Option("--small", help="Apply the section `small` of the file.")] = False,
 ) -> None:
-    """Compare ways of spending the oracle's budget, over seeds; run again to go on."""
+    """Compare selection strategies at equal oracle cost, over several seeds; run again to resume."""
     from cgal_plugin.benchmark.config import load_benchmark
     from cgal_plugin.benchmark.run import report_benchmark, run_benchmark
 
@@ -107,9 +118,9 @@ def benchmark(
 @app.command()
 def status(
     run_dir: Annotated[Path, typer.Argument(help="Run directory.")],
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """How a run stands: rounds, queue, throughput, failures, time left. Writes nothing."""
+    """Show the rounds, queue, throughput, failures and remaining time of a run. Nothing is written."""
     import json
 
     from cgal_plugin.cli.status_text import status_text
@@ -120,8 +131,8 @@ def status(
 
 
 @app.command()
-def report(run_dir: Annotated[Path, typer.Argument(help="Run directory, or a benchmark's folder.")]) -> None:
-    """Write report.html of a run or a benchmark, finished or not."""
+def report(run_dir: Annotated[Path, typer.Argument(help="Run directory or benchmark folder.")]) -> None:
+    """Write report.html of a run or a benchmark, also of an unfinished one."""
     from cgal_plugin.benchmark.run import SETTINGS, report_benchmark
     from cgal_plugin.reporting.collect import report_run
 
@@ -134,24 +145,23 @@ def _unexpected(error: Exception) -> str:
         return f"{error.filename2 or error.filename}: {error.strerror}"
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{place}; --debug shows where it comes from"
+    return f"{type(error).__name__}: {error}{place}; --debug shows the traceback"
 
 
 def _interrupted(interrupted: interrupts.Interrupted) -> None:
     command = shlex.join(["cgal", *sys.argv[1:]])
     print(
-        f"ended by {interrupted}; what was finished is kept. To go on from there, run again:\n  {command}",
+        f"ended by {interrupted}; completed work is kept. To resume, run again:\n  {command}",
         file=sys.stderr,
         flush=True,
     )
 
 
 def main() -> None:
-    """Entry point: errors of ours become one message and an exit code, not a traceback.
+    """Run the command line; an error becomes one message and an exit code instead of a traceback.
 
-    Exit codes: 0 done; 1 an error of ours; 2 wrong usage or configuration; 130, 143 or 138 when ended by
-    SIGINT, SIGTERM or SIGUSR1.
-    ``--debug`` anywhere shows the traceback.
+    Exit codes: 0 success; 1 error; 2 wrong usage or configuration; 130, 143 or 138 if ended by SIGINT,
+    SIGTERM or SIGUSR1. With ``--debug`` anywhere, the traceback is shown.
     """
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) != len(sys.argv) - 1

@@ -1,4 +1,4 @@
-"""A run on the terminal: a progress bar with time left for each stage, a line of results a round."""
+"""Show a run on the terminal: a progress bar per stage and a line of results per round."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cgal_plugin.components.protocols import Progress as ProgressCallback
 
 
 class _TimeLeft(ProgressColumn):
-    """``0:00:12 left``; nothing as long as it is not known."""
+    """Show ``0:00:12 left``, or nothing while the remaining time is unknown."""
 
     def render(self, task: Task) -> Text:
         left = task.time_remaining
@@ -34,14 +34,14 @@ class _TimeLeft(ProgressColumn):
 
 
 class RichReporter:
-    """Shows a run with rich; on a terminal that is none (a log file), one line a finished stage."""
+    """Show a run with rich; if the output is not a terminal, print one line per completed stage."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=False, highlight=False)
 
     @contextmanager
     def stage(self, title: str) -> Iterator[ProgressCallback]:
-        """A bar while the stage runs, a line with its time when it is done."""
+        """Show a bar while the stage runs, and then a line with its duration."""
         started = time.monotonic()
         if self.console.is_terminal:
             with _bar(self.console) as progress:
@@ -52,20 +52,20 @@ class RichReporter:
         self.console.print(f"{title:<24} {time.monotonic() - started:8.1f} s", markup=False)
 
     def skipped(self, title: str) -> None:
-        """A line that says so."""
+        """Print that an earlier call completed the stage."""
         self.console.print(f"{title:<24}     done before", markup=False)
 
     def round(self, row: Mapping[str, Any]) -> None:
-        """One line of results."""
+        """Print the results of a round as one line."""
         self.console.print(round_line(row), markup=False, style="bold", soft_wrap=True)
 
     def message(self, text: str) -> None:
-        """A line."""
+        """Print one line."""
         self.console.print(text, markup=False, soft_wrap=True)
 
 
 def round_line(row: Mapping[str, Any]) -> str:
-    """The results of a round as one line of text."""
+    """Format the results of a round as one line."""
     coverage = row["coverage"]
     parts = [
         f"round {row['round']}",
@@ -84,7 +84,7 @@ def round_line(row: Mapping[str, Any]) -> str:
 
 
 def w1_text(label: str, result: Mapping[str, Any]) -> str:
-    """A W1 figure with its interval and floor."""
+    """Format a W1 estimate with its interval and floor."""
     interval, floor = result.get("interval"), result.get("floor")
     between = f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "(no interval)"
     return f"{label} {result['value']:.3f} {between} " + (f"floor {floor:.3f}" if floor else "no floor")

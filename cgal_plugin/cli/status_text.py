@@ -1,4 +1,4 @@
-"""The state of a run as text for a terminal."""
+"""Format the state of a run for the terminal."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 
 
 def status_text(status: Mapping[str, Any]) -> str:
-    """What :func:`cgal_plugin.runs.status.run_status` found, in lines."""
+    """Format the result of :func:`cgal_plugin.runs.status.run_status`."""
     held = f" ({status['holder']})" if status["holder"] else ""
     lines = [f"{status['name']}: {status['state']}{held}, {status['run_dir']}"]
     if status["last_sign"] is not None:
-        lines.append(f"last sign of life {_span(time.time() - status['last_sign'])} ago")
+        lines.append(f"last log entry {_span(time.time() - status['last_sign'])} ago")
     if status["state"] == "failed" and status["last_error"]:
         lines.append(f"error: {status['last_error']}")
     for row in status["rounds"]:
         lines.append(_round_text(row))
-    lines.append(f"rounds planned: {status['rounds_planned']}, then a last training")
+    lines.append(f"rounds planned: {status['rounds_planned']}, then a final training")
     current, queue = status["current"], status["queue"]
     if current is not None:
         text = f"now: {current['stage']}"
         if "done" in current:
             text += f", {current['done']} of {current['total']}"
         if "per_hour" in current:
-            text += f", {current['per_hour']:.0f} an hour, about {_span(current['seconds_left'])} left"
+            text += f", {current['per_hour']:.0f} per hour, about {_span(current['seconds_left'])} left"
         lines.append(text)
     if queue is not None:
         lines.append("labels: " + ", ".join(f"{queue[k]} {k}" for k in queue))
@@ -40,7 +40,7 @@ def status_text(status: Mapping[str, Any]) -> str:
             "events: " + ", ".join(f"{count} x {name}" for name, count in failures["events"].items())
         )
     if status["state"] not in ("finished", "running"):
-        lines.append("the same `cgal run` command goes on from here")
+        lines.append("run the same `cgal run` command again to resume")
     if status["seconds_left"]:
         lines.append(f"time left: about {_span(status['seconds_left'])}")
     return "\n".join(lines)
@@ -48,7 +48,7 @@ def status_text(status: Mapping[str, Any]) -> str:
 
 def _round_text(row: Mapping[str, Any]) -> str:
     done = " ".join(f"{stage} {_span(seconds)}" for stage, seconds in row["seconds"].items())
-    text = f"round {row['round']}: {done or 'begun'}"
+    text = f"round {row['round']}: {done or 'started'}"
     if "n_frames" in row:
         text += f" | {row['n_frames']} frames"
     if row.get("coverage"):

@@ -1,13 +1,13 @@
-"""``cgal-train``: ``torchmd-train`` with our model, priors and data set registered."""
+"""``cgal-train``: ``torchmd-train`` with the model, priors and data set of this package registered."""
 
 from __future__ import annotations
 
 
 def main() -> None:
-    """Register with TorchMD-Net and run its own training script on the same command line.
+    """Register with TorchMD-Net and run its training script with the same arguments.
 
-    It stays a script of its own: Lightning's DDP starts the other ranks by running ``sys.argv``
-    again, so every word of it must mean the same the second time.
+    This is a separate script, not a ``cgal`` command, because Lightning's DDP starts the other ranks by
+    running ``sys.argv`` again.
     """
     from cgal_plugin import register
 

@@ -1,1 +1,23 @@
-"""The contract of the loop (protocols and checks), and the default component for each role."""
+"""The contract between the loop and its components, and our component for each role."""
+
+from cgal_plugin.components.protocols import (
+    Oracle,
+    SampledFrames,
+    Sampler,
+    SeedSource,
+    Selector,
+    TrainedModel,
+    Trainer,
+    TrainRequest,
+)
+
+__all__ = [
+    "Oracle",
+    "SampledFrames",
+    "Sampler",
+    "SeedSource",
+    "Selector",
+    "TrainRequest",
+    "TrainedModel",
+    "Trainer",
+]

@@ -27,7 +27,6 @@ from cgal_plugin.components.protocols import (
 )
 from cgal_plugin.components.sampler import OpenMMSampler
 from cgal_plugin.components.seed_data import OpenMMSeeds, StoredSeeds, filled_store
-from cgal_plugin.components.selectors import make_selector
 from cgal_plugin.components.trainer import TorchMDNetTrainer
 from cgal_plugin.config import Config
 from cgal_plugin.config.models import ExternalComponent, OpenMMOracleConfig, Simulation
@@ -53,7 +52,8 @@ class Components:
     seed_source: SeedSource
     trainer: Trainer
     sampler: Sampler
-    make_selector: Callable[[TrainedModel, int], Selector]
+    #: selector for a round, from its model and a seed
+    selector: Callable[[TrainedModel, int], Selector]
     make_oracle: Callable[[], Oracle]
     evaluate: ReferenceEvaluator
     oracle: Oracle | None = None
@@ -86,10 +86,6 @@ class Components:
         """Whether replicas start from frames spread by RMSD, rather than random ones."""
         simulation = self.config.simulation
         return isinstance(simulation, Simulation) and simulation.start == "spread"
-
-    def selector(self, model: TrainedModel, seed: int) -> Selector:
-        """Return the selector for a round."""
-        return self.make_selector(model, seed)
 
 
 def build_components(config: Config, **given: Any) -> Components:
@@ -200,6 +196,8 @@ def _oracle(config: Config, seed_source: SeedSource) -> Oracle:
 
 
 def _selector(config: Config, model: TrainedModel, topology: CGTopology, seed: int) -> Selector:
+    from cgal_plugin.selector import make_selector
+
     settings = config.selector
     if isinstance(settings, ExternalComponent):
         selector: Selector = load_external(settings, "selector")
@@ -210,7 +208,7 @@ def _selector(config: Config, model: TrainedModel, topology: CGTopology, seed: i
     if isinstance(settings, CommitteeSelectorConfig):
         from cgal_plugin.training import load_model
 
-        options["models"] = [load_model(p) for p in (model.checkpoint, *model.committee)]
+        options["members"] = [load_model(p) for p in (model.checkpoint, *model.committee)]
         options["types"] = topology.types
     return make_selector(
         settings.kind,

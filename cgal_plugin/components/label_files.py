@@ -13,9 +13,10 @@ from cgal_plugin.data import DataStore
 from cgal_plugin.data.trajectories import load_trajectories
 from cgal_plugin.errors import DataError
 from cgal_plugin.execution.map_tasks import map_tasks
-from cgal_plugin.provenance import hash_array
+from cgal_plugin.provenance import atomic_path, hash_array
 from cgal_plugin.runs.layout import FORCE_MAP, WORK
 from cgal_plugin.runs.quarantine import Quarantine
+from cgal_plugin.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
     from cgal_plugin.oracle import AllAtomModel
@@ -113,3 +114,36 @@ def backmap_frames(
     found: dict[int, list[BackmapResult]] = {}
     map_tasks(backmap_chunk, chunks, found.__setitem__, workers=workers, shared=(model, seed), limited=False)
     return [result for i in range(len(chunks)) for result in found[i]]
+
+
+def backmap_file(
+    frames: str | os.PathLike[str],
+    system: str,
+    out: str | os.PathLike[str],
+    *,
+    mapping: str = "CA",
+    top: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    workers: int = 0,
+) -> list[BackmapResult]:
+    """Backmap the frames of a file; see :func:`label_file` and :func:`backmap_frames`.
+
+    The structures that could be rebuilt are written to ``out`` as PDB; without any, nothing is written.
+
+    Raises
+    ------
+    CGALError
+        The frames or the molecule cannot be read, or do not belong together.
+    """
+    import mdtraj
+
+    from cgal_plugin.oracle import AllAtomModel
+
+    model = AllAtomModel.create(system, mapping)
+    beads = np.concatenate(load_trajectories(frames, model.cg_topology, top=top))
+    results = backmap_frames(beads, model, seed=seed, workers=workers)
+    good = [result.positions for result in results if result.ok]
+    if good:
+        trajectory = mdtraj.Trajectory(np.array(good) / ANGSTROM_PER_NM, model.mdtraj_topology)
+        atomic_path(out, trajectory.save_pdb)
+    return results

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.data import LabelledFrames, Quarantined
-from cgal_plugin.data.store import ShardFile
+from cgal_plugin.data.shard_files import ShardFile
 from cgal_plugin.errors import OracleError
 
 if TYPE_CHECKING:

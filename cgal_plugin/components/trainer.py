@@ -1,4 +1,4 @@
-"""The loop's trainer: TorchMD-Net, with priors that are fitted once and frozen, or anew each round."""
+"""The default trainer: TorchMD-Net, with priors that are fitted once, or again in each round."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from cgal_plugin.components.protocols import Progress, TrainedModel, TrainRequest
 from cgal_plugin.config import Config
-from cgal_plugin.data import DataStore, StoredFrames
+from cgal_plugin.data import DataStore
+from cgal_plugin.data.sources import FrameTable, read_store
 from cgal_plugin.errors import PriorFitError, StateError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.runs.layout import WORK
@@ -19,7 +20,7 @@ _PRIORS = "priors.yaml"
 
 
 class TorchMDNetTrainer:
-    """Trains ``model: cgschnet`` with the settings of the configuration."""
+    """Train ``model: cgschnet`` with the settings of the configuration."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -29,12 +30,12 @@ class TorchMDNetTrainer:
     # ------------------------------------------------------------------ priors
 
     def check(self, topology: CGTopology) -> None:
-        """Check the prior terms or the file with them, and the TorchMD-Net keys, before anything is run.
+        """Check the prior terms or their file, and the TorchMD-Net keys, before anything is run.
 
         Raises
         ------
         PriorFitError
-            The molecule is too small for a term, or the file is for another one or another temperature.
+            The molecule is too small for a term, or the file is for another molecule or temperature.
         ConfigError
             A key or value in ``training.torchmdnet`` is not allowed.
         """
@@ -56,14 +57,14 @@ class TorchMDNetTrainer:
             _check_same(PriorSet.load(path), path, topology, self.config.system.temperature)
 
     def prepare(self, store: DataStore, out_dir: Path) -> None:
-        """Fit the priors to the seed data, or take the file of the configuration; then they are frozen.
+        """Fit the priors to the seed data, or load the file of the configuration; then they are frozen.
 
-        With ``training.priors.refit`` they serve the first training, and :meth:`train` fits later ones.
+        With ``training.priors.refit`` they are for the first training, and :meth:`train` fits the later ones.
 
         Raises
         ------
         PriorFitError
-            The data are too few, or the given file is for another molecule or temperature.
+            There are too few data, or the file is for another molecule or temperature.
         StateError
             The frozen priors are not the ones that were saved.
         """
@@ -80,7 +81,7 @@ class TorchMDNetTrainer:
                 fitted = PriorSet.load(priors.file)
             else:
                 seed = [n for n in store.names() if store.record(n)["source"] == "seed"]
-                fitted = self._fit(store, store.load_all(seed))
+                fitted = self._fit(read_store(store.root, seed, None))
             plot_priors(fitted, out_dir / "priors.png")
             fitted.save(path)
         frozen = PriorSet.load(path)
@@ -88,36 +89,35 @@ class TorchMDNetTrainer:
         self._seed_priors = frozen
         self._prior_model = frozen.to_prior_model()
 
-    def _fit(self, store: DataStore, frames: StoredFrames) -> PriorSet:
+    def _fit(self, frames: FrameTable) -> PriorSet:
         from cgal_plugin import register
-        from cgal_plugin.data.error_weights import frame_weights
         from cgal_plugin.priors import fit_priors
 
-        register()  # before anything imports TorchMD-Net, which has Warp greet the screen
+        register()  # before TorchMD-Net is imported: its import of Warp prints a banner
         priors = self.config.torchmdnet.priors
+        assert frames.temperature is not None  # a data store has one
         return fit_priors(
-            store.topology,
+            frames.topology,
             frames.positions,
-            store.temperature,
+            frames.temperature,
             terms=priors.terms,
             method=priors.method,
             forces=frames.forces,
-            weights=frame_weights(frames),
+            weights=frames.frame_weights(),
             pairs_per_type=priors.pairs_per_type,
         )
 
-    def _priors_of(self, request: TrainRequest, frames: StoredFrames) -> list[dict[str, Any]] | None:
-        """The frozen priors; with ``refit`` those of the request's shards, kept in its folder."""
+    def _priors_of(self, request: TrainRequest, frames: FrameTable) -> list[dict[str, Any]] | None:
+        """Return the frozen priors; with ``refit``, those fitted to ``frames`` and kept in ``out_dir``."""
         if not self.config.torchmdnet.priors.refit:
             return self._prior_model
         from cgal_plugin.priors import PriorSet
 
         path, store = request.out_dir / _PRIORS, request.store
         if not path.exists():
-            request.out_dir.mkdir(parents=True, exist_ok=True)
-            only_seed = all(store.record(n)["source"] == "seed" for n in request.shards)
+            only_seed = set(frames.sources) == {"seed"}
             priors = self._seed_priors if only_seed else None
-            (self._fit(store, frames) if priors is None else priors).save(path)
+            (self._fit(frames) if priors is None else priors).save(path)
         fitted = PriorSet.load(path)
         _check_same(fitted, path, store.topology, store.temperature)
         return fitted.to_prior_model()
@@ -125,13 +125,14 @@ class TorchMDNetTrainer:
     # ------------------------------------------------------------------ training
 
     def train(self, request: TrainRequest, progress: Progress | None = None) -> TrainedModel:
-        """One training, or one for each member of the committee; several run as tasks of the executor."""
+        """Train one model, or the members of a committee, which run as tasks of the executor."""
         from cgal_plugin.training.committee import member_arguments, train_members
 
         settings = self.config.torchmdnet
         fresh = request.previous is None or settings.mode == "scratch"
+        frames = read_store(request.store.root, request.shards, None)
         members = member_arguments(
-            self.hparams(request, fresh),
+            self.hparams(request, fresh, frames),
             request.out_dir,
             settings.committee,
             request.seed,
@@ -149,6 +150,7 @@ class TorchMDNetTrainer:
             executor=self.config.executor,
             folder=request.store.root.parent / WORK,
             names=[f"{request.out_dir.parent.name}_{m['out_dir'].name}" for m in members],
+            frames=frames,
         )
         return TrainedModel(first.checkpoint, tuple(r.checkpoint for r in others), first.metrics)
 
@@ -157,19 +159,17 @@ class TorchMDNetTrainer:
         wanted = self.config.torchmdnet.committee
         if len(found) < wanted:
             raise StateError(
-                f"training.committee is {wanted}, but the last round trained {len(found)} models to go on "
-                "from; a committee cannot grow during a run with mode finetune or replay: use mode scratch"
+                f"training.committee is {wanted}, but the last round trained {len(found)} models; a "
+                "committee cannot grow during a run with mode finetune or replay: use mode scratch"
             )
         return found[:wanted]
 
-    def hparams(self, request: TrainRequest, fresh: bool) -> dict[str, Any]:
-        """TorchMD-Net's keys for this request; fits its priors where they are fitted each round."""
-        from cgal_plugin.data.error_weights import source_weights
-
+    def hparams(self, request: TrainRequest, fresh: bool, frames: FrameTable | None = None) -> dict[str, Any]:
+        """Return TorchMD-Net's keys for this request; fit the priors if they are fitted in each round."""
         settings = self.config.torchmdnet
         model = settings.model
-        frames = request.store.load_all(request.shards)
-        repeat = source_weights(frames)
+        frames = read_store(request.store.root, request.shards, None) if frames is None else frames
+        repeat = dict(frames.weights)
         others = dict(settings.torchmdnet)
         options = {"form": model.form, "filter_grid": model.filter_grid, **(others.pop("cgschnet", {}) or {})}
         return {
@@ -195,16 +195,16 @@ class TorchMDNetTrainer:
     # ------------------------------------------------------------------ refinement
 
     def priors(self, train_folder: Path) -> PriorSet:
-        """The priors of the model that was trained in a folder."""
+        """Return the priors of the model that was trained in a folder."""
         from cgal_plugin.priors import PriorSet
 
         path = train_folder / _PRIORS
         fitted = PriorSet.load(path) if path.exists() else self._seed_priors
-        assert fitted is not None  # the configuration has priors where it has a refinement
+        assert fitted is not None  # a configuration with a refinement has priors
         return fitted
 
     def with_priors(self, model: TrainedModel, priors: PriorSet, path: Path) -> TrainedModel:
-        """The model (of a committee the first) with other priors, written to ``path``."""
+        """Write the model (the first of a committee) with other priors to ``path``."""
         from cgal_plugin.training.replace_priors import replace_priors
 
         replace_priors(model.checkpoint, priors, path)
@@ -213,7 +213,7 @@ class TorchMDNetTrainer:
     # ------------------------------------------------------------------ export
 
     def export(self, model: TrainedModel, topology: CGTopology, path: Path, n_replicas: int) -> None:
-        """TorchScript for ``n_replicas`` replicas."""
+        """Write TorchScript for ``n_replicas`` replicas."""
         from cgal_plugin.export import export_torchscript
 
         export_torchscript(
@@ -229,6 +229,6 @@ class TorchMDNetTrainer:
 def _check_same(priors: PriorSet, path: Path, topology: CGTopology, temperature: float) -> None:
     if priors.topology != topology or abs(priors.temperature - temperature) > 1e-6:
         raise PriorFitError(
-            f"priors of {path} are for {priors.topology!r} at {priors.temperature} K; "
-            f"the data are of {topology!r} at {temperature} K"
+            f"the priors in {path} are for {priors.topology!r} at {priors.temperature} K; "
+            f"the data are for {topology!r} at {temperature} K"
         )

@@ -20,9 +20,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # imports torch, which the store does without
-    if name in ("CGDataset", "block_splits"):
-        from cgal_plugin.data import dataset
+    # these import torch, which the store does not need
+    if name == "CGDataset":
+        from cgal_plugin.data.dataset import CGDataset
 
-        return getattr(dataset, name)
+        return CGDataset
+    if name == "block_splits":
+        from cgal_plugin.data.splits import block_splits
+
+        return block_splits
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
-"""DCD trajectories that can be cut back to any frame, so that an interrupted run goes on exactly.
+"""DCD trajectories that can be truncated to any frame, so that an interrupted run resumes exactly.
 
-The CHARMM layout, without unit cell and without a time stamp: every byte follows from the frames, so
-equal frames give equal files. Frames have a fixed size: frame ``i`` lies at ``header + i * frame``.
+CHARMM layout without unit cell and time stamp: the bytes depend on the frames only, so equal frames give
+equal files. Frame records have a fixed size: frame ``i`` is at ``header + i * frame``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -25,8 +25,8 @@ _HEADER_BYTES = 196
 _TITLE = b"Coarse-grained trajectory of cgal_plugin, lengths in Angstrom".ljust(80)
 
 
-def _frame_dtype(n_beads: int) -> np.dtype:
-    fields = []
+def _frame_dtype(n_beads: int) -> np.dtype[np.void]:
+    fields: list[tuple[str, str] | tuple[str, str, tuple[int, ...]]] = []
     for axis in "xyz":
         fields += [(f"{axis}_head", "<i4"), (axis, "<f4", (n_beads,)), (f"{axis}_tail", "<i4")]
     return np.dtype(fields)
@@ -46,12 +46,12 @@ def _header(n_frames: int, n_beads: int, interval: int, timestep_ps: float) -> b
 
 
 def create_dcd(path: str | os.PathLike[str], n_beads: int, *, interval: int, timestep_ps: float) -> None:
-    """Write an empty trajectory of ``n_beads`` beads, replacing what is there.
+    """Write an empty trajectory of ``n_beads`` beads; an existing file is replaced.
 
     Parameters
     ----------
     interval
-        Steps between frames; the first frame is that of step ``interval``.
+        Steps between frames; the first frame is step ``interval``.
     timestep_ps
         Integration time step, ps.
     """
@@ -67,21 +67,21 @@ def append_dcd(
     timestep_ps: float,
     checksum: int = 0,
 ) -> int:
-    """Cut the trajectory back to ``n_before`` frames and append ``frames``.
+    """Truncate the trajectory to ``n_before`` frames and append ``frames``.
 
     Parameters
     ----------
     frames
-        ``(n, beads, 3)`` floating, Å (stored as float32); ``n`` may be 0, which only cuts.
+        ``(n, beads, 3)`` floating, Å (stored as float32); with ``n = 0`` the file is only truncated.
     n_before
-        Frames of the file that are kept.
+        Frames of the file to keep.
     checksum
-        CRC-32 of the records of the frames that are kept.
+        CRC-32 of the records of these frames.
 
     Returns
     -------
     int
-        That of all frames.
+        CRC-32 of the records of all frames.
 
     Raises
     ------
@@ -100,22 +100,28 @@ def append_dcd(
         if size < keep:
             raise StateError(
                 f"trajectory {os.fspath(path)!r} has {size} bytes; {n_before} frames of {n_beads} beads "
-                f"need {keep}: it was changed after its checkpoint"
+                f"need {keep}: it was modified after its checkpoint"
             )
         handle.truncate(keep)
         handle.seek(keep)
         handle.write(block.tobytes())
-        # last, so that a reader of a growing file never sees a count above what is there
+        # last, so that the frame count of a growing file never exceeds its frames
         handle.seek(0)
         handle.write(_header(n_before + n, n_beads, interval, timestep_ps))
     return zlib.crc32(block.tobytes(), checksum)
 
 
-def checksum_dcd(path: str | os.PathLike[str], n_frames: int, n_beads: int) -> int:
-    """CRC-32 of the records of the first ``n_frames`` frames, as :func:`append_dcd` reckons it."""
-    left, found = n_frames * _frame_dtype(n_beads).itemsize, 0
+def checksum_dcd(path: str | os.PathLike[str], n_frames: int) -> int:
+    """Return the CRC-32 of the records of the first ``n_frames`` frames, as :func:`append_dcd` does.
+
+    Raises
+    ------
+    DynamicsError
+        The file is not such a trajectory.
+    """
     with open(path, "rb") as handle:
-        handle.seek(_HEADER_BYTES)
+        _, n_beads = _read_header(handle)
+        left, found = n_frames * _frame_dtype(n_beads).itemsize, 0
         while left > 0 and (piece := handle.read(min(left, 1 << 24))):
             found = zlib.crc32(piece, found)
             left -= len(piece)
@@ -123,30 +129,33 @@ def checksum_dcd(path: str | os.PathLike[str], n_frames: int, n_beads: int) -> i
 
 
 def read_dcd(path: str | os.PathLike[str], n_frames: int | None = None) -> NDArray[np.float32]:
-    """Frames of a trajectory written by this module: ``(n, beads, 3)`` float32, Å, exactly as stored.
+    """Return the frames of a trajectory of this module: ``(n, beads, 3)`` float32, Å, exactly as stored.
 
     Parameters
     ----------
     n_frames
-        Read only the first so many; default: as many as the header counts.
+        Read only the first ``n_frames``; default: the frame count of the header.
 
     Raises
     ------
     DynamicsError
-        The file is missing, is not such a trajectory, or is shorter than that.
+        The file is missing, is not such a trajectory, or is too short.
     """
     file = Path(path)
     if not file.is_file():
         raise DynamicsError(f"trajectory {str(file)!r} does not exist")
     with file.open("rb") as handle:
-        header = handle.read(_HEADER_BYTES)
-        if len(header) < _HEADER_BYTES or header[4:8] != b"CORD" or header[100:180] != _TITLE:
-            raise DynamicsError(f"{str(file)!r} is not a trajectory of cgal_plugin; read it with mdtraj")
-        counted, n_beads = struct.unpack_from("<i", header, 8)[0], struct.unpack_from("<i", header, 188)[0]
+        counted, n_beads = _read_header(handle)
         wanted = counted if n_frames is None else n_frames
-        dtype = _frame_dtype(n_beads)
-        block = np.frombuffer(handle.read(wanted * dtype.itemsize), dtype=np.uint8)
-    if block.size < wanted * dtype.itemsize:
+        records = np.fromfile(handle, dtype=_frame_dtype(n_beads), count=wanted)
+    if len(records) < wanted:
         raise DynamicsError(f"trajectory {str(file)!r} ends before its frame {wanted}")
-    records = block.view(dtype)
     return np.stack([records[axis] for axis in "xyz"], axis=-1)
+
+
+def _read_header(handle: BinaryIO) -> tuple[int, int]:
+    """Return the numbers of frames and beads."""
+    header = handle.read(_HEADER_BYTES)
+    if len(header) < _HEADER_BYTES or header[4:8] != b"CORD" or header[100:180] != _TITLE:
+        raise DynamicsError(f"{handle.name!r} is not a trajectory of cgal_plugin; read it with mdtraj")
+    return struct.unpack_from("<i", header, 8)[0], struct.unpack_from("<i", header, 188)[0]

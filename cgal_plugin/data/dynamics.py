@@ -1,4 +1,4 @@
-"""The unbiased all-atom dynamics in a data store, as trajectories."""
+"""Unbiased all-atom dynamics in a data store, as trajectories."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 def free_trajectories(store: DataStore, interval_ps: float) -> list[NDArray[np.float32]]:
-    """CG frames of seed trajectories and labels that moved freely, ``(n, n_beads, 3)`` Å each, in time order.
+    """Return the CG frames of unbiased dynamics, one ``(n, n_beads, 3)`` Å array per start, in time order.
 
-    Those are labels of mode ``free`` without a restraint, and what steered labels did after their release,
-    by what our oracle writes in the frames' metadata.
+    These are seed trajectories, labels of mode ``free`` without a restraint, and steered labels after
+    their release, according to the metadata that the OpenMM oracle writes.
 
     Parameters
     ----------
     interval_ps
-        Between frames; every shard's ``save_ps`` must divide it.
+        Time between frames, ps; a multiple of the ``save_ps`` of every shard.
 
     Raises
     ------
     DataError
-        There are none, or one was saved at intervals that do not fit.
+        There are none, or the ``save_ps`` of one does not divide ``interval_ps``.
     """
     found = []
     for name in store.names():
@@ -57,13 +57,13 @@ def free_trajectories(store: DataStore, interval_ps: float) -> list[NDArray[np.f
 
 
 def save_intervals(store: DataStore) -> set[float]:
-    """The ``save_ps`` of what :func:`free_trajectories` takes."""
+    """Return the values of ``save_ps`` of the shards that :func:`free_trajectories` reads."""
     records = [store.record(name)["metadata"] for name in store.names()]
     return {float(m["save_ps"]) for m in records if _free_ps(m) > 0}
 
 
 def _free_ps(metadata: dict[str, Any]) -> float:
-    """How much of the end of each start moved freely; infinite where all of it did."""
+    """Return the unbiased time at the end of each start, ps; infinite if all of it is unbiased."""
     if metadata.get("save_ps") is None:
         return 0.0
     if metadata.get("mode") == "steered":

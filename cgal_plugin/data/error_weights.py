@@ -11,27 +11,26 @@ if TYPE_CHECKING:
 
     from cgal_plugin.data.frames import StoredFrames
 
-# below it the difference is that of two estimates of one noise
+# smaller ratios may be two estimates of the same noise
 _LEAST = 2.0
-#: above it an epoch gets long, and what the model cannot represent counts for more than the noise
+#: upper bound of a weight: larger ones make epochs long and let the error of the model dominate the noise
 MOST = 100.0
 
 
 def source_weights(frames: StoredFrames) -> dict[str, float]:
-    """Source → how many frames of the noisiest source a frame of it is worth; sources worth one are absent.
+    """Return the weight of a frame of each source relative to the noisiest one; weights of 1 are omitted.
 
     Inverse variances (Aitken, Proc. R. Soc. Edinb. 55, 42 (1935)): an averaged force of mode ``mean_force``
-    has some percent of the variance of a single frame's, and counts accordingly in a fit. The variance is
-    the mean over a source's frames, since that of one frame comes from a few starts. Ratios below 2
-    are taken as 1, ratios above 100 as 100; errors that are NaN or 0 are unknown, and a source that has no
-    other weighs 1.
+    has some percent of the variance of a single-frame force and counts accordingly in a fit. The variance
+    is the mean over the frames of a source, because the variance of one frame comes from few starts.
+    Ratios below 2 count as 1, ratios above 100 as 100. Errors that are NaN or 0 are unknown; a source
+    without known errors has weight 1.
     """
-    of_row = _source_of_row(frames)
     square = np.asarray(frames.force_error, dtype=np.float64) ** 2
     variance = {}
-    for name in sorted(set(frames.sources)):
-        own = square[of_row == name]
-        known = own[np.isfinite(own) & (own > 0)]
+    for name, own in _rows(frames).items():
+        errors = square[own]
+        known = errors[np.isfinite(errors) & (errors > 0)]
         if len(known):
             variance[name] = float(known.mean())
     noisiest = max(variance.values(), default=0.0)
@@ -40,14 +39,17 @@ def source_weights(frames: StoredFrames) -> dict[str, float]:
 
 
 def frame_weights(frames: StoredFrames) -> NDArray[np.float64]:
-    """``(n,)`` weight of each frame, 1 or more; see :func:`source_weights`."""
+    """Return the weight of each frame, ``(n,)``, 1 or more; see :func:`source_weights`."""
     by_source = source_weights(frames)
-    of_row = _source_of_row(frames)
     weights = np.ones(len(frames))
-    for name, weight in by_source.items():
-        weights[of_row == name] = weight
+    if by_source:
+        rows = _rows(frames)
+        for name, weight in by_source.items():
+            weights[rows[name]] = weight
     return weights
 
 
-def _source_of_row(frames: StoredFrames) -> NDArray[np.str_]:
-    return np.array(frames.sources)[frames.shard]
+def _rows(frames: StoredFrames) -> dict[str, NDArray[np.bool_]]:
+    """Return for each source which frames come from it, ``(n,)`` bool."""
+    of_shard = np.array(frames.sources)
+    return {name: (of_shard == name)[frames.shard] for name in sorted(set(frames.sources))}

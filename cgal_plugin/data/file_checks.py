@@ -1,4 +1,4 @@
-"""Damage that the readers of trajectories do not see, or do not survive."""
+"""Checks for damage that trajectory readers miss or crash on."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _PROBE = "import sys, mdtraj\nfor _ in mdtraj.iterload(sys.argv[1], chunk=1000):
 
 
 def check_file(path: Path) -> None:
-    """Refuse a trajectory that is cut off, or that would take the process down.
+    """Check a DCD or HDF5 trajectory before it is read.
 
     Raises
     ------
     DataError
-        It is damaged.
+        The file is truncated, or reading it would crash the process.
     """
     if path.suffix == ".dcd":
         _check_dcd(path)
@@ -28,10 +28,10 @@ def check_file(path: Path) -> None:
 
 
 def _check_dcd(path: Path) -> None:
-    """mdtraj's reader takes the frames that are there, whatever the header says.
+    """Compare the size of a DCD file with its header, which the reader of mdtraj does not.
 
-    A header without a number of frames (0, as of a program that was killed) says nothing; the last
-    frame has to be whole all the same. Layouts that this does not know are left to the reader.
+    A header may announce 0 frames (a program that was killed leaves it so); the last frame must be
+    complete nevertheless. Unknown layouts are not checked.
     """
     size = path.stat().st_size
     with path.open("rb") as handle:
@@ -47,7 +47,7 @@ def _check_dcd(path: Path) -> None:
         handle.seek(92 + 4 + titles + 4)
         block = handle.read(12)
         if len(block) < 12:
-            raise DataError(f"{path} is cut off in its header")
+            raise DataError(f"{path} is truncated in its header")
         length, atoms, _ = struct.unpack(f"{order}3i", block)
         begin = handle.tell()
     if length != 4 or not 0 < atoms < size:
@@ -56,13 +56,13 @@ def _check_dcd(path: Path) -> None:
     there, rest = divmod(size - begin, each)
     if rest or (frames > 0 and there < frames):
         raise DataError(
-            f"{path} is cut off: its header announces {frames} frames of {atoms} atoms, the file has {there}"
-            + (" and a part of one" if rest else "")
+            f"{path} is truncated: its header says {frames} frames of {atoms} atoms, the file has {there}"
+            + (" and a part of another" if rest else "")
         )
 
 
 def _check_hdf5(path: Path) -> None:
-    """The HDF5 library can crash on a damaged file, so another process reads it first."""
+    """Read the file in another process first, since the HDF5 library can crash on a damaged file."""
     probe = subprocess.run([sys.executable, "-c", _PROBE, str(path)], capture_output=True)
     if probe.returncode < 0:
         raise DataError(f"{path} is damaged: reading it crashes the HDF5 library")

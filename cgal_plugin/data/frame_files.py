@@ -1,11 +1,11 @@
-"""Frames on disk that are read piece by piece: sets that are larger than memory."""
+"""Frames on disk, read in pieces: for sets larger than memory."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -19,37 +19,38 @@ if TYPE_CHECKING:
 
     from cgal_plugin.mapping.topology import CGTopology
 
-    Source = str | os.PathLike[str] | DataStore
+    Source: TypeAlias = str | os.PathLike[str] | DataStore
 
 _PIECE = 65536
 _NUMPY = (".npy", ".npz")
 
 
 class FrameFiles:
-    """Frames of files and data stores, in order; what is in memory at a time is one shard.
+    """Frames of files and data stores, in order, with at most one shard in memory.
 
-    Iteration gives ``(n, n_beads, 3)`` arrays in Å and can be repeated. Files and shards are those
-    that are there when the object is made.
+    Iteration yields ``(n, n_beads, 3)`` arrays in Å and can be repeated. Files and shards that are
+    added later are not read.
 
     Parameters
     ----------
     sources
-        One or several of: a ``.npy`` file (memory-mapped), an ``.npz`` file (one array at a time;
-        of a selection or a shard the ``positions``), a :class:`DataStore` or its folder (one shard at
-        a time), another folder (its ``.npy`` and ``.npz`` files by name), a format of mdtraj's.
+        One or several of: a ``.npy`` file (memory-mapped), an ``.npz`` file (one array at a time; only
+        the ``positions`` of a selection or a shard), a :class:`DataStore` or its folder (one shard at
+        a time), another folder (its ``.npy`` and ``.npz`` files by name), a format of mdtraj.
     topology
-        What the beads have to be; None takes what is there.
+        Expected beads; None accepts any.
     top
-        Topology file of formats that have none (DCD, XTC).
+        Topology file for formats without one (DCD, XTC).
     unit
-        Of ``.npy`` and ``.npz`` files, ``"angstrom"`` or ``"nm"``. Stores and mdtraj's formats have
-        their own.
+        Unit of ``.npy`` and ``.npz`` files, ``"angstrom"`` or ``"nm"``.
+    shards
+        Of data stores, only these shards (default: all).
 
     Raises
     ------
     DataError
-        A source is missing or holds nothing; while iterating: it cannot be read, is damaged, has
-        frames that are not finite, or other beads than ``topology``.
+        A source or shard is missing or empty. While iterating: it cannot be read, is damaged, has
+        frames that are not finite, or has other beads than ``topology``.
     """
 
     def __init__(
@@ -59,14 +60,17 @@ class FrameFiles:
         *,
         top: str | os.PathLike[str] | None = None,
         unit: str = "angstrom",
+        shards: Sequence[str] | None = None,
     ) -> None:
-        one = isinstance(sources, str | os.PathLike | DataStore)
         self.topology = topology
         self.top = top
         self.unit = unit
         self._shards: list[tuple[DataStore, str] | Path] = []
-        for source in [sources] if one else sources:
-            self._shards += _shards(source)
+        listed: Sequence[Source] = (
+            [sources] if isinstance(sources, str | os.PathLike | DataStore) else sources
+        )
+        for source in listed:
+            self._shards += _shards(source, shards)
         if not self._shards:
             raise DataError("no frames given")
 
@@ -77,7 +81,7 @@ class FrameFiles:
         for shard in self._shards:
             if isinstance(shard, tuple):
                 store, name = shard
-                pieces: Iterator[Any] = iter([store.load(name).positions])
+                pieces: Iterator[Any] = iter([store.positions([name])])
                 label = f"shard {name!r} of {store.root}"
             elif shard.suffix in _NUMPY:
                 pieces, label = self._numpy(shard), str(shard)
@@ -95,13 +99,13 @@ class FrameFiles:
     def _numpy(self, path: Path) -> Iterator[NDArray[Any]]:
         for array in load_numpy(path, mapped=True):
             if array.ndim != 3 or array.dtype.kind not in "fiu":
-                yield array  # for the check to refuse
+                yield array  # refused by the check
                 continue
             for lo in range(0, len(array), _PIECE):
                 yield as_angstrom(array[lo : lo + _PIECE], self.unit)
 
 
-def _shards(source: Source) -> list[tuple[DataStore, str] | Path]:
+def _shards(source: Source, shards: Sequence[str] | None) -> list[tuple[DataStore, str] | Path]:
     if not isinstance(source, DataStore):
         path = Path(source)
         if not path.exists():
@@ -114,7 +118,7 @@ def _shards(source: Source) -> list[tuple[DataStore, str] | Path]:
                 raise DataError(f"{str(path)!r} is no data store and has no .npy or .npz file")
             return list(files)
         source = DataStore(path)
-    names = source.names()
+    names = source.names() if shards is None else list(shards)
     if not names:
         raise DataError(f"data store {source.root} has no frames yet")
     return [(source, name) for name in names]

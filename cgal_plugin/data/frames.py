@@ -1,4 +1,4 @@
-"""Labelled frames in memory: what an oracle gives, and what a store holds."""
+"""Labelled frames in memory: the result of an oracle, and the content of a store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A frame that the oracle could not label, and why."""
+    """A frame that the oracle could not label, and the reason."""
 
     frame_index: int
     reason: str
@@ -25,7 +25,7 @@ class Quarantined:
 
 @dataclass(frozen=True, eq=False)
 class LabelledFrames:
-    """CG frames with the forces that an oracle gives them.
+    """CG frames with forces from an oracle.
 
     Attributes
     ----------
@@ -34,12 +34,12 @@ class LabelledFrames:
     forces
         ``(n, n_beads, 3)`` kcal/mol/Å, mapped.
     frame_index
-        ``(n,)`` int64: which of the frames given to the oracle each row comes from.
+        ``(n,)`` int64: index of the frame given to the oracle.
     start_index
-        ``(n,)`` int64: which all-atom start of that frame. Rows with equal
-        (frame_index, start_index) are one correlated block.
+        ``(n,)`` int64: index of the all-atom start of that frame. Rows of equal
+        (frame_index, start_index) form one correlated block.
     force_error
-        ``(n,)`` kcal/mol/Å: standard error of the force (rms over components), NaN where unknown.
+        ``(n,)`` kcal/mol/Å: standard error of the force (rms over components), NaN if unknown.
     quarantined
         Frames without a label.
     metadata
@@ -66,8 +66,8 @@ class LabelledFrames:
                     f"{name} has shape {np.shape(getattr(self, name))}; expected ({len(positions)},)"
                 )
         for name, array in (("positions", positions), ("forces", forces)):
-            bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2)))
-            if bad.size:
+            if not np.isfinite(array).all():
+                bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2)))
                 raise DataError(
                     f"{name} of {bad.size} of {len(array)} frames are not finite (first: frame {bad[0]})"
                 )
@@ -77,25 +77,28 @@ class LabelledFrames:
 
     @property
     def block(self) -> NDArray[np.int64]:
-        """``(n,)`` int64: number of the correlated block of each row, 0-based."""
+        """``(n,)`` int64: 0-based number of the correlated block of each row."""
+        frame, start = (np.diff(np.asarray(a, dtype=np.int64)) for a in (self.frame_index, self.start_index))
+        if ((frame > 0) | ((frame == 0) & (start >= 0))).all():  # sorted, as an oracle writes them
+            return np.concatenate([[0], np.cumsum((frame != 0) | (start != 0))])[: len(self)].astype(np.int64)
         pairs = np.stack([self.frame_index, self.start_index], axis=1)
         return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
     @classmethod
     def concatenate(cls, parts: Sequence[LabelledFrames]) -> LabelledFrames:
-        """Join several; metadata is the first one's.
+        """Join several; the metadata are those of the first.
 
         Raises
         ------
         DataError
-            There is nothing to join, or bead counts differ.
+            ``parts`` is empty, or bead counts differ.
         """
         if not parts:
             raise DataError("no labelled frames to join")
         counts = sorted({p.positions.shape[1] for p in parts})
         if len(counts) > 1:
             raise DataError(f"labelled frames have different numbers of beads: {counts}")
-        arrays = {
+        arrays: dict[str, Any] = {
             name: np.concatenate([getattr(p, name) for p in parts])
             for name in ("positions", "forces", "frame_index", "start_index", "force_error")
         }
@@ -107,7 +110,7 @@ class StoredFrames:
     """All frames of a store in memory.
 
     ``positions`` and ``forces`` ``(n, n_beads, 3)`` in Å and kcal/mol/Å; ``shard`` ``(n,)`` indexes
-    ``names`` and ``sources``; ``block`` ``(n,)`` numbers the correlated blocks over the whole store.
+    ``names`` and ``sources``; ``block`` ``(n,)`` numbers the correlated blocks of the whole store.
     """
 
     positions: NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""Frames for :class:`~cgal_plugin.data.dataset.CGDataset`: from a data store, or from plain files."""
+"""Read the frames of a :class:`~cgal_plugin.data.dataset.CGDataset` from a data store or plain files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FORCE_UNITS = {"kcal/mol/angstrom": 1.0, "kJ/mol/nm": KJ_PER_MOL_NM_TO_KCAL_PER_MOL_ANGSTROM}
-_BLOCKS_A_FILE = 20
+_BLOCKS_PER_FILE = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,21 +32,21 @@ class FrameTable:
     Attributes
     ----------
     topology
-        Of every frame.
+        CG topology of the frames.
     temperature
-        K, or None if not known.
+        K, or None if unknown.
     positions, forces
         ``(n, n_beads, 3)`` Å and kcal/mol/Å.
     block
-        ``(n,)`` int64 number of the correlated block of each frame.
+        ``(n,)`` int64, number of the correlated block of each frame.
     source
-        ``(n,)`` index into ``sources`` of each frame.
+        ``(n,)`` int64, index into ``sources``.
     sources
-        Names: a store's sources (``seed``, ``round_001``), or file names.
+        Names: the sources of a store (``seed``, ``round_001``), or file names.
     fingerprint
-        SHA-256 that changes with any frame.
+        SHA-256 of the frames.
     weights
-        Source → what a frame of it is worth, from the errors that a store has
+        Source → weight of its frames, from the force errors in a store
         (:func:`~cgal_plugin.data.error_weights.source_weights`).
     """
 
@@ -60,16 +60,23 @@ class FrameTable:
     fingerprint: str
     weights: Mapping[str, float] = field(default_factory=dict)
 
+    def frame_weights(self) -> NDArray[np.float64]:
+        """Return the weight of each frame, ``(n,)``, 1 or more."""
+        weights = np.ones(len(self.source))
+        for name, weight in self.weights.items():
+            weights[self.source == self.sources.index(name)] = weight
+        return weights
+
 
 def read_store(
     root: str | os.PathLike[str], shards: Sequence[str] | None, sources: Sequence[str] | None
 ) -> FrameTable:
-    """Frames of a :class:`DataStore`, or of the chosen shards or sources.
+    """Read a :class:`DataStore`, or the chosen shards or sources.
 
     Raises
     ------
     DataError
-        The store is damaged or empty, or a chosen shard or source is not there.
+        The store is damaged or empty, or a chosen shard or source does not exist.
     """
     store = DataStore(root)
     names = store.names()
@@ -112,13 +119,13 @@ def read_files(
     length_unit: str = "angstrom",
     force_unit: str = "kcal/mol/angstrom",
 ) -> FrameTable:
-    """Frames of ``.npy`` files, one trajectory each; the n-th force file belongs to the n-th coordinate file.
+    """Read ``.npy`` files, one trajectory each; the n-th force file belongs to the n-th coordinate file.
 
     Raises
     ------
     DataError
-        A pattern matches nothing, counts or shapes differ, values are not finite, the topology is
-        missing or has another number of beads, or a unit is not known.
+        A pattern matches no file, counts or shapes differ, values are not finite, the topology is
+        missing or has another number of beads, or a unit is unknown.
     """
     if force_unit not in _FORCE_UNITS:
         raise DataError(f"force_unit {force_unit!r} is not known; use one of {sorted(_FORCE_UNITS)}")
@@ -144,7 +151,7 @@ def read_files(
             raise DataError(f"{c} has no frames")
         positions.append(xyz)
         targets.append(force)
-        pieces = min(len(xyz), _BLOCKS_A_FILE)
+        pieces = min(len(xyz), _BLOCKS_PER_FILE)
         blocks.append(offset + np.arange(len(xyz)) * pieces // len(xyz))
         offset += pieces
     dtype = np.result_type(*[a.dtype for a in positions + targets], np.float32)
@@ -162,7 +169,7 @@ def read_files(
 
 
 def _find(root: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
-    """A file given absolutely, under ``root``, or under the working directory."""
+    """Return the path of a file: absolute, under ``root``, or under the working directory."""
     under = Path(root).expanduser() / name
     return under if under.exists() else Path(name).expanduser()
 

@@ -1,79 +1,34 @@
-"""Labelled frames on disk: one directory, one shard a label, never rewritten."""
+"""Labelled frames on disk: one directory, one shard per label, never rewritten."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.data.frames import LabelledFrames, Quarantined, StoredFrames
+from cgal_plugin.data.frames import LabelledFrames, StoredFrames
+from cgal_plugin.data.shard_files import ShardFile, read_frames, read_positions, verify_bytes
 from cgal_plugin.errors import DataError
 from cgal_plugin.mapping.topology import CGTopology
-from cgal_plugin.provenance import (
-    BAD_ARCHIVE,
-    atomic_write,
-    hash_file,
-    read_json,
-    read_sealed,
-    versions,
-    write_json,
-    write_sealed,
-)
+from cgal_plugin.provenance import hash_file, read_json, read_sealed, versions, write_json, write_sealed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FORMAT_VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-@dataclass(frozen=True)
-class ShardFile:
-    """A shard's arrays on disk, outside a store, with what its record has to say of them.
-
-    Attributes
-    ----------
-    path
-        The ``.npz``.
-    sha256
-        Of its bytes.
-    n_frames, n_beads
-        Its size.
-    metadata, quarantined
-        Those of the frames.
-    """
-
-    path: Path
-    sha256: str
-    n_frames: int
-    n_beads: int
-    metadata: Mapping[str, Any]
-    quarantined: Sequence[Quarantined]
-
-    @classmethod
-    def write(cls, path: Path, frames: LabelledFrames) -> ShardFile:
-        """Write frames, atomically."""
-        with atomic_write(path) as handle:
-            np.savez(
-                handle,
-                positions=np.asarray(frames.positions, dtype=np.float32),
-                forces=np.asarray(frames.forces, dtype=np.float32),
-                frame_index=np.asarray(frames.frame_index, dtype=np.int64),
-                start_index=np.asarray(frames.start_index, dtype=np.int64),
-                force_error=np.asarray(frames.force_error, dtype=np.float32),
-            )
-        size = len(frames), frames.positions.shape[1]
-        return cls(path, hash_file(path), *size, dict(frames.metadata), tuple(frames.quarantined))
-
-
 class DataStore:
     """A directory of labelled-frame shards for one molecule, one temperature and one force map.
 
-    ``store.json`` holds the topology, temperature and force-map hash; ``shards/NAME.npz`` the
-    arrays; ``shards/NAME.json`` each shard's record with its SHA-256. The record is written last,
-    so a shard without one is unfinished and ignored.
+    ``store.json`` contains the topology, temperature and force-map hash. Each shard has its arrays in
+    ``shards/NAME.npz`` and a record with their SHA-256 in ``shards/NAME.json``. The record is written
+    last: a shard without one is unfinished and ignored.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -102,12 +57,12 @@ class DataStore:
         force_map_hash: str,
         config_hash: str = "",
     ) -> DataStore:
-        """Make a store, or open the one that is there if it is for the same thing.
+        """Create a store, or open the existing one if it is for the same data.
 
         Raises
         ------
         DataError
-            A store for another topology, temperature or force map is there.
+            A store for another topology, temperature or force map exists.
         """
         path = Path(root) / "store.json"
         if path.exists():
@@ -151,7 +106,7 @@ class DataStore:
         return folder / f"{name}.npz", folder / f"{name}.json"
 
     def names(self) -> list[str]:
-        """Names of the finished shards, sorted."""
+        """Return the names of the finished shards, sorted."""
         folder = self.root / "shards"
         if not folder.is_dir():
             return []
@@ -166,33 +121,33 @@ class DataStore:
         Parameters
         ----------
         name
-            Unique; a finished shard of that name is an error, never overwritten.
+            Unique; a finished shard is never overwritten.
         frames
-            The data. Their metadata must agree with the store in temperature and force map.
+            The data. Temperature and force map in the metadata must be those of the store.
         source
-            Where they come from, such as ``"seed"`` or ``"round_001"``.
+            Origin of the frames, such as ``"seed"`` or ``"round_001"``.
         **facts
-            Anything JSON-ready to keep in the record (round, seed, config hash).
+            JSON-ready values for the record (round, seed, config hash).
 
         Raises
         ------
         DataError
-            Name taken, bead count, temperature or force map differ, or there are no frames.
+            The name is taken; bead count, temperature or force map differ; or there are no frames.
         """
         self._check(name, len(frames), frames.positions.shape[1], frames.metadata)
         self._enter(name, ShardFile.write(self._paths(name)[0], frames), source, facts)
 
     def adopt(self, name: str, shard: ShardFile, *, source: str, **facts: Any) -> None:
-        """Add a shard that is on disk already, by moving its file; otherwise as :meth:`append`.
+        """Add a shard that is already on disk by moving its file; see :meth:`append`.
 
         Raises
         ------
         DataError
-            As for :meth:`append`, or the file does not have the bytes that were written.
+            As for :meth:`append`, or the file is damaged.
         """
         self._check(name, shard.n_frames, shard.n_beads, shard.metadata)
         if hash_file(shard.path) != shard.sha256:
-            raise DataError(f"{shard.path} is damaged: its SHA-256 is not the one of what was written")
+            raise DataError(f"{shard.path} is damaged: its SHA-256 differs from that of the written file")
         target = self._paths(name)[0]
         target.parent.mkdir(exist_ok=True)
         os.replace(shard.path, target)
@@ -226,11 +181,11 @@ class DataStore:
                 "facts": dict(facts),
                 "versions": versions(),
             },
-            sync=False,  # one wait for the disk a label is enough, that of the arrays
+            sync=False,  # the arrays were synced; one wait for the disk per label is enough
         )
 
     def record(self, name: str) -> dict[str, Any]:
-        """The JSON record of a finished shard."""
+        """Return the JSON record of a finished shard."""
         path = self._paths(name)[1]
         if not path.is_file():
             raise DataError(f"store {self.root} has no shard {name!r}")
@@ -240,24 +195,21 @@ class DataStore:
             raise DataError(f"shard record {path} is damaged: {error}") from error
 
     def verify(self, name: str) -> dict[str, Any]:
-        """The record of a shard whose bytes are those that were written.
+        """Check the SHA-256 of a shard and return its record.
+
+        A shard is hashed once per process, and again after its file was replaced or modified.
 
         Raises
         ------
         DataError
             Shard or record is missing or damaged.
         """
-        record, path = self.record(name), self._paths(name)[0]
-        if not path.is_file():
-            raise DataError(
-                f"shard {path} is gone though its record is there; delete the record to label again"
-            )
-        if hash_file(path) != record.get("sha256"):
-            raise DataError(f"shard {path} is damaged: its SHA-256 is not the one that was recorded")
+        record = self.record(name)
+        verify_bytes(self._paths(name)[0], record.get("sha256"))
         return record
 
     def set_aside(self, name: str) -> None:
-        """Move a shard's files to the folder ``damaged``; the name is free again."""
+        """Move the files of a shard to the folder ``damaged``, which frees its name."""
         folder = self.root / "damaged"
         folder.mkdir(exist_ok=True)
         for path in reversed(self._paths(name)):  # the record first: without it there is no shard
@@ -266,51 +218,85 @@ class DataStore:
                 os.replace(path, folder / f"{path.name}.{number}")
 
     def load(self, name: str) -> LabelledFrames:
-        """Read one shard, checking its SHA-256.
+        """Read one shard, verified as by :meth:`verify`.
 
         Raises
         ------
         DataError
-            The shard is missing or does not have the bytes that were written.
+            The shard is missing or damaged.
         """
-        record = self.verify(name)
-        path = self._paths(name)[0]
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return LabelledFrames(
-                    **{k: arrays[k] for k in arrays.files},
-                    quarantined=tuple(Quarantined(**q) for q in record["quarantined"]),
-                    metadata=record["metadata"],
-                )
-        except (DataError, *BAD_ARCHIVE) as error:
-            raise DataError(f"shard {path} cannot be used: {error}") from error
+        return read_frames(self._paths(name)[0], self.verify(name))
 
     def __iter__(self) -> Iterator[tuple[str, LabelledFrames]]:
         for name in self.names():
             yield name, self.load(name)
 
-    def load_all(self, names: Sequence[str] | None = None) -> StoredFrames:
-        """All frames of the named shards (default: all), with shard and block numbers.
+    def positions(self, names: Sequence[str] | None = None) -> NDArray[np.float32]:
+        """Return the positions of the named shards (default: all), ``(n, n_beads, 3)`` Å.
 
         Raises
         ------
         DataError
-            There are no shards.
+            There are no shards, or one is missing or damaged.
         """
-        names = self.names() if names is None else list(names)
-        if not names:
-            raise DataError(f"data store {self.root} has no frames yet")
-        parts = [self.load(name) for name in names]
-        blocks, offset = [], 0
-        for part in parts:
-            blocks.append(part.block + offset)
-            offset += int(part.block.max()) + 1
+        names = self._chosen(names)
+        records = [self.verify(name) for name in names]
+        out = self._empty(records)
+        for name, part in zip(names, _slices(records), strict=True):
+            self._fill(out, part, read_positions(self._paths(name)[0]), name)
+        return out
+
+    def load_all(self, names: Sequence[str] | None = None) -> StoredFrames:
+        """Return all frames of the named shards (default: all), with shard and block numbers.
+
+        Raises
+        ------
+        DataError
+            There are no shards, or one is missing or damaged.
+        """
+        names = self._chosen(names)
+        records = [self.verify(name) for name in names]
+        # filled shard by shard, so that no second copy of the frames is ever in memory
+        positions, forces = self._empty(records), self._empty(records)
+        n = len(positions)
+        error, block, offset = np.empty(n, dtype=np.float32), np.empty(n, dtype=np.int64), 0
+        for name, record, part in zip(names, records, _slices(records), strict=True):
+            frames = read_frames(self._paths(name)[0], record)
+            self._fill(positions, part, frames.positions, name)
+            self._fill(forces, part, frames.forces, name)
+            error[part] = frames.force_error
+            block[part] = frames.block
+            block[part] += offset
+            offset = int(block[part].max()) + 1
         return StoredFrames(
-            positions=np.concatenate([p.positions for p in parts]),
-            forces=np.concatenate([p.forces for p in parts]),
-            force_error=np.concatenate([p.force_error for p in parts]),
-            shard=np.repeat(np.arange(len(parts)), [len(p) for p in parts]),
-            block=np.concatenate(blocks),
+            positions=positions,
+            forces=forces,
+            force_error=error,
+            shard=np.repeat(np.arange(len(names)), [int(r["n_frames"]) for r in records]),
+            block=block,
             names=tuple(names),
-            sources=tuple(self.record(n)["source"] for n in names),
+            sources=tuple(str(r["source"]) for r in records),
         )
+
+    def _chosen(self, names: Sequence[str] | None) -> list[str]:
+        chosen = self.names() if names is None else list(names)
+        if not chosen:
+            raise DataError(f"data store {self.root} has no frames yet")
+        return chosen
+
+    def _empty(self, records: Sequence[Mapping[str, Any]]) -> NDArray[np.float32]:
+        n = sum(int(r["n_frames"]) for r in records)
+        return np.empty((n, self.topology.n_beads, 3), dtype=np.float32)
+
+    def _fill(self, out: NDArray[np.float32], part: slice, values: NDArray[np.floating], name: str) -> None:
+        if values.shape != out[part].shape:
+            raise DataError(
+                f"shard {name!r} has arrays of shape {values.shape}; its record says {out[part].shape}"
+            )
+        out[part] = values
+
+
+def _slices(records: Sequence[Mapping[str, Any]]) -> list[slice]:
+    """Return the rows of each shard in an array of all frames."""
+    ends = np.cumsum([int(r["n_frames"]) for r in records]).tolist()
+    return [slice(end - int(r["n_frames"]), end) for end, r in zip(ends, records, strict=True)]

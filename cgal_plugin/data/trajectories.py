@@ -1,4 +1,4 @@
-"""CG trajectories as files: our npz, plain npy, or anything that mdtraj reads, all-atom or CG."""
+"""Trajectory files: npz, npy and the formats of mdtraj, all-atom or CG, read as beads in Å."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import mdtraj
     from numpy.typing import NDArray
 
+#: what the readers of mdtraj raise for damaged files
+_UNREADABLE: tuple[type[Exception], ...] = (*BAD_ARCHIVE, AttributeError, AssertionError)
+
 
 def save_trajectories(path: str | os.PathLike[str], trajectories: Sequence[NDArray[np.floating]]) -> None:
     """Write trajectories as one npz, atomically.
@@ -30,15 +33,17 @@ def save_trajectories(path: str | os.PathLike[str], trajectories: Sequence[NDArr
     path
         File to write.
     trajectories
-        One ``(n_frames, n_beads, 3)`` array a trajectory, Å; kept as float32, in order.
+        One ``(n_frames, n_beads, 3)`` array per trajectory, Å; written as float32, in order.
     """
-    arrays = {f"trajectory_{i:05d}": np.asarray(t, dtype=np.float32) for i, t in enumerate(trajectories)}
+    arrays: dict[str, Any] = {
+        f"trajectory_{i:05d}": np.asarray(t, dtype=np.float32) for i, t in enumerate(trajectories)
+    }
     with atomic_write(path) as handle:
         np.savez(handle, **arrays)
 
 
 def load_replicas(path: str | os.PathLike[str]) -> list[NDArray[np.floating]]:
-    """What :func:`save_trajectories` wrote, Å; empty ones too: the place is the replica's number."""
+    """Read the file of :func:`save_trajectories`, Å, with empty trajectories: the index is the replica."""
     with np.load(path, allow_pickle=False) as arrays:
         return [arrays[name] for name in sorted(arrays.files)]
 
@@ -50,24 +55,24 @@ def load_trajectories(
     top: str | os.PathLike[str] | None = None,
     mapping: Any = None,
 ) -> list[NDArray[np.floating]]:
-    """Trajectories of one file, as beads in Å.
+    """Read the trajectories of one file as beads in Å.
 
     Parameters
     ----------
     path
-        ``.npz`` (every array one trajectory, Å), ``.npy`` (one, Å), a data store's folder (every
-        shard one), or a format of mdtraj's.
+        ``.npz`` (one trajectory per array, Å), ``.npy`` (one trajectory, Å), the folder of a data store
+        (one trajectory per shard), or a format of mdtraj.
     topology
-        What the beads have to be; None takes what is there.
+        Expected beads; None accepts any.
     top
-        Topology file for formats that have none (DCD, XTC).
+        Topology file for formats without one (DCD, XTC).
     mapping
-        How all-atom frames become beads; default: the topology's map, or CA.
+        Map of all-atom frames to beads; default: the map of ``topology``, or CA.
 
     Raises
     ------
     DataError
-        The file is missing, empty, cannot be read, has frames that are not finite, or other beads
+        The file is missing, empty or cannot be read, has frames that are not finite, or has other beads
         than ``topology``.
     """
     path = Path(path)
@@ -90,16 +95,16 @@ def load_trajectories(
 
 
 def check_frames(frames: NDArray[Any], source: str, topology: CGTopology | None, first: int = 0) -> None:
-    """Refuse what is no ``(n, n_beads, 3)`` array of finite numbers with the beads of ``topology``.
+    """Check for an ``(n, n_beads, 3)`` array of finite numbers with the number of beads of ``topology``.
 
     Raises
     ------
     DataError
-        Names ``source``, and the frame, counted from ``first``.
+        The message names ``source`` and the frame, counted from ``first``.
     """
     if frames.ndim != 3 or frames.shape[2] != 3 or frames.dtype.kind not in "fiu":
         raise DataError(
-            f"{source} holds an array of shape {frames.shape} and type {frames.dtype}; "
+            f"{source} has an array of shape {frames.shape} and type {frames.dtype}; "
             "expected real numbers (n_frames, n_beads, 3) in Å"
         )
     if topology is not None and frames.shape[1] != topology.n_beads:
@@ -110,9 +115,9 @@ def check_frames(frames: NDArray[Any], source: str, topology: CGTopology | None,
 
 
 def load_numpy(path: Path, *, mapped: bool = False) -> Iterator[NDArray[Any]]:
-    """Arrays of an npy or npz file one by one; of a selection or a shard its ``positions`` only.
+    """Yield the arrays of an npy or npz file; of a selection or a shard only its ``positions``.
 
-    ``mapped`` leaves an npy file on disk (``numpy.memmap``).
+    With ``mapped``, an npy file is memory-mapped.
 
     Raises
     ------
@@ -123,7 +128,7 @@ def load_numpy(path: Path, *, mapped: bool = False) -> Iterator[NDArray[Any]]:
         if mapped and path.suffix == ".npy":
             yield np.load(path, mmap_mode="r", allow_pickle=False)
             return
-        with open(path, "rb") as handle:  # opened here: np.load forgets to close a damaged archive
+        with open(path, "rb") as handle:  # np.load does not close a damaged archive
             content = np.load(handle, allow_pickle=False)
             if isinstance(content, np.ndarray):
                 yield content
@@ -148,7 +153,7 @@ def _load_mdtraj(
 def iter_mdtraj(
     path: Path, topology: CGTopology | None, top: str | os.PathLike[str] | None, chunk: int
 ) -> Iterator[NDArray[np.floating]]:
-    """Frames of a file in a format of mdtraj's as beads in Å, at most ``chunk`` at a time.
+    """Yield the frames of a file in a format of mdtraj as beads in Å, at most ``chunk`` at a time.
 
     Raises
     ------
@@ -178,10 +183,10 @@ def _reading(path: Path, top: str | os.PathLike[str] | None) -> Iterator[None]:
             f"trajectory {str(path)!r}: mdtraj needs another package to read {path.suffix}: {error} "
             "(HDF5: pip install 'cgal_plugin[hdf5]')"
         ) from error
-    except (*BAD_ARCHIVE, AttributeError, AssertionError) as error:
+    except _UNREADABLE as error:
         reason = str(error) or type(error).__name__
         if top is None and "topology" in reason:
-            reason = f"{path.suffix or 'its'} format names no atoms; give a topology file too (--top)"
+            reason = f"{path.suffix or 'its'} format has no topology; give a topology file too (--top)"
         raise DataError(f"trajectory {str(path)!r} cannot be read: {reason}") from error
 
 
@@ -192,15 +197,14 @@ def to_beads(
     *,
     source: str = "",
 ) -> NDArray[np.floating]:
-    """Frames of an ``mdtraj.Trajectory`` as beads, ``(n, n_beads, 3)`` Å.
+    """Return the frames of an ``mdtraj.Trajectory`` as beads, ``(n, n_beads, 3)`` Å.
 
-    A trajectory whose atoms are the topology's beads, by name and residue, is taken as it is;
-    anything else is mapped.
+    Atoms that are the beads of the topology, by name and residue, are used directly; others are mapped.
 
     Raises
     ------
     DataError
-        It cannot be mapped, or gives other beads than ``topology``.
+        The trajectory cannot be mapped, or its beads differ from ``topology``.
     """
     from cgal_plugin.mapping.maps import CGMapping
 
@@ -208,7 +212,8 @@ def to_beads(
         atoms = [(a.name, a.residue.name, a.residue.index) for a in trajectory.topology.atoms]
         beads = zip(topology.bead_names, topology.residue_names, topology.residue_index.tolist(), strict=True)
         if atoms == list(beads):
-            return trajectory.xyz * ANGSTROM_PER_NM
+            xyz: NDArray[np.floating] = trajectory.xyz * ANGSTROM_PER_NM
+            return xyz
     chosen = mapping if mapping is not None else "CA" if topology is None else topology.mapping
     try:
         cg = CGMapping.from_topology(trajectory.topology, chosen)

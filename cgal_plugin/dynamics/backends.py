@@ -1,4 +1,4 @@
-"""Which backend a simulation takes where that is left open."""
+"""Choice of the backend of a simulation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ _ON_CPU = ("Reference", "CPU")
 
 
 def choose_backend(backend: str, potential: Path, n_replicas: int, platform: str, out_dir: Path) -> str:
-    """The backend of a simulation; ``"auto"`` also looks at the potential, the platform and ``out_dir``.
+    """Return the backend of a simulation; ``"auto"`` depends on potential, platform and ``out_dir``.
 
-    A simulation that is continued keeps the backend that it was started with. Otherwise, on a CPU,
-    ``"fast"`` is taken where numba is installed and the engine can use the potential; else what
-    :func:`resolve_backend` takes, and why is logged.
+    A resumed simulation keeps its backend. A new one on a CPU uses ``"fast"`` if numba is installed and the
+    engine supports the potential; otherwise the choice of :func:`resolve_backend`, and the reason is logged.
 
     Raises
     ------
@@ -36,7 +35,8 @@ def choose_backend(backend: str, potential: Path, n_replicas: int, platform: str
         return otherwise
     metadata = read_metadata(potential)
     if "engine_error" not in metadata and metadata.get("n_replicas", n_replicas) != n_replicas:
-        return otherwise  # which refuses the file: what is accepted must not depend on numba being there
+        # this backend rejects the file; whether a file is accepted must not depend on numba
+        return otherwise
     try:
         resolve_backend("fast")
     except DynamicsError as error:
@@ -55,7 +55,7 @@ def _started_with(out_dir: Path) -> str | None:
     if not manifest.is_file():
         return None
     content = read_json(manifest)
-    # what is no manifest of ours is refused later, with its name
+    # an invalid manifest is reported later
     inputs = content.get("inputs") if isinstance(content, dict) else None
     found = inputs.get("backend") if isinstance(inputs, dict) else None
     return found if isinstance(found, str) else None

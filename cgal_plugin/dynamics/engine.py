@@ -1,10 +1,10 @@
-"""The packed replicas in an OpenMM Context: step, look, park, restart."""
+"""Packed replicas in an OpenMM Context: propagate, read the state, park and restart replicas."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """What fixes the dynamics of a simulation; units as in :func:`cgal_plugin.dynamics.simulate`."""
+    """Parameters of the dynamics; units as in :func:`cgal_plugin.dynamics.simulate`."""
 
     potential: Path
     topology: CGTopology
@@ -44,7 +44,7 @@ class Settings:
 
 
 def maxwell_velocities(settings: Settings, replica: int, *stream: str | int) -> NDArray[np.float64]:
-    """``(beads, 3)`` nm/ps from the Maxwell–Boltzmann distribution, of the replica's own random stream."""
+    """Draw velocities ``(beads, 3)`` nm/ps (Maxwell–Boltzmann) from the random stream of the replica."""
     rng = np.random.default_rng(derive_seed(settings.seed, "velocities", replica, *stream))
     energy = BOLTZMANN_KCAL_PER_MOL_K * KJ_PER_KCAL * settings.temperature
     masses = settings.topology.masses
@@ -54,7 +54,7 @@ def maxwell_velocities(settings: Settings, replica: int, *stream: str | int) -> 
 class Engine:
     """R replicas in one Context under LangevinMiddle dynamics (Zhang et al. 2019).
 
-    A parked replica has massless particles, which OpenMM does not move; the others do not see it.
+    The particles of a parked replica are massless, so OpenMM does not move them; it does not affect others.
     """
 
     def __init__(self, settings: Settings, parked: Iterable[int] = ()) -> None:
@@ -89,17 +89,17 @@ class Engine:
         return np.array(quantity._value, dtype=np.float64).reshape(self.settings.n_replicas, self.n_beads, 3)
 
     def positions(self) -> NDArray[np.float64]:
-        """``(n_replicas, beads, 3)`` Å."""
+        """Return positions ``(n_replicas, beads, 3)`` Å."""
         state = self.context.getState(positions=True)
         return self._shaped(state.getPositions(asNumpy=True)) * ANGSTROM_PER_NM
 
     def velocities(self) -> NDArray[np.float64]:
-        """``(n_replicas, beads, 3)`` Å/ps."""
+        """Return velocities ``(n_replicas, beads, 3)`` Å/ps."""
         state = self.context.getState(velocities=True)
         return self._shaped(state.getVelocities(asNumpy=True)) * ANGSTROM_PER_NM
 
     def forces(self) -> NDArray[np.float64]:
-        """``(n_replicas, beads, 3)`` kJ/mol/nm at the present positions.
+        """Return forces ``(n_replicas, beads, 3)`` kJ/mol/nm at the current positions.
 
         Raises
         ------
@@ -119,7 +119,7 @@ class Engine:
         return self._shaped(state.getForces(asNumpy=True))
 
     def set_start(self, positions: NDArray[np.float64], minimize_steps: int = 0) -> None:
-        """Positions ``(n_replicas, beads, 3)`` Å, optionally minimised, and velocities drawn for each."""
+        """Set positions ``(n_replicas, beads, 3)`` Å, minimise if requested, and draw velocities."""
         import openmm
 
         self.context.setPositions(positions.reshape(-1, 3) / ANGSTROM_PER_NM)
@@ -131,16 +131,16 @@ class Engine:
         self.context.setVelocities(np.concatenate(drawn))
 
     def checkpoint(self) -> bytes:
-        """Positions, velocities, time, step count and random generator, exactly."""
-        return self.context.createCheckpoint()
+        """Return positions, velocities, time, step count and the state of the random generator, exactly."""
+        return cast("bytes", self.context.createCheckpoint())
 
     def restore(self, binary: bytes) -> None:
-        """Go back to a :meth:`checkpoint`.
+        """Restore a :meth:`checkpoint`.
 
         Raises
         ------
         StateError
-            It was written by another version of OpenMM, platform or System.
+            It belongs to another version of OpenMM, platform or System.
         """
         import openmm
 
@@ -149,13 +149,13 @@ class Engine:
         except openmm.OpenMMException as error:
             raise StateError(
                 f"OpenMM {openmm.version.version} cannot load the checkpoint ({error}); "
-                "continue with the version that wrote it (simulation.json), or use another out_dir"
+                "resume with the version that wrote it (see simulation.json), or use another out_dir"
             ) from error
 
     # ------------------------------------------------------------------ dynamics
 
     def step(self, n: int) -> str | None:
-        """Do ``n`` steps; the message if OpenMM or the potential raised, with the state then undefined."""
+        """Do ``n`` steps; return the error message, with the state undefined, if the potential raised."""
         import openmm
 
         try:
@@ -170,10 +170,10 @@ class Engine:
             self.system.setParticleMass(bead, 0.0)
 
     def park(self, replicas: Iterable[int], start: NDArray[np.float64], step: int) -> None:
-        """Put replicas back to ``start`` ``(n_replicas, beads, 3)`` Å and stop propagating them.
+        """Reset replicas to ``start`` ``(n_replicas, beads, 3)`` Å and stop propagating them.
 
-        The Context is made anew, which seeds its random generator: with a seed of this step, as the
-        first one would repeat the noise since the beginning.
+        This reinitialises the Context, which reseeds its random generator. The seed depends on the step,
+        because the initial seed would repeat the noise from the start.
         """
         replicas = list(replicas)
         positions, velocities = self.positions(), self.velocities()
@@ -185,7 +185,7 @@ class Engine:
         self._set(positions, velocities)
 
     def restart(self, replicas: Iterable[int], start: NDArray[np.float64], step: int) -> None:
-        """Put replicas back to ``start`` ``(n_replicas, beads, 3)`` Å with velocities of a new stream."""
+        """Reset replicas to ``start`` ``(n_replicas, beads, 3)`` Å with velocities from a new stream."""
         positions, velocities = self.positions(), self.velocities()
         for replica in replicas:
             positions[replica] = start[replica]
@@ -198,6 +198,6 @@ class Engine:
 
 
 def _last_line(error: Exception) -> str:
-    # a TorchScript error is a page of traceback that ends with the reason
+    # a TorchScript error is a long traceback; its last line is the reason
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

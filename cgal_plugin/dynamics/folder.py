@@ -1,4 +1,4 @@
-"""The folder of a simulation: manifest, checkpoint, trajectories, and the lock that guards them."""
+"""The folder of a simulation: manifest, checkpoint, trajectories and lock."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.data.dcd import append_dcd, checksum_dcd, create_dcd
-from cgal_plugin.errors import StateError
+from cgal_plugin.errors import DynamicsError, StateError
 from cgal_plugin.file_lock import locked
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_path, atomic_write, read_json, versions, write_json
 
@@ -30,22 +30,22 @@ _FORMAT = 1
 
 @dataclass
 class Progress:
-    """Where a simulation stands: what a checkpoint holds, beside OpenMM's own.
+    """State of a simulation: the content of a checkpoint in addition to that of OpenMM.
 
     Attributes
     ----------
     step
         Steps done.
     frames
-        Frames stored of each replica.
+        Stored frames of each replica.
     parked
         Replicas that blew up and are no longer propagated.
     restarts
-        Times that each replica was started again.
+        Restarts of each replica.
     seconds
         Wall time of all runs so far.
     checksums
-        CRC-32 of each replica's stored frames; empty before there are any.
+        CRC-32 of the stored frames of each replica; empty before the first frame.
     """
 
     step: int
@@ -58,19 +58,23 @@ class Progress:
 
     @classmethod
     def start(cls, n_replicas: int) -> Progress:
-        """Nothing done yet."""
+        """Return the initial state."""
         return cls(0, [0] * n_replicas, [False] * n_replicas, [0] * n_replicas)
 
     def finished(self, steps: int) -> bool:
-        """Whether nothing is left to do: all steps done, or no replica left."""
+        """Return whether all steps are done or all replicas are parked."""
         return self.step >= steps or all(self.parked)
+
+    def timings(self) -> dict[str, float]:
+        """Return ``seconds`` of wall time and ``steps_per_second``."""
+        return {"seconds": self.seconds, "steps_per_second": self.step / max(self.seconds, 1e-9)}
 
 
 class SimulationFolder:
     """Files of one simulation.
 
-    Order of writing: trajectories first, then the checkpoint, which appears whole or not at all.
-    A killed process leaves trajectories that may run ahead of the checkpoint; they are cut back.
+    Trajectories are written first, then the checkpoint, atomically. After a killed process trajectories may
+    be ahead of the checkpoint; they are truncated on resume.
     """
 
     def __init__(self, root: Path, n_replicas: int) -> None:
@@ -79,6 +83,20 @@ class SimulationFolder:
         width = max(3, len(str(n_replicas - 1)))
         self.trajectories = tuple(root / f"replica_{r:0{width}d}.dcd" for r in range(n_replicas))
         self.topology_file = root / TOPOLOGY
+
+    @classmethod
+    def existing(cls, root: Path) -> tuple[SimulationFolder, str]:
+        """Return the folder of a simulation and the backend of the simulation.
+
+        Raises
+        ------
+        StateError
+            There is no simulation in ``root``.
+        """
+        if not ((root / MANIFEST).is_file() and (root / CHECKPOINT).is_file()):
+            raise StateError(f"{str(root)!r} holds no simulation: {MANIFEST} or {CHECKPOINT} is missing")
+        inputs = _read_inputs(root / MANIFEST)
+        return cls(root, inputs["n_replicas"]), inputs["backend"]
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -94,27 +112,27 @@ class SimulationFolder:
             yield
 
     def open(self, inputs: dict[str, Any], topology: CGTopology, start: NDArray[np.float64]) -> bool:
-        """Make the folder's first files, or check that they belong to the same simulation.
+        """Create the first files of the folder, or check that they belong to the same simulation.
 
         Returns
         -------
         bool
-            Whether there is a simulation to continue.
+            Whether there is a simulation to resume.
 
         Raises
         ------
         StateError
-            The folder holds another simulation (the differences are named), or files of unknown origin.
+            The folder holds another simulation (the message lists the differences), or unknown files.
         """
         manifest = self.root / MANIFEST
         if manifest.is_file() and (self.root / CHECKPOINT).is_file():
-            self._compare(read_json(manifest), inputs)
+            self._compare(inputs)
             return True
-        # a manifest without a checkpoint is of a call that failed before its first step
-        strangers = [] if manifest.is_file() else sorted(p.name for p in self.root.glob("replica_*.dcd"))
-        if strangers:
+        # a call that failed before its first step leaves a manifest without a checkpoint
+        unknown = [] if manifest.is_file() else sorted(p.name for p in self.root.glob("replica_*.dcd"))
+        if unknown:
             raise StateError(
-                f"{str(self.root)!r} has trajectories ({', '.join(strangers[:3])}) but no {MANIFEST}; "
+                f"{str(self.root)!r} has trajectories ({', '.join(unknown[:3])}) but no {MANIFEST}; "
                 "use another out_dir or remove them"
             )
         import mdtraj
@@ -126,11 +144,8 @@ class SimulationFolder:
         write_json(manifest, content)
         return False
 
-    def _compare(self, manifest: Any, inputs: dict[str, Any]) -> None:
-        name = str(self.root / MANIFEST)
-        if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
-            raise StateError(f"{name!r} is not a manifest of format {_FORMAT}; use another out_dir")
-        old, new = manifest["inputs"], json.loads(json.dumps(inputs))
+    def _compare(self, inputs: dict[str, Any]) -> None:
+        old, new = _read_inputs(self.root / MANIFEST), json.loads(json.dumps(inputs))
         changed = [
             f"{key}: {_short(old.get(key))} -> {_short(new.get(key))}"
             for key in sorted(old.keys() | new.keys())
@@ -139,11 +154,11 @@ class SimulationFolder:
         if changed:
             raise StateError(
                 f"{str(self.root)!r} holds a simulation with other inputs ({'; '.join(changed)}); "
-                "use another out_dir, or the same inputs to continue it"
+                "use another out_dir, or the same inputs to resume it"
             )
 
     def create_trajectories(self, n_beads: int, interval: int, timestep_ps: float) -> None:
-        """Empty trajectories, over whatever an earlier start without a checkpoint left."""
+        """Create empty trajectories; files of a start without a checkpoint are replaced."""
         for path in self.trajectories:
             create_dcd(path, n_beads, interval=interval, timestep_ps=timestep_ps)
 
@@ -157,7 +172,7 @@ class SimulationFolder:
     ) -> list[int]:
         """Append ``frames[r]`` ``(n, beads, 3)`` Å to replica r after its first ``before[r]`` frames.
 
-        ``checksums`` are those of what is kept; returns those of all.
+        ``checksums`` are those of the frames before; return those of all frames.
         """
         known = list(checksums) or [0] * len(self.trajectories)
         return [
@@ -165,8 +180,8 @@ class SimulationFolder:
             for path, new, kept, sum_ in zip(self.trajectories, frames, before, known, strict=True)
         ]
 
-    def check_trajectories(self, progress: Progress, n_beads: int) -> None:
-        """Check that the stored frames are those that were written.
+    def check_trajectories(self, progress: Progress) -> None:
+        """Compare the stored frames with their checksums.
 
         Raises
         ------
@@ -174,21 +189,21 @@ class SimulationFolder:
             A trajectory is missing or damaged.
         """
         for path, n, known in zip(self.trajectories, progress.frames, progress.checksums, strict=False):
-            if not path.is_file() or checksum_dcd(path, n, n_beads) != known:
-                state = "damaged" if path.is_file() else "gone"
+            state = _state(path, n, known)
+            if state != "intact":
                 raise StateError(
                     f"trajectory {str(path)!r} is {state}; delete {str(self.root)!r} to simulate again, "
                     "or use another out_dir"
                 )
 
     def save_checkpoint(self, progress: Progress, binary: bytes) -> None:
-        """Write OpenMM's checkpoint and ours as one file, atomically."""
+        """Write the OpenMM checkpoint and the progress to one file, atomically."""
         ours = np.array(json.dumps(asdict(progress)))
         with atomic_write(self.root / CHECKPOINT) as handle:
             np.savez(handle, openmm=np.frombuffer(binary, dtype=np.uint8), progress=ours)
 
     def load_checkpoint(self) -> tuple[Progress, bytes]:
-        """Inverse of :meth:`save_checkpoint`.
+        """Load a file of :meth:`save_checkpoint`.
 
         Raises
         ------
@@ -208,17 +223,36 @@ class SimulationFolder:
         content["events"] = [BlowUp(**event) for event in content["events"]]
         return Progress(**content), binary
 
-    def finish(self, progress: Progress, timings: dict[str, float]) -> None:
-        """Note in the manifest what was done."""
+    def finish(self, progress: Progress) -> None:
+        """Record the completed simulation in the manifest."""
         manifest = read_json(self.root / MANIFEST)
-        done = {"steps_done": progress.step, "n_frames": progress.frames, "timings": timings}
+        done = {"steps_done": progress.step, "n_frames": progress.frames, "timings": progress.timings()}
         events = [asdict(event) for event in progress.events]
         write_json(self.root / MANIFEST, manifest | done | {"events": events, "status": "complete"})
 
     def is_complete(self, progress: Progress) -> bool:
-        """Whether the manifest says that just this has been done."""
+        """Return whether the manifest records exactly this progress as complete."""
         manifest = read_json(self.root / MANIFEST)
-        return manifest["status"] == "complete" and manifest["steps_done"] == progress.step
+        return bool(manifest["status"] == "complete" and manifest["steps_done"] == progress.step)
+
+
+def _read_inputs(path: Path) -> dict[str, Any]:
+    try:
+        manifest = read_json(path)
+    except ValueError:
+        manifest = None
+    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+        raise StateError(f"{str(path)!r} is not a manifest of format {_FORMAT}; use another out_dir")
+    return cast("dict[str, Any]", manifest["inputs"])
+
+
+def _state(path: Path, n_frames: int, checksum: int) -> str:
+    if not path.is_file():
+        return "missing"
+    try:
+        return "intact" if checksum_dcd(path, n_frames) == checksum else "damaged"
+    except DynamicsError:
+        return "damaged"
 
 
 def _short(value: Any) -> str:

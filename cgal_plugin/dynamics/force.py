@@ -1,14 +1,13 @@
-"""An exported potential as an OpenMM Force, by whichever backend is installed."""
+"""An exported potential as an OpenMM Force, for several backends."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
 import io
-import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -16,20 +15,23 @@ from cgal_plugin.errors import DynamicsError, ExportError
 
 if TYPE_CHECKING:
     import openmm
+    from numpy.typing import NDArray
+    from torch import Tensor
 
+    from cgal_plugin.export.fast import FastPotential
     from cgal_plugin.mapping import CGTopology
 
-#: ``"auto"`` takes the first or the third
+#: ``"auto"`` is the first or the third
 BACKENDS = ("torchforce", "pythontorch", "python", "fast")
 _INSTALL = 'pip install "cgal_plugin[openmm-torch]" (CPU), or the extra cuda12 or cuda13 (GPU)'
-#: with torch 2.13 the plugin imports, then crashes inside getState
+#: openmm-torch crashes inside getState with torch 2.13
 _TORCH_BELOW = (2, 13)
 
 
 class ScriptedPotential:
-    """A TorchScript potential as the function that PythonForce and PythonTorchForce call.
+    """A TorchScript potential as a callable for PythonForce and PythonTorchForce.
 
-    Picklable (it is the path that is stored), so a System that holds it can be serialised.
+    Pickling stores the path, so a System that contains it can be serialised.
     """
 
     def __init__(self, path: str | os.PathLike[str], device: str = "cpu") -> None:
@@ -40,38 +42,38 @@ class ScriptedPotential:
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "device": self.device, "_module": None}
 
-    def _evaluate(self, positions: Any) -> tuple[Any, Any]:
-        import torch
-
+    def _evaluate(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         if self._module is None:
-            self._module = torch.jit.load(self.path, map_location=self.device).eval()
+            from cgal_plugin.export.script_file import load_script
+
+            self._module = load_script(self.path, self.device)[0].eval()
         energy, forces = self._module(positions.to(self.device))
         return energy.detach(), forces.detach()
 
-    def __call__(self, state: Any, positions: Any = None) -> tuple[Any, Any]:
-        """Energy (kJ/mol) and forces (kJ/mol/nm): tensors for tensor positions, else numbers of a State."""
+    def __call__(self, state: Any, positions: Tensor | None = None) -> tuple[Any, Any]:
+        """Return energy (kJ/mol) and forces (kJ/mol/nm): tensors for tensor positions, else for a State."""
         import torch
 
         if positions is not None:
             return self._evaluate(positions)
-        # _value: the quantity's nm without a copy through unit conversion, at every step
+        # _value is the array in nm, without the copy that a unit conversion makes at every step
         energy, forces = self._evaluate(torch.from_numpy(state.getPositions(asNumpy=True)._value))
         return float(energy), forces.to("cpu", torch.float64).numpy()
 
 
 class FastForce:
-    """An exported potential by the fast engine, as the function that PythonForce calls; picklable."""
+    """An exported potential in the fast engine as a callable for PythonForce; picklable."""
 
     def __init__(self, path: str | os.PathLike[str], n_replicas: int | None = None) -> None:
         self.path = str(Path(path).resolve())
         self.n_replicas = n_replicas
-        self._potential: Any = None
+        self._potential: FastPotential | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "n_replicas": self.n_replicas, "_potential": None}
 
     def build(self) -> None:
-        """Make the tables and compile, so that what is wrong shows before the dynamics.
+        """Build tables and compile, so that errors are raised before the dynamics.
 
         Raises
         ------
@@ -85,15 +87,15 @@ class FastForce:
         except ExportError as error:
             raise DynamicsError(f"backend 'fast' cannot use {self.path!r}: {error}") from error
 
-    def __call__(self, state: Any) -> tuple[float, Any]:
-        """Energy (kJ/mol) and forces (kJ/mol/nm) of a State."""
+    def __call__(self, state: Any) -> tuple[float, NDArray[np.float64]]:
+        """Return energy (kJ/mol) and forces (kJ/mol/nm) of a State."""
         if self._potential is None:
             self.build()
-        return self._potential(state.getPositions(asNumpy=True)._value)
+        return cast("FastPotential", self._potential)(state.getPositions(asNumpy=True)._value)
 
 
 def _import_openmmtorch() -> Any:
-    # the plugin's own import prints a deprecation notice of simtk to stderr
+    # the import prints a deprecation notice of simtk to stderr
     with contextlib.redirect_stderr(io.StringIO()):
         try:
             import openmmtorch
@@ -109,12 +111,12 @@ def _torch_allowed() -> bool:
 
 
 def resolve_backend(backend: str = "auto") -> str:
-    """The backend that will be used for ``backend`` on this machine.
+    """Return the backend for ``backend`` on this machine.
 
-    ``"torchforce"`` is openmmtorch's TorchForce with the exported file, ``"pythontorch"`` its
-    PythonTorchForce (where that version has it), ``"python"`` OpenMM's own PythonForce, ``"fast"``
-    the compiled CPU engine (:class:`cgal_plugin.export.fast.FastPotential`) through PythonForce.
-    ``"auto"`` takes TorchForce if openmm-torch imports and torch is below 2.13, else ``"python"``.
+    ``"torchforce"`` is TorchForce of openmm-torch with the exported file, ``"pythontorch"`` its
+    PythonTorchForce (if that version has it), ``"python"`` the PythonForce of OpenMM, ``"fast"`` the compiled
+    CPU engine (:class:`cgal_plugin.export.fast.FastPotential`) in a PythonForce. ``"auto"`` is TorchForce if
+    openmm-torch can be imported and torch is below 2.13, else ``"python"``.
 
     Raises
     ------
@@ -127,11 +129,11 @@ def resolve_backend(backend: str = "auto") -> str:
             try:
                 _import_openmmtorch()
             except DynamicsError:
-                # built for another torch or CUDA: the fallback gives the same numbers
+                # built for another torch or CUDA; the fallback gives the same results
                 usable = False
         return "torchforce" if usable else "python"
     if backend not in BACKENDS:
-        raise DynamicsError(f"backend {backend!r} is not known; use 'auto' or one of {', '.join(BACKENDS)}")
+        raise DynamicsError(f"unknown backend {backend!r}; use 'auto' or one of {', '.join(BACKENDS)}")
     if backend == "python":
         return backend
     if backend == "fast":
@@ -150,51 +152,47 @@ def resolve_backend(backend: str = "auto") -> str:
     plugin = _import_openmmtorch()
     if backend == "pythontorch" and not hasattr(plugin, "PythonTorchForce"):
         raise DynamicsError(
-            "backend 'pythontorch' needs an openmm-torch that has PythonTorchForce, which this one has not; "
+            "backend 'pythontorch' needs an openmm-torch version with PythonTorchForce; "
             "use 'torchforce' or 'python'"
         )
     return backend
 
 
 def read_metadata(potential: str | os.PathLike[str]) -> dict[str, Any]:
-    """What the exported file says of itself (``cgal.json``); empty for a TorchScript file without it.
+    """Return the metadata of an exported file; empty for a TorchScript file without metadata.
 
     Raises
     ------
     DynamicsError
         The file is missing or is not TorchScript.
     """
-    import torch
-
     path = Path(potential)
     if not path.is_file():
         raise DynamicsError(f"potential {str(path)!r} does not exist; make it with `cgal export`")
     from cgal_plugin.export.fast import read_fast_metadata
+    from cgal_plugin.export.script_file import load_script
 
     saved = read_fast_metadata(path)
     if saved is not None:
         return saved
-    extra = {"cgal.json": ""}
     try:
-        torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
+        return load_script(path)[1]
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DynamicsError(
             f"potential {str(path)!r} is not a TorchScript file ({reason}); make it with `cgal export`"
         ) from error
-    text = extra["cgal.json"]
-    return json.loads(text) if text else {}
 
 
 def check_metadata(
     metadata: dict[str, Any], potential: str | os.PathLike[str], topology: CGTopology, n_replicas: int
 ) -> None:
-    """Refuse a potential that was exported for other beads or another number of replicas.
+    """Check that a potential was exported for these beads and this number of replicas.
 
     Raises
     ------
     DynamicsError
-        Names what differs, and the export that is needed.
+        It was not; the message names the difference and the remedy.
     """
     name = os.fspath(potential)
     remedy = "export it again with this topology and n_replicas"
@@ -219,7 +217,7 @@ def add_potential(
     n_replicas: int = 1,
     device: str = "cpu",
 ) -> openmm.Force:
-    """Add an exported potential to ``system``; the same energies and forces by every backend.
+    """Add an exported potential to ``system``; all backends give the same energies and forces.
 
     Parameters
     ----------
@@ -236,12 +234,12 @@ def add_potential(
     Returns
     -------
     openmm.Force
-        The force that was added.
+        The added force.
 
     Raises
     ------
     DynamicsError
-        The backend is missing, or the potential fits neither the topology nor the System.
+        The backend is missing, or the potential does not fit the topology or the System.
     """
     chosen = resolve_backend(backend)
     metadata = read_metadata(potential)
@@ -250,7 +248,7 @@ def add_potential(
             f"potential {os.fspath(potential)!r} was written by FastPotential.save; use backend 'fast'"
         )
     if chosen == "fast":
-        # one file serves any number of replicas
+        # the engine evaluates any number of replicas
         metadata = {key: value for key, value in metadata.items() if key != "n_replicas"}
     check_metadata(metadata, potential, topology, n_replicas)
     if system.getNumParticles() != n_replicas * topology.n_beads:
@@ -271,19 +269,19 @@ def make_force(
     particles: Any = None,
     n_replicas: int | None = None,
 ) -> openmm.Force:
-    """The Force alone, of a backend that :func:`resolve_backend` returned.
+    """Return the Force of a potential, for a backend from :func:`resolve_backend`.
 
     Parameters
     ----------
     particles
-        Indices the potential acts on, default all; TorchForce has no such choice.
+        Indices that the potential acts on, default all; not supported by TorchForce.
     n_replicas
-        For the fast engine; default: as exported.
+        For the fast engine; default: that of the file.
 
     Raises
     ------
     DynamicsError
-        ``particles`` were given to TorchForce, or the fast engine cannot use the file.
+        ``particles`` were given for TorchForce, or the fast engine cannot use the file.
     """
     path = str(Path(potential).resolve())
     if backend == "torchforce":

@@ -1,10 +1,10 @@
-"""The blow-up guard: which replicas have left the range of sane structures, and why."""
+"""The blow-up guard: finds replicas that have left the range of physical structures."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -16,31 +16,32 @@ if TYPE_CHECKING:
 
 #: amu Å²/ps² in kcal/mol
 _KCAL_PER_AMU_A2_PS2 = 0.01 / KJ_PER_KCAL
-#: chance that a replica in equilibrium exceeds the kinetic limit at one check, whatever its size
+#: probability that a replica in equilibrium exceeds the kinetic limit at one check, for any size
 _FALSE_ALARM = 1e-12
 
 
 @dataclass(frozen=True)
 class Guard:
-    """Limits that a replica must stay within; checked at every report interval.
+    """Limits for each replica, checked at every report interval.
 
-    Non-finite positions and velocities are always caught, with or without a guard.
+    Non-finite positions and velocities are always detected.
 
     Attributes
     ----------
     max_bond_ratio, min_bond_ratio
-        A bond longer or shorter than this times its reference length is broken. ``None`` switches off.
+        A bond is broken if its length is above or below this factor times its reference length. ``None``
+        disables the check.
     max_temperature_ratio
-        Energy runaway: a replica whose kinetic temperature exceeds this times the bath's. For a few
-        beads the limit is raised to the quantile of the chi-squared distribution that a replica in
-        equilibrium exceeds with probability 1e-12 a check. ``None`` switches off.
+        A replica has run away if its kinetic temperature exceeds this factor times that of the bath. For a
+        few beads the limit is raised to the quantile of the chi-squared distribution that a replica in
+        equilibrium exceeds with probability 1e-12 per check. ``None`` disables the check.
     bond_reference
         Reference length of each bond of the topology, Å; default: the median over the start frames.
     restart_blown
-        ``False``: a blown replica is parked and no more of its frames are stored. ``True``: it goes
-        on from its start frame with new velocities.
+        ``False``: park a replica that blew up and store no more of its frames. ``True``: restart it from its
+        start frame with new velocities.
     max_restarts
-        A replica that blew up more often than this is parked.
+        Park a replica after this number of restarts.
     """
 
     max_bond_ratio: float | None = 1.6
@@ -59,24 +60,24 @@ class Guard:
             value = getattr(self, name)
             if value is not None and not low < value < high:
                 raise DynamicsError(
-                    f"guard: {name} is {value}; it must lie between {low:g} and {high:g}, or be None"
+                    f"guard: {name} is {value}; it must be between {low:g} and {high:g}, or None"
                 )
         if self.max_restarts < 0:
             raise DynamicsError(f"guard: max_restarts is {self.max_restarts}; it cannot be negative")
 
     @classmethod
     def off(cls) -> Guard:
-        """A guard that catches only non-finite values."""
+        """Return a guard that detects only non-finite values."""
         return cls(max_bond_ratio=None, min_bond_ratio=None, max_temperature_ratio=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for the manifest."""
+        """Return plain values for the manifest."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """A guard together with what it is applied to: see :func:`find_blown`."""
+    """A guard and the reference values of a molecule; see :func:`find_blown`."""
 
     guard: Guard
     bond_index: NDArray[np.int64]
@@ -93,12 +94,12 @@ class Limits:
         temperature: float,
         start: NDArray[np.float64],
     ) -> Limits:
-        """Limits with reference bond lengths from ``start`` ``(n_replicas, beads, 3)`` Å, or the guard's own.
+        """Take reference bond lengths from the guard or from ``start`` ``(n_replicas, beads, 3)`` Å.
 
         Raises
         ------
         DynamicsError
-            ``guard.bond_reference`` does not have one length a bond.
+            ``guard.bond_reference`` does not have one length per bond.
         """
         if guard.bond_reference is None:
             reference = np.median(bond_lengths(start, bond_index), axis=0)
@@ -124,22 +125,25 @@ class Limits:
 
 
 def bond_lengths(positions: NDArray[np.floating], bond_index: NDArray[np.int64]) -> NDArray[np.floating]:
-    """``(n, bonds)`` Å from positions ``(n, beads, 3)`` Å."""
-    return np.linalg.norm(positions[:, bond_index[:, 1]] - positions[:, bond_index[:, 0]], axis=-1)
+    """Return bond lengths ``(n, bonds)`` Å for positions ``(n, beads, 3)`` Å."""
+    difference = positions[:, bond_index[:, 1]] - positions[:, bond_index[:, 0]]
+    return cast("NDArray[np.floating]", np.linalg.norm(difference, axis=-1))
 
 
 def kinetic_temperature(
     velocities: NDArray[np.floating], masses: NDArray[np.float64]
 ) -> NDArray[np.floating]:
-    """``(n,)`` K, 2 E_kin / (3 beads k_B), from velocities ``(n, beads, 3)`` Å/ps and masses amu."""
-    twice = np.einsum("b,rbk,rbk->r", masses, velocities, velocities) * _KCAL_PER_AMU_A2_PS2
+    """Return 2 E_kin / (3 beads k_B), ``(n,)`` K, for velocities ``(n, beads, 3)`` Å/ps and masses in amu."""
+    twice: NDArray[np.floating] = (
+        np.einsum("b,rbk,rbk->r", masses, velocities, velocities) * _KCAL_PER_AMU_A2_PS2
+    )
     return twice / (3 * len(masses) * BOLTZMANN_KCAL_PER_MOL_K)
 
 
 def find_blown(
     positions: NDArray[np.float64], velocities: NDArray[np.float64], limits: Limits
 ) -> dict[int, tuple[str, str]]:
-    """Replicas outside the limits: replica → (kind, detail).
+    """Return the replicas outside the limits: replica → (kind, detail).
 
     Parameters
     ----------
@@ -151,7 +155,7 @@ def find_blown(
     for replica in np.flatnonzero(~finite):
         found[int(replica)] = ("non-finite", "positions or velocities are not finite")
     guard = limits.guard
-    with np.errstate(all="ignore"):  # a blown replica overflows, which is what is being looked for
+    with np.errstate(all="ignore"):  # values of a replica that blew up may overflow
         if len(limits.bond_index) and (guard.max_bond_ratio or guard.min_bond_ratio):
             lengths = bond_lengths(positions, limits.bond_index)
             ratio = lengths / limits.bond_reference

@@ -1,7 +1,7 @@
 """OpenMM-ML's entry point: ``MLPotential("cgschnet", modelPath="potential.pt")``.
 
-OpenMM-ML is not a dependency: it imports this module, never the other way round, and its classes are
-looked up when a potential is made.
+OpenMM-ML is not a dependency. It imports this module; its classes are imported only when a potential is
+created.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class CGSchNetPotentialFactory:
-    """Factory that OpenMM-ML finds through the entry-point group ``openmmml.potentials``."""
+    """Factory for the entry-point group ``openmmml.potentials`` of OpenMM-ML."""
 
     def createImpl(self, name: str, modelPath: str | None = None, mapping: Any = "CA", **args: Any) -> Any:
-        """An ``MLPotentialImpl`` of an exported potential.
+        """Return an ``MLPotentialImpl`` of an exported potential.
 
         Parameters
         ----------
@@ -34,12 +34,12 @@ class CGSchNetPotentialFactory:
         modelPath
             File of :func:`cgal_plugin.export.export_torchscript`.
         mapping
-            CG map of the topologies to come, for the masses of a file that does not know its beads.
+            CG mapping for bead masses, used if the file has no topology.
 
         Raises
         ------
         DynamicsError
-            ``modelPath`` is missing or not a TorchScript file, or further arguments are given.
+            ``modelPath`` is missing or not a TorchScript file, or there are unknown arguments.
         """
         if modelPath is None:
             raise DynamicsError(
@@ -47,12 +47,12 @@ class CGSchNetPotentialFactory:
             )
         if args:
             raise DynamicsError(
-                f"MLPotential({name!r}) does not know {sorted(args)}; it takes modelPath, mapping"
+                f"MLPotential({name!r}) has no arguments {sorted(args)}; it takes modelPath and mapping"
             )
-        metadata = read_metadata(modelPath)
+        path, metadata = modelPath, read_metadata(modelPath)
         from openmmml.mlpotential import MLPotentialImpl
 
-        class CGSchNetPotentialImpl(MLPotentialImpl):
+        class CGSchNetPotentialImpl(MLPotentialImpl):  # type: ignore[misc] # openmmml has no types
             """Adds the potential to the Systems that OpenMM-ML creates."""
 
             def addForces(
@@ -68,7 +68,7 @@ class CGSchNetPotentialFactory:
                     system,
                     atoms,
                     forceGroup,
-                    path=modelPath,
+                    path=path,
                     metadata=metadata,
                     mapping=mapping,
                     **kwargs,
@@ -92,24 +92,25 @@ def add_forces(
     backend: str = "auto",
     device: str = "cpu",
 ) -> None:
-    """Add the potential, and give the beads it acts on their masses (OpenMM-ML leaves 0 without an element).
+    """Add the potential and set bead masses, which OpenMM-ML leaves at 0 for beads without an element.
 
     Parameters
     ----------
     topology
-        One atom a bead, replica after replica.
+        One atom per bead, replica after replica.
     atoms
-        Beads it acts on, ``None`` for all; a part needs backend ``python``, which ``"auto"`` then takes.
+        Beads that the potential acts on, ``None`` for all; a subset needs backend ``python``, the ``"auto"``
+        choice in this case.
     backend, device
-        As for :func:`cgal_plugin.dynamics.add_potential`; given to ``createSystem``. With several
-        replicas also give it ``removeCMMotion=False``.
+        As for :func:`cgal_plugin.dynamics.add_potential`; pass them to ``createSystem``. With several
+        replicas also pass ``removeCMMotion=False``.
 
     Raises
     ------
     DynamicsError
-        The number of beads is not that of the potential, or the backend is missing.
+        The number of beads differs from that of the potential, or the backend is missing.
     MappingError
-        The file does not say what its beads are, and the topology is not one of ``mapping``.
+        The file has no topology, and ``mapping`` does not fit the given one.
     """
     from cgal_plugin.mapping import CGTopology
 
@@ -118,10 +119,10 @@ def add_forces(
     if expected and beads.size != expected:
         raise DynamicsError(
             f"potential {os.fspath(path)!r} is for {metadata.get('n_replicas', 1)} replica(s) of "
-            f"{metadata['n_beads']} beads; it is to act on {beads.size}"
+            f"{metadata['n_beads']} beads, not for {beads.size}"
         )
     if atoms is None:
-        # in a mixed system the masses are the conventional force field's business
+        # in a mixed system the conventional force field sets the masses
         saved = metadata.get("topology")
         if saved is not None:
             masses = np.tile(np.array(saved["masses"]), metadata["n_replicas"])
@@ -129,8 +130,8 @@ def add_forces(
             masses = CGTopology.from_openmm(topology, mapping).masses
         if masses.size != beads.size:
             raise DynamicsError(
-                f"the topology has {beads.size} atoms; mapping {mapping!r} makes {masses.size} beads of it: "
-                "give a topology with one atom a bead"
+                f"the topology has {beads.size} atoms; mapping {mapping!r} gives {masses.size} beads: "
+                "use a topology with one atom per bead"
             )
         for bead, mass in enumerate(masses.tolist()):
             system.setParticleMass(bead, mass)

@@ -1,4 +1,4 @@
-"""The loop of a simulation: blocks of steps, checks, frames, checkpoints."""
+"""The loop of a simulation: steps, guard checks, frames, checkpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CHECKPOINT_SECONDS = 5.0
-#: frames are held in memory between checkpoints, up to so many bytes
+#: frames are buffered between checkpoints up to this number of bytes
 _BUFFER_BYTES = 1 << 26
 
 
@@ -54,13 +54,13 @@ class Runner:
     def run(
         self, steps: int, saved: tuple[Progress, bytes] | None, callback: Callable[[int, int], None] | None
     ) -> Progress:
-        """Go on until ``steps``, or until no replica is left; what has been done is on disk then."""
+        """Run until ``steps`` or until all replicas are parked; everything is on disk at return."""
         self._clock = time.monotonic()
         self._begin(saved)
         now = self.progress
         self._checkpoint()
         while not now.finished(steps):
-            self._block(min(self.report_interval - now.step % self.report_interval, steps - now.step))
+            self._advance(min(self.report_interval - now.step % self.report_interval, steps - now.step))
             if self._due():
                 self._checkpoint()
             if callback is not None:
@@ -72,7 +72,7 @@ class Runner:
         interval, timestep = self.report_interval, self.settings.timestep_ps
         if saved is not None:
             self.progress, binary = saved
-            self.folder.check_trajectories(self.progress, self.settings.topology.n_beads)
+            self.folder.check_trajectories(self.progress)
             self.engine = Engine(self.settings, np.flatnonzero(self.progress.parked).tolist())
             self.engine.restore(binary)
             empty = np.empty((0, self.settings.topology.n_beads, 3))
@@ -89,15 +89,15 @@ class Runner:
         if len(blown) == self.settings.n_replicas:
             kind, detail = next(iter(blown.values()))
             raise DynamicsError(
-                f"every replica is outside the guard's limits at the start, the first as: {kind}, {detail}; "
-                "give other start frames or wider limits"
+                f"every replica is outside the limits of the guard at the start (first: {kind}, {detail}); "
+                "use other start frames or wider limits"
             )
-        # what is wrong at the start would be wrong again after a restart from it
+        # a restart would begin from the same invalid start frame
         self._handle(blown, can_restart=False)
 
-    # ------------------------------------------------------------------ one block
+    # ------------------------------------------------------------------ steps between reports
 
-    def _block(self, n: int) -> None:
+    def _advance(self, n: int) -> None:
         before = self.engine.checkpoint()
         if self.engine.step(n) is None:
             self.progress.step += n
@@ -109,15 +109,15 @@ class Runner:
             self._store()
 
     def _find_culprit(self, n: int) -> None:
-        """Repeat a block that raised, step by step, and take out the replica that leaves the limits first."""
+        """Repeat failed steps one by one, and handle the replica that leaves the limits first."""
         target = self.progress.step + n
         while self.progress.step < target and not all(self.progress.parked):
             message = self.engine.step(1)
             if message is not None:
                 raise DynamicsError(
                     f"the potential failed at step {self.progress.step} with every replica within the "
-                    f"guard's limits: {message}; what was done up to the last checkpoint is kept in "
-                    f"{str(self.folder.root)!r}"
+                    f"limits of the guard: {message}; {str(self.folder.root)!r} holds the simulation up to "
+                    "its last checkpoint"
                 )
             self.progress.step += 1
             self._check()
@@ -125,7 +125,7 @@ class Runner:
     def _check(self) -> None:
         blown = find_blown(self.engine.positions(), self.engine.velocities(), self.limits)
         parked = self.progress.parked
-        self._handle({r: what for r, what in blown.items() if not parked[r]}, can_restart=True)
+        self._handle({r: found for r, found in blown.items() if not parked[r]}, can_restart=True)
 
     def _handle(self, blown: dict[int, tuple[str, str]], *, can_restart: bool) -> None:
         if not blown:
@@ -155,7 +155,7 @@ class Runner:
             positions = positions - positions.mean(axis=1, keepdims=True)
         frames = positions.astype(np.float32)
         for replica, parked in enumerate(self.progress.parked):
-            # a replica just put back to its start has nothing new to show
+            # a replica that was just reset is at its start frame
             if not parked and self._restarted_at[replica] != self.progress.step:
                 self._buffer[replica].append(frames[replica])
                 self.progress.frames[replica] += 1

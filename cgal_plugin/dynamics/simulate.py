@@ -1,4 +1,4 @@
-"""Langevin dynamics of many replicas: restartable to the bit, and not to be stopped by one that explodes."""
+"""Langevin dynamics of many replicas: bitwise restartable, and robust to replicas that blow up."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.data.blow_up import BlowUp
-from cgal_plugin.data.dcd import read_dcd
 from cgal_plugin.dynamics.backends import choose_backend
 from cgal_plugin.dynamics.engine import Settings
-from cgal_plugin.dynamics.folder import Progress, SimulationFolder
+from cgal_plugin.dynamics.folder import SimulationFolder
 from cgal_plugin.dynamics.guard import Guard, Limits
+from cgal_plugin.dynamics.result import SimulationResult
 from cgal_plugin.errors import DynamicsError, StateError
 from cgal_plugin.provenance import hash_array, hash_file
 from cgal_plugin.units import as_angstrom
@@ -28,47 +26,6 @@ if TYPE_CHECKING:
     from cgal_plugin.mapping import CGTopology
 
 ProgressCallback = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class SimulationResult:
-    """What a simulation left on disk.
-
-    Attributes
-    ----------
-    out_dir
-        Its folder; ``simulation.json`` in it says what was run, with which inputs and versions.
-    trajectories
-        One DCD a replica, Å, readable by mdtraj with :attr:`topology_file`.
-    n_frames
-        Frames of each replica. Frames at and after a blow-up are not stored.
-    events
-        Blow-ups, in the order found.
-    steps_done
-        Fewer than asked for only if every replica blew up.
-    timings
-        ``seconds`` of wall time over all runs, ``steps_per_second``.
-    backend
-        How OpenMM called the potential.
-    """
-
-    out_dir: Path
-    trajectories: tuple[Path, ...]
-    topology_file: Path
-    n_frames: tuple[int, ...]
-    events: tuple[BlowUp, ...]
-    steps_done: int
-    timings: dict[str, float]
-    backend: str
-
-    @property
-    def total_frames(self) -> int:
-        """Frames of all replicas."""
-        return sum(self.n_frames)
-
-    def load(self) -> list[NDArray[np.float32]]:
-        """Frames of each replica: ``(n_frames[r], beads, 3)`` Å."""
-        return [read_dcd(path, n) for path, n in zip(self.trajectories, self.n_frames, strict=True)]
 
 
 def simulate(
@@ -93,15 +50,15 @@ def simulate(
     center_frames: bool = True,
     n_threads: int | None = None,
 ) -> SimulationResult:
-    """Langevin dynamics (LangevinMiddle) of replicas packed in one System.
+    """Run Langevin dynamics (LangevinMiddle) of replicas packed in one System.
 
-    Called again with the same ``out_dir`` it goes on from the last checkpoint, and the files end up
-    the same as without the interruption (Reference platform: byte for byte). ``steps`` may be raised
-    to make a simulation longer; with nothing left to do the call returns at once.
+    A call with the same ``out_dir`` resumes from the last checkpoint; the files are then the same as without
+    the interruption (on the Reference platform byte for byte). Increase ``steps`` to extend a simulation. A
+    complete simulation is not rerun.
 
-    A replica that leaves the limits of ``guard`` is an event of the result, not an error: its frames
-    up to the last check before are kept, then it is parked (put back to its start and frozen), or
-    started again if ``guard.restart_blown``; the other replicas go on.
+    A replica that leaves the limits of ``guard`` is an event of the result, not an error. Its frames before
+    the event are kept; then it is parked (reset to its start frame and frozen), or restarted if
+    ``guard.restart_blown``. The other replicas continue.
 
     Parameters
     ----------
@@ -110,41 +67,41 @@ def simulate(
     start_positions
         ``(n_replicas, beads, 3)`` Å, an ``mdtraj.Trajectory``, or one frame for all replicas.
     steps
-        Total number of steps, those of earlier calls included.
+        Total number of steps, including those of earlier calls.
     timestep_fs, temperature, friction
         fs, K and 1/ps.
     n_replicas
         Default: the number of start frames.
     seed
-        Of velocities and noise. Each replica's velocities come from a stream of its own.
+        Of velocities and noise. Each replica has its own random stream for velocities.
     report_interval
-        Steps between stored frames, which is also when the guard looks.
+        Steps between stored frames and between checks of the guard.
     checkpoint_interval
-        Steps between checkpoints, taken at the next report; default: every 5 s of wall time. It does
-        not affect the trajectories.
+        Steps between checkpoints, which are written at the next report; default: every 5 s of wall time.
+        It does not affect the trajectories.
     progress
         Called as ``progress(steps_done, steps)`` at every report.
     guard
-        Default ``Guard()``; ``Guard.off()`` catches only non-finite values.
+        Default ``Guard()``; ``Guard.off()`` detects only non-finite values.
     backend
         ``"torchforce"``, ``"pythontorch"``, ``"python"`` or ``"fast"``; see :func:`resolve_backend`.
-        ``"auto"`` is that of the simulation that is continued; for a new one on a CPU ``"fast"``, if
-        numba is there and the engine can use the potential, else as :func:`resolve_backend`.
+        ``"auto"`` keeps the backend of a resumed simulation. A new one on a CPU uses ``"fast"`` if numba is
+        installed and the engine supports the potential; otherwise see :func:`resolve_backend`.
     platform
-        OpenMM platform: ``"Reference"`` (the fastest one for CG systems on a CPU) or ``"CUDA"``.
+        OpenMM platform: ``"Reference"`` (the fastest for CG systems on a CPU) or ``"CUDA"``.
     minimize_steps
         Minimiser iterations before the dynamics.
     center_frames
-        Store frames with their centroid at the origin. Without a box replicas drift, and a DCD's
-        float32 would lose the structure's digits.
+        Store frames with their centroid at the origin. Replicas drift without a box, and the float32 of
+        DCD files would lose precision.
     n_threads
-        Threads torch may use meanwhile; default: as set.
+        Number of torch threads during the call; default: unchanged.
 
     Raises
     ------
     DynamicsError
-        An argument is out of range, the potential fits neither the molecule nor the replicas or fails
-        without any replica to blame, or every replica is outside the limits at the start.
+        An argument is out of range, the potential does not fit the molecule or the number of replicas or
+        fails while every replica is within the limits, or every replica is outside them at the start.
     StateError
         ``out_dir`` holds another simulation, a longer one, or one that is running.
     """
@@ -176,12 +133,12 @@ def simulate(
         saved = folder.load_checkpoint() if folder.open(inputs, topology, start) else None
         if saved is not None and saved[0].step > steps:
             raise StateError(
-                f"{str(out_dir)!r} holds {saved[0].step} steps already, more than steps={steps}; "
+                f"{str(out_dir)!r} already holds {saved[0].step} steps, more than steps={steps}; "
                 "use another out_dir"
             )
         if saved is not None and saved[0].finished(steps) and folder.is_complete(saved[0]):
-            folder.check_trajectories(saved[0], topology.n_beads)
-            return _result(folder, saved[0], settings.backend)
+            folder.check_trajectories(saved[0])
+            return SimulationResult.of(folder, saved[0], settings.backend)
         from cgal_plugin.dynamics.runner import Runner
 
         runner = Runner(
@@ -195,25 +152,8 @@ def simulate(
             center_frames=center_frames,
         )
         done = runner.run(steps, saved, progress)
-        folder.finish(done, _timings(done))
-        return _result(folder, done, settings.backend)
-
-
-def _timings(done: Progress) -> dict[str, float]:
-    return {"seconds": done.seconds, "steps_per_second": done.step / max(done.seconds, 1e-9)}
-
-
-def _result(folder: SimulationFolder, done: Progress, backend: str) -> SimulationResult:
-    return SimulationResult(
-        out_dir=folder.root,
-        trajectories=folder.trajectories,
-        topology_file=folder.topology_file,
-        n_frames=tuple(done.frames),
-        events=tuple(done.events),
-        steps_done=done.step,
-        timings=_timings(done),
-        backend=backend,
-    )
+        folder.finish(done)
+        return SimulationResult.of(folder, done, settings.backend)
 
 
 def _start_frames(start_positions: Any, topology: CGTopology, n_replicas: int | None) -> NDArray[np.float64]:
@@ -225,7 +165,7 @@ def _start_frames(start_positions: Any, topology: CGTopology, n_replicas: int | 
     wanted = len(start) if n_replicas is None else n_replicas
     if wanted < 1 or len(start) not in (1, wanted):
         raise DynamicsError(
-            f"{len(start)} start frame(s) for {wanted} replica(s): give one frame a replica, or one for all"
+            f"{len(start)} start frame(s) for {wanted} replica(s): give one frame per replica, or one for all"
         )
     if len(start) != wanted:
         start = np.repeat(start, wanted, axis=0)
@@ -286,14 +226,3 @@ def _torch_threads(n_threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def load_simulation(out_dir: str | os.PathLike[str]) -> SimulationResult:
-    """TEMPORARY: replaced at the merge."""
-    from cgal_plugin.dynamics.folder import MANIFEST
-    from cgal_plugin.provenance import read_json
-
-    manifest = read_json(Path(out_dir) / MANIFEST)
-    folder = SimulationFolder(Path(out_dir), manifest["inputs"]["n_replicas"])
-    done = folder.load_checkpoint()[0]
-    return _result(folder, done, manifest["inputs"]["backend"])

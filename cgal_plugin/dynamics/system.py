@@ -1,4 +1,4 @@
-"""From a CG topology to an OpenMM System with bead masses."""
+"""OpenMM platforms and Systems of CG molecules."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def find_platform(name: str) -> openmm.Platform:
-    """The OpenMM platform of this name.
+    """Return the OpenMM platform ``name``.
 
     Raises
     ------
     DynamicsError
-        It is not there; names those that are.
+        It is not available; the message lists the available ones.
     """
     import openmm
 
@@ -32,10 +32,10 @@ def find_platform(name: str) -> openmm.Platform:
 
 
 def build_system(topology: CGTopology, n_replicas: int = 1) -> openmm.System:
-    """An OpenMM System of ``n_replicas`` copies of the molecule, without forces.
+    """Return an OpenMM System of ``n_replicas`` copies of the molecule, without forces.
 
     Bead ``b`` of replica ``r`` is particle ``r * n_beads + b``. There is no box and no
-    CMMotionRemover: it would couple the replicas through their common centre of mass.
+    CMMotionRemover, which would couple the replicas through their common centre of mass.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Oracle work over workers: a bounded window of tasks, each result handled as it comes."""
+"""Map a function over tasks on worker processes, with a bounded number of tasks in flight."""
 
 from __future__ import annotations
 
@@ -32,42 +32,42 @@ def map_tasks(
     names: Sequence[str] | None = None,
     event: Event = no_event,
 ) -> None:
-    """Call ``function(item)``, or ``function(shared, item)``, on every item; results come in any order.
+    """Call ``function(item)``, or ``function(shared, item)``, for every item; results come in any order.
 
-    Tasks are submitted as workers become free, so neither tasks nor results pile up. A task whose worker
-    was lost is tried again; one that exceeds the time limit is not.
+    Tasks are submitted as workers become free, so that neither tasks nor results accumulate. A task whose
+    worker was lost is repeated; a task that exceeds the time limit is not.
 
     Parameters
     ----------
     function, items, shared
-        Picklable, unless there are no workers; each item is one task. ``shared`` is sent once a worker.
+        Picklable, unless ``workers`` is 0; each item is one task. ``shared`` is sent once per worker.
     on_result
         Called in this process as ``on_result(index, result)``.
     workers
-        The executor section of a configuration, or a number of processes of this machine; 0 runs
-        everything in this process (without time limit).
+        The executor section of a configuration, or a number of processes on this machine; 0 runs all
+        tasks in this process, without time limit.
     on_failure
-        Called as ``on_failure(index, failure)`` for a task without result; what it raises ends the call.
-        Without it, the first failure does.
+        Called as ``on_failure(index, failure)`` for a failed task; an exception in it ends the call.
+        Without ``on_failure``, the first failure ends the call.
     limited
         Whether the time limit of ``workers`` applies.
     folder
-        For logs (``folder/tasks``) and for what workers are sent; it has to be visible to them. Default:
-        a temporary one.
+        For logs (``folder/tasks``) and the pickled ``shared``; workers must see it. Default: a temporary
+        folder.
     names
         File name of each task's log; default: its index.
     event
-        Called as ``event(kind, **facts)`` for what goes wrong on the way and was mended.
+        Called as ``event(kind, **facts)`` for each problem that was handled.
 
     Raises
     ------
     OracleError
-        Workers were lost ``retries`` times over, or there are none any more; results handed over so far
-        are kept.
+        A task lost its worker more than ``retries`` times (without ``on_failure``), or no workers are left.
+        Earlier results were passed to ``on_result``.
     StateError
         The disk is full, or a folder cannot be written.
     Exception
-        What ``function`` raises, without ``on_failure``, after the results that had come were handed over.
+        Without ``on_failure``: what ``function`` raised, after earlier results were passed to ``on_result``.
     """
     settings = LocalExecutor(workers=workers) if isinstance(workers, int) else workers
     fail = on_failure or _raise
@@ -99,9 +99,8 @@ def _raise(index: int, failure: Failure) -> None:
     if failure.kind == "error":
         raise failure.error
     raise OracleError(
-        f"{failure.reason}. Run the same command again to go on, with fewer executor.workers if memory is "
-        "short. A script that calls run() has to do it under `if __name__ == '__main__':`, because workers "
-        "import the script"
+        f"{failure.reason}. Run the same command again to resume, with fewer executor.workers if memory is "
+        "short. A script must call run() under `if __name__ == '__main__':`, because workers import it"
     ) from failure.error
 
 
@@ -114,7 +113,7 @@ def _in_this_process(
     for index, item in enumerate(items):
         try:
             result = call(item)
-        except Exception as error:  # noqa: BLE001  whatever a user's oracle raises
+        except Exception as error:  # noqa: BLE001  a user's oracle may raise anything
             check_system(error)
             fail(index, Failure("error", reason_of(error), error))
         else:
@@ -123,14 +122,14 @@ def _in_this_process(
 
 @contextmanager
 def open_pool(settings: LocalExecutor | ParslExecutor, folder: Path, n_tasks: int) -> Iterator[Pool]:
-    """Start the workers that ``settings`` ask for; they end with the block, busy ones by a kill.
+    """Start the workers of ``settings``; they end with the block, and busy ones are killed.
 
     Parameters
     ----------
     folder
-        For Parsl's own logs and scripts; workers have to see it.
+        For Parsl's logs and scripts; workers must see it.
     n_tasks
-        No more workers than this are started on this machine.
+        Upper limit on the number of local processes.
 
     Raises
     ------
@@ -155,7 +154,7 @@ def open_pool(settings: LocalExecutor | ParslExecutor, folder: Path, n_tasks: in
 
 @contextmanager
 def _work_folder(folder: Path | None) -> Iterator[Path]:
-    """A folder for what workers are sent, deleted afterwards."""
+    """Make a folder for data that is sent to workers, and delete it afterwards."""
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".send-", dir=folder))

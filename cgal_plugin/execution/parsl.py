@@ -1,9 +1,8 @@
-"""Workers through Parsl: pilot jobs of a template or of the user's own Parsl configuration."""
+"""Workers started by Parsl: pilot jobs of a template or of the user's Parsl configuration."""
 
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
 import os
 import runpy
@@ -11,32 +10,40 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cgal_plugin.config.executor import ParslExecutor
 from cgal_plugin.errors import ConfigError
 from cgal_plugin.execution.pool import Pool
 
-#: tasks for each worker that are on their way, so that none waits for the driver
+if TYPE_CHECKING:
+    from parsl import Config
+    from parsl.dataflow.dflow import DataFlowKernel
+    from parsl.providers.base import ExecutionProvider
+
+#: submitted tasks per worker, so that no worker waits for the driver
 _AHEAD = 2
-#: times the usual patience for a job to start its workers, on a slow disk
+#: factor on the stall time while a job starts its workers, which is slow on a network file system
 _STARTING = 3.0
 _ONE_THREAD = "export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OPENMM_CPU_THREADS=1"
 
 
 @contextmanager
 def open_parsl(settings: ParslExecutor, folder: Path) -> Iterator[Pool]:
-    """Start Parsl; its logs and batch scripts go to ``folder/parsl``. What still runs at the end is ended.
+    """Start Parsl, with logs and batch scripts in ``folder/parsl``; running tasks end with the block.
+
+    Tasks go through :class:`parsl.concurrent.ParslPoolExecutor` on a kernel of our own, so that a script may
+    have another Parsl loaded.
 
     Raises
     ------
     ConfigError
-        Parsl is not installed, or the configuration cannot be used.
+        Parsl is not installed, or its configuration cannot be used.
     """
     config = parsl_config(settings, folder)
+    from parsl.concurrent import ParslPoolExecutor
     from parsl.dataflow.dflow import DataFlowKernel
     from parsl.executors.errors import BadStateException, ScalingFailed
     from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
@@ -45,12 +52,12 @@ def open_parsl(settings: ParslExecutor, folder: Path) -> Iterator[Pool]:
     log = logging.getLogger("parsl")
     before, level = list(log.handlers), log.level
     with _scripts_on_path():
-        kernel = DataFlowKernel(config)  # not parsl.load: a user's script may have Parsl running
+        kernel = DataFlowKernel(config)  # not parsl.load, which allows only one
     opened = [handler for handler in log.handlers if handler not in before]
-    log.setLevel(logging.INFO)  # at DEBUG Parsl prints every task's arguments, which is a quarter of its cost
+    log.setLevel(logging.INFO)  # DEBUG would print the arguments of every task
     try:
         yield Pool(
-            _Direct(kernel),
+            ParslPoolExecutor(dfk=kernel),
             _AHEAD * workers,
             workers,
             lost=(ManagerLost, WorkerLost),
@@ -63,33 +70,18 @@ def open_parsl(settings: ParslExecutor, folder: Path) -> Iterator[Pool]:
     finally:
         kernel.cleanup()
         log.setLevel(level)
-        for handler in opened:  # Parsl takes them off its logger and leaves their file open
+        for handler in opened:  # Parsl removes them but leaves their files open
             handler.close()
 
 
-class _Direct(Executor):
-    """Tasks to Parsl's executors themselves, in turn.
-
-    Parsl's kernel starts and ends their jobs as ever; its records, logs and threads for each task, which
-    a task without dependencies does not need, would cost more than the task's way there and back.
-    """
-
-    def __init__(self, kernel: Any) -> None:
-        named = kernel.executors.items()
-        self._turns = itertools.cycle([e for label, e in named if not label.startswith("_parsl")])
-
-    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run ``function(*args, **kwargs)`` on a worker."""
-        return next(self._turns).submit(function, {}, *args, **kwargs)
-
-
-def _patience(kernel: Any) -> float | None:
-    """See :class:`Pool`. Nodes that are connected run tasks; jobs that run connect, in their time."""
+def _patience(kernel: DataFlowKernel) -> float | None:
+    """See :class:`Pool`: 1 with connected nodes, more while a job starts, None while all jobs are queued."""
+    from parsl import HighThroughputExecutor
     from parsl.jobs.states import JobState
 
     found = None
     for executor in kernel.executors.values():
-        if not hasattr(executor, "connected_managers"):
+        if not isinstance(executor, HighThroughputExecutor):
             continue
         if any(m["active"] and m["worker_count"] > 0 for m in executor.connected_managers()):
             return 1.0
@@ -100,7 +92,7 @@ def _patience(kernel: Any) -> float | None:
 
 @contextmanager
 def _scripts_on_path() -> Iterator[None]:
-    """Parsl starts its scripts by name; they are beside the interpreter, be its environment active or not."""
+    """Put the interpreter's folder on PATH: Parsl starts its scripts by name."""
     before = os.environ.get("PATH", "")
     os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + before
     try:
@@ -109,13 +101,13 @@ def _scripts_on_path() -> Iterator[None]:
         os.environ["PATH"] = before
 
 
-def parsl_config(settings: ParslExecutor, folder: Path) -> Any:
-    """The ``parsl.Config`` of a template, or the one that the user's file makes.
+def parsl_config(settings: ParslExecutor, folder: Path) -> Config:
+    """Build the ``parsl.Config`` of a template, or load the user's.
 
     Raises
     ------
     ConfigError
-        Parsl is not installed, the file fails or sets no ``config``, or a value is refused by Parsl.
+        Parsl is not installed, or the file fails or sets no ``config``.
     """
     try:
         import parsl
@@ -139,23 +131,23 @@ def parsl_config(settings: ParslExecutor, folder: Path) -> Any:
         available_accelerators=settings.gpus_per_node if settings.template == "slurm_gpu" else (),
         heartbeat_threshold=settings.heartbeat_threshold,
         heartbeat_period=max(1, settings.heartbeat_threshold // 4),
-        # Parsl's default gives up at the first job that fails; one that dies is replaced, unless all do
+        # Parsl's default gives up after the first failed job; here it gives up if nearly all jobs fail
         block_error_handler=functools.partial(windowed_error_handler, threshold=3 + settings.blocks),
     )
     if settings.address is None and settings.template != "htex_local":
-        # as with address=None (nodes try one after the other), but without the web service that Parsl asks
+        # as address=None (nodes try one address after the other), but without a web service
         executor.address, executor.all_addresses = None, _own_addresses()
     return parsl.Config(
         executors=[executor],
         run_dir=str(folder / "parsl"),
         usage_tracking=0,
-        retries=0,  # ours, which know which failures to repeat
+        retries=0,  # the task window retries, and only after the loss of a worker
         strategy_period=1 if settings.template == "htex_local" else 5,
     )
 
 
 def _with_driver(command: list[str]) -> list[str]:
-    """Let Parsl's interchange end with a driver that is killed; its nodes give up when they miss it."""
+    """End Parsl's interchange when the driver is killed; its nodes then end by themselves."""
     return ["setpriv", "--pdeathsig", "KILL", *command] if shutil.which("setpriv") else command
 
 
@@ -168,15 +160,16 @@ def _own_addresses() -> set[str]:
     return {a for a in found if not a.startswith("127.")} or {"127.0.0.1"}
 
 
-def _local(settings: ParslExecutor) -> Any:
+def _local(settings: ParslExecutor) -> ExecutionProvider:
     from parsl.providers import LocalProvider
 
-    # blocks are started from threads, when the driver's PATH is what it was
+    # blocks are started from threads, after the driver's PATH is restored
     path = f"export PATH={shlex.quote(os.path.dirname(sys.executable))}:$PATH"
-    # what this process can import, the workers can: as with executor.kind local
+    # workers import from the same folders as this process, as with executor.kind local
     modules = os.pathsep.join(os.path.abspath(p) for p in sys.path)
     path += f"\nexport PYTHONPATH={shlex.quote(modules)}"
-    return LocalProvider(
+    provider: Callable[..., ExecutionProvider] = LocalProvider  # its constructor has no types
+    return provider(
         init_blocks=settings.blocks,
         min_blocks=0,
         max_blocks=settings.blocks,
@@ -184,7 +177,7 @@ def _local(settings: ParslExecutor) -> Any:
     )
 
 
-def _slurm(settings: ParslExecutor) -> Any:
+def _slurm(settings: ParslExecutor) -> ExecutionProvider:
     from parsl.launchers import SrunLauncher
     from parsl.providers import SlurmProvider
 
@@ -207,24 +200,23 @@ def _slurm(settings: ParslExecutor) -> Any:
     )
 
 
-def _users_config(path: Path, kind: type) -> Any:
-    """Run the user's file; that is what the key is for, and the only code that a configuration runs
-    besides the classes that it names."""
+def _users_config(path: Path, kind: type[Config]) -> Config:
+    """Run the user's file. No other configuration key runs code, except the names of classes."""
     try:
         found = runpy.run_path(str(path)).get("config")
-    except Exception as error:  # whatever the file does
+    except Exception as error:  # the file may raise anything
         raise ConfigError(f"executor.config {path} fails: {type(error).__name__}: {error}") from error
     if not isinstance(found, kind):
         raise ConfigError(f"executor.config {path} must set `config = parsl.Config(...)`; found {found!r}")
     return found
 
 
-def count_workers(config: Any) -> int:
-    """Workers of a ``parsl.Config`` when all its blocks run."""
+def count_workers(config: Config) -> int:
+    """Count the workers of a ``parsl.Config`` when all its jobs run."""
     total = 0
     for executor in config.executors:
         provider = getattr(executor, "provider", None)
         blocks = getattr(provider, "max_blocks", 1) * getattr(provider, "nodes_per_block", 1)
-        each = getattr(executor, "workers_per_node", None) or getattr(executor, "max_threads", 1)
+        each = getattr(executor, "workers_per_node", None) or getattr(executor, "max_threads", None) or 1
         total += int(each) * blocks
     return max(1, total)

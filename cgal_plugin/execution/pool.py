@@ -1,4 +1,4 @@
-"""A pool of workers: a ``concurrent.futures`` executor with what the task window must know about it."""
+"""A pool of workers: a ``concurrent.futures`` executor and its properties."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pool:
-    """Somewhere to run tasks.
+    """An executor, the number of its workers, and how it fails.
 
     Attributes
     ----------
     executor
         Any ``concurrent.futures`` executor.
     window
-        Tasks that may be submitted and not done at a time.
+        Largest number of unfinished tasks.
     workers
-        Workers there are when all have started.
+        Number of workers when all have started.
     lost
-        What a task's future raises when its worker was lost; such a task is tried again.
+        Exceptions of a task whose worker was lost; the task is repeated.
     useless
-        What it raises when there will be no worker any more: the call ends.
+        Exceptions that mean that no more workers will start; the call ends.
     patience
-        Asked when no task has been running for long: how many times the usual wait is due, or None as
-        long as there need not be any worker (jobs that wait in a queue).
+        Called when no task has run for a while. Returns the factor on the stall time, or None if workers
+        cannot be expected yet (all jobs are queued).
     retries, retry_wait
-        How often, and after how many seconds (doubled each time).
+        Number of repetitions, and seconds before the first one (doubled each time).
     straggler_factor
         See :class:`~cgal_plugin.config.executor.ParslExecutor`.
     """

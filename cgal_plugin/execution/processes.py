@@ -1,4 +1,7 @@
-"""A concurrent.futures executor of processes in which the death of one costs its own task only."""
+"""A concurrent.futures executor of processes in which a dying process loses only its own task.
+
+``ProcessPoolExecutor`` and loky fail all pending tasks when one process dies; hence one pool per process.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ from cgal_plugin.execution.worker import end_with_parent
 
 
 def _start_worker() -> None:
-    # the driver decides what a signal to the whole process group means
+    # a signal to the process group is handled by the driver
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
 
 
 class _Slot:
-    """One worker process, replaced when it dies."""
+    """One worker process, which is replaced when it dies."""
 
     def __init__(self) -> None:
         self.pool: ProcessPoolExecutor | None = None
@@ -52,10 +55,10 @@ class _Slot:
 
 
 class ProcessSlots(Executor):
-    """``workers`` spawned processes, each with a queue of its own, so that one that dies breaks no other.
+    """``workers`` spawned processes, each with its own queue.
 
-    Submit at most ``workers`` tasks at a time: a slot takes one. A task whose process dies fails with
-    ``BrokenProcessPool``, and the slot's next task starts a new process.
+    At most ``workers`` tasks may be unfinished at a time: a slot takes one. A task whose process dies fails
+    with ``BrokenProcessPool``; the next task of the slot starts a new process.
     """
 
     def __init__(self, workers: int) -> None:
@@ -81,7 +84,7 @@ class ProcessSlots(Executor):
             self._busy -= 1
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the processes: idle ones as asked, busy ones by a kill (their tasks can be run again)."""
+        """End the processes; if a task is unfinished, kill them."""
         with self._lock:
             kill = self._busy > 0
         for slot in self._slots:

@@ -1,4 +1,4 @@
-"""A bounded window of tasks on any ``concurrent.futures`` executor, with retries and stragglers."""
+"""Run tasks on a ``concurrent.futures`` executor with a bounded window, retries and stragglers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cgal_plugin.execution.pool import Pool
 from cgal_plugin.execution.worker import Call, run_task, timed_out
 
 Event = Callable[..., None]
-#: errors of the disk or the system, not of one task
+#: errors of the disk or the system, which are not failures of a task
 _SYSTEM_ERRORS = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -30,29 +30,29 @@ _SYSTEM_ERRORS = (
     errno.EPERM,
     errno.ENOMEM,
 )
-_LONGEST_WAIT = 60.0  # s, between two tries
-_SHORTEST_STRAGGLER = 60.0  # s; a task younger than this is none
-_ENOUGH_TIMES = 5  # finished tasks that a median is taken of
+_LONGEST_WAIT = 60.0  # s, before a task is repeated
+_SHORTEST_STRAGGLER = 60.0  # s; a task that has run for less is not a straggler
+_ENOUGH_TIMES = 5  # least number of finished tasks for a median
 _POLL = 1.0  # s
-#: s without a running task, beside workers that are there; Parsl's workers of a node can lock each other
-#: up when one of them is killed between two tasks
+#: s without a running task although workers are connected; the Parsl workers of a node can deadlock when
+#: one of them is killed between two tasks
 _STALL_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A task that gave no result.
+    """Failure of a task, such as a labelling task; see also :class:`cgal_plugin.data.Quarantined`.
 
     Attributes
     ----------
     kind
-        ``"error"`` (it raised), ``"timeout"``, or ``"lost"`` (its worker died, again and again).
+        ``"error"`` (it raised), ``"timeout"``, or ``"lost"`` (its worker died repeatedly).
     reason
-        What to tell the user.
+        Text for the user.
     error
         The exception.
     log
-        File with what the task wrote, where one was asked for.
+        File with the output of the task; None for a task of this process.
     """
 
     kind: str
@@ -62,11 +62,11 @@ class Failure:
 
 
 def no_event(kind: str, /, **facts: Any) -> None:
-    """The default of ``event``."""
+    """Ignore an event."""
 
 
 class _Window:
-    """Tasks on their way, with the bookkeeping of tries and copies."""
+    """Unfinished tasks, their retries and their copies."""
 
     def __init__(
         self,
@@ -78,24 +78,25 @@ class _Window:
         reopen: Callable[[], Pool] | None,
     ) -> None:
         self.reopen = reopen
-        self.last_sign = time.monotonic()  # of a task that runs or is done
+        self.last_sign = time.monotonic()  # time at which a task last ran or ended
         self.next_look = 0.0
+        self.restarts = 0  # of the pool, since the last finished task
         self.pool = pool
         self.make = make
         self.fail = fail
         self.event = event
         self.left = n
         self.waiting = iter(range(n))
-        self.delayed: list[tuple[float, int]] = []  # a heap of (when, task)
+        self.delayed: list[tuple[float, int]] = []  # heap of (time, task)
         self.running: dict[Future[Any], tuple[int, float, Call]] = {}
         self.finished: SimpleQueue[Future[Any]] = SimpleQueue()
         self.lost: dict[int, int] = {}
-        self.copies: dict[int, int] = {}  # of stragglers: how many run
+        self.copies: dict[int, int] = {}  # of stragglers: how many are running
         self.seconds: deque[float] = deque(maxlen=101)
         self.exhausted = False
 
     def fill(self) -> None:
-        """Submit tasks whose time has come, up to the pool's window."""
+        """Submit tasks that are due, up to the pool's window."""
         while len(self.running) < self.pool.window:
             if self.delayed and self.delayed[0][0] <= time.monotonic():
                 index: int | None = heapq.heappop(self.delayed)[1]
@@ -113,7 +114,7 @@ class _Window:
         future.add_done_callback(self.finished.put)
 
     def copy_stragglers(self, factor: float) -> None:
-        """Start tasks that are far slower than the median again, on workers with nothing to do."""
+        """Submit a second copy of tasks that are far slower than the median, on idle workers."""
         idle = self.pool.workers - len(self.running)
         if not self.exhausted or self.delayed or idle < 1 or len(self.seconds) < _ENOUGH_TIMES:
             return
@@ -125,7 +126,7 @@ class _Window:
             self.submit(index)
 
     def mend_stall(self) -> None:
-        """Start the pool anew when it should have workers and has tasks, and has run none for long."""
+        """Restart the pool if it has workers and tasks but has not run a task for a long time."""
         now = time.monotonic()
         silence = now - self.last_sign
         if self.reopen is None or silence < _STALL_SECONDS or now < self.next_look:
@@ -137,7 +138,8 @@ class _Window:
         patience = self.pool.patience()
         if patience is None:
             self.last_sign = now
-        if patience is None or silence < patience * _STALL_SECONDS:
+        # twice as long after each restart: on a slow machine workers need long for their first task
+        if patience is None or silence < patience * _STALL_SECONDS * 2**self.restarts:
             return
         self.event("stall", tasks=len(self.running))
         again = sorted({index for index, _, _ in self.running.values()})
@@ -145,12 +147,13 @@ class _Window:
         self.copies = {index: left for index, left in self.copies.items() if index not in again}
         self.finished = SimpleQueue()
         self.pool = self.reopen()
+        self.restarts += 1
         self.delayed += [(now, index) for index in again]
         heapq.heapify(self.delayed)
         self.last_sign = time.monotonic()
 
     def next_finished(self) -> Future[Any] | None:
-        """A finished task, or None after a while without one."""
+        """Return a finished task, or None if none finishes in time."""
         wait = _POLL
         if self.delayed and len(self.running) < self.pool.window:
             wait = min(_POLL, max(0.0, self.delayed[0][0] - time.monotonic()))
@@ -160,13 +163,14 @@ class _Window:
             return None
 
     def take(self, future: Future[Any], on_result: Callable[[int, Any], None]) -> None:
-        """Hand over a result, or see to a failure."""
+        """Pass on the result of a finished task, or handle its failure."""
         self.last_sign = time.monotonic()
+        self.restarts = 0
         index, started, call = self.running.pop(future)
-        others = self.copies.get(index, 1) - 1  # copies that still run
+        others = self.copies.get(index, 1) - 1  # copies that are still running
         if index in self.copies:
             self.copies[index] = others
-            if others < 0:  # a copy was faster
+            if others < 0:  # another copy finished first
                 return
         error = future.exception()
         if error is None:
@@ -176,7 +180,7 @@ class _Window:
             self.left -= 1
             on_result(index, future.result())
         elif isinstance(error, self.pool.useless):
-            raise OracleError(f"there are no workers any more: {error}") from error
+            raise OracleError(f"no workers are left: {error}") from error
         elif others < 1:
             self._failed(index, call, error)
 
@@ -210,9 +214,9 @@ def run_tasks(
     event: Event = no_event,
     reopen: Callable[[], Pool] | None = None,
 ) -> None:
-    """Run tasks 0 to n−1, made by ``make(index)`` when their turn comes; see :func:`map_tasks`.
+    """Run tasks 0 to n−1, which ``make(index)`` creates when they are due; see :func:`map_tasks`.
 
-    Any ``concurrent.futures`` executor will do. ``reopen`` ends the pool and starts another in its place.
+    ``reopen`` closes the pool and returns a new one.
     """
     window = _Window(pool, n, make, fail, event, reopen)
     while window.left:
@@ -228,18 +232,19 @@ def run_tasks(
 
 
 def reason_of(error: BaseException) -> str:
+    """Format an exception of a task for the user."""
     return str(error) if isinstance(error, CGALError) else f"{type(error).__name__}: {error}"
 
 
 def check_system(error: BaseException) -> None:
-    """Raise what is wrong with the machine and not with the task.
+    """Raise if ``error`` is a problem of the machine, not of the task.
 
     Raises
     ------
     StateError
-        ``error`` says that the disk is full or cannot be written, or that memory is out.
+        The disk is full or cannot be written, or there is no memory.
     """
     if isinstance(error, OSError) and error.errno in _SYSTEM_ERRORS:
         raise StateError(
-            f"{error.filename or 'a worker'}: {error.strerror}; what is finished is kept"
+            f"{error.filename or 'a worker'}: {error.strerror}; completed work is kept"
         ) from error

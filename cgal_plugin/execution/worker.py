@@ -1,4 +1,4 @@
-"""What happens in a worker process: one task under a log, a time limit and one thread."""
+"""Run one task in a worker process, with a log, a time limit and one thread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cgal_plugin.errors import OracleError
 from cgal_plugin.execution.affinity import take_core
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENMM_CPU_THREADS")
-#: how faulthandler's report of a time-out begins
+#: first characters of faulthandler's report of a timeout
 TIMEOUT_MARK = "Timeout ("
 _WATCH_SECONDS = 1.0
 _loaded: dict[str, Any] = {}
@@ -30,9 +30,9 @@ _watched: dict[str, int] = {}
 
 @dataclass(frozen=True)
 class Shared:
-    """An object that all tasks of a call use (the oracle): pickled once to a file, not once a task.
+    """An object that all tasks of a call use (the oracle), pickled once to a file.
 
-    The digest travels with each task; bytes that are not those that the driver wrote are not unpickled.
+    Each task carries the file's digest; a file with another digest is not unpickled.
     """
 
     path: str
@@ -48,17 +48,19 @@ class Shared:
         return cls(str(path), digest)
 
     def load(self) -> Any:
-        """The object, read once a process.
+        """Return the object; it is unpickled once per process.
 
         Raises
         ------
         OracleError
-            The file was changed, or the object cannot be made here.
+            The file was changed, or a class of the object cannot be imported.
         """
         if self.sha256 not in _loaded:
             content = Path(self.path).read_bytes()
             if hashlib.sha256(content).hexdigest() != self.sha256:
-                raise OracleError(f"{self.path} is not what the driver wrote; it is not loaded")
+                raise OracleError(
+                    f"{self.path} is not the file that the driver wrote (checksum); it is not loaded"
+                )
             try:
                 obj = pickle.loads(content)
             except (AttributeError, ImportError) as error:
@@ -78,9 +80,9 @@ class Call:
     Attributes
     ----------
     log
-        File that takes what the task writes to stdout and stderr; deleted if there was nothing.
+        File for the task's stdout and stderr; deleted if empty.
     timeout
-        Seconds after which the worker process is ended, whatever it is doing; None: no limit.
+        Seconds after which the worker process is killed; None: no limit.
     """
 
     function: Callable[..., Any]
@@ -91,7 +93,7 @@ class Call:
 
 
 def end_with_parent() -> None:
-    """Let this process end when its parent does: for nothing it would go on, beside those of the next run."""
+    """End this process when its parent ends, so that it does not compete with the workers of the next run."""
     if "parent" not in _watched:
         parent = multiprocessing.parent_process()
         _watched["parent"] = os.getppid() if parent is None or parent.pid is None else parent.pid
@@ -105,9 +107,9 @@ def _watch_parent() -> None:
 
 
 def run_task(call: Call) -> Any:
-    """Run a task in a worker process; what it raises is in its log as well."""
-    end_with_parent()  # Parsl's workers outlive a manager that is killed
-    for name in _THREAD_VARIABLES:  # read once by torch and openmm, which come with the first task
+    """Run a task in a worker process; an exception is also written to its log."""
+    end_with_parent()  # Parsl's workers would outlive a killed manager
+    for name in _THREAD_VARIABLES:  # torch and openmm read them when the first task imports them
         os.environ[name] = "1"
     take_core()
     with _output_to(call.log), _time_limit(call.timeout):
@@ -122,7 +124,7 @@ def run_task(call: Call) -> Any:
 
 @contextlib.contextmanager
 def _output_to(path: str) -> Iterator[None]:
-    """Send file descriptors 1 and 2, so also what C++ writes, to a file for the time of a task."""
+    """Redirect file descriptors 1 and 2, hence also the output of C++, to a file during a task."""
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
@@ -145,9 +147,9 @@ def _output_to(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _time_limit(seconds: float | None) -> Iterator[None]:
-    """End the process after so long, with a trace of where it was, even inside a C++ call.
+    """End the process after ``seconds`` with a traceback, also inside a C++ call.
 
-    faulthandler's own thread does it, which needs no interpreter lock.
+    This is done by faulthandler's thread, which does not need the interpreter lock.
     """
     if seconds is None:
         yield
@@ -160,7 +162,7 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
 
 
 def timed_out(log: Path) -> bool:
-    """Whether a task's log says that it ran into its time limit."""
+    """Return whether a task's log reports that it exceeded its time limit."""
     try:
         with log.open(encoding="utf-8", errors="replace") as handle:
             return any(line.startswith(TIMEOUT_MARK) for line in handle)

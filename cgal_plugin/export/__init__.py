@@ -1,4 +1,4 @@
-"""Export of models to self-contained TorchScript potentials for OpenMM and others."""
+"""Export of models to self-contained TorchScript potentials for OpenMM and other engines."""
 
 from __future__ import annotations
 

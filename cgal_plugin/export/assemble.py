@@ -1,9 +1,9 @@
-"""Assembly of an exported potential from a model's parts."""
+"""Build an exported potential from the weights and priors of a model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from cgal_plugin.priors.modules import (
     CGAngles,
     CGAngleSeries,
     CGBonds,
+    CGDihedrals,
     CGPairs,
     CGPrior,
     CGRepulsion,
@@ -29,14 +30,14 @@ if TYPE_CHECKING:
     from cgal_plugin.models.weights import CGSchNetWeights
 
 
-#: molecules of more beads use a neighbour list
+#: larger molecules use a neighbour list
 DENSE_BEADS = 30
 SKIN = 2.0
 
 
 def build_potential(
     weights: CGSchNetWeights,
-    priors: Sequence[Any],
+    priors: Sequence[object],
     topology: CGTopology,
     n_replicas: int,
     dtype: torch.dtype,
@@ -44,7 +45,7 @@ def build_potential(
     pairs: str = "auto",
     skin: float = SKIN,
 ) -> Potential:
-    """Put a potential together.
+    """Build a potential.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ def build_potential(
     n_replicas
         R.
     dtype
-        To compute in.
+        Of the computation.
     pairs
         ``"dense"``, ``"list"``, or ``"auto"``: a neighbour list for more than :data:`DENSE_BEADS` beads.
     skin
@@ -64,13 +65,13 @@ def build_potential(
     Raises
     ------
     ExportError
-        The model has something that cannot be exported, or does not fit the topology.
+        The model cannot be exported, or does not fit the topology.
     """
     check_weights(weights, topology)
     terms = Terms()
     angle_vectors: list[tuple[Tensor, Tensor]] = []
     dihedral_vectors: list[tuple[Tensor, Tensor]] = []
-    for prior in priors:
+    for prior in map(known_prior, priors):
         index, row = prior_terms(prior, topology)
         if index.shape[1] == 0:
             continue
@@ -86,7 +87,7 @@ def build_potential(
         elif isinstance(prior, CGAngles | CGAngleSeries):
             terms.angles.append(_angle_term(prior, row, dtype))
             angle_vectors += [(index[1], index[k]) for k in (0, 2)]
-        else:
+        elif isinstance(prior, CGDihedrals):
             terms.dihedrals.append(DihedralTerm(prior.k[row].to(dtype), prior.phase[row].to(dtype)))
             dihedral_vectors += [(index[k], index[k + 1]) for k in range(3)]
     terms.vectors = angle_vectors + dihedral_vectors
@@ -99,38 +100,49 @@ def build_potential(
 
 
 def check_weights(weights: CGSchNetWeights, topology: CGTopology) -> None:
-    """Refuse what an exported potential cannot do.
+    """Check that an exported potential can reproduce the model.
 
     Raises
     ------
     ExportError
-        See above.
+        It cannot.
     """
     if weights.aggr != "add":
         raise ExportError(f"the model aggregates neighbours by {weights.aggr!r}; only 'add' can be exported")
     if weights.reduce_op not in ("add", "sum", "mean"):
         raise ExportError(f"reduce_op {weights.reduce_op!r} cannot be exported; use 'add' or 'mean'")
     if weights.periodic:
-        raise ExportError("the model has a periodic box of its own; exported potentials have no box")
+        raise ExportError("the model has a periodic box; exported potentials do not support boxes")
     if topology.n_beads < 2:
         raise ExportError("a potential needs at least two beads")
-    largest, room = int(topology.types.max()), weights.embedding.shape[0]
-    if largest >= room:
-        raise ExportError(f"bead type {largest} of {topology!r} is not below the model's max_z = {room}")
+    largest, limit = int(topology.types.max()), weights.embedding.shape[0]
+    if largest >= limit:
+        raise ExportError(f"bead type {largest} of {topology!r} is not below max_z = {limit} of the model")
 
 
-def prior_terms(prior: Any, topology: CGTopology) -> tuple[Tensor, Tensor]:
-    """Index table and parameter rows of a prior for one molecule.
+def known_prior(prior: object) -> CGPrior:
+    """Return a prior that can be exported.
 
     Raises
     ------
     ExportError
-        The prior is of another kind, or belongs to another molecule.
+        The prior is of another class.
+    """
+    if not (isinstance(prior, CGPrior) and isinstance(prior, tuple(PRIORS.values()))):
+        known = ", ".join(cls.__name__ for cls in PRIORS.values())
+        raise ExportError(f"prior {type(prior).__name__} cannot be exported; use one of {known}")
+    return prior
+
+
+def prior_terms(prior: CGPrior, topology: CGTopology) -> tuple[Tensor, Tensor]:
+    """Return the index table and parameter rows of a prior for one molecule.
+
+    Raises
+    ------
+    ExportError
+        The prior belongs to another molecule.
     """
     name = type(prior).__name__
-    if not isinstance(prior, tuple(PRIORS.values())):
-        known = ", ".join(cls.__name__ for cls in PRIORS.values())
-        raise ExportError(f"prior {name} cannot be exported; known are {known}")
     types = torch.from_numpy(np.array(topology.types, dtype=np.int64))
     stored = prior.molecule_types.cpu()
     if stored.shape[0] not in (0, types.shape[0]):
@@ -165,11 +177,11 @@ def _check_once(prior: CGPrior, index: Tensor, row: Tensor) -> None:
         raise ExportError(f"prior {type(prior).__name__} has a pair twice")
 
 
-def _pair_term(prior: CGPrior, index: Tensor, row: Tensor, dtype: torch.dtype) -> PairTerm:
+def _pair_term(prior: CGBonds | CGRepulsion, index: Tensor, row: Tensor, dtype: torch.dtype) -> PairTerm:
     _check_once(prior, index, row)
-    first, second = ("k", "r0") if isinstance(prior, CGBonds) else ("epsilon", "sigma")
-    power = 0 if isinstance(prior, CGBonds) else prior.power
-    return PairTerm(getattr(prior, first)[row].to(dtype), getattr(prior, second)[row].to(dtype), power)
+    if isinstance(prior, CGBonds):
+        return PairTerm(prior.k[row].to(dtype), prior.r0[row].to(dtype), 0)
+    return PairTerm(prior.epsilon[row].to(dtype), prior.sigma[row].to(dtype), prior.power)
 
 
 def _angle_term(prior: CGAngles | CGAngleSeries, row: Tensor, dtype: torch.dtype) -> AngleTerm:

@@ -1,9 +1,9 @@
-"""The fast CPU engine: an exported potential as compiled kernels over tabulated filters.
+"""The fast CPU engine: an exported potential as compiled kernels with tabulated filters.
 
-Needs numba, ``pip install "cgal_plugin[fast]"``; no compiler. Filters come from tables, each pair
-serves both directions, first features are folded by bead, the backward pass is written by hand, and
-a few replicas at a time go through the network while they are in cache. Float32 in the network;
-distances, priors, and sums over pairs and beads in float64.
+Needs numba (``pip install "cgal_plugin[fast]"``) but no compiler. Filters are interpolated from tables and
+evaluated once per pair for both directions, the input of the first block is precomputed per bead, the
+backward pass is analytical, and a few replicas at a time are evaluated so that they stay in cache. The
+network is evaluated in float32; distances, priors, and sums over pairs and beads in float64.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import importlib.util
 import json
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-    from torch import nn
+    from torch import Tensor, nn
 
     from cgal_plugin.mapping.topology import CGTopology
 
@@ -31,18 +32,18 @@ __all__ = ["FastPotential", "fast_available"]
 
 FORMAT = "cgal_plugin fast potential"
 FORMAT_VERSION = 2
-#: files of version 1 have no pair series, and are otherwise the same
+#: files of version 1 have no pair series and are otherwise identical
 _READ = (1, 2)
-#: of one call: force error of float32 and table together that is accepted when it is built
+#: largest accepted force error of float32 rounding, without that of the table, when an engine is built
 ROUNDING = 5e-6
-#: rows of features that go through the network at a time: enough for the matrix products, little
-#: enough for the cache
+#: rows of features that are evaluated together: enough for efficient matrix products, few enough for the
+#: cache
 _CHUNK_ROWS = 120
 _INSTALL = 'pip install "cgal_plugin[fast]"'
 
 
 def fast_available() -> bool:
-    """Whether numba is installed."""
+    """Return whether numba is installed."""
     return importlib.util.find_spec("numba") is not None
 
 
@@ -54,14 +55,14 @@ def _require_numba() -> None:
 class FastPotential:
     """``potential(positions (R·N, 3) nm) -> energy kJ/mol, forces (R·N, 3) kJ/mol/nm``, R replicas.
 
-    Make one with :meth:`from_model`, :meth:`from_file` or :meth:`load`. Not for use by two threads
-    at once: calls share one workspace. A replica with non-finite positions has NaN for its energy
-    and forces; the others are as without it.
+    Create one with :meth:`from_model`, :meth:`from_file` or :meth:`load`. Not thread-safe: calls share one
+    workspace. A replica with non-finite positions has energy and forces NaN; other replicas are not
+    affected.
 
     Attributes
     ----------
     metadata
-        Beads, units, versions, and of the table its intervals, tolerance and measured errors.
+        Beads, units, versions, and the intervals, tolerance and measured errors of the table.
     n_beads, n_replicas
         N and R.
     """
@@ -69,7 +70,7 @@ class FastPotential:
     def __init__(self, arrays: dict[str, NDArray[Any]], metadata: dict[str, Any], n_replicas: int) -> None:
         _require_numba()
         if isinstance(n_replicas, bool) or not isinstance(n_replicas, int | np.integer) or n_replicas < 1:
-            raise ExportError(f"n_replicas is {n_replicas!r}; a positive integer is needed")
+            raise ExportError(f"n_replicas is {n_replicas!r}; it must be a positive integer")
         from cgal_plugin.export.engine.evaluate import evaluate
         from cgal_plugin.export.engine.layout import arguments
 
@@ -77,7 +78,7 @@ class FastPotential:
         self.n_replicas = int(n_replicas)
         self.n_beads = int(metadata["n_beads"])
         self._arrays = arrays
-        self._evaluate = evaluate
+        self._evaluate: Callable[..., None] = evaluate
         self._arguments = arguments(arrays, self.n_beads, self.n_replicas, _CHUNK_ROWS)
         self._energies = np.empty(self.n_replicas)
 
@@ -93,23 +94,23 @@ class FastPotential:
         return forces
 
     def __call__(self, positions: ArrayLike) -> tuple[float, NDArray[np.float64]]:
-        """Energy of all replicas together (kJ/mol) and forces ``(R·N, 3)`` (kJ/mol/nm).
+        """Return the total energy (kJ/mol) and the forces ``(R·N, 3)`` (kJ/mol/nm).
 
         Raises
         ------
         ExportError
-            ``positions`` are not ``(R·N, 3)``.
+            ``positions`` is not ``(R·N, 3)``.
         """
         forces = self._call(positions)
         return float(self._energies.sum()), forces
 
     def replica_energies(self, positions: ArrayLike) -> NDArray[np.float64]:
-        """Energy of each replica, ``(R,)`` kJ/mol."""
+        """Return the energy of each replica, ``(R,)`` kJ/mol."""
         self._call(positions)
         return self._energies.copy()
 
     def with_replicas(self, n_replicas: int) -> FastPotential:
-        """The same potential for another number of replicas."""
+        """Return the same potential for another number of replicas."""
         return FastPotential(self._arrays, self.metadata, n_replicas)
 
     @classmethod
@@ -128,14 +129,14 @@ class FastPotential:
         model_or_ckpt, topology
             As in :func:`cgal_plugin.export.export_torchscript`.
         tolerance
-            Largest error of a force component by the tables, relative to the largest component.
-            Checked against the exact network in float64 before this returns.
+            Largest force error of the tables, relative to the largest component; checked against the exact
+            network in float64.
 
         Raises
         ------
         ExportError
-            numba is missing, the model cannot be exported or has a neighbour embedding, or no table
-            is within the tolerance.
+            numba is missing, the model cannot be exported or has a neighbour embedding, or no table reaches
+            the tolerance.
         """
         _require_numba()
         from cgal_plugin.export.potential import load_any, potential_module
@@ -153,47 +154,41 @@ class FastPotential:
         return found
 
     def _check_against(self, model: nn.Module, topology: CGTopology) -> None:
-        """As ``export_torchscript`` does: a subclass's own forward shows here."""
+        """Compare with the model as ``export_torchscript`` does; detects an overridden ``forward``."""
         import torch
 
         from cgal_plugin.export.potential import check_against_model, prepare
 
         one = self.with_replicas(1)
 
-        class Face:
-            """What the check looks at, of this engine."""
+        def evaluate(positions: Tensor) -> tuple[Tensor, Tensor]:
+            energy, forces = one(positions.numpy())
+            unit = KJ_PER_KCAL * ANGSTROM_PER_NM
+            return torch.tensor([energy / KJ_PER_KCAL]), torch.from_numpy(forces / unit)
 
-            n_replicas, length, unit = 1, ANGSTROM_PER_NM, torch.ones((), dtype=torch.float32)
-
-            def evaluate(self, positions: Any) -> tuple[Any, Any]:
-                energy, forces = one(positions.numpy())
-                unit = KJ_PER_KCAL * ANGSTROM_PER_NM
-                return torch.tensor([energy / KJ_PER_KCAL]), torch.from_numpy(forces / unit)
-
-        check_against_model(Face(), prepare(model, torch.float32), topology)
+        check_against_model(evaluate, 1, torch.float32, prepare(model, torch.float32), topology)
 
     @classmethod
     def from_file(
         cls, path: str | os.PathLike[str], *, n_replicas: int | None = None, tolerance: float = 1e-6
     ) -> FastPotential:
-        """Build from a TorchScript file of ``export_torchscript``, or load one of :meth:`save`.
+        """Build from a TorchScript file of ``export_torchscript``, or load a file of :meth:`save`.
 
-        ``n_replicas`` defaults to the file's. Errors as in :meth:`from_model` and :meth:`load`.
+        ``n_replicas`` defaults to that of the file. Errors are those of :meth:`from_model` and :meth:`load`.
         """
         if _is_saved(path):
             return cls.load(path, n_replicas=n_replicas)
         _require_numba()
-        import torch
-
         from cgal_plugin.export.potential import load_metadata
+        from cgal_plugin.export.script_file import load_script
 
         described = load_metadata(path)
-        # the file's own dtype decides what the numbers are, float64 how they are tabulated
-        potential = torch.jit.load(str(path), map_location="cpu").double()
+        # parameters keep the precision of the file; tables are built in float64
+        potential = load_script(path)[0].double()
         if not hasattr(potential, "network"):
             raise ExportError(
-                f"{str(path)!r} has no CGSchNet inside, so there is nothing to tabulate: "
-                "build from a file of export_torchscript or from a checkpoint"
+                f"{str(path)!r} contains no CGSchNet to tabulate; use a file of export_torchscript or a "
+                "checkpoint"
             )
         count = int(described["n_replicas"]) if n_replicas is None else n_replicas
         return cls._build(potential, described, count, tolerance)
@@ -206,13 +201,15 @@ class FastPotential:
         network = potential.network
         if getattr(network, "embedding", None) is not None:
             raise ExportError(
-                "the model has a neighbour embedding, which the fast engine does not know; "
+                "the fast engine does not support a neighbour embedding; "
                 "use the portable potential (export_torchscript)"
             )
         table, table_error = choose_table(network, tolerance)
         arrays = assemble(potential, table)
-        metadata = {
-            **{k: described[k] for k in ("n_beads", "topology", "topology_hash", "types") if k in described},
+        copied = ("n_beads", "topology", "topology_hash", "types")
+        kept = {key: value for key, value in described.items() if key in copied}
+        metadata: dict[str, Any] = {
+            **kept,
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "n_replicas": int(n),
@@ -231,14 +228,15 @@ class FastPotential:
         return cls(arrays, {**metadata, "engine_error": error}, n)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write arrays and metadata to one file (numpy's npz, no pickle); atomically."""
+        """Write arrays and metadata to one npz file without pickle; atomically."""
         text = np.frombuffer(json.dumps(self.metadata, sort_keys=True).encode(), dtype=np.uint8)
+        content: dict[str, Any] = {"metadata": text, **self._arrays}
         with atomic_write(path) as handle:
-            np.savez(handle, metadata=text, **self._arrays)
+            np.savez(handle, **content)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, n_replicas: int | None = None) -> FastPotential:
-        """Read a file of :meth:`save`; ``n_replicas`` defaults to the number it was built for.
+        """Load a file of :meth:`save`; ``n_replicas`` defaults to that of the file.
 
         Raises
         ------
@@ -252,7 +250,7 @@ class FastPotential:
 
 
 def read_fast_metadata(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Metadata of a file of :meth:`FastPotential.save`; None for a file of another kind."""
+    """Return the metadata of a file of :meth:`FastPotential.save`; None for another kind of file."""
     return _read(path)[1] if _is_saved(path) else None
 
 
@@ -267,12 +265,12 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[s
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        metadata = json.loads(arrays.pop("metadata").tobytes())
+        metadata = cast("dict[str, Any]", json.loads(arrays.pop("metadata").tobytes()))
     except BAD_ARCHIVE as error:
         raise ExportError(f"{str(path)!r} was not written by FastPotential.save: {error}") from error
     if metadata.get("format") != FORMAT or metadata.get("format_version") not in _READ:
         raise ExportError(
             f"{str(path)!r} has format {metadata.get('format')!r} {metadata.get('format_version')!r}; "
-            f"this version reads {FORMAT!r} {' and '.join(map(str, _READ))}: build it again"
+            f"this version reads {FORMAT!r} {' and '.join(map(str, _READ))}: rebuild it"
         )
     return arrays, metadata

@@ -1,8 +1,8 @@
-"""Filters of a CGSchNet and their derivative by distance, as a TorchScript module.
+"""Filters of a CGSchNet and their derivatives with respect to distance, as a TorchScript module.
 
-A filter is a function of one distance, so everything that depends on how it is computed is in this
-one module: ``forward(r) -> (W, dW/dr)`` of all blocks at once. The derivative is carried along with
-the value (forward mode); the network's backward pass then needs no second run through the MLPs.
+A filter depends on one distance only, so this module hides how filters are computed:
+``forward(r) -> (W, dW/dr)`` for all blocks at once. The derivative is computed together with the value
+(forward mode), so the backward pass of the network does not run the filter MLPs again.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from cgal_plugin.errors import ExportError
 
 if TYPE_CHECKING:
-    from cgal_plugin.models.weights import CGSchNetWeights
+    from cgal_plugin.models.weights import CGSchNetWeights, LinearWeights
 
 ACTIVATIONS = {"silu": 0, "swish": 0, "tanh": 1, "ssp": 2, "sigmoid": 3, "mish": 4}
 
 
 def activation(x: Tensor, kind: int) -> tuple[Tensor, Tensor]:
-    """An activation and its derivative; ``kind`` is a value of :data:`ACTIVATIONS`."""
+    """Return an activation and its derivative; ``kind`` is a value of :data:`ACTIVATIONS`."""
     if kind == 0:
         s = torch.sigmoid(x)
         a = x * s
@@ -41,7 +41,7 @@ def activation(x: Tensor, kind: int) -> tuple[Tensor, Tensor]:
 
 
 def cosine_cutoff(r: Tensor, lower: float, upper: float) -> tuple[Tensor, Tensor]:
-    """TorchMD-Net's cosine cutoff and its derivative, with its strict inequalities.
+    """Return TorchMD-Net's cosine cutoff and its derivative, with the same strict inequalities.
 
     ½(cos(πr/hi) + 1) below hi, or for lo > 0 ½(cos(π(2(r−lo)/(hi−lo) + 1)) + 1) between lo and hi.
     """
@@ -58,11 +58,19 @@ def cosine_cutoff(r: Tensor, lower: float, upper: float) -> tuple[Tensor, Tensor
 
 
 class DistanceFilters(nn.Module):
-    """``forward(r (m,) Å) -> W, dW/dr``, each ``(n_filters, m, G)``: the filters of all blocks.
+    """The filters of all blocks: ``forward(r (m,) Å) -> W, dW/dr``, each ``(n_filters, m, G)``.
 
-    With a neighbour embedding its filter is a module of its own, :class:`LinearFilter`, on the same
-    radial basis.
+    The filter of a neighbour embedding is a separate module, :class:`LinearFilter`, on the same radial
+    basis.
     """
+
+    if TYPE_CHECKING:
+        centers: Tensor
+        widths: Tensor
+        w_in: Tensor
+        b_in: Tensor
+        w_out: Tensor
+        b_out: Tensor
 
     def __init__(self, weights: CGSchNetWeights) -> None:
         super().__init__()
@@ -82,12 +90,12 @@ class DistanceFilters(nn.Module):
         self.register_buffer("widths", weights.rbf_widths.clone())
         blocks = weights.blocks
         self.register_buffer("w_in", torch.stack([b.filter_in.weight.T for b in blocks]))
-        self.register_buffer("b_in", torch.stack([_bias(b.filter_in) for b in blocks]).unsqueeze(1))
+        self.register_buffer("b_in", torch.stack([bias_of(b.filter_in) for b in blocks]).unsqueeze(1))
         self.register_buffer("w_out", torch.stack([b.filter_out.weight.T for b in blocks]))
-        self.register_buffer("b_out", torch.stack([_bias(b.filter_out) for b in blocks]).unsqueeze(1))
+        self.register_buffer("b_out", torch.stack([bias_of(b.filter_out) for b in blocks]).unsqueeze(1))
 
     def basis(self, r: Tensor) -> tuple[Tensor, Tensor]:
-        """Radial basis and its derivative, ``(m, K)`` each, of ``r (m, 1)``."""
+        """Return the radial basis and its derivative, ``(m, K)`` each, for ``r (m, 1)``."""
         if self.expnorm:
             c, dc = cosine_cutoff(r, 0.0, self.upper)
             e = torch.exp(self.alpha * (self.lower - r))
@@ -102,7 +110,7 @@ class DistanceFilters(nn.Module):
         return g, 2.0 * g * wt
 
     def forward(self, r: Tensor) -> tuple[Tensor, Tensor]:
-        """W and dW/dr, ``(n_filters, m, G)``, of ``r (m,)``."""
+        """Return W and dW/dr, ``(n_filters, m, G)``, for ``r (m,)``."""
         m = r.shape[0]
         r = r.unsqueeze(1)
         rbf, drbf = self.basis(r)
@@ -117,6 +125,10 @@ class DistanceFilters(nn.Module):
 class LinearFilter(nn.Module):
     """The filter of TorchMD-Net's neighbour embedding, ``proj(rbf(r))·C(r)``, and its derivative."""
 
+    if TYPE_CHECKING:
+        weight: Tensor
+        bias: Tensor
+
     def __init__(self, weight: Tensor, bias: Tensor, lower: float, upper: float) -> None:
         super().__init__()
         self.lower, self.upper = float(lower), float(upper)
@@ -124,12 +136,12 @@ class LinearFilter(nn.Module):
         self.register_buffer("bias", bias.clone())
 
     def forward(self, r: Tensor, rbf: Tensor, drbf: Tensor) -> tuple[Tensor, Tensor]:
-        """W and dW/dr, ``(m, F)``, of ``r (m, 1)`` and its basis."""
+        """Return W and dW/dr, ``(m, F)``, for ``r (m, 1)`` and its basis."""
         c, dc = cosine_cutoff(r, self.lower, self.upper)
         w = torch.matmul(rbf, self.weight) + self.bias
         return w * c, torch.matmul(drbf, self.weight) * c + w * dc
 
 
-def _bias(layer: object) -> Tensor:
-    bias = layer.bias  # type: ignore[attr-defined]
-    return layer.weight.new_zeros(layer.weight.shape[0]) if bias is None else bias  # type: ignore[attr-defined]
+def bias_of(layer: LinearWeights) -> Tensor:
+    """Return the bias of a layer, zeros if it has none."""
+    return layer.weight.new_zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias

@@ -1,33 +1,34 @@
-"""A neighbour list with skin for an exported potential, of plain aten operations.
+"""A Verlet neighbour list with skin for an exported potential, in plain aten operations.
 
-The list has every pair within cutoff + skin, and is kept while no bead has moved more than skin/2
-from where it was when the list was made: until then no pair can have come within the cutoff unseen.
-What a call uses is the list cut down to the cutoff at the present distances, in the order of the
-beads. That is a function of the positions alone: results do not depend on when the list was made,
-to the last bit, so a restarted simulation repeats itself.
+The list holds every pair within cutoff + skin. It stays valid until a bead has moved more than skin/2
+since the list was built: before that no pair outside the list can be within the cutoff. Each call uses
+the pairs of the list that are within the cutoff now, ordered by bead index. These depend on the positions
+only, so results do not depend on when the list was built, to the last bit, and a restarted simulation is
+reproducible.
 """
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-#: cells to either side of a molecule's centre. Beads farther out share the outermost cells, which keeps
-#: the list right and the numbers of cells small
+#: cells on each side of the centre of a molecule. Beads farther out share the outermost cells, which keeps
+#: the list correct and cell indices small
 _CELLS = 500
-#: beads whose candidates are looked at together
+#: beads whose candidate pairs are tested together
 _BEADS_AT_A_TIME = 4096
-#: where a bead with no finite position is said to be
+#: coordinate that replaces a non-finite one
 _NOWHERE = 1e30
 
 
 class NeighborList(nn.Module):
-    """``forward(x (R, N, 3) Å, float64) -> i (P,), j (P,), d (P, 3)``: the pairs within the cutoff.
+    """The pairs within the cutoff: ``forward(x (R, N, 3) Å, float64) -> i (P,), j (P,), d (P, 3)``.
 
-    Pairs are of one replica; i < j are rows of R·N, in rising order; ``d`` leads from i to j, Å. Pairs of
-    a bead with non-finite coordinates are left out. The list lives in the module and survives
+    Both beads of a pair belong to one replica. i < j are rows of R·N, in ascending order; ``d`` points from
+    i to j, Å. Beads with non-finite coordinates have no pairs. The module stores the list, also after
     ``torch.jit.freeze``.
 
     Parameters
@@ -36,22 +37,26 @@ class NeighborList(nn.Module):
         Å.
     """
 
+    if TYPE_CHECKING:
+        pairs: Tensor
+        built: Tensor
+
     def __init__(self, cutoff: float, skin: float) -> None:
         super().__init__()
         self.cutoff, self.skin = float(cutoff), float(skin)
         self.reach = self.cutoff + self.skin
-        # rounding must not let a bead move farther than it seems
+        # a margin for rounding of the displacements
         self.limit = (0.5 * self.skin * (1.0 - 1e-6)) ** 2
-        # never cast: module.to(dtype) changes floating-point buffers only while nothing was built
+        # module.to(dtype) casts this buffer only before the first call; the list is always float64
         self.register_buffer("pairs", torch.zeros(2, 0, dtype=torch.long))
         self.register_buffer("built", torch.zeros(0, 3, dtype=torch.float64))
         self.nowhere, self.cells, self.at_a_time = _NOWHERE, _CELLS, _BEADS_AT_A_TIME
         self.side = side = 2 * _CELLS + 3
-        # half of the 26 cells around, as columns along z: (dx, dy) with dz = -1, 0, 1 each
+        # half of the 26 neighbouring cells, as columns along z: (dx, dy) with dz = -1, 0, 1 each
         self.columns = [side, side * side - side, side * side, side * side + side]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pairs within the cutoff; see the class."""
+        """Return the pairs within the cutoff; see the class."""
         flat = x.reshape(-1, 3)
         known = torch.nan_to_num(flat, self.nowhere, self.nowhere, self.nowhere)
         stale = self.built.shape[0] != flat.shape[0]
@@ -66,12 +71,12 @@ class NeighborList(nn.Module):
         return i.index_select(0, near), j.index_select(0, near), d.index_select(0, near)
 
     def find(self, flat: Tensor, known: Tensor, n_beads: int) -> Tensor:
-        """All pairs within cutoff + skin, ``(2, L)``, by cells as wide as that."""
+        """Return all pairs within cutoff + skin, ``(2, L)``, by a cell list of that cell width."""
         n = flat.shape[0]
         bead = torch.arange(n, device=flat.device)
         cell = torch.floor(known / self.reach).clamp(-self.cells, self.cells).to(torch.long)
         cell = cell + (self.cells + 1)
-        # with a layer of empty cells around each replica, so that neighbours are never another's
+        # a layer of empty cells around each replica separates the replicas
         key = torch.div(bead, n_beads, rounding_mode="floor")
         for axis in range(3):
             key = key * self.side + cell[:, axis]
@@ -79,7 +84,7 @@ class NeighborList(nn.Module):
         found: list[Tensor] = []
         for lo in range(0, n, self.at_a_time):
             own, at = key[lo : lo + self.at_a_time], bead[lo : lo + self.at_a_time]
-            # those after a bead in its own cell and the next along z, then the other columns
+            # later beads in the same cell and in the next cell along z, then the other columns
             begins = [at + 1]
             ends = [torch.searchsorted(key, own + 1, right=True)]
             for column in self.columns:
@@ -94,7 +99,7 @@ class NeighborList(nn.Module):
             a = order.index_select(0, first)
             b = order.index_select(0, torch.repeat_interleave(begin, counts) + place)
             d = flat.index_select(0, b) - flat.index_select(0, a)
-            # not-a-number compares false: pairs of a bead that is nowhere are left out
+            # comparisons with NaN are false, so non-finite beads have no pairs
             near = torch.nonzero(d.square().sum(1) < self.reach * self.reach).view(-1)
             a, b = a.index_select(0, near), b.index_select(0, near)
             found.append(torch.minimum(a, b) * n + torch.maximum(a, b))
@@ -103,5 +108,5 @@ class NeighborList(nn.Module):
 
 
 def check_skin(skin: float) -> bool:
-    """Whether a skin, Å, is a positive number."""
+    """Return whether ``skin`` (Å) is a positive, finite number."""
     return isinstance(skin, int | float) and math.isfinite(skin) and skin > 0.0

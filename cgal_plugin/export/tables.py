@@ -1,11 +1,12 @@
-"""Filters of a CGSchNet as tables: a filter is a function of one distance.
+"""Filters of a CGSchNet as interpolation tables over the distance.
 
-Quintic Hermite interpolation (value, first and second derivative at the nodes) in a coordinate q(r)
-that is denser at short distances, where the exponential radial basis is narrow:
-q = K (s x + (1 − s)(1 − e^{−ax})/(1 − e^{−a})) of x = (r − lo)/(hi − lo), a = α (hi − lo). Some 64 to
-96 intervals give 1e-6 in forces where cubics spaced like this need 1000, and evenly spaced ones twice
-that; so the tables of all blocks nearly fit a core's cache. The table's derivative is that of its
-value exactly, and continuous with its own: forces are the gradient of an energy.
+Quintic Hermite interpolation (value, first and second derivative at the nodes) in a coordinate q(r) that
+is denser at short distances, where the exponential radial basis functions are narrow:
+q = K (s x + (1 − s)(1 − e^{−ax})/(1 − e^{−a})) with x = (r − lo)/(hi − lo) and a = α (hi − lo). 64 to 96
+intervals give a force error of 1e-6. Cubic interpolation in the same coordinate needs 1000 intervals, and
+twice as many in r. The tables of all blocks therefore almost fit into the cache of one core. The tabulated
+derivative is the exact derivative of the tabulated value and continuously differentiable, so forces are
+the gradient of an energy.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from cgal_plugin.export.filters import activation
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: share of the intervals that is spread evenly over the distance
+#: fraction of the intervals that is distributed evenly in r
 EVEN_SHARE = 0.25
 _INTERVALS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 _PROBES = 4
@@ -34,14 +35,14 @@ _PROBE_BEADS = 16
 
 @dataclass(frozen=True)
 class FilterTable:
-    """Coefficients of all blocks, ``(blocks, intervals, 6, G)`` float64, in the place t within an interval.
+    """Coefficients ``(blocks, intervals, 6, G)`` float64 of polynomials in t ∈ [0, 1] within an interval.
 
     Attributes
     ----------
     lower, upper
-        Å; outside of them filters are zero.
+        Å; filters are zero outside.
     decay
-        a; 0 makes q even in r.
+        a; with 0, q is linear in r.
     """
 
     coefficients: NDArray[np.float64]
@@ -51,8 +52,8 @@ class FilterTable:
 
     @property
     def intervals(self) -> int:
-        """K."""
-        return self.coefficients.shape[1]
+        """Number of intervals K."""
+        return int(self.coefficients.shape[1])
 
     @classmethod
     def build(cls, filters: Any, intervals: int) -> FilterTable:
@@ -61,7 +62,7 @@ class FilterTable:
         decay = float(filters.alpha) * (upper - lower) if filters.expnorm else 0.0
         ends = lower, upper, decay
         nodes = _nodes(intervals, lower, upper, decay)
-        # derivatives at the ends are those from within
+        # one-sided derivatives at both ends, from inside the range
         inside = np.clip(nodes, lower + 1e-9, upper - 1e-9)
         w, dw, ddw = _derivatives(filters, inside)
         _, q1, q2 = (x if np.ndim(x) == 0 else x[:, None] for x in _coordinate(nodes, intervals, *ends))
@@ -81,10 +82,10 @@ class FilterTable:
 
 
 def _derivatives(filters: Any, r: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """W and its first and second derivative, ``(blocks, m, G)``.
+    """Return W and its first and second derivative, ``(blocks, m, G)``.
 
-    The second by differentiating the first forwards: as the gradient, by its factor, of a product
-    with the derivative.
+    The second derivative is forward-mode: differentiate a vector-Jacobian product with respect to its
+    vector.
     """
     x = torch.from_numpy(r).requires_grad_(True)
     w, dw = filters(x)
@@ -95,7 +96,7 @@ def _derivatives(filters: Any, r: NDArray[np.float64]) -> tuple[NDArray[np.float
 
 
 def _coordinate(r: Any, intervals: int, lower: float, upper: float, decay: float) -> tuple[Any, Any, Any]:
-    """q(r), dq/dr and d²q/dr²."""
+    """Return q(r), dq/dr and d²q/dr²."""
     span = upper - lower
     x = (r - lower) / span
     if decay == 0.0:
@@ -108,7 +109,7 @@ def _coordinate(r: Any, intervals: int, lower: float, upper: float, decay: float
 
 
 def _nodes(intervals: int, lower: float, upper: float, decay: float) -> NDArray[np.float64]:
-    """Distances at which q is whole, by Newton's method from an interpolation."""
+    """Return the distances at which q is an integer, by Newton's method from an interpolated guess."""
     grid = np.linspace(lower, upper, 100_001)
     whole = np.arange(intervals + 1, dtype=np.float64)
     r = np.interp(whole, _coordinate(grid, intervals, lower, upper, decay)[0], grid)
@@ -119,16 +120,22 @@ def _nodes(intervals: int, lower: float, upper: float, decay: float) -> NDArray[
 
 
 class TableFilters(nn.Module):
-    """A :class:`FilterTable` with the face of ``DistanceFilters``: ``forward(r (m,) Å) -> W, dW/dr``.
+    """A :class:`FilterTable` with the interface of ``DistanceFilters``: ``forward(r (m,) Å) -> W, dW/dr``.
 
-    Plain aten operations; each result is ``(blocks, m, G)``. Both polynomials of a distance are weighted
-    sums of the same six rows, which is what ``embedding_bag`` does in one pass.
+    Plain aten operations; both results are ``(blocks, m, G)``. The two polynomials of a distance are
+    weighted sums of the same six rows, which ``embedding_bag`` computes in one pass.
     """
+
+    if TYPE_CHECKING:
+        rows: Tensor
+        place: Tensor
+        power: Tensor
+        factor: Tensor
 
     def __init__(self, table: FilterTable, dtype: torch.dtype) -> None:
         super().__init__()
         self.n_blocks, self.intervals, _, self.width = table.coefficients.shape
-        # six rows an interval, with the coefficients of all blocks side by side
+        # six rows per interval; the coefficients of all blocks are concatenated in a row
         rows = np.ascontiguousarray(table.coefficients.transpose(1, 2, 0, 3))
         self.register_buffer("rows", torch.from_numpy(rows.reshape(6 * self.intervals, -1)).to(dtype))
         powers = torch.arange(6)
@@ -141,9 +148,9 @@ class TableFilters(nn.Module):
         self.rest = (1.0 - EVEN_SHARE) / (1.0 - math.exp(-table.decay)) if table.decay else 0.0
 
     def forward(self, r: Tensor) -> tuple[Tensor, Tensor]:
-        """W and dW/dr; zero outside of the cutoffs."""
+        """Return W and dW/dr; zero outside the cutoffs."""
         span, n = self.upper - self.lower, r.shape[0]
-        # in double precision: rounding of q, a large number, is an error of the place t within an interval
+        # in float64: q is large, and its rounding error is an error of t within the interval
         x = ((r.double() - self.lower) / span).clamp(0.0, 1.0)
         if self.decay == 0.0:
             q, dq = self.intervals * x, torch.full_like(x, self.intervals / span)
@@ -166,13 +173,13 @@ class TableFilters(nn.Module):
 
 
 def exact_filters(network: Any) -> Any:
-    """The exact filters of an exported network, also where it uses tables."""
+    """Return the exact filters of an exported network, also if it uses tables."""
     exact = getattr(network, "exact", None)
     return network.filters if exact is None else exact
 
 
 def probe_frames(n_beads: int, lower: float, upper: float) -> NDArray[np.float64]:
-    """Chains ``(n, n_beads, 3)`` Å, from crowded to hardly interacting, for checks at build time."""
+    """Return chains ``(n, n_beads, 3)`` Å from crowded to barely interacting, for checks at build time."""
     rng = np.random.default_rng(20)
     frames = []
     for k in range(_PROBES):
@@ -180,22 +187,22 @@ def probe_frames(n_beads: int, lower: float, upper: float) -> NDArray[np.float64
         step *= 3.8 / np.linalg.norm(step, axis=1, keepdims=True)
         x = np.cumsum(step, axis=0)
         if k == 0:
-            # pairs just inside and just outside of both cutoffs
+            # pairs just inside and just outside both cutoffs
             edges = [lower + 0.02, lower - 0.02, upper - 0.02, upper + 0.02]
             for bead, edge in enumerate(edges[: n_beads - 1], start=1):
                 x[bead] = x[0] + abs(edge) * step[bead] / 3.8
         frames.append(x)
-    # neighbours in the last Å under the cutoff only, where filters are small: these must be right as well
+    # neighbours in the last Å below the cutoff only, where filters are small
     gaps = upper - np.minimum(np.linspace(0.2, 1.0, n_beads), 0.5 * (upper - lower))
     frames.append(np.cumsum(gaps)[:, None] * np.array([1.0, 0.0, 0.0]))
     return np.stack(frames)
 
 
 def reference_forces(network: Any, filters: Callable[[Tensor], Any], frame: NDArray[np.float64]) -> Any:
-    """Forces of the network in float64 by autograd, written for clarity; kcal/mol/Å.
+    """Return forces of the network in float64 by autograd, kcal/mol/Å.
 
-    ``network`` is that of an exported potential; beads of the frame take its first embeddings.
-    ``filters`` gives W of distances. Independent of the backward pass that it is compared with.
+    ``network`` is that of an exported potential; the beads of the frame use its first embeddings.
+    ``filters`` returns W for distances. Independent of the analytical backward pass that it validates.
     """
     n = len(frame)
     pos = torch.from_numpy(np.array(frame, dtype=np.float64)).requires_grad_(True)
@@ -217,13 +224,13 @@ def reference_forces(network: Any, filters: Callable[[Tensor], Any], frame: NDAr
 
 
 def relative_error(found: Any, expected: Any) -> float:
-    """Largest difference over the largest expected value."""
+    """Return the largest difference divided by the largest expected value."""
     largest = float(np.abs(expected).max())
     return float(np.abs(found - expected).max()) / largest if largest > 0.0 else float(np.abs(found).max())
 
 
 def check_tolerance(tolerance: float) -> None:
-    """Refuse what is no error bound.
+    """Validate an error bound.
 
     Raises
     ------
@@ -235,19 +242,19 @@ def check_tolerance(tolerance: float) -> None:
 
 
 def choose_table(network: Any, tolerance: float) -> tuple[FilterTable, float]:
-    """The smallest table whose forces are within ``tolerance`` of the network's, and its error.
+    """Return the smallest table that reproduces the forces of the network, and its error.
 
     Parameters
     ----------
     network
-        Of an exported potential, float64.
+        That of an exported potential, float64.
     tolerance
-        Largest difference of a force component in a probe frame, relative to its largest component.
+        Largest error of a force component in a probe frame, relative to the largest component.
 
     Raises
     ------
     ExportError
-        ``tolerance`` is out of range, or no table of at most 2048 intervals is enough.
+        ``tolerance`` is out of range, or 2048 intervals are not enough.
     """
     check_tolerance(tolerance)
     exact = exact_filters(network)

@@ -1,9 +1,11 @@
-"""The priors in an exported potential: energies with gradients by hand, for R replicas at once.
+"""The priors in an exported potential: energies and analytical gradients for R replicas at once.
 
-Energies are those of :mod:`cgal_plugin.priors`; the gradients are checked against autograd of them.
+The energies equal those of :mod:`cgal_plugin.priors`; tests check the gradients against autograd.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +13,20 @@ from torch import Tensor, nn
 from cgal_plugin.priors.bonded import harmonic_energy
 from cgal_plugin.priors.nonbonded import repulsion_energy
 
-#: pairs times centres
+#: pairs times centres that are evaluated together
 _SERIES_AT_A_TIME = 2_000_000
 
 
 class PairTerm(nn.Module):
-    """Bonds or repulsion on a list of pairs; pairs without the term have a zero constant.
+    """Bonds or repulsion on a list of pairs; pairs without the term have a zero force constant.
 
-    ``forward(r (R, P) Å, float64) -> energy (R,), dE/dr (R, P)``; dE/dr in the parameters' dtype. A
-    distance of 3.8 Å in float32 is 1e-7 Å off, which a stiff bond multiplies: bonds use r as it comes.
+    ``forward(r (R, P) Å, float64) -> energy (R,), dE/dr (R, P)``; dE/dr in the dtype of the parameters.
+    Bonds use the float64 distance: float32 rounds 3.8 Å by 1e-7 Å, and a stiff bond amplifies this error.
     """
+
+    if TYPE_CHECKING:
+        first: Tensor
+        second: Tensor
 
     def __init__(self, first: Tensor, second: Tensor, power: int) -> None:
         super().__init__()
@@ -29,7 +35,7 @@ class PairTerm(nn.Module):
         self.register_buffer("second", second)
 
     def forward(self, r: Tensor) -> tuple[Tensor, Tensor]:
-        """Energy and dE/dr."""
+        """Return energy and dE/dr."""
         if self.power == 0:
             energy = harmonic_energy(r, self.first, self.second)
             return energy.sum(1), (self.first * (r - self.second)).to(self.first.dtype)
@@ -41,11 +47,16 @@ class PairTerm(nn.Module):
 
 
 class SeriesTerm(nn.Module):
-    """Gaussian series of pairs (``CGPairs``) on a list of pairs; row 0 of the coefficients is zero.
+    """Gaussian pair series (``CGPairs``) on a list of pairs; row 0 of the coefficients is zero.
 
-    ``forward(r (R, P) Å, float64) -> energy (R,), dE/dr (R, P)`` in the coefficients' dtype.
+    ``forward(r (R, P) Å, float64) -> energy (R,), dE/dr (R, P)`` in the dtype of the coefficients.
     ``coefficients`` ``(n_rows, n_centres)``, ``row`` ``(P,)``.
     """
+
+    if TYPE_CHECKING:
+        coefficients: Tensor
+        row: Tensor
+        k: Tensor
 
     def __init__(self, coefficients: Tensor, row: Tensor, first: float, width: float) -> None:
         super().__init__()
@@ -55,8 +66,8 @@ class SeriesTerm(nn.Module):
         self.register_buffer("k", torch.arange(coefficients.shape[1], dtype=coefficients.dtype))
 
     def forward(self, r: Tensor) -> tuple[Tensor, Tensor]:
-        """Energy and dE/dr."""
-        # a large molecule's pairs a few centres at a time
+        """Return energy and dE/dr."""
+        # a few centres at a time in a large molecule, to limit memory
         n = self.k.shape[0]
         step = max(1, min(n, self.most // max(1, r.numel())))
         x = ((r - self.start) / self.width).to(self.k.dtype).unsqueeze(2)
@@ -71,10 +82,16 @@ class SeriesTerm(nn.Module):
 
 
 class AngleTerm(nn.Module):
-    """Harmonic angles or cosines, and a cosine series Σ cₘ cos mθ where ``c (n, m)`` is given.
+    """Harmonic terms in angles or their cosines, and a cosine series Σ cₘ cos mθ if ``c (n, m)`` is given.
 
-    ``forward(a, b (R, n, 3) Å) -> energy (R,), dE/da, dE/db``; a and b lead from the middle bead out.
+    ``forward(a, b (R, n, 3) Å) -> energy (R,), dE/da, dE/db``; a and b point from the middle bead outwards.
     """
+
+    if TYPE_CHECKING:
+        k: Tensor
+        x0: Tensor
+        c: Tensor
+        m: Tensor
 
     def __init__(self, use_cosine: bool, k: Tensor, x0: Tensor, c: Tensor | None = None) -> None:
         super().__init__()
@@ -86,7 +103,7 @@ class AngleTerm(nn.Module):
         self.register_buffer("m", torch.arange(1, c.shape[1] + 1, dtype=k.dtype))
 
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Energy and gradients."""
+        """Return energy and gradients."""
         c = (a * b).sum(-1)
         series = torch.zeros_like(c)
         if self.use_cosine:
@@ -96,7 +113,7 @@ class AngleTerm(nn.Module):
             root = safe.rsqrt()
             x = c * root
             g = self.k * (x - self.x0) * root
-            # below the clamp the denominator is constant
+            # the denominator is constant below the clamp
             h = g * c / safe * (square >= 1e-12).to(a.dtype)
             da = g.unsqueeze(-1) * b - (h * b2).unsqueeze(-1) * a
             db = g.unsqueeze(-1) * a - (h * a2).unsqueeze(-1) * b
@@ -117,10 +134,15 @@ class AngleTerm(nn.Module):
 
 
 class DihedralTerm(nn.Module):
-    """Cosine series of dihedrals, fading out where a bond angle is straight.
+    """Cosine series of dihedrals, with a switching factor that vanishes at straight bond angles.
 
     ``forward(a, b, c (R, n, 3) Å) -> energy (R,), dE/da, dE/db, dE/dc``; the bonds 0→1, 1→2, 2→3.
     """
+
+    if TYPE_CHECKING:
+        k: Tensor
+        phase: Tensor
+        m: Tensor
 
     def __init__(self, k: Tensor, phase: Tensor) -> None:
         super().__init__()
@@ -129,7 +151,7 @@ class DihedralTerm(nn.Module):
         self.register_buffer("m", torch.arange(1, k.shape[1] + 1, dtype=k.dtype))
 
     def forward(self, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Energy and gradients (Blondel & Karplus 1996, and the fade's by the product rule)."""
+        """Return energy and gradients (Blondel & Karplus 1996; product rule for the switching factor)."""
         n1, n2 = torch.linalg.cross(a, b, dim=-1), torch.linalg.cross(b, c, dim=-1)
         raw_b2 = (b * b).sum(-1)
         b2 = raw_b2.clamp_min(1e-12)
@@ -156,7 +178,7 @@ class DihedralTerm(nn.Module):
         p1, p2 = ((a * b).sum(-1) / b2).unsqueeze(-1), ((c * b).sum(-1) / b2).unsqueeze(-1)
         da, dc = g1, g2
         db = -p1 * g1 - p2 * g2
-        # fade: dt/dn = 2n/(0.02 |v|²|b|²), and −2t/|v|² v for either vector v of the denominator
+        # switching factor: dt/dn = 2n/(0.02 |v|²|b|²), and −2t/|v|² v for both vectors v in the denominator
         e1 = cosine * f2 * 6.0 * u1 * (1.0 - u1)
         e2 = cosine * f1 * 6.0 * u2 * (1.0 - u2)
         h1 = (2.0 * e1 / (a2 * b2 * 0.02)).unsqueeze(-1) * n1

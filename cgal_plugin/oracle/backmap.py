@@ -197,7 +197,7 @@ class Backmapper:
         if defect:
             return self._quarantined(defect)
         structure, distance = self._library_starts(goal)[0]
-        atoms = superpose(structure, self.model.mapping.map_positions(structure), goal)
+        atoms = superpose(structure, self._beads(structure), goal)
         return BackmapResult(atoms, True, "", float("nan"), "library", distance)
 
     def _one(self, target: NDArray[np.float64]) -> BackmapResult:
@@ -217,8 +217,7 @@ class Backmapper:
             except BackmapError as error:
                 failures.append(f"{attempt.label}: {error}")
                 continue
-            beads = self.model.mapping.map_positions(pulled.positions)
-            distance = float(superposed_rmsd(beads[None], target)[0])
+            distance = float(superposed_rmsd(self._beads(pulled.positions)[None], target)[0])
             verdict = self._judge(pulled.positions, distance)
             if verdict:
                 found = BackmapResult(pulled.positions, True, "", pulled.energy, attempt.method, distance)
@@ -230,6 +229,9 @@ class Backmapper:
         if good:
             return min(good, key=lambda result: result.energy)
         return self._quarantined(" | ".join(failures))
+
+    def _beads(self, atoms: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(self.model.mapping.map_positions(atoms), dtype=np.float64)
 
     def _judge(self, positions: NDArray[np.float64], distance: float) -> Screen:
         verdict = screen(positions, self.puller.tables)

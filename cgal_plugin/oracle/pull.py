@@ -145,8 +145,9 @@ class Puller:
         s = self.settings
         origin = target.mean(axis=0)  # forces are single precision: keep coordinates small
         goal = target - origin
-        atoms = superpose(start, self.model.mapping.map_positions(start), goal)
-        beads = self.model.mapping.map_positions(atoms)
+        beads = np.asarray(self.model.mapping.map_positions(start), dtype=np.float64)
+        atoms = superpose(start, beads, goal)
+        beads = np.asarray(self.model.mapping.map_positions(atoms), dtype=np.float64)
         context = self._context
         try:
             # reinitialize reads the new seed; with preserveState it would restore the old stream
@@ -182,7 +183,7 @@ class Puller:
         state = self._context.getState(getEnergy=True, groups={_PHYSICS_GROUP})
         return float(state.getPotentialEnergy().value_in_unit(unit.kilocalorie_per_mole))
 
-    def _travel(self, beads: NDArray[np.floating], goal: NDArray[np.floating]) -> None:
+    def _travel(self, beads: NDArray[np.float64], goal: NDArray[np.float64]) -> None:
         """Move the restraints in a straight line from ``beads`` to ``goal`` during MD, then hold them."""
         s = self.settings
         distance = np.sqrt(((beads - goal) ** 2).sum(axis=1).mean())

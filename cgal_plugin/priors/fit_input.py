@@ -1,4 +1,4 @@
-"""Checks of what a prior fit is given: terms, method, settings, frames, forces, weights."""
+"""Check the input of a prior fit: terms, method, settings, frames, forces, weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MIN_FRAMES = 200
 def complete_settings(
     terms: Sequence[str], settings: FitSettings | None = None, options: Mapping[str, Any] | None = None
 ) -> FitSettings:
-    """Return the settings of a fit; what is not given gets the default for these terms.
+    """Return the settings of a fit; missing options get the defaults for these terms.
 
     Raises
     ------

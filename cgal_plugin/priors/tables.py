@@ -121,7 +121,7 @@ def build_lookup(patterns: Sequence[Sequence[Any]], width: int, names: Mapping[i
 
 
 def describe_molecule(topology: CGTopology, term: str) -> dict[str, Any]:
-    """Return what a prior stores of a topology: types, type names, and the index table of its term."""
+    """Return the description of a molecule in a prior: types, type names, index table of the term."""
     index = {
         "bonds": topology.bond_index,
         "angles": topology.angle_index,

@@ -1,4 +1,4 @@
-"""Correct a trained potential so that its states have the populations that the labels' dynamics implies."""
+"""Correct a trained potential towards the equilibrium populations of the all-atom dynamics."""
 
 from cgal_plugin.refinement.correction import Correction, correction
 from cgal_plugin.refinement.populations import DynamicStates, Populations, populations

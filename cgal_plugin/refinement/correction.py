@@ -1,4 +1,4 @@
-"""One step towards given populations: a change of the priors' coefficients, by relative entropy."""
+"""Correct the coefficients of the priors towards target populations, by relative entropy."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ if TYPE_CHECKING:
 
     from cgal_plugin.refinement.populations import Populations
 
-#: share of the step that is taken: the populations are noisy
+#: fraction of the Newton step that is taken, because the populations are noisy
 DAMPING = 0.7
-#: of the logarithm of a population's ratio, in one step
+#: largest change of the logarithm of a population in one step
 MAX_LOG_RATIO = 2.0
-#: a population below this is as good as none
+#: lower limit of populations
 _LEAST = 1e-4
+#: least number of the model's frames for the mean energies of a state
 _MIN_FRAMES = 20
 
 
 @dataclass(frozen=True, eq=False)
 class Correction:
-    """A step.
+    """One step of the refinement.
 
     Attributes
     ----------
     change
-        ``(n_parameters,)`` of the coefficients, kcal/mol.
+        ``(n_parameters,)`` change of the coefficients, kcal/mol.
     spread
-        Standard deviation over the model's frames of the energy that it adds, kcal/mol.
+        Standard deviation of the energy change over the model's frames, kcal/mol.
     """
 
     change: NDArray[np.float64]
@@ -49,27 +50,28 @@ def correction(
     kT: float,
     ridge: float,
 ) -> Correction:
-    """The step that brings the model's populations to the target, to first order.
+    """Compute the step that moves the model's populations to the target, to first order.
 
-    An energy U + Σ cₚ fₚ has the relative entropy S(c) to a target; its gradient is β(⟨f⟩_target − ⟨f⟩_c),
-    its curvature β² Cov_c(f), and a Newton step c = kT Cov⁻¹ (⟨f⟩_model − ⟨f⟩_target) (Shell, J. Chem.
-    Phys. 129, 144108, 2008). The target here has the populations of ``found`` and, within each state, the
-    model's own distribution, which force matching knows best; where the model has too few frames of a
-    state the data's stand in.
+    The relative entropy S(c) between a target and the model with energy U + Σ cₚ fₚ has the gradient
+    β(⟨f⟩_target − ⟨f⟩_c) and the curvature β² Cov_c(f). The Newton step is
+    c = kT Cov⁻¹ (⟨f⟩_model − ⟨f⟩_target) (Shell, J. Chem. Phys. 129, 144108, 2008). The target has the
+    populations of ``found`` and, within each state, the distribution of the model, which force matching
+    determines well. For states with too few frames of the model, frames of the data are used.
 
     Parameters
     ----------
     model, data
-        ``(n, n_parameters)`` energies of the frames for coefficients of one
+        ``(n, n_parameters)`` energies of the frames for unit coefficients
         (:func:`cgal_plugin.priors.linear.energies`).
     model_states, data_states
         ``(n,)`` states of these frames.
     found
-        Populations.
+        Target populations and those of the model.
     kT
-        kcal/mol.
+        Thermal energy, kcal/mol.
     ridge
-        Added to the variance of each energy: coefficients of which the model's frames know little stay.
+        Regularisation, added to the variance of each energy: coefficients that the model's frames determine
+        poorly change little.
 
     Raises
     ------
@@ -94,7 +96,7 @@ def _state_means(
     data_states: NDArray[np.int64],
     n_states: int,
 ) -> NDArray[np.float64]:
-    """``(n_states, n_parameters)``."""
+    """Return the mean energies of each state, ``(n_states, n_parameters)``."""
     n_model, n_data = (np.bincount(s, minlength=n_states) for s in (model_states, data_states))
     means = np.tile(model.mean(axis=0), (n_states, 1))
     for state in range(n_states):

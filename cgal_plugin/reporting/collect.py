@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from cgal_plugin.components.evaluator import ReferenceEvaluator
 from cgal_plugin.config import Config
+from cgal_plugin.config.models import ExternalComponent
 from cgal_plugin.data import DataStore, Quarantined
 from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.errors import StateError
@@ -20,7 +22,7 @@ from cgal_plugin.priors import PriorSet
 from cgal_plugin.provenance import read_json
 from cgal_plugin.reporting.page import write_report
 from cgal_plugin.reporting.records import ReportInput, RoundSummary, SelectedFrames
-from cgal_plugin.runs.directory import RunDirectory, Stage
+from cgal_plugin.runs.directory import RunDirectory
 from cgal_plugin.runs.layout import (
     STAGES,
     refined_stages,
@@ -28,6 +30,8 @@ from cgal_plugin.runs.layout import (
     shard_round,
     without_equilibration,
 )
+from cgal_plugin.runs.stage import Stage
+from cgal_plugin.runs.summary import load_arrays
 
 
 def report_run(run_dir: str | os.PathLike[str]) -> Path:
@@ -100,13 +104,10 @@ class _Round:
         found = self.results["label"].get("quarantined", ())
         return [Quarantined(f["frame"], f["reason"], f.get("method", "")) for f in found]
 
-    def arrays(self, stage: str, name: str) -> dict[str, np.ndarray]:
-        """Arrays of a stage's file; none if the stage did not write it."""
+    def arrays(self, stage: str, name: str) -> dict[str, NDArray[Any]]:
+        """Return the arrays of a stage's file; none if the stage did not write it."""
         path = self.stages[stage].file(name)
-        if not path.exists():
-            return {}
-        with np.load(path, allow_pickle=False) as data:
-            return {key: data[key] for key in data.files}
+        return load_arrays(path) if path.exists() else {}
 
 
 def _summary(index: int, found: _Round) -> RoundSummary:
@@ -201,8 +202,8 @@ def _notes(directory: RunDirectory, evaluator: ReferenceEvaluator) -> list[str]:
 def _facts(config: Config) -> dict[str, str]:
     oracle = config.oracle
     text = (
-        oracle.target
-        if oracle.kind == "custom"
+        oracle.name
+        if isinstance(oracle, ExternalComponent)
         else f"{oracle.solvent}, {oracle.mode}, {oracle.production_ps:g} ps per label"
     )
     return {"Oracle": text, "Selector": config.selector.kind}

@@ -79,4 +79,5 @@ def _beads(report: ReportInput) -> list[dict[str, str]]:
 def _superposed(frames: NDArray[np.float64]) -> NDArray[np.float64]:
     """Superpose every frame on the first one, so that the view does not jump between frames."""
     x = frames - frames.mean(axis=1, keepdims=True)
-    return np.einsum("nbi,nij->nbj", x, optimal_rotation(np.einsum("nbi,bj->nij", x, x[0])))
+    rotation = optimal_rotation(np.einsum("nbi,bj->nij", x, x[0]))
+    return np.asarray(np.einsum("nbi,nij->nbj", x, rotation))

@@ -1,4 +1,4 @@
-"""What a run will do and roughly cost, before anything runs."""
+"""Plan and approximate cost of a run, from its configuration."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from cgal_plugin.data.error_weights import MOST
 class Rates:
     """Throughput of one core on chignolin (166 atoms, 10 beads).
 
-    Measured with ``tests/benchmarks/bench_rates.py``, but for the rates of gbn2 (from design.md) and
-    tip3pfb (a guess).
+    Measured with ``tests/benchmarks/bench_rates.py``; the rates of gbn2 and tip3pfb are rough estimates.
 
     Attributes
     ----------
     oracle_ns_per_day
-        All-atom MD, by solvent.
+        All-atom MD, per solvent.
     backmap_seconds
-        Per frame and start.
+        Per frame and all-atom start.
     training_frames_per_second
         With ``features`` 64 and ``blocks`` 2.
     replica_steps_per_second
@@ -36,7 +35,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Cost:
-    """Estimate for a whole run: all-atom MD (ns), CG replica-steps, training frames, minutes."""
+    """Cost of a run: all-atom MD (ns), CG replica-steps, number of labels, minutes."""
 
     oracle_ns: float
     cg_steps: int
@@ -45,20 +44,20 @@ class Cost:
 
 
 def estimate(config: Config, rates: Rates | None = None) -> Cost:
-    """Cost of a run if it goes on for all its rounds.
+    """Estimate the cost of a run that completes all rounds.
 
-    Rough: rates are chignolin's, scaled by the size of the network only; a larger molecule costs more.
+    The rates are those of chignolin, scaled only by the size of the network; a larger molecule costs more.
     """
     rates = rates or Rates()
     rounds = config.stopping.rounds
     workers = max(1, config.executor.workers)
     seed, oracle, training = config.seed_data, config.oracle, config.training
-    ours = isinstance(oracle, OpenMMOracleConfig)
+    known = isinstance(oracle, OpenMMOracleConfig)
     settings = oracle if isinstance(oracle, OpenMMOracleConfig) else OpenMMOracleConfig()
     per_day = dict(rates.oracle_ns_per_day)[settings.solvent]
     seed_ns = 0.0 if seed.store else seed.n_trajectories * (seed.picoseconds + seed.equilibration_ps) / 1000
     labels = getattr(config.selector, "n_select", 1) * rounds
-    per_label = settings.n_starts * (settings.relax_ps + settings.production_ps) / 1000 if ours else 0.0
+    per_label = settings.n_starts * (settings.relax_ps + settings.production_ps) / 1000 if known else 0.0
     if config.stopping.oracle_ns is not None and per_label > 0:
         labels = min(labels, max(0, int((config.stopping.oracle_ns - seed_ns) / per_label + 1e-6)))
     label_ns = labels * per_label
@@ -83,10 +82,10 @@ def estimate(config: Config, rates: Rates | None = None) -> Cost:
 
 def _training_frames(config: Config, training: Training, oracle: OpenMMOracleConfig) -> float:
     seed = config.seed_data
-    data = seed.n_trajectories * seed.picoseconds / seed.save_ps
-    per_label = oracle.n_starts * oracle.production_ps / oracle.save_ps
+    data: float = seed.n_trajectories * seed.picoseconds / seed.save_ps
+    per_label: float = oracle.n_starts * oracle.production_ps / oracle.save_ps
     if oracle.mode == "mean_force":
-        per_label = min(MOST, per_label)  # one row, repeated for at most what its average is worth
+        per_label = min(MOST, per_label)  # one row, repeated according to its weight
     new = getattr(config.selector, "n_select", 1) * per_label
     total = data * training.epochs
     later = training.epochs if training.mode == "scratch" else training.finetune_epochs
@@ -97,7 +96,7 @@ def _training_frames(config: Config, training: Training, oracle: OpenMMOracleCon
 
 
 def plan(config: Config) -> str:
-    """The plan and the cost of a run, as text."""
+    """Format the plan and the cost of a run."""
     cost = estimate(config)
     rounds = config.stopping.rounds
     seed = config.seed_data
@@ -119,7 +118,7 @@ def plan(config: Config) -> str:
         if isinstance(oracle, OpenMMOracleConfig)
         else oracle.name
     )
-    training = config.training
+    training, selector = config.training, config.selector
     models = (
         f"{training.model.form}, {training.model.embedding_dimension} features, "
         f"{training.model.num_layers} blocks; {training.epochs} epochs, then {training.mode}"
@@ -131,9 +130,9 @@ def plan(config: Config) -> str:
         f"  seed data    {source}",
         f"  training     {models}",
         f"  simulation   {dynamics}",
-        f"  selection    {config.selector.kind}, {getattr(config.selector, 'n_select', '?')} frames a round",
+        f"  selection    {selector.kind}, {getattr(selector, 'n_select', '?')} frames per round",
         f"  oracle       {labels}",
-        f"  rounds       {rounds}, then a last training on all the data and its evaluation",
+        f"  rounds       {rounds}, then a final training on all data and its evaluation",
     ]
     refinement = config.refinement
     if refinement is not None:

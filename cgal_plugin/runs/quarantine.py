@@ -1,4 +1,4 @@
-"""Frames without a label: a record of each, and the rate at which a round gives up."""
+"""Records of frames that could not be labelled, and the limit on their share."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from cgal_plugin.errors import OracleError, StateError
 from cgal_plugin.execution.window import Failure
 from cgal_plugin.provenance import read_sealed, write_sealed
 
-#: frames that have to be tried before their failure rate means anything
+#: least number of tried frames for which the failure rate is checked
 ENOUGH = 10
 _LONGEST_TRACE = 4000  # characters
 
 
 class Quarantine:
-    """A folder with one JSON record for each frame that could not be labelled.
+    """A folder with one JSON record per frame that could not be labelled.
 
-    A record holds the reasons, the kind of failure (``oracle``: it said so; ``error``: it raised;
-    ``timeout``; ``lost``: its worker died), and the inputs: coordinates and where they come from.
+    A record holds the reasons, the kind of failure and the inputs (coordinates and their source). Kinds are
+    ``oracle`` (the oracle returned the frame as :class:`~cgal_plugin.data.Quarantined`) and those of a
+    failed task: ``error`` (it raised), ``timeout``, ``lost`` (its worker died).
 
     Parameters
     ----------
     folder
-        For the records, ``quarantined_NAME.json``.
+        Folder of the records, ``quarantined_NAME.json``.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._known: set[str] | None = None  # a folder of thousands is not read at each failure
+        self._known: set[str] | None = None  # so that the folder is listed only once
 
     def _path(self, name: str) -> Path:
         return self.folder / f"quarantined_{name}.json"
@@ -46,7 +47,7 @@ class Quarantine:
         return len(self._names())
 
     def names(self) -> list[str]:
-        """Names of the frames in quarantine, sorted."""
+        """Return the names of the frames in quarantine, sorted."""
         return sorted(self._names())
 
     def _names(self) -> set[str]:
@@ -56,12 +57,12 @@ class Quarantine:
         return self._known
 
     def record(self, name: str) -> dict[str, Any]:
-        """One record.
+        """Read the record of a frame.
 
         Raises
         ------
         StateError
-            It cannot be read.
+            The record cannot be read.
         """
         path = self._path(name)
         try:
@@ -73,14 +74,14 @@ class Quarantine:
             raise StateError(f"{path} is damaged ({error}); delete it to label the frame again") from error
 
     def refused(self, name: str, quarantined: Sequence[Quarantined], inputs: Mapping[str, Any]) -> None:
-        """Record a frame that the oracle could not label."""
+        """Record a frame that the oracle returned as quarantined."""
         reasons = [{"reason": q.reason, "method": q.method} for q in quarantined]
         self._write(
             name, "oracle", reasons or [{"reason": "the oracle gave no reason", "method": ""}], inputs
         )
 
     def failed(self, name: str, failure: Failure, inputs: Mapping[str, Any]) -> None:
-        """Record a frame whose task failed."""
+        """Record a frame whose labelling task failed."""
         facts: dict[str, Any] = {}
         if failure.kind == "error":
             text = "".join(traceback.format_exception(failure.error))
@@ -97,7 +98,7 @@ class Quarantine:
         self._names().add(name)
 
     def release(self, *, all_kinds: bool = False) -> list[str]:
-        """Forget the frames that may well work another time: those that the oracle did not refuse itself."""
+        """Delete the records of failed tasks (or all records), so that these frames are tried again."""
         released = [n for n in self.names() if all_kinds or self.record(n).get("kind", "oracle") != "oracle"]
         for name in released:
             self._path(name).unlink()
@@ -105,13 +106,13 @@ class Quarantine:
         return released
 
     def check_rate(self, n_labelled: int, limit: float, where: str) -> None:
-        """Give up when too many frames fail.
+        """Check the share of failed frames.
 
         Raises
         ------
         OracleError
-            At least :data:`ENOUGH` frames were tried and more than ``limit`` of them failed; with what
-            they failed of.
+            At least :data:`ENOUGH` frames were tried and more than the share ``limit`` of them failed. The
+            message has a summary of the reasons.
         """
         tried = n_labelled + len(self)
         if tried < ENOUGH or len(self) <= limit * tried:
@@ -120,12 +121,12 @@ class Quarantine:
         raise OracleError(
             f"{where}: {len(names)} of {tried} frames could not be labelled ({len(names) / tried:.0%}; "
             f"oracle.max_failure_rate is {limit:.0%}).\n{self.diagnosis(names)}\n"
-            f"The {n_labelled} labels there are were kept; records with the frames are in {self.folder}. Run "
-            "again once the cause is gone, or with a higher oracle.max_failure_rate"
+            f"The {n_labelled} existing labels are kept; records of the failed frames are in {self.folder}. "
+            "Remove the cause or raise oracle.max_failure_rate, and run again"
         )
 
     def diagnosis(self, names: Sequence[str]) -> str:
-        """How often which kind of failure, the most frequent first, and what may be behind it."""
+        """Summarize the reasons, the most frequent first, with hints on their cause."""
         kinds: Counter[str] = Counter()
         reasons: Counter[str] = Counter()
         examples: dict[str, str] = {}
@@ -142,10 +143,10 @@ class Quarantine:
 
 
 _HINTS = {
-    "oracle": "The CG model may sample what no molecule does: train longer, lower selector.max_rmsd, or use "
+    "oracle": "The CG model may sample unphysical structures: train longer, lower selector.max_rmsd, or use "
     "stronger priors.",
-    "error": "The oracle raised: the records have tracebacks.",
-    "timeout": "Labels take longer than executor.task_timeout: raise it, or lower oracle.production_ps.",
-    "lost": "Workers die: too little memory (lower executor.workers), or a script that calls run() outside "
+    "error": "The oracle raised an exception: see the tracebacks in the records.",
+    "timeout": "Labels take longer than executor.task_timeout: raise it or lower oracle.production_ps.",
+    "lost": "Workers died: too little memory (lower executor.workers), or a script that calls run() outside "
     "`if __name__ == '__main__':`.",
 }

@@ -1,4 +1,4 @@
-"""How a run stands, from its files alone: while it runs, after a kill, on a disk that cannot be written."""
+"""State of a run, read from its files: while it runs, after a kill, or on a read-only disk."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ _RESULTS = (
     "oracle_ns",
     "steps",
 )
-_RECENT = 20  # lines of progress that a rate is taken of
+_RECENT = 20  # progress events from which a rate is computed
 
 
 def run_status(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
-    """The state of a run, JSON-ready; nothing is written.
+    """Return the state of a run as JSON-ready values; nothing is written.
 
     Returns
     -------
     dict
         ``state`` (``running``, ``finished``, ``interrupted``, ``failed``, ``killed``, ``not started``),
-        ``holder``, ``rounds`` (one dict a round: seconds of each finished stage, results), ``current``
+        ``holder``, ``rounds`` (one dict per round: seconds of each completed stage, results), ``current``
         (stage, done, total, per_hour, seconds_left), ``queue`` of labels, ``throughput`` of the last
-        finished stages, ``failures``, ``seconds_left`` of the whole run where it can be told.
+        completed stages, ``failures``, ``seconds_left`` of the whole run or None if unknown.
 
     Raises
     ------
     StateError
-        The folder is no run directory.
+        The folder is not a run directory, or its configuration is damaged.
     """
     root = Path(run_dir)
     config = RunDirectory(root).read_config()
@@ -79,12 +79,12 @@ def _state(root: Path, events: Sequence[Mapping[str, Any]], holder: str | None) 
     last = next((e["event"] for e in reversed(events) if e["event"] in _ENDS), None)
     if last is not None:
         return _ENDS[last]
-    if (root / "model.ckpt").is_file():  # a run of before there was a log
+    if (root / "model.ckpt").is_file():  # run of a version without a log
         return "finished"
     return "killed" if (root / "rounds").is_dir() else "not started"
 
 
-#: what the last of these events says of a run that nobody holds
+#: state of a run without holder, by the last of these events
 _ENDS = {
     "run started": "killed",
     "run finished": "finished",
@@ -106,24 +106,14 @@ def _round(folder: Path) -> dict[str, Any]:
         except (OSError, ValueError, KeyError, TypeError):
             row["damaged"].append(stage)
             continue
-        keys = (
-            "n_frames",
-            "coverage",
-            "w1",
-            "n_selected",
-            "n_labelled",
-            "n_quarantined",
-            "oracle_ns",
-            "steps",
-        )
-        row |= {key: results[key] for key in keys if key in results}
+        row |= {key: results[key] for key in _RESULTS if key in results}
         if stage == "train":
             row["epochs"] = len(results.get("metrics", ()))
     return row
 
 
 def _current(events: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The stage that is running, how far it is and how fast."""
+    """Return the running stage, its progress and its rate."""
     started = None
     for number, event in enumerate(events):
         if event["event"] == "stage started":
@@ -141,14 +131,14 @@ def _current(events: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     done, seconds = lines[-1]["done"] - first["done"], lines[-1]["time"] - first["time"]
     if done > 0 and seconds > 0:
         found["per_hour"] = 3600 * done / seconds
-        # what was done since the last line counts as well
+        # the work since the last event counts as well
         left = (found["total"] - found["done"]) * seconds / done - (time.time() - lines[-1]["time"])
         found["seconds_left"] = max(0.0, left)
     return found
 
 
 def _queue(root: Path, rounds: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
-    """Labels of the round that is being labelled."""
+    """Count the labels of a round whose labelling stage is not complete."""
     if not rounds or "select" not in rounds[-1]["seconds"] or "label" in rounds[-1]["seconds"]:
         return None
     number = rounds[-1]["round"]
@@ -177,7 +167,7 @@ def _queue(root: Path, rounds: Sequence[Mapping[str, Any]]) -> dict[str, int] | 
 
 
 def _throughput(rounds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Of the last round that finished each stage."""
+    """Return rates from the last round that completed each stage."""
     found: dict[str, float] = {}
     for row in rounds:
         seconds = row["seconds"]
@@ -215,7 +205,7 @@ def _seconds_left(
     events: Sequence[Mapping[str, Any]],
     refined: bool,
 ) -> float | None:
-    """From the mean of each stage so far; None until there is one of each, and where a refinement follows."""
+    """Estimate from the mean time of each stage; None until each is known once, and with a refinement."""
     if events and events[-1]["event"] == "run finished":
         return 0.0
     if refined:
@@ -230,7 +220,7 @@ def _seconds_left(
     running = "" if current is None else current["stage"].rpartition(" ")[2]
     for number in range(planned + 1):
         done = rounds[number]["seconds"] if number < len(rounds) else {}
-        # the last round trains, simulates and is evaluated only
+        # the last round has no selection and no labels
         for stage in STAGES if number < planned else STAGES[:3]:
             if stage in done:
                 continue

@@ -1,4 +1,4 @@
-"""Selection by disagreement: where an ensemble of models predicts different forces."""
+"""Selection of the frames for which a committee of models predicts different forces."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REDUCTIONS = ("max", "mean")
 
 
 class CommitteeSelector(BaseSelector):
-    """The candidates on whose forces the members of a committee disagree most.
+    """Select the candidates for which the forces of the committee members disagree most.
 
     The score of a frame is the standard deviation over the members of the force on a bead,
     sqrt(mean_m |F_m - mean_m F_m|²), and its maximum or mean over the beads (kcal/mol/Å); the
@@ -29,24 +29,24 @@ class CommitteeSelector(BaseSelector):
     Parameters
     ----------
     n_select
-        Frames to choose at most.
+        Maximum number of frames to select.
     models
         At least two members: callables that map frames ``(n, beads, 3)`` Å to forces
         ``(n, beads, 3)`` kcal/mol/Å, or TorchMD-Net models, or one TorchMD-Net ``Ensemble``.
     types
-        ``(beads,)`` integer types of the beads (``CGTopology.types``): needed for TorchMD-Net models.
+        ``(beads,)`` integer bead types (``CGTopology.types``), needed for TorchMD-Net models.
     reduce
         ``"max"`` or ``"mean"`` over the beads.
     diverse
-        Of the ``pool * n_select`` frames of the highest score, choose by greedy k-centre in RMSD
-        (starting from the highest score): neighbours in a trajectory disagree alike.
+        Select by greedy k-centre in RMSD among the ``pool * n_select`` frames with the highest scores,
+        starting from the highest: neighbours in a trajectory have similar scores.
     pool
-        Size of that pool in units of ``n_select``.
+        Size of the pool in units of ``n_select``.
     batch_size
         Frames per call of a member.
     min_rmsd, max_rmsd, seed, unit, n_threads
-        As in :class:`~cgal_plugin.selector.strategies.RMSDSelector`; the reference is needed for
-        the cuts only. The choice has no randomness.
+        As in :class:`~cgal_plugin.selector.strategies.RMSDSelector`; a reference is needed
+        only for the cuts. The selection is deterministic.
 
     Raises
     ------
@@ -73,10 +73,10 @@ class CommitteeSelector(BaseSelector):
         super().__init__(
             n_select, min_rmsd=min_rmsd, max_rmsd=max_rmsd, seed=seed, unit=unit, n_threads=n_threads
         )
-        # an Ensemble is a ModuleList, that is an iterable of its members
+        # an Ensemble is a ModuleList, which iterates over its members
         self.models = list(models)
         if len(self.models) < 2:
-            raise SelectionError(f"a committee of {len(self.models)} cannot disagree; give two or more")
+            raise SelectionError(f"a committee of {len(self.models)} cannot disagree; use two or more")
         if reduce not in _REDUCTIONS:
             raise SelectionError(f"reduce is {reduce!r}; expected one of {_REDUCTIONS}")
         for name, value in (("batch_size", batch_size), ("pool", pool)):
@@ -94,7 +94,7 @@ class CommitteeSelector(BaseSelector):
         return f"{type(self).__name__}(n_select={self.n_select}, {count} models, reduce={self.reduce!r})"
 
     def scores(self, candidates: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Force disagreement (n,) of frames ``(n, beads, 3)`` in Å, kcal/mol/Å.
+        """Return the force disagreement (n,), kcal/mol/Å, of frames ``(n, beads, 3)`` Å.
 
         Raises
         ------
@@ -110,7 +110,7 @@ class CommitteeSelector(BaseSelector):
         return scores
 
     def _forces(self, member: int, frames: NDArray[np.floating], first: int) -> NDArray[np.float64]:
-        # a copy: a member may write into what it is given
+        # a copy: a member may modify its argument
         forces = np.asarray(self._members[member](frames.copy()), dtype=np.float64)
         if forces.shape != frames.shape:
             raise SelectionError(
@@ -121,7 +121,7 @@ class CommitteeSelector(BaseSelector):
         if not sound.all():
             raise SelectionError(
                 f"committee member {member} returned forces that are not finite for candidate"
-                f" {first + int(np.argmin(sound))}; set max_rmsd to drop exploded frames, or drop the member"
+                f" {first + int(np.argmin(sound))}; set max_rmsd to drop unphysical frames or omit the member"
             )
         return forces
 
@@ -138,25 +138,26 @@ class CommitteeSelector(BaseSelector):
 
 
 def force_function(model: Any, types: NDArray[np.int64] | None) -> ForceFunction:
-    """The model's forces (kcal/mol/Å) of frames ``(n, beads, 3)`` Å, as a function.
+    """Return a function from frames ``(n, beads, 3)`` Å to the forces of a model, kcal/mol/Å.
 
     Parameters
     ----------
     model
-        A TorchMD-Net model, or a function of frames, which is given back.
+        A TorchMD-Net model, or a function of frames, which is returned unchanged.
     types
         ``(beads,)`` bead types, which TorchMD-Net models need.
 
     Raises
     ------
     SelectionError
-        It is neither, or ``types`` are missing.
+        It is neither, or ``types`` is missing.
     """
-    # only TorchMD-Net models have a representation_model; plain modules and functions are called as they are
+    # only TorchMD-Net models have a representation_model
     if not hasattr(model, "representation_model"):
         if not callable(model):
             raise SelectionError(f"{type(model).__name__} is no force function and no TorchMD-Net model")
-        return model
+        function: ForceFunction = model
+        return function
     if types is None:
         raise SelectionError("TorchMD-Net models need the bead types: give types=topology.types")
 
@@ -179,6 +180,7 @@ def force_function(model: Any, types: NDArray[np.int64] | None) -> ForceFunction
             model.train(training)
         if negative_gradient is None:
             raise SelectionError("a TorchMD-Net model gave no forces; build it with derivative: true")
-        return negative_gradient.detach().cpu().numpy().reshape(n, beads, 3)
+        result: NDArray[np.floating] = negative_gradient.detach().cpu().numpy().reshape(n, beads, 3)
+        return result
 
     return forces

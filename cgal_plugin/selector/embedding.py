@@ -5,10 +5,10 @@ Araki-Yamagami inequality (Commun. Math. Phys. 81, 89 (1981)),
 
     ‖ |X| - |Y| ‖_F ≤ √2 ‖X - Y R‖_F   for every rotation R,
 
-makes φ(X) = |X| / √(2N) an embedding with ‖φ(X) - φ(Y)‖ ≤ RMSD(X, Y). It is a tight one: the
-left side is at least ‖X - Y R‖_F for the best R (mirror images allowed), so that the bound is
-never below RMSD/√2. Orthogonal projections only shorten distances, hence everything that is
-dropped below (bead directions and principal components of little variance) keeps it a bound.
+makes φ(X) = |X| / √(2N) an embedding with ‖φ(X) - φ(Y)‖ ≤ RMSD(X, Y). The bound is tight: the left
+side is at least ‖X - Y R‖_F for the best R (mirror images allowed), so that the bound is at least
+RMSD/√2. Orthogonal projections only shorten distances. Dropping bead directions and principal
+components of small variance therefore keeps it a bound.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Float = NDArray[np.float64]
 
-#: beyond this number of bead directions the features of |X| cost more than they prune
+#: with more bead directions the features of |X| cost more time than they save
 _MAX_DIRECTIONS = 16
 _MAX_COMPONENTS = 24
 _FIT_FRAMES = 4096
@@ -31,12 +31,12 @@ _FIT_FRAMES = 4096
 
 @dataclass(frozen=True)
 class Embedding:
-    """Linear maps that take |X| to a few principal components. Made by :func:`fit_embedding`.
+    """Linear maps from |X| to a few principal components, made by :func:`fit_embedding`.
 
     Attributes
     ----------
     directions
-        ``(directions, beads)`` orthonormal rows: the bead combinations that are kept.
+        ``(directions, beads)`` orthonormal rows: combinations of beads.
     mean
         ``(features,)``, Å.
     components
@@ -48,10 +48,10 @@ class Embedding:
     components: Float
 
     def __call__(self, centred: Float) -> NDArray[np.float32]:
-        """Features ``(n, components + 1)`` of centred frames ``(n, beads, 3)``, Å.
+        """Return features ``(n, components + 1)`` of centred frames ``(n, beads, 3)``, Å.
 
-        The last one is the length of the part that the components leave out: its difference
-        between two frames is a bound of the distance between these parts.
+        The last feature is the length of the part outside the components: its difference between two
+        frames is a lower bound of the distance between these parts.
         """
         out = np.empty((len(centred), self.components.shape[1] + 1), dtype=np.float32)
         for lo in range(0, len(centred), _FIT_FRAMES):
@@ -64,7 +64,7 @@ class Embedding:
 
 
 def fit_embedding(centred: Float) -> Embedding:
-    """Choose bead directions and principal components from centred frames ``(n, beads, 3)``, Å."""
+    """Determine bead directions and principal components from centred frames ``(n, beads, 3)``, Å."""
     sample = centred[:: -(-len(centred) // _FIT_FRAMES)]
     gram = np.einsum("nbk,nck->bc", sample, sample)
     _, vectors = np.linalg.eigh(gram)
@@ -77,9 +77,9 @@ def fit_embedding(centred: Float) -> Embedding:
 
 
 def _absolute_value(centred: Float, directions: Float) -> Float:
-    """Upper triangle of |P X| / √(2N), off-diagonal entries times √2: ``(n, features)``, Å.
+    """Return the upper triangle of |P X| / √(2N), off-diagonal entries times √2: ``(n, features)``, Å.
 
-    The Euclidean norm of a difference of such vectors is the Frobenius norm of the matrices'.
+    The Euclidean norm of a difference of such vectors is the Frobenius norm of the matrix difference.
     """
     n_beads = centred.shape[1]
     projected = np.matmul(directions, centred)
@@ -92,4 +92,5 @@ def _absolute_value(centred: Float, directions: Float) -> Float:
     matrix = np.matmul(columns, scaled.transpose(0, 2, 1))
     row, column = np.triu_indices(len(directions))
     weight = np.where(row == column, 1.0, np.sqrt(2.0)) / np.sqrt(2.0 * n_beads)
-    return matrix[:, row, column] * weight
+    features: Float = matrix[:, row, column] * weight
+    return features

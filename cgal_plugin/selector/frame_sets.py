@@ -1,10 +1,10 @@
-"""What selectors accept as frames, and how it is read: in blocks of bounded size, in Å."""
+"""Frame sets that selectors accept, read in Å in blocks of bounded size."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     import mdtraj
     from numpy.typing import ArrayLike, NDArray
 
-    FrameSet = ArrayLike | mdtraj.Trajectory
-    #: one set, or what holds or names several
-    Reference = FrameSet | str | os.PathLike[str] | DataStore | FrameFiles | Iterable[Any]
+    FrameSet: TypeAlias = ArrayLike | mdtraj.Trajectory
+    #: one set, files, or several of these
+    Reference: TypeAlias = FrameSet | str | os.PathLike[str] | DataStore | FrameFiles | Iterable[Any]
     #: an array with its unit, or files
-    Source = tuple[NDArray[Any], str] | FrameFiles
+    Source: TypeAlias = tuple[NDArray[Any], str] | FrameFiles
 
-#: coordinates beyond this size (Å) would overflow in single precision
+#: larger coordinates (Å) would overflow in single precision
 _LARGEST = 1e30
 
 
 def as_frames(frames: FrameSet, what: str) -> NDArray[Any]:
-    """The coordinate array behind ``frames`` (memory maps stay on disk), its form checked.
+    """Return the coordinate array of ``frames`` (memory maps stay on disk) after checking its form.
 
     Raises
     ------
     SelectionError
-        The shape is not (n, beads, 3), there is no frame or no bead, or the dtype is no real number.
+        The shape is not (n, beads, 3), there is no frame or no bead, or the dtype is not real.
     """
     array = np.asarray(getattr(frames, "xyz", frames))
     if array.dtype.kind not in "fiu":
@@ -42,17 +42,19 @@ def as_frames(frames: FrameSet, what: str) -> NDArray[Any]:
         hint = "; put a single frame into a list" if array.ndim == 2 else ""
         raise SelectionError(f"{what} has shape {array.shape}; expected (n_frames, n_beads, 3){hint}")
     if array.shape[0] == 0 or array.shape[1] == 0:
-        raise SelectionError(f"{what} is empty: shape {array.shape}; one frame of one bead is the least")
+        raise SelectionError(
+            f"{what} is empty: shape {array.shape}; at least one frame of one bead is needed"
+        )
     return array
 
 
 def unit_of(frames: FrameSet, unit: str) -> str:
-    """``unit``, or nm for an ``mdtraj.Trajectory``."""
+    """Return ``unit``, or nm for an ``mdtraj.Trajectory``."""
     return "nm" if hasattr(frames, "xyz") else unit
 
 
 def sources(frames: Reference, unit: str, what: str) -> Iterator[Source]:
-    """The sets that ``frames`` are, in order, none of them read yet.
+    """Yield the sets in ``frames``, in order, without reading them.
 
     Raises
     ------
@@ -72,35 +74,36 @@ def sources(frames: Reference, unit: str, what: str) -> Iterator[Source]:
         yield as_frames(frames, what), unit_of(frames, unit)
 
 
-def _several(frames: Any) -> bool:
+def _several(frames: Any) -> TypeGuard[Iterable[Any]]:
     if hasattr(frames, "__next__"):
         return True
     if not isinstance(frames, list | tuple) or not frames:
         return False
     first = frames[0]
-    # a list of frames (beads, 3) is one set, as anywhere in numpy
+    # a list of frames (beads, 3) is one set, as in numpy
     return isinstance(first, str | os.PathLike | DataStore | FrameFiles) or (
         hasattr(first, "xyz") or (hasattr(first, "ndim") and first.ndim == 3)
     )
 
 
 def blocks(parts: Iterable[Source], size: int, what: str) -> Iterator[tuple[int, NDArray[np.floating]]]:
-    """``(first frame, frames in Å)`` for blocks of ``size`` frames (the last may be smaller).
+    """Yield ``(first frame, frames in Å)`` for blocks of ``size`` frames (the last may be smaller).
 
-    Small sets are joined and large ones cut, so that memory does not depend on how frames are spread
-    over sets. Checked to be finite and of one number of beads.
+    Small sets are joined and large ones are cut, so that memory does not depend on the sizes of the
+    sets. Coordinates and bead counts are checked.
 
     Raises
     ------
     SelectionError
-        There is no frame, bead counts differ, or a coordinate is NaN, infinite or absurdly large; the
-        frame is named, counted over all sets.
+        There is no frame, bead counts differ, or a coordinate is NaN, infinite or too large; the message
+        gives the frame, counted over all sets.
     DataError
         A file cannot be read or is damaged.
     UnitError
         The unit is unknown.
     """
-    first, held, pending, n_beads = 0, 0, [], None
+    first, held, n_beads = 0, 0, 0
+    pending: list[NDArray[np.floating]] = []
     for array, unit in _arrays(parts):
         n_beads = n_beads or array.shape[1]
         if array.shape[1] != n_beads:
@@ -120,7 +123,7 @@ def blocks(parts: Iterable[Source], size: int, what: str) -> Iterator[tuple[int,
     if held:
         yield first, _joined(pending)
     elif first == 0:
-        raise SelectionError(f"{what} is empty; one frame of one bead is the least")
+        raise SelectionError(f"{what} is empty; at least one frame of one bead is needed")
 
 
 def _arrays(parts: Iterable[Source]) -> Iterator[tuple[NDArray[Any], str]]:
@@ -138,9 +141,10 @@ def _joined(pieces: list[NDArray[np.floating]]) -> NDArray[np.floating]:
 
 def _check_finite(frames: NDArray[np.floating], first: int, what: str) -> None:
     # NaN compares false
-    limit = frames.dtype.type(min(_LARGEST, np.finfo(frames.dtype).max))
-    sound = (np.abs(frames) < limit).all(axis=(1, 2))
-    if not sound.all():
+    limit = frames.dtype.type(min(_LARGEST, float(np.finfo(frames.dtype).max)))
+    below = np.abs(frames) < limit
+    if not below.all():
+        sound = below.all(axis=(1, 2))
         count = int(np.count_nonzero(~sound))
         raise SelectionError(
             f"{what} has coordinates that are not finite (or beyond {_LARGEST:g} Å) in frame"

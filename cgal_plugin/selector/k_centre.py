@@ -1,4 +1,4 @@
-"""Greedy k-centre in RMSD: a spread-out batch, without an n×n matrix."""
+"""Greedy k-centre selection in RMSD, without an n×n matrix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FEATURE_ERROR = 1e-6
-#: below this fraction of a frame's own size the eigenvalue form loses digits: use the rotation
+#: below this fraction of the size of a frame the eigenvalue form loses digits and the rotation is used
 _SMALL = 1e-3
 _BLOCK = 8192
 
@@ -22,28 +22,28 @@ _BLOCK = 8192
 def k_centre(
     frames: NDArray[np.floating], n_select: int, *, distances: NDArray[np.float64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Choose frames one by one, each the farthest from the reference and from those chosen before.
+    """Select frames one by one, each the farthest from the reference and from those selected before.
 
-    Greedy choice is within a factor of two of the best possible covering radius (Gonzalez,
+    The covering radius of the greedy selection is at most twice the optimal one (Gonzalez,
     Theor. Comput. Sci. 38, 293 (1985)).
 
     Parameters
     ----------
     frames
-        ``(n, beads, 3)``, Å, in any position.
+        ``(n, beads, 3)`` Å, in any position.
     n_select
-        Frames to choose; at most n are.
+        Number of frames to select, at most n.
     distances
-        ``(n,)`` Å, distance of each frame to what is covered already. Without it, the first
-        frame is chosen first.
+        ``(n,)`` Å, distance of each frame to the reference. Without it, the first frame is selected
+        first.
 
     Returns
     -------
     indices
-        ``(k,)`` int64 in the order of the choice; ties go to the lower index.
+        ``(k,)`` int64 in order of selection; ties go to the lower index.
     radius
-        ``(k,)`` Å, how far each was from reference and earlier choices when it was chosen
-        (infinity for a first one without reference).
+        ``(k,)`` Å, distance of each to the reference and the earlier frames when it was selected
+        (infinity for the first one without a reference).
 
     Raises
     ------
@@ -62,7 +62,7 @@ def k_centre(
     for k in range(len(indices)):
         pick = int(np.argmax(left))
         indices[k], radius[k] = pick, left[pick]
-        # only frames that the embedding does not keep beyond their present distance can gain
+        # a frame whose bound exceeds its present distance cannot come nearer
         difference = features - features[pick]
         bound = np.sqrt(np.einsum("nk,nk->n", difference, difference, dtype=np.float64))
         bound -= _FEATURE_ERROR * (reach + reach[pick])
@@ -77,7 +77,7 @@ def k_centre(
 def _to_one(
     centred: NDArray[np.float64], sizes: NDArray[np.float64], rows: NDArray[np.int64], pick: int
 ) -> NDArray[np.float64]:
-    """RMSD (p,) of the centred frames ``rows`` to the frame ``pick``, Å."""
+    """Return the RMSD (p,) of the centred frames ``rows`` to the frame ``pick``, Å."""
     squared = one_to_many_squared_rmsd(centred[pick], centred[rows], sizes[pick], sizes[rows])
     distance = np.sqrt(squared)
     close = squared < _SMALL * (sizes[rows] + sizes[pick]) / centred.shape[1]

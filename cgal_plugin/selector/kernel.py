@@ -1,7 +1,7 @@
-"""Optimal-superposition RMSD in plain numpy, double precision: pair lists, one against many, exact.
+"""RMSD after optimal superposition in numpy, double precision: pairs, one to many, exact.
 
-All functions take *centred* coordinates. Only proper rotations count, as in ``mdtraj.rmsd``:
-a structure and its mirror image do not superpose.
+All functions take *centred* coordinates. Only proper rotations superpose, as in ``mdtraj.rmsd``:
+a structure and its mirror image do not match.
 
 Source of the eigenvalue form: Theobald, Acta Cryst. A 61, 478 (2005). With C the 3x3 covariance
 of two structures, the largest root of  λ⁴ - 2‖C‖²λ² - 8 det(C) λ + ‖C‖⁴ - 4‖adj C‖²  gives
@@ -24,30 +24,31 @@ if TYPE_CHECKING:
 
 _NEWTON_STEPS = 60
 _NEWTON_TOLERANCE = 1e-12
-#: relative error of a double root found in double precision is about sqrt(machine epsilon)
+#: relative error of a double root in double precision, about sqrt(machine epsilon)
 _ROOT_ERROR = 1e-7
-#: rounding error of the quartic in its own units, with room to spare
+#: rounding error of the quartic in its own units, with a margin
 _SIGN_ERROR = 1e-13
 
 
 def centre(frames: NDArray[np.floating]) -> Float:
-    """``frames`` (n, beads, 3) in double precision with their geometric centres moved to the origin."""
+    """Return ``frames`` (n, beads, 3) in double precision with their centres at the origin."""
     centred = frames.astype(np.float64)
     centred -= centred.mean(axis=1, keepdims=True)
-    # a second pass removes the rounding of the mean of frames that lie far from the origin
+    # a second pass removes the rounding error of the mean for frames far from the origin
     centred -= centred.mean(axis=1, keepdims=True)
     return centred
 
 
 def squared_sizes(centred: Float) -> Float:
-    """Sum of squared coordinates (n,) of centred frames, Å²."""
-    return np.einsum("nbk,nbk->n", centred, centred)
+    """Return the sum of squared coordinates (n,) of centred frames, Å²."""
+    sizes: Float = np.einsum("nbk,nbk->n", centred, centred)
+    return sizes
 
 
 def _quartic(cov: Float, unit: Float) -> tuple[Float, Float, Float]:
-    """Coefficients (‖C‖², -8 det C, ‖C‖⁴ - 4‖adj C‖²) (p,) for covariances ``cov`` (9, p), row major.
+    """Return (‖C‖², -8 det C, ‖C‖⁴ - 4‖adj C‖²) (p,) for covariances ``cov`` (9, p), row major.
 
-    They belong to λ / ``unit``: of order one whatever the size of the molecule.
+    They are the coefficients for λ / ``unit``, which is of order one for any size of the molecule.
     """
     a, b, c, d, e, f, g, h, i = cov
     norm = np.einsum("cp,cp->p", cov, cov)
@@ -63,10 +64,10 @@ def _quartic(cov: Float, unit: Float) -> tuple[Float, Float, Float]:
 
 
 def _largest_root(cov: Float, start: Float) -> Float:
-    """Largest root (p,) of the quartics; ``start`` (p,) is an upper bound of it.
+    """Return the largest root (p,) of the quartics; ``start`` (p,) is an upper bound.
 
-    Newton's iteration from above: all four roots are real, so the iterates fall monotonically
-    and an unfinished one is still an upper bound.
+    Newton's iteration from above: all four roots are real, so that the iterates decrease monotonically
+    and each is an upper bound.
     """
     unit = np.where(start > 0.0, start, 1.0)
     norm, linear, constant = _quartic(cov, unit)
@@ -75,7 +76,7 @@ def _largest_root(cov: Float, start: Float) -> Float:
         square = root * root
         value = ((square - 2.0 * norm) * root + linear) * root + constant
         slope = 4.0 * root * (square - norm) + linear
-        # at a multiple root value and slope are both rounding noise: stay
+        # at a multiple root value and slope are rounding noise: no step
         step = np.divide(value, slope, out=np.zeros_like(value), where=slope > 1e-14)
         np.maximum(step, 0.0, out=step)
         root -= step
@@ -89,7 +90,7 @@ def _squared_rmsd(cov: Float, mean_size: Float, n_beads: int) -> Float:
 
 
 def pair_covariance(x: Float, y: Float, i: Int, j: Int) -> Float:
-    """Covariances (9, p), row major, of the pairs ``x[i], y[j]``.
+    """Return the covariances (9, p), row major, of the pairs ``x[i], y[j]``.
 
     ``x`` and ``y`` are centred frames *transposed* to ``(3, beads, n)``, so that every operation
     runs over contiguous pairs.
@@ -105,9 +106,9 @@ def pair_covariance(x: Float, y: Float, i: Int, j: Int) -> Float:
 
 
 def may_be_within(cov: Float, mean_size: Float, limit: Float, n_beads: int) -> NDArray[np.bool_]:
-    """Whether pairs (p,) may have an RMSD below ``limit`` (p,) Å: False is certain, True is not.
+    """Return False for pairs (p,) whose RMSD is certainly not below ``limit`` (p,) Å, else True.
 
-    Without finding the root: above the largest root of a quartic whose roots are real, and only
+    The root is not computed: above the largest root of a quartic whose roots are real, and only
     there, the quartic and all its derivatives are positive (Fourier's theorem).
     """
     unit = np.where(mean_size > 0.0, mean_size, 1.0)
@@ -122,13 +123,13 @@ def may_be_within(cov: Float, mean_size: Float, limit: Float, n_beads: int) -> N
 
 
 def pair_squared_rmsd_bound(cov: Float, mean_size: Float, n_beads: int) -> Float:
-    """A lower bound (p,) of the squared RMSD, below it by rounding errors only, Å²."""
+    """Return a lower bound (p,) of the squared RMSD, Å², which differs by rounding errors only."""
     squared = _squared_rmsd(cov, mean_size, n_beads)
     return np.maximum(squared - mean_size * (2.0 * _ROOT_ERROR / n_beads), 0.0)
 
 
 def one_to_many_squared_rmsd(frame: Float, frames: Float, size: float, sizes: Float) -> Float:
-    """Squared RMSD (n,) of one centred frame (beads, 3) to centred ``frames`` (n, beads, 3), Å²."""
+    """Return the squared RMSD (n,), Å², of a centred frame (beads, 3) to centred ``frames``."""
     n, n_beads, _ = frames.shape
     # (3, n) per column of the frame: one matrix product with the beads as the inner dimension
     covariance = np.tensordot(frames, frame, axes=([1], [0]))
@@ -137,11 +138,11 @@ def one_to_many_squared_rmsd(frame: Float, frames: Float, size: float, sizes: Fl
 
 
 def exact_rmsd(x: Float, y: Float) -> Float:
-    """RMSD (p,) of centred frames ``x[k]`` and ``y[k]``, (p, beads, 3), through the rotation itself.
+    """Return the RMSD (p,) of centred frames ``x[k]`` and ``y[k]``, (p, beads, 3), from the rotation.
 
-    The rotation comes from a singular value decomposition (Kabsch) and the RMSD from the
-    residuals, so that there is no difference of large numbers: identical frames give zero to
-    machine precision, where the eigenvalue form gives its square root.
+    The RMSD is computed from the residuals, without a difference of large numbers: identical frames
+    give zero to machine precision, the eigenvalue form only to its square root.
     """
     residual = x @ optimal_rotation(np.einsum("pbk,pbm->pkm", x, y)) - y
-    return np.sqrt(np.einsum("pbk,pbk->p", residual, residual) / x.shape[1])
+    rmsd: Float = np.sqrt(np.einsum("pbk,pbk->p", residual, residual) / x.shape[1])
+    return rmsd

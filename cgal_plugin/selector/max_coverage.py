@@ -1,8 +1,8 @@
-"""Selection by coverage: the frames that stand for most of what is not covered yet.
+"""Selection by coverage: the frames with the most uncovered frames near them.
 
 The farthest frames (:class:`~cgal_plugin.selector.strategies.RMSDSelector`) are the rarest ones, often
-shapes that only a model's error makes; random frames lie mostly where there are data already. Between them:
-of the frames that no labelled frame is near to, those that have the most others near them.
+artefacts of the model; random frames are mostly near labelled ones. This selector is between the two: of the
+frames that are far from all labelled frames, it takes those with the most neighbours.
 """
 
 from __future__ import annotations
@@ -22,27 +22,26 @@ if TYPE_CHECKING:
 def max_coverage(
     frames: NDArray[np.floating], n_select: int, radius: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Choose frames one by one, each with the most frames within ``radius`` that no earlier choice covers.
+    """Select frames one by one, each with the most frames within ``radius`` that are not covered yet.
 
-    Greedy choice covers at least 1 − 1/e of what the best possible choice would (Nemhauser, Wolsey, Fisher,
-    Math. Program. 14, 265 (1978)). Time and memory grow with the square of the number of frames (one bit a
-    pair).
+    The greedy selection covers at least 1 − 1/e of the optimum (Nemhauser, Wolsey, Fisher, Math. Program. 14,
+    265 (1978)). Time and memory grow with the square of the number of frames (one bit per pair).
 
     Parameters
     ----------
     frames
-        ``(n, beads, 3)``, Å, in any position.
+        ``(n, beads, 3)`` Å, in any position.
     n_select
-        Frames to choose; fewer are where fewer cover all.
+        Number of frames to select; fewer if fewer cover all.
     radius
-        Å: a frame covers those whose RMSD to it is at most that.
+        Å: a frame covers all frames within this RMSD.
 
     Returns
     -------
     indices
-        ``(k,)`` int64 in the order of the choice; ties go to the lower index.
+        ``(k,)`` int64 in order of selection; ties go to the lower index.
     gains
-        ``(k,)`` how many frames each covered that were not covered before, itself included.
+        ``(k,)`` number of frames that each covers and no earlier one does, itself included.
 
     Raises
     ------
@@ -73,23 +72,24 @@ def max_coverage(
 
 
 class CoverageSelector(BaseSelector):
-    """The frames that stand for most candidates which are not covered: greedy maximum coverage in RMSD.
+    """Select the frames that cover the most uncovered candidates: greedy maximum coverage in RMSD.
 
-    A frame is covered when a labelled or chosen one is within ``min_rmsd`` of it. Unlike the farthest
-    frames, those chosen are where the dynamics goes often; unlike random ones, none is where labels are.
+    A frame is covered if a labelled or selected frame is within ``min_rmsd`` of it. Unlike the farthest
+    frames, the selected ones are in regions that the dynamics visits often; unlike random frames, none is
+    near a label.
 
     Parameters
     ----------
     n_select
-        Frames to choose at most.
+        Maximum number of frames to select.
     min_rmsd
         Radius of coverage, Å; above 0.
     max_rmsd
         As in :class:`~cgal_plugin.selector.strategies.RMSDSelector`.
     max_candidates
-        Of more uncovered candidates than that, as many are drawn at random: all pairs are compared.
+        If more candidates are uncovered, this number is drawn at random, since all pairs are compared.
     seed
-        Of that draw.
+        Seed of that draw.
     unit, n_threads
         As in :class:`~cgal_plugin.selector.strategies.RMSDSelector`.
 

@@ -1,7 +1,7 @@
-"""Exact nearest RMSD at scale: for every candidate the closest reference frame.
+"""Exact nearest RMSD: for every candidate the closest reference frame.
 
-``nearest_rmsd`` takes any sizes: references and candidates are handled in blocks of bounded
-memory, so that memory-mapped arrays and shards on disk larger than the machine's memory work.
+References and candidates are processed in blocks of bounded memory, so that memory-mapped arrays and
+shards on disk may be larger than memory.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
     from cgal_plugin.selector.frame_sets import FrameSet, Reference, Source
 
-#: memory of one block of reference frames with its index; candidates take a quarter of it
+#: memory of one block of reference frames with its index; a block of candidates has a quarter of it
 _BLOCK_BYTES = 256 * 2**20
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 def block_frames(n_beads: int, share: float = 1.0) -> int:
-    """Number of frames whose search data fit into ``share`` of the block memory."""
+    """Return the number of frames whose search data fit into ``share`` of the block memory."""
     return max(1024, int(share * _BLOCK_BYTES / (160 * n_beads + 800)))
 
 
 def usable_threads(n_threads: int | None) -> int:
-    """``n_threads``, or by default the cores this process may use, at most ``OMP_NUM_THREADS``.
+    """Return ``n_threads``, by default the available cores, at most ``OMP_NUM_THREADS``.
 
     Raises
     ------
@@ -58,34 +58,33 @@ def nearest_rmsd(
     unit: str = "angstrom",
     n_threads: int | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Smallest optimal-superposition RMSD of each candidate to any reference frame, and which one.
+    """Return the smallest superposed RMSD of each candidate to any reference frame, and its index.
 
-    Exact, in double precision; all beads weigh the same; only proper rotations superpose (a
-    mirror image does not). Of reference frames whose distances differ by less than 1e-6 Å any
-    one may be named. Memory is bounded by a few hundred MB beyond the arrays given and the
-    largest shard that is read.
+    Exact, in double precision. All beads have equal weight; only proper rotations superpose (a
+    mirror image does not match). If distances differ by less than 1e-6 Å, the index of any of these
+    frames may be returned. Memory is bounded by a few hundred MB beyond the given arrays and the
+    largest shard.
 
     Parameters
     ----------
     candidates
         ``(n, beads, 3)`` array in ``unit`` (``numpy.memmap`` is read in blocks), or
-        ``mdtraj.Trajectory`` (its nm are converted whatever ``unit`` says).
+        ``mdtraj.Trajectory`` (always in nm).
     reference
         The same, or shards that are read one after another: a path or a
-        :class:`~cgal_plugin.data.DataStore` (see :class:`~cgal_plugin.data.FrameFiles` for the files
-        and folders that are read), or a list, tuple or iterator of any of these. Frames are counted
-        over all shards, in order.
+        :class:`~cgal_plugin.data.DataStore` (see :class:`~cgal_plugin.data.FrameFiles` for files and
+        folders), or a list, tuple or iterator of these. Frames are counted over all shards, in order.
     unit
         ``"angstrom"`` or ``"nm"``, of arrays and of ``.npy`` and ``.npz`` files.
     n_threads
-        Threads; by default the cores this process may use, at most ``OMP_NUM_THREADS``.
+        Number of threads; by default the available cores, at most ``OMP_NUM_THREADS``.
 
     Returns
     -------
     distance
         ``(n,)`` float64, Å.
     index
-        ``(n,)`` int64, the reference frame.
+        ``(n,)`` int64, index of the reference frame.
 
     Raises
     ------
@@ -112,7 +111,7 @@ def update_nearest(
 ) -> int:
     """Lower ``best`` (n,) Å and set ``index`` (n,) in place where a reference frame is nearer.
 
-    Returns the number of reference frames. Errors as :func:`nearest_rmsd`.
+    Return the number of reference frames. Errors as :func:`nearest_rmsd`.
     """
     n_beads = candidates[0].shape[1]
     count = 0
@@ -135,7 +134,7 @@ def update_nearest(
 
 @functools.cache
 def _blas_libraries() -> Any:
-    # finding the loaded libraries takes milliseconds; numpy's is there by now
+    # cached: the search for loaded libraries takes milliseconds
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
@@ -153,7 +152,7 @@ def _search(
         distance[group], nearest[group] = d, i
 
     # groups are independent, so that the result does not depend on the number of threads;
-    # each is small: threads inside BLAS would only get into each other's way
+    # they are small, so that threads inside BLAS would only slow each other down
     with _blas_libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, block.groups(frames)))
     return distance, nearest
@@ -166,7 +165,7 @@ def coverage(
     unit: str = "angstrom",
     n_threads: int | None = None,
 ) -> dict[str, Any]:
-    """How well ``reference`` covers ``frames``: the distribution of the nearest RMSD, Å.
+    """Return the distribution of the nearest RMSD of ``frames`` to ``reference``, Å.
 
     Returns
     -------

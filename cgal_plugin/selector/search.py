@@ -1,13 +1,14 @@
 """Exact nearest neighbours in RMSD: prune in the embedding of embedding.py, then superpose.
 
-Reference features are sorted into clusters. A candidate's best RMSD so far rules out whole
-clusters (triangle inequality in the embedding), then single frames (their embedded distance, a
-matrix product in single precision with a margin for its rounding); what is left is superposed in
-double precision. Nothing is approximated: the margins only let more pairs through.
+Reference features are sorted into clusters. The best RMSD of a candidate so far excludes whole clusters
+(triangle inequality in the embedding), then single frames (embedded distance, a matrix product in single
+precision with a margin for rounding errors). The remaining pairs are superposed in double precision. The
+result is exact: the margins only increase the number of remaining pairs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     Float = NDArray[np.float64]
     Int = NDArray[np.int64]
 
-#: a reference frame that is nearer by less than this is not searched for, Å
+#: reference frames that are nearer by less than this are not searched for, Å
 TIE = 1e-6
 _CLUSTER_FRAMES = 128
 _MAX_CLUSTERS = 2048
@@ -37,15 +38,15 @@ _GROUP = 256
 _TILE = 4096
 _PAIRS = 4096
 _LABELS = 256
-#: beyond this share of pairs that are not pruned a tile is done as a whole
+#: if a larger share of the pairs of a tile remains, the whole tile is superposed
 _DENSE = 0.15
-#: relative rounding error of a single-precision feature, with room to spare
+#: relative rounding error of a single-precision feature, with a margin
 _FEATURE_ERROR = 4e-7
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Centred frames and their features: what a search needs of one side."""
+    """Centred frames with their features."""
 
     centred: Float  # (n, beads, 3)
     columns: Float  # (3, beads, n)
@@ -55,7 +56,7 @@ class Frames:
 
     @classmethod
     def prepare(cls, frames: NDArray[np.floating], embedding: Embedding) -> Frames:
-        """Frames ``(n, beads, 3)`` Å in any position."""
+        """Centre frames ``(n, beads, 3)`` Å and compute their features."""
         centred = centre(frames)
         features = embedding(centred)
         return cls._from(centred, features)
@@ -67,7 +68,7 @@ class Frames:
         return cls(centred, columns, squared_sizes(centred), features, lengths)
 
     def take(self, order: Int) -> Frames:
-        """The frames ``order``."""
+        """Return the frames ``order``."""
         return self._from(self.centred[order], self.features[order])
 
 
@@ -96,8 +97,8 @@ class Index:
         self.longest = float(self.frames.lengths.max())
 
     def home(self, features: NDArray[np.float32]) -> Int:
-        """Nearest cluster centre (n,) of each row of ``features``."""
-        # any label is right, the nearest one is only the most useful: single precision will do
+        """Return the nearest cluster centre (n,) of each row of ``features``."""
+        # any label is correct and the nearest is the most useful: single precision suffices
         label = np.empty(len(features), dtype=np.int64)
         centres = self.centres.astype(np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -107,7 +108,7 @@ class Index:
         return label
 
     def groups(self, frames: Frames) -> list[Int]:
-        """Candidates that share a home cluster, in groups of a tile's height."""
+        """Return groups of candidates that share or have neighbouring clusters."""
         label = self.home(frames.features)
         order = np.argsort(label, kind="stable")
         return [order[lo : lo + _GROUP] for lo in range(0, len(order), _GROUP)]
@@ -119,13 +120,14 @@ class Index:
         squared += np.einsum("ck,ck->c", self.centres, self.centres)
         rounding = _FEATURE_ERROR * (group.lengths + self.longest)
         bound = np.sqrt(np.maximum(squared, 0.0)) - self.radius - rounding[:, None]
-        # the nearest clusters first: they bring the best down
-        # exploded frames may overflow in single precision: what is not a number is superposed
+        # the nearest clusters first: they lower the best RMSD
+        # unphysical frames may overflow in single precision: pairs with NaN are superposed
         with np.errstate(over="ignore", invalid="ignore"):
             for tile in self._tiles(np.argsort(bound.min(axis=0), kind="stable"), bound, best):
                 self._search_tile(group, tile, best, index, rounding)
 
-    def _tiles(self, clusters: Int, bound: Float, best: Float):
+    def _tiles(self, clusters: Int, bound: Float, best: Float) -> Iterator[Int]:
+        """Yield frames of the clusters that are not excluded, in tiles of growing size."""
         position, target = 0, _CLUSTER_FRAMES
         while position < len(clusters):
             members, count = [], 0
@@ -153,7 +155,7 @@ class Index:
             best[r], index[r] = exact_rmsd(group.centred[r], self.frames.centred[c]), self.order[c]
         limit = np.square(best + rounding) - np.square(group.lengths) + product_error
         limit[best <= TIE] = -np.inf
-        # the most promising frame of each row first, as it lowers the limit for the others
+        # the frame with the lowest bound of each row first: it lowers the limit for the others
         near = ~(squared[rows, found] > limit)
         if near.any():
             self._superpose(group, rows[near], tile[found[near]], best, index)
@@ -168,7 +170,7 @@ class Index:
             self._superpose(group, rows, tile[found], best, index)
 
     def _superpose_all(self, group: Frames, tile: Int, best: Float, index: Int) -> None:
-        """Every pair of a tile: where little is pruned, matrix products beat gathering pairs."""
+        """Superpose every pair of a tile: with little pruned, matrix products beat gathering pairs."""
         height = len(group.sizes)
         width = max(1, 4 * _PAIRS // height)
         left = group.columns.transpose(0, 2, 1)[:, None]

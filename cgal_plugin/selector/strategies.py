@@ -1,7 +1,7 @@
-"""Which candidates to label next: the least covered ones, spread out; or random ones.
+"""Base class of the selectors, selection by nearest RMSD, and random selection.
 
-Estimators in the manner of scikit-learn: parameters are attributes of the same names, ``fit``
-returns the selector, ``select`` does not change the candidates. ``committee.py`` has the third.
+Estimators in the style of scikit-learn: parameters are attributes of the same name, ``fit`` returns the
+selector, ``select`` does not change the candidates.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from cgal_plugin.selector.rmsd import update_nearest, usable_threads
 from cgal_plugin.units import as_angstrom
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from cgal_plugin.selector.frame_sets import FrameSet, Reference, Source
 
-#: frames that are checked at a time
+#: number of frames checked at a time
 _CHECKED = 65536
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What a selector chose.
+    """Result of a selector.
 
     Attributes
     ----------
     indices
-        ``(k,)`` int64 into the candidates, in the order of the choice.
+        ``(k,)`` int64 into the candidates, in order of selection.
     distances
-        ``(k,)`` Å, nearest RMSD of each chosen frame to the reference (NaN without a reference).
+        ``(k,)`` Å, nearest RMSD of each selected frame to the reference (NaN without a reference).
     all_distances
         ``(n,)`` Å, the same for every candidate.
     scores
-        ``(n,)`` what the strategy ranked by, where that is not the distance; else None.
+        ``(n,)`` ranking criterion of the strategy, or None if that is the distance.
     """
 
     indices: NDArray[np.int64]
@@ -55,7 +55,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class _Part:
-    """Reference frames that were added together; what is on disk stays there."""
+    """Reference frames that were added together; files are not held in memory."""
 
     sources: list[Source]
     n_frames: int
@@ -63,7 +63,7 @@ class _Part:
 
 
 class BaseSelector:
-    """Reference frames, distances to them and cuts: what every strategy shares.
+    """Reference frames, distances to them, and cuts.
 
     A strategy overrides ``_choose(candidates, eligible, distances) -> (indices, scores or None)``.
     """
@@ -97,18 +97,18 @@ class BaseSelector:
 
     @property
     def n_reference(self) -> int:
-        """Number of reference frames so far."""
+        """Number of reference frames."""
         return sum(part.n_frames for part in self._reference)
 
     def fit(self, reference: Reference) -> Self:
-        """Set the reference: frames ``(m, beads, 3)`` that are labelled already.
+        """Set the reference: frames ``(m, beads, 3)`` that are already labelled.
 
         Parameters
         ----------
         reference
             As in :func:`~cgal_plugin.selector.rmsd.nearest_rmsd`: an array, a trajectory, files, a data
-            store, or several of these. Memory maps and files stay on disk: they are read here, to be
-            checked, and again to select. Of an iterator the items are kept.
+            store, or several of these. Memory maps and files are read twice: here, to check them, and to
+            select. The items of an iterator are kept.
 
         Raises
         ------
@@ -121,7 +121,7 @@ class BaseSelector:
         return self
 
     def partial_fit(self, new_frames: Reference) -> Self:
-        """Add reference frames. Distances of candidates seen last are updated, not computed anew.
+        """Add reference frames. Distances of the last candidates are updated, not recomputed.
 
         Parameters
         ----------
@@ -145,13 +145,13 @@ class BaseSelector:
         return self
 
     def distances(self, candidates: FrameSet) -> NDArray[np.float64]:
-        """Nearest RMSD (n,) of the candidates to the reference, Å; NaN when there is no reference.
+        """Return the nearest RMSD (n,) of the candidates to the reference, Å; NaN without a reference.
 
         Raises
         ------
         SelectionError, DataError, UnitError
-            As :func:`~cgal_plugin.selector.rmsd.nearest_rmsd`; a file has another number of frames
-            than when it was added.
+            As :func:`~cgal_plugin.selector.rmsd.nearest_rmsd`; or the number of frames in a file changed
+            since it was added.
         """
         array = as_frames(candidates, "candidates")
         if not self._reference:
@@ -164,7 +164,7 @@ class BaseSelector:
         parts = self._reference[done:]
         if parts:
             threads, nearest = usable_threads(self.n_threads), np.zeros(len(array), dtype=np.int64)
-            # in one go: small parts share a block of the search
+            # together: small parts share a block of the search
             new = itertools.chain.from_iterable(part.sources for part in parts)
             count = update_nearest((array, unit), new, best, nearest, threads)
             expected = sum(part.n_frames for part in parts)
@@ -176,37 +176,73 @@ class BaseSelector:
         return best.copy()
 
     def select(self, candidates: FrameSet) -> Selection:
-        """Choose up to ``n_select`` of the candidates ``(n, beads, 3)``.
+        """Select up to ``n_select`` of the candidates ``(n, beads, 3)``.
 
-        Fewer are returned where the cuts leave fewer.
+        Fewer are returned if fewer lie between the cuts.
 
         Raises
         ------
         SelectionError
-            No candidate lies between the cuts, a cut or the strategy needs a reference that was not
-            set, or the candidates are malformed.
+            No candidate lies between the cuts, there is no reference but a cut or the strategy needs
+            one, or the candidates are malformed.
         """
+        array = self._check_candidates(candidates)
+        if not self._reference and self._uses_distances:
+            raise SelectionError(f"{type(self).__name__} needs reference frames: call fit(reference) first")
+        return self._select(array, unit_of(candidates, self.unit), self.distances(candidates))
+
+    def select_with(self, candidates: FrameSet, distances: ArrayLike) -> Selection:
+        """Select as :meth:`select` does, with nearest RMSDs that are known; :meth:`fit` is not needed.
+
+        Parameters
+        ----------
+        candidates
+            As in :meth:`select`.
+        distances
+            ``(n,)`` Å, the nearest RMSD of each candidate to the reference. All NaN: there is no reference.
+
+        Raises
+        ------
+        SelectionError
+            As :meth:`select`; or ``distances`` has another shape, or a value that is NaN or negative.
+        """
+        array = self._check_candidates(candidates)
+        nearest = np.array(distances, dtype=np.float64)
+        if nearest.shape != (len(array),):
+            raise SelectionError(f"distances have shape {nearest.shape}; expected ({len(array)},)")
+        unknown = bool(np.isnan(nearest).all()) and not self._uses_distances
+        if not unknown and not (nearest >= 0.0).all():
+            raise SelectionError("distances have values that are NaN or negative")
+        return self._select(array, unit_of(candidates, self.unit), nearest)
+
+    @property
+    def _uses_distances(self) -> bool:
+        return self._needs_reference or self.min_rmsd > 0.0 or bool(np.isfinite(self.max_rmsd))
+
+    def _check_candidates(self, candidates: FrameSet) -> NDArray[Any]:
         array = as_frames(candidates, "candidates")
         for _ in blocks([(array, unit_of(candidates, self.unit))], _CHECKED, "candidates"):
             pass
-        cut = self.min_rmsd > 0.0 or np.isfinite(self.max_rmsd)
-        if not self._reference and (cut or self._needs_reference):
-            raise SelectionError(f"{type(self).__name__} needs reference frames: call fit(reference) first")
-        distances = self.distances(candidates)
-        if self._reference:
+        if self._reference and self._reference[0].n_beads != array.shape[1]:
+            raise SelectionError(
+                f"candidates have {array.shape[1]} beads and the reference has {self._reference[0].n_beads};"
+                " they must be the same molecule in the same mapping"
+            )
+        return array
+
+    def _select(self, array: NDArray[Any], unit: str, distances: NDArray[np.float64]) -> Selection:
+        eligible = np.arange(len(array))
+        if self._uses_distances:
             eligible = np.flatnonzero((distances >= self.min_rmsd) & (distances <= self.max_rmsd))
-        else:
-            eligible = np.arange(len(array))
         if len(eligible) == 0:
             raise SelectionError(
-                f"no frame selected: nearest RMSDs of {len(array)} candidates to {self.n_reference}"
-                f" reference frames run from {distances.min():.4g} to {distances.max():.4g} Å, the cuts are"
+                f"no frame selected: the nearest RMSDs of {len(array)} candidates to the reference are"
+                f" {distances.min():.4g} to {distances.max():.4g} Å, the cuts are"
                 f" min_rmsd={self.min_rmsd:g} and max_rmsd={self.max_rmsd:g} Å"
                 f" ({np.count_nonzero(distances < self.min_rmsd)} frames are below,"
-                f" {np.count_nonzero(distances > self.max_rmsd)} above); widen the cuts or simulate further"
+                f" {np.count_nonzero(distances > self.max_rmsd)} above); widen the cuts or simulate longer"
             )
-        frames = as_angstrom(array, unit_of(candidates, self.unit))
-        indices, scores = self._choose(frames, eligible, distances)
+        indices, scores = self._choose(as_angstrom(array, unit), eligible, distances)
         return Selection(indices, distances[indices], distances, scores)
 
     _needs_reference = False
@@ -224,26 +260,25 @@ class BaseSelector:
 
 
 class RMSDSelector(BaseSelector):
-    """The candidates farthest in RMSD from everything that is labelled already.
+    """Select the candidates farthest in RMSD from all labelled frames.
 
     Parameters
     ----------
     n_select
-        Frames to choose at most.
+        Maximum number of frames to select.
     min_rmsd
-        Lower cut, Å: candidates nearer to the reference are covered already. 0 switches it off.
+        Lower cut, Å: candidates nearer to the reference are covered. 0: no cut.
     max_rmsd
-        Upper cut, Å: candidates farther away are taken for exploded. Infinity switches it off.
+        Upper cut, Å: candidates farther away are assumed to be unphysical. Infinity: no cut.
     diverse
-        Choose by greedy k-centre: each choice is the frame farthest from the reference and from
-        the choices before it. Without it the least covered frames are taken as they come, which
-        in a correlated trajectory are neighbours in time. The cuts are always those of the
-        distance to the reference.
+        Use greedy k-centre selection: each frame is the farthest from the reference and from the
+        frames selected before. Otherwise the frames farthest from the reference are selected, which
+        in a correlated trajectory are neighbours in time. The cuts always apply to the distance to
+        the reference.
     seed
-        Accepted so that strategies are interchangeable; the choice has no randomness. Ties go to
-        the lower index.
+        Not used: the selection is deterministic, ties go to the lower index.
     unit
-        Unit of arrays given to ``fit`` and ``select``: ``"angstrom"`` or ``"nm"``.
+        Unit of arrays passed to ``fit`` and ``select``: ``"angstrom"`` or ``"nm"``.
     n_threads
         As in :func:`~cgal_plugin.selector.rmsd.nearest_rmsd`.
 
@@ -282,14 +317,14 @@ class RMSDSelector(BaseSelector):
 
 
 class RandomSelector(BaseSelector):
-    """Baseline: candidates drawn without replacement, after the same cuts.
+    """Draw candidates without replacement, after the same cuts: the baseline.
 
     Parameters
     ----------
     n_select, min_rmsd, max_rmsd, unit, n_threads
-        As in :class:`RMSDSelector`; a reference is needed only where there is a cut.
+        As in :class:`RMSDSelector`; a reference is needed only for a cut.
     seed
-        The same seed and the same eligible candidates give the same choice.
+        The same seed and the same eligible candidates give the same selection.
 
     Raises
     ------

@@ -6,13 +6,16 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cgal_plugin.config.executor import LocalExecutor, ParslExecutor
 from cgal_plugin.errors import ConfigError
 from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.provenance import derive_seed
 from cgal_plugin.training.run import Progress, TrainingResult, train
+
+if TYPE_CHECKING:
+    from cgal_plugin.data.sources import FrameTable
 
 
 def train_ensemble(
@@ -89,6 +92,7 @@ def train_members(
     executor: LocalExecutor | ParslExecutor | None = None,
     folder: Path | None = None,
     names: Sequence[str] | None = None,
+    frames: FrameTable | None = None,
 ) -> list[TrainingResult]:
     """Train the members of :func:`member_arguments`; finished epochs of an interrupted call are kept.
 
@@ -106,6 +110,8 @@ def train_members(
         Executor section of the configuration.
     folder, names
         For the logs of tasks; see :func:`~cgal_plugin.execution.map_tasks.map_tasks`.
+    frames
+        As in :func:`~cgal_plugin.training.train`, for members in this process; a task reads its own.
     """
     if executor is not None and len(members) > 1 and executor.workers > 0 and executor.training_threads == 1:
         return _as_tasks(members, progress, executor, folder, names)
@@ -117,7 +123,7 @@ def train_members(
                 if progress is not None:
                     progress(n * total + done, len(members) * total, metrics)
 
-            results.append(train(**member, progress=tick))
+            results.append(train(**member, progress=tick, frames=frames))
     return results
 
 

@@ -16,11 +16,11 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch.utils.data import Sampler
-from torch_geometric.loader import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from torchmdnet.data import DataModule
 
 from cgal_plugin import interrupts
+from cgal_plugin.data.loader import batch_loader
 from cgal_plugin.errors import ConfigError, TrainingError
 from cgal_plugin.provenance import derive_seed
 
@@ -44,7 +44,9 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "shuffle", self.epoch))
-        return iter(torch.randperm(self.size, generator=generator).tolist())
+        # in parts: a list of all numbers would take 40 bytes per item
+        for part in torch.split(torch.randperm(self.size, generator=generator), 65536):
+            yield from part.tolist()
 
 
 class SeededDataModule(DataModule):  # type: ignore[misc]  # torchmdnet has no types
@@ -70,21 +72,21 @@ class SeededDataModule(DataModule):  # type: ignore[misc]  # torchmdnet has no t
         if not hasattr(self, "idx_train"):
             super().setup(stage)
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Return the batches of the current ``epoch``."""
         sampler = EpochSampler(len(self.train_dataset), self.shuffle_seed)
         sampler.epoch = self.epoch
-        return DataLoader(
+        return batch_loader(
             self.train_dataset,
             batch_size=self.hparams["batch_size"],
             sampler=sampler,
             num_workers=self.hparams["num_workers"],
         )
 
-    def val_dataloader(self) -> list[DataLoader]:
+    def val_dataloader(self) -> list[DataLoader[Any]]:
         """Return the validation set, in order; the test set is not used in training."""
         return [
-            DataLoader(
+            batch_loader(
                 self.val_dataset,
                 batch_size=self.hparams["inference_batch_size"],
                 num_workers=self.hparams["num_workers"],

@@ -14,6 +14,8 @@ from cgal_plugin.provenance import atomic_write, hash_array, hash_object
 if TYPE_CHECKING:
     from torch import nn
 
+    from cgal_plugin.data.sources import FrameTable
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -31,8 +33,9 @@ def prepare(
     replay_weight: float | None,
     newest: Sequence[str] | None,
     seed: int,
+    frames: FrameTable | None = None,
 ) -> Prepared:
-    """Load and split the data set.
+    """Load and split the data set; ``frames`` are its frames, if they are in memory.
 
     Raises
     ------
@@ -48,14 +51,15 @@ def prepare(
         if replay_weight is not None:
             raise ConfigError(f"mode 'replay' needs dataset CGDataset, not {hparams['dataset']!r}")
         return Prepared(hparams, None, hash_object([hparams["dataset"], hparams["dataset_arg"]]))
-    from cgal_plugin.data.dataset import CGDataset, block_splits
+    from cgal_plugin.data.dataset import CGDataset
+    from cgal_plugin.data.splits import block_splits
     from cgal_plugin.training.settings import dataset_options
 
     argument = dataset_options(hparams["dataset_arg"])
     if replay_weight is not None:
         argument["repeat"] = _replay(hparams["dataset_root"], argument, replay_weight, newest)
         hparams["dataset_arg"] = argument
-    dataset = CGDataset(hparams["dataset_root"], **argument)
+    dataset = CGDataset(hparams["dataset_root"], table=frames, **argument)
     if hparams["splits"] is None:
         path = out_dir / "splits.npz"
         fractions = {

@@ -29,6 +29,8 @@ from cgal_plugin.training.settings import resolve
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
 
+    from cgal_plugin.data.sources import FrameTable
+
 MODES = ("scratch", "finetune", "replay")
 #: called as ``progress(finished epochs, all epochs, metrics of the last epoch)``
 Progress = Callable[[int, int, Mapping[str, Any]], None]
@@ -80,6 +82,7 @@ def train(
     newest: Sequence[str] | None = None,
     config_hash: str = "",
     progress: Progress | None = None,
+    frames: FrameTable | None = None,
 ) -> TrainingResult:
     """Train a model by force matching, or resume an interrupted training.
 
@@ -112,6 +115,9 @@ def train(
         Hash for the provenance of the checkpoints.
     progress
         Called as ``progress(done, total, metrics)`` after each epoch.
+    frames
+        The frames of the ``CGDataset`` that ``hparams`` name, if they are in memory
+        (:func:`~cgal_plugin.data.sources.read_store`); otherwise they are read.
 
     Returns
     -------
@@ -136,7 +142,7 @@ def train(
     values = {**resolve(hparams), "seed": seed, "log_dir": str(out_dir)}
     init = None if init_checkpoint is None else _existing(init_checkpoint)
     weight = replay_weight if mode == "replay" else None
-    prepared = prepare(values, out_dir, init, weight, newest, seed)
+    prepared = prepare(values, out_dir, init, weight, newest, seed, frames)
     settings = {
         "hparams": {k: v for k, v in prepared.hparams.items() if k not in _FREE},
         "data": prepared.data_hash,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cgal_plugin.mapping import CGTopology
-from tests.analysis.toy import chain_trajectories
+from tests.analysis.toy import ensembles
 
 
 @pytest.fixture(scope="session")
@@ -16,16 +16,16 @@ def topology() -> CGTopology:
 
 @pytest.fixture(scope="session")
 def reference() -> list[np.ndarray]:
-    return chain_trajectories(30, 50, attraction=6.0, seed=1, stride=60)
-
-
-@pytest.fixture(scope="session")
-def stiff() -> list[np.ndarray]:
-    """Too cold and without the attraction: a poor model of the reference."""
-    return chain_trajectories(12, 40, attraction=0.0, seed=2, stride=60, temperature_kcal=0.25)
+    return ensembles(0)[0]
 
 
 @pytest.fixture(scope="session")
 def good() -> list[np.ndarray]:
     """The reference's own dynamics with another seed."""
-    return chain_trajectories(12, 40, attraction=6.0, seed=3, stride=60)
+    return ensembles(0)[1]
+
+
+@pytest.fixture(scope="session")
+def stiff() -> list[np.ndarray]:
+    """Too cold and without the attraction: a poor model of the reference."""
+    return ensembles(0)[2]

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from cgal_plugin.analysis import observables as obs
+
+
+@lru_cache(maxsize=2)
+def ensembles(seed: int) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """Return a reference, a good and a poor model of it.
+
+    The good model is the reference's own dynamics with another seed; the poor one is too cold and lacks the
+    attraction.
+    """
+    reference = chain_trajectories(30, 50, attraction=6.0, seed=3 * seed + 1, stride=60)
+    good = chain_trajectories(12, 40, attraction=6.0, seed=3 * seed + 3, stride=60)
+    poor = chain_trajectories(12, 40, attraction=0.0, seed=3 * seed + 2, stride=60, temperature_kcal=0.25)
+    return reference, good, poor
 
 
 def helix(n_beads: int) -> np.ndarray:

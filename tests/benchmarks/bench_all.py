@@ -1,11 +1,10 @@
-"""The whole table: force calls, Langevin steps, training steps, selection, all-atom labels.
+"""All benchmarks: force calls, Langevin steps, training steps, selection, all-atom labels.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/bench_all.py --plot scaling.png   # what the README quotes
-    OMP_NUM_THREADS=1 python tests/benchmarks/bench_all.py --quick              # to see that it works
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_all.py --plot scaling.png   # the values in the README
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_all.py --quick              # one or two minutes
 
-One process, one thread, runs in turn, medians of CPU time, results compared and finite before they are
-timed. The parts are scripts of their own: ``bench_forces.py``, ``bench_training.py``,
-``bench_selector.py``, ``bench_oracle.py``.
+One process, one thread, alternating runs, medians of CPU time; results are checked before timing. The parts
+are separate scripts: ``bench_forces.py``, ``bench_training.py``, ``bench_selector.py``, ``bench_oracle.py``.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 def cpu() -> str:
-    """Model name of the processor."""
+    """Return the model name of the processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -32,7 +31,7 @@ def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--quick", action="store_true", help="few sizes, short runs")
-    parser.add_argument("--frames", type=int, default=100_000, help="of either set, for the selection")
+    parser.add_argument("--frames", type=int, default=100_000, help="frames per set for the selection")
     parser.add_argument("--plot", help="write a figure of the scaling with replicas and beads")
     args = parser.parse_args()
     import bench_forces

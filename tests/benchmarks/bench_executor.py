@@ -1,14 +1,14 @@
-"""What the driver costs a task: labels of an oracle that does nothing, over every executor.
+"""Measure the driver's cost per task: labels of an oracle that does nothing, with each executor.
 
     python tests/benchmarks/bench_executor.py local --tasks 10000
     python tests/benchmarks/bench_executor.py parsl --tasks 10000
     python tests/benchmarks/bench_executor.py simulated --tasks 100000 --workers 1000
     python tests/benchmarks/bench_executor.py scaling --frames 32    # real labels, 1 and 2 Parsl workers
 
-``simulated`` has no worker processes: a timer ends each task after 10 s of virtual sleep (log-normal), as a
-thousand workers would, and the driver takes in every label, with real shards and records. Printed are the
-driver's own CPU time and wall time a task, and its resident memory at the start, half-way and at the end.
-``scaling`` alternates one and two workers (``--repeats`` times), and compares the labels with those of local
+``simulated`` has no worker processes: each task ends after about 10 s (log-normal) of virtual time, as with
+a thousand workers, and the driver writes every label to real shards and records. It prints the driver's CPU
+time and wall time per task, and its resident memory at the start, half-way and at the end. ``scaling``
+alternates one and two workers, ``--repeats`` times each, and compares the labels with those of local
 processes. Run it on an idle machine.
 """
 
@@ -40,13 +40,13 @@ SEQUENCE = "YYDPETGTWY"
 
 
 class Idle:
-    """An oracle that gives 125 frames with forces (what 5 ps at 0.04 ps give) after a sleep."""
+    """An oracle that returns 125 frames with forces (5 ps, saved every 0.04 ps) after a sleep."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
 
     def label(self, frames: np.ndarray) -> LabelledFrames:
-        """Rows of one frame."""
+        """Return rows of one frame."""
         time.sleep(self.seconds)
         rows = np.repeat(np.asarray(frames, dtype=np.float32), 125, axis=0)
         index = np.zeros(125, dtype=np.int64)
@@ -54,13 +54,13 @@ class Idle:
 
 
 def resident_mb() -> float:
-    """Resident memory of this process."""
+    """Return the resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 class Meter:
-    """Driver's CPU and wall time from the first label on, and memory on the way."""
+    """Measure the driver's CPU time, wall time and memory after the first label."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -75,19 +75,19 @@ class Meter:
             self.memory.append(resident_mb())
 
     def report(self, what: str) -> None:
-        """Print the line."""
+        """Print one line."""
         n = self.total - self.first
         cpu, wall = time.process_time() - self.cpu, time.perf_counter() - self.wall
         memory = ", ".join(f"{m:.0f}" for m in self.memory)
         print(
-            f"{what:<28} {self.total} tasks: driver CPU {1e3 * cpu / n:.2f} ms a task, wall "
-            f"{1e3 * wall / n:.2f} ms a task; resident MB {memory}",
+            f"{what:<28} {self.total} tasks: driver CPU {1e3 * cpu / n:.2f} ms per task, wall "
+            f"{1e3 * wall / n:.2f} ms per task; resident MB {memory}",
             flush=True,
         )
 
 
 def job(folder: Path, n: int) -> LabelJob:
-    """n frames to label."""
+    """Make a job of ``n`` frames."""
     topology = CGTopology.from_sequence(SEQUENCE)
     store = DataStore.create(folder / "data", topology, temperature=400.0, force_map_hash="none")
     frames = np.random.default_rng(0).normal(size=(n, 10, 3)).astype(np.float32)
@@ -97,7 +97,7 @@ def job(folder: Path, n: int) -> LabelJob:
 
 
 class Virtual(Executor):
-    """``workers`` workers that sleep in virtual time; what a task makes is made when it ends.
+    """``workers`` workers in virtual time.
 
     A thread runs the tasks one after the other, in the order in which they would end.
     """
@@ -133,7 +133,7 @@ class Virtual(Executor):
                     self.lock.wait()
                 self.ended, _, (future, call) = heapq.heappop(self.queue)
             started, clock = time.thread_time(), time.perf_counter()
-            result = call.function(_IDLE, call.item)  # the worker's part; not the driver's cost
+            result = call.function(_IDLE, call.item)  # work of the worker, not of the driver
             self.spent += time.thread_time() - started
             self.waited += time.perf_counter() - clock
             future.set_result(result)
@@ -143,7 +143,7 @@ _IDLE = Idle()
 
 
 def simulated(n: int, workers: int) -> None:
-    """A thousand workers' worth of tasks."""
+    """Run ``n`` tasks on ``workers`` virtual workers."""
     virtual = Virtual(workers, 10.0)
 
     @contextmanager
@@ -164,7 +164,7 @@ def simulated(n: int, workers: int) -> None:
 
 
 def executors(kind: str, n: int) -> None:
-    """Local processes or Parsl, two workers."""
+    """Run ``n`` tasks on two local processes or two Parsl workers."""
     with tempfile.TemporaryDirectory() as folder:
         settings: Any = (
             LocalExecutor(workers=2)
@@ -179,7 +179,7 @@ def executors(kind: str, n: int) -> None:
 
 
 def check(work: LabelJob) -> None:
-    """Every frame has a label."""
+    """Check that every frame has a label."""
     book = work.quarantine
     if len(book):
         raise SystemExit(f"{len(book)} failed:\n{book.diagnosis(book.names())}")
@@ -188,7 +188,7 @@ def check(work: LabelJob) -> None:
 
 
 def scaling(n: int, repeats: int) -> None:
-    """Real labels per second over Parsl with one and two workers, and their equality with local ones."""
+    """Measure real labels per second with one and two Parsl workers, and compare with local labels."""
     from cgal_plugin.oracle import OpenMMOracle
 
     oracle = OpenMMOracle(SEQUENCE, temperature=400.0, production_ps=5.0, relax_ps=1.0, seed=1)
@@ -213,7 +213,7 @@ def scaling(n: int, repeats: int) -> None:
             )
             times: list[float] = []
             work.run(oracle, settings, lambda done, total, t=times: t.append(time.perf_counter()))
-            # from the first label on: workers import OpenMM once, which is no part of a long round
+            # without the first labels, during which the workers import OpenMM
             rates[kind].append((len(times) - 2) / (times[-1] - times[1]))
             found = {n: store.record(n)["sha256"] for n in store.names()}
             labels.setdefault(kind, found)
@@ -231,7 +231,7 @@ def scaling(n: int, repeats: int) -> None:
 
 
 def main() -> None:
-    """What was asked for."""
+    """Run the benchmark that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("what", choices=["local", "parsl", "simulated", "scaling"])
     parser.add_argument("--tasks", type=int, default=10_000)

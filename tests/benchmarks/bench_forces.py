@@ -1,13 +1,13 @@
-"""Force calls and Langevin steps: the fast engine and the portable file against TorchMD-Net, eager.
+"""Force calls and Langevin steps: the fast engine and the exported file against eager TorchMD-Net.
 
-    python tests/benchmarks/bench_forces.py                      # the table of the README, some minutes
+    python tests/benchmarks/bench_forces.py                      # the table of the README, a few minutes
     python tests/benchmarks/bench_forces.py --quick              # 10 and 100 beads only
-    python tests/benchmarks/bench_forces.py --plot scaling.png   # and cost against beads and replicas
+    python tests/benchmarks/bench_forces.py --plot scaling.png   # also plot cost against beads and replicas
 
-Same weights everywhere: TorchMD-Net's graph-network, 128 features, 4 blocks, random. One thread, one
-process, the candidates in turn, medians of CPU time (on a busy machine wall time says little). Every
-result is checked to be finite and is compared with TorchMD-Net's before it is timed. The dynamics are
-those of a user's script: the model with its priors, scripted, through openmm-torch with autograd.
+All candidates have the same random weights: TorchMD-Net's graph-network, 128 features, 4 blocks. They run
+alternately on one thread of one process; times are medians of CPU time, which is less sensitive to other
+load than wall time. Results are checked to be finite and compared with TorchMD-Net before timing. The
+reference for dynamics is a typical user script: the scripted model with priors in openmm-torch and autograd.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
 CASES = [(beads, replicas) for beads in (10, 100, 250, 1000) for replicas in (1, 10, 100, 1000)]
 QUICK = [(10, 1), (100, 1)]
 LANGEVIN = [(10, 1), (10, 10), (10, 100), (10, 1000), (100, 1), (250, 1)]
-#: directed pairs within the cutoff in one call: beyond the first TorchMD-Net's edges with their gradients
-#: take gigabytes, beyond the second one call of ours takes many seconds
+#: directed pairs within the cutoff per call: above the first number the edges of TorchMD-Net need gigabytes,
+#: above the second a call of the exported file takes many seconds
 MAX_THEIRS, MAX_OURS = 100_000, 500_000
 CUTOFF = 12.0
 SEQUENCE = "YYDPETGTWY"
 
 
 def topology(n_beads: int) -> CGTopology:
-    """A chain of so many CA beads."""
+    """Return a chain of ``n_beads`` CA beads."""
     return CGTopology.from_sequence((SEQUENCE * (n_beads // 10 + 1))[:n_beads])
 
 
 def globule(n_beads: int, seed: int) -> np.ndarray:
-    """A compact chain ``(n_beads, 3)`` Å at the density of a protein, 134 Å³ a bead.
+    """Return a compact chain ``(n_beads, 3)`` Å at the density of a protein, 134 Å³ per bead.
 
-    A self-avoiding walk in a sphere; for more than 250 beads, where such a walk gets stuck, a jittered
-    path through a cubic lattice.
+    A self-avoiding walk in a sphere; for more than 250 beads, where such walks fail, a jittered path through
+    a cubic lattice.
     """
     rng = np.random.default_rng(seed)
     if n_beads > 250:
@@ -79,12 +79,12 @@ def globule(n_beads: int, seed: int) -> np.ndarray:
 
 
 def frames(n_beads: int, n_replicas: int) -> np.ndarray:
-    """``(n_replicas, n_beads, 3)`` Å; at most 100 are different."""
+    """Return ``(n_replicas, n_beads, 3)`` Å with at most 100 different frames."""
     return np.stack([globule(n_beads, seed % 100) for seed in range(n_replicas)])
 
 
 def prior_tables(chain: CGTopology) -> list[dict[str, Any]]:
-    """Bonds, angles, dihedrals and repulsion as a TorchMD-Net prior_model."""
+    """Return bonds, angles, dihedrals and repulsion as a TorchMD-Net prior_model."""
     from cgal_plugin.priors.tables import describe_molecule
 
     rows = {
@@ -97,7 +97,7 @@ def prior_tables(chain: CGTopology) -> list[dict[str, Any]]:
 
 
 def make_model(priors: list[dict[str, Any]] | None, derivative: bool) -> Any:
-    """TorchMD-Net's graph-network with seeded random weights."""
+    """Return TorchMD-Net's graph-network with seeded random weights."""
     from torchmdnet.models.model import create_model
 
     args = {
@@ -127,7 +127,7 @@ def make_model(priors: list[dict[str, Any]] | None, derivative: bool) -> Any:
 
 
 def alternate(calls: dict[str, Callable[[], Any]], seconds: float, rounds: int = 5) -> dict[str, float]:
-    """Median CPU seconds of a call of each, in turn, ``seconds`` for each in all."""
+    """Return the median CPU seconds per call, with alternating calls and ``seconds`` in total for each."""
     counts = {}
     for name, call in calls.items():
         for _ in range(3):
@@ -146,7 +146,7 @@ def alternate(calls: dict[str, Callable[[], Any]], seconds: float, rounds: int =
 
 
 def force_case(n_beads: int, n_replicas: int, seconds: float, folder: Path) -> str:
-    """One row of the table of force calls."""
+    """Return a row of the table of force calls."""
     label = f"{n_beads:5d} {n_replicas:8d}"
     one = globule(n_beads, 0)
     pairs = n_replicas * int((np.linalg.norm(one[:, None] - one[None], axis=-1) < CUTOFF).sum() - n_beads)
@@ -172,13 +172,13 @@ def force_case(n_beads: int, n_replicas: int, seconds: float, folder: Path) -> s
     base = next(iter(found.values()))
     assert all(np.isfinite(f).all() for f in found.values())
     gap = max(np.abs(f - base).max() / np.abs(base).max() for f in found.values())
-    # TorchMD-Net itself is in float32 here
+    # TorchMD-Net also computes in float32
     assert gap < 1e-4, f"forces differ by {gap:.1e}"
     return row(label, alternate(calls, seconds), f"{gap:9.1e}")
 
 
 def row(label: str, times: dict[str, float], end: str = "") -> str:
-    """Microseconds, and ratios to TorchMD-Net."""
+    """Format microseconds and ratios to TorchMD-Net."""
     base = times.get("torchmd-net")
     cells = [f"{'-':>12}" if base is None else f"{base * 1e6:12.0f}"]
     for name in ("portable", "fast"):
@@ -188,7 +188,7 @@ def row(label: str, times: dict[str, float], end: str = "") -> str:
 
 
 class UserScript(torch.nn.Module):
-    """What a user writes for openmm-torch: units, and one energy; forces come by autograd."""
+    """A typical module for openmm-torch: unit conversion and the energy; forces by autograd."""
 
     def __init__(self, model: torch.nn.Module, z: torch.Tensor, batch: torch.Tensor) -> None:
         super().__init__()
@@ -202,7 +202,7 @@ class UserScript(torch.nn.Module):
 
 
 def langevin_case(n_beads: int, n_replicas: int, seconds: float, folder: Path) -> str:
-    """One row of the table of Langevin steps through OpenMM, with priors."""
+    """Return a row of the table of Langevin steps in OpenMM, with priors."""
     import openmm
     import openmmtorch
 
@@ -244,7 +244,7 @@ def langevin_case(n_beads: int, n_replicas: int, seconds: float, folder: Path) -
 
 
 def plot_scaling(path: str) -> None:
-    """Cost of the fast engine against replicas and against beads."""
+    """Plot the cost of the fast engine against replicas and beads."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -263,7 +263,7 @@ def plot_scaling(path: str) -> None:
         size = np.array([case[which] for case in cases])
         axis.loglog(size, cost, "o-", label="measured")
         axis.loglog(size, cost[0] * size / size[0], "--", color="0.6", label="linear")
-        axis.set(xlabel=label, ylabel="ms of CPU time a call")
+        axis.set(xlabel=label, ylabel="CPU time per call, ms")
         axis.set_xticks(size, [str(n) for n in size])
         axis.minorticks_off()
         axis.legend(frameon=False)
@@ -276,7 +276,7 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="10 and 100 beads only")
-    parser.add_argument("--seconds", type=float, default=4.0, help="CPU time for each candidate of a row")
+    parser.add_argument("--seconds", type=float, default=4.0, help="CPU time per candidate and row")
     parser.add_argument("--plot", help="write a figure of the scaling")
     args = parser.parse_args(argv)
     warnings.simplefilter("ignore")
@@ -288,7 +288,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"\nforce call, us of CPU time\n{head}  max diff", flush=True)
         for n_beads, n_replicas in QUICK if args.quick else CASES:
             print(force_case(n_beads, n_replicas, args.seconds, Path(name)), flush=True)
-        print(f"\nLangevin step through OpenMM, priors included, us of CPU time\n{head}", flush=True)
+        print(f"\nLangevin step in OpenMM, with priors, us of CPU time\n{head}", flush=True)
         for n_beads, n_replicas in [case for case in LANGEVIN if not args.quick or case in QUICK]:
             print(langevin_case(n_beads, n_replicas, args.seconds, Path(name)), flush=True)
     if args.plot:

@@ -1,15 +1,14 @@
-"""Force calls on a GPU: the exported potential against TorchMD-Net eager and compiled.
+"""Force calls on a GPU: the exported potential against eager and compiled TorchMD-Net.
 
     python tests/benchmarks/bench_gpu.py                # on the first CUDA device
-    python tests/benchmarks/bench_gpu.py --device cpu   # the same code on a CPU, to see that it works
+    python tests/benchmarks/bench_gpu.py --device cpu   # the same code on a CPU, as a test of the script
 
-Same weights for all (TorchMD-Net's ``graph-network``, 128 features, 4 blocks, random); 10, 100 and 250
-beads, 1 to 10,000 replicas. ``portable`` is the exported TorchScript; ``frozen`` the same after
-``torch.jit.freeze``, as openmm-torch runs it; ``graph`` replays it as one CUDA graph, which only the
-form for small molecules allows; ``fast`` is the compiled engine on one thread of the CPU. ``compiled``
-is TorchMD-Net with ``torch.compile``. What cannot be had is skipped with a line that says why. Times are
-medians of wall time with the device synchronised, candidates in turn; every result is compared with
-TorchMD-Net's before it is timed.
+All candidates have the same random weights (TorchMD-Net's ``graph-network``, 128 features, 4 blocks); 10, 100
+and 250 beads, 1 to 10,000 replicas. ``portable`` is the exported TorchScript; ``frozen`` is the same after
+``torch.jit.freeze``, as openmm-torch runs it; ``graph`` replays it as a CUDA graph, only for small
+molecules; ``fast`` is the compiled engine on one CPU thread; ``compiled`` is TorchMD-Net with
+``torch.compile``. Unavailable candidates are skipped, with the reason. Times are medians of wall time with a
+synchronised device and alternating candidates. Results are compared with TorchMD-Net before timing.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
 
 Call = Callable[[], np.ndarray]
 NAMES = ("torchmd-net", "compiled", "portable", "frozen", "graph", "fast")
-#: of one call of TorchMD-Net: beyond this its edges alone fill a card
+#: beads per call of TorchMD-Net, whose edges would otherwise exceed the memory of a GPU
 MAX_BEADS = 250_000
 
 
@@ -49,7 +48,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def as_graph(script: Any, x: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """The call as one CUDA graph."""
+    """Return the call as one CUDA graph."""
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for _ in range(3):
@@ -69,7 +68,7 @@ def as_graph(script: Any, x: torch.Tensor) -> Callable[[], torch.Tensor]:
 def candidates(
     n_beads: int, n_replicas: int, device: torch.device, folder: Path, wanted: set[str]
 ) -> tuple[dict[str, Callable[[], Any]], list[str]]:
-    """Calls that return forces in kJ/mol/nm, and why others are missing."""
+    """Return calls that give forces in kJ/mol/nm, and the reasons for missing ones."""
     chain, model = topology(n_beads), make_model(None, derivative=True)
     x = frames(n_beads, n_replicas).reshape(-1, 3) / ANGSTROM_PER_NM
     unit, missing = KJ_PER_KCAL * ANGSTROM_PER_NM, []
@@ -108,7 +107,7 @@ def candidates(
 def measure(
     calls: dict[str, Callable[[], Any]], device: torch.device, seconds: float, rounds: int = 5
 ) -> tuple[dict[str, float], float, list[str]]:
-    """Median seconds of a call of each; the largest difference of forces; which failed and why."""
+    """Return the median seconds per call, the largest force difference, and the failed candidates."""
     found, failed = {}, []
     for name in list(calls):
         try:
@@ -116,7 +115,7 @@ def measure(
                 forces = calls[name]()
             forces = torch.as_tensor(forces).double().cpu().numpy()
         except (RuntimeError, ImportError, AssertionError, TypeError) as error:
-            # out of memory, or what torch.compile makes of it: the others are still of interest
+            # out of memory or a failure of torch.compile; continue with the others
             failed.append(f"{name}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
             del calls[name]
             continue
@@ -146,7 +145,7 @@ def measure(
 
 
 def describe(device: torch.device) -> str:
-    """Device and versions."""
+    """Return the device and versions."""
     import torchmdnet
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
@@ -164,20 +163,20 @@ def main() -> None:
     parser.add_argument("--beads", type=int, nargs="+", default=[10, 100, 250])
     parser.add_argument("--replicas", type=int, nargs="+", default=[1, 10, 100, 1000, 10_000])
     parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES))
-    parser.add_argument("--seconds", type=float, default=1.0, help="wall time for each candidate of a row")
+    parser.add_argument("--seconds", type=float, default=1.0, help="wall time per candidate and row")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     device = torch.device(args.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit(
-            f"torch {torch.__version__} sees no CUDA device: run this on a machine with a GPU and a CUDA "
-            "build of torch (extra cuda12 or cuda13), or with --device cpu to try the script"
+            f"torch {torch.__version__} finds no CUDA device: use a machine with a GPU and a CUDA build of "
+            "torch (extra cuda12 or cuda13), or --device cpu to test the script"
         )
     torch.set_num_threads(1)
     cgal_plugin.register()
     wanted = set(args.only) | {"torchmd-net"}
     print(describe(device))
-    print("ms a call, and how many times as fast as TorchMD-Net eager")
+    print("ms per call, and speedup relative to eager TorchMD-Net")
     print(f"{'beads':>5} {'replicas':>8} " + " ".join(f"{name:>18}" for name in NAMES) + "  max diff")
     with tempfile.TemporaryDirectory() as folder:
         for n_beads in args.beads:

@@ -1,11 +1,11 @@
-"""All-atom dynamics and labels of the oracle against an OpenMM script as a user would write it, one thread.
+"""Speed of the oracle's all-atom dynamics and labels, compared with a plain OpenMM script; one thread.
 
     python tests/benchmarks/bench_oracle.py
 
-Chignolin, OBC2, 400 K, HBonds, 3 amu hydrogens, 4 fs, CPU platform. The script loads amber14 and
-``implicit/obc2.xml``; the oracle has the same force field with OpenMM's native GBSA force. Coordinates
-and forces are read every 40 fs, as for labels. Runs alternate; medians of CPU time of the process.
-A label is backmapping, relaxation (1 ps), dynamics (5 ps) and the screens.
+Chignolin, OBC2, 400 K, constrained bonds to hydrogen (3 amu), 4 fs, CPU platform. The script loads amber14
+and ``implicit/obc2.xml``; the oracle uses the same force field with OpenMM's native GBSA force. Both read
+coordinates and forces every 40 fs, as for labels. Runs alternate; the table has medians of the process's
+CPU time. A label consists of backmapping, relaxation (1 ps), dynamics (5 ps) and the screens.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import statistics
 import time
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +24,8 @@ from cgal_plugin.oracle import OpenMMOracle
 SEQUENCE, TEMPERATURE = "YYDPETGTWY", 400.0
 
 
-def user_context(oracle: OpenMMOracle):
-    """Context of a plain OpenMM script, from the oracle's structure."""
+def user_context(oracle: OpenMMOracle) -> Any:
+    """Return the context of a plain OpenMM script, at the oracle's structure."""
     import openmm
     from openmm import app, unit
 
@@ -44,10 +45,10 @@ def user_context(oracle: OpenMMOracle):
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run, compare, print a table."""
+    """Run both and print a table."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--picoseconds", type=float, default=4.0, help="of a run")
+    parser.add_argument("--picoseconds", type=float, default=4.0, help="length of a run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--labels", type=int, default=3)
     args = parser.parse_args(argv)
@@ -89,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     labelled = oracle.label(frames)
     seconds = (time.process_time() - begin) / len(frames)
     sound = len(set(labelled.frame_index.tolist()))
-    print(f"a label: {seconds:.2f} s of CPU time, {sound} of {len(frames)} sound")
+    print(f"one label: {seconds:.2f} s of CPU time; {sound} of {len(frames)} frames labelled")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""More than 200 malformed inputs: a clear error of ours, an exit code, no traceback, nothing changed."""
+"""More than 200 malformed inputs: one clear error, an exit code, no traceback, nothing changed."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
+import os
 import random
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ SEQUENCE = "GYGAG"
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sound files of every kind, and a finished run."""
+    """Write a valid file of every kind, and a completed run."""
     root = tmp_path_factory.mktemp("world")
     run(
         stand_ins.config(root),
@@ -62,16 +62,19 @@ def _all_atom(path: Path) -> None:
     mdtraj.Trajectory(np.array(model.positions)[None] / 10, model.mdtraj_topology).save_pdb(str(path))
 
 
-def _hashes(root: Path) -> dict[str, str]:
-    return {
-        str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in sorted(root.rglob("*"))
-        if p.is_file()
-    }
+def _stamps(root: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of change of each file."""
+    found = {}
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = os.path.join(folder, name)
+            status = os.stat(path)
+            found[path] = (status.st_size, status.st_mtime_ns)
+    return found
 
 
 class Checker:
-    """Calls commands in this process and collects what is wrong with their answers."""
+    """Call commands in this process and collect the problems of their answers."""
 
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder = folder
@@ -80,7 +83,7 @@ class Checker:
         self.count = 0
 
     def __call__(self, cases: list[Case]) -> None:
-        before = _hashes(self.folder)
+        before = _stamps(self.folder)
         for name, arguments in cases:
             self.count += 1
             with pytest.MonkeyPatch.context() as patch:
@@ -97,11 +100,11 @@ class Checker:
                 wrong.append(f"exit code {code}")
             if not captured.err.startswith("error: ") or "Traceback" in captured.err + captured.out:
                 wrong.append("no clear error")
-            if "--debug shows where" in captured.err:
-                wrong.append("an error that nobody foresaw")
+            if "--debug shows the traceback" in captured.err:
+                wrong.append("an unexpected error")
             if name not in captured.err:
                 wrong.append(f"does not name {name!r}")
-            after = _hashes(self.folder)
+            after = _stamps(self.folder)
             if after != before:
                 changed = sorted(k for k in {*before, *after} if before.get(k) != after.get(k))
                 wrong.append(f"changed {changed}")
@@ -160,7 +163,7 @@ _TEXTS = [
     "\t- x: y",
     "system: {sequence: GYG}\n\tbad: tab",
     "%YAML 9.9\n---\nsystem: 3",
-    "system: " + "[" * 3000,
+    "system: " + "[" * 1000,
     "\ufeff\x01",
     "system: {sequence: GXG}\nno: 1",
     "system: {pdb: ../../nowhere.pdb}",
@@ -168,7 +171,7 @@ _TEXTS = [
 
 
 def _mutations(world: Path) -> list[str]:
-    """Configurations that are not valid, by mutation of a valid one; each is checked to be refused."""
+    """Mutate a valid configuration until it is refused."""
     base = yaml.safe_load(template())
     base["system"] = {"sequence": SEQUENCE, "temperature": 400}
     rng = random.Random(5)
@@ -187,6 +190,8 @@ def _mutations(world: Path) -> list[str]:
                 target[f"{key}_"] = target.pop(key)
             else:
                 target[rng.choice(["sed", "kind_", "../x", "rounds "])] = rng.choice(_VALUES)
+        # without the sections that were not changed, which only take time to parse
+        content = {k: v for k, v in content.items() if k == "system" or repr(v) != repr(base.get(k))}
         try:
             parse_config(content, base=world)
         except ConfigError:
@@ -225,10 +230,10 @@ HARMS: dict[str, Harm] = {
 }
 
 
-def _harmed(folder: Path, name: str) -> list[Path]:
+def _harmed(folder: Path, name: str, harms: Sequence[str] = tuple(HARMS)) -> list[Path]:
     source = folder / name
     made = []
-    for number, harm in enumerate(HARMS.values()):
+    for number, harm in enumerate(HARMS[name] for name in harms):
         path = folder / f"bad{number}_{source.name}"
         path.write_bytes(harm(source.read_bytes()))
         made.append(path)
@@ -236,7 +241,7 @@ def _harmed(folder: Path, name: str) -> list[Path]:
 
 
 def _flipped(folder: Path, name: str, n: int) -> list[Path]:
-    """Copies with one bit flipped, of a format that has checksums."""
+    """Write copies with one flipped bit; for formats with checksums."""
     content, rng = (folder / name).read_bytes(), random.Random(3)
     made = []
     for number in range(n):
@@ -291,7 +296,9 @@ def test_trajectories(check: Checker) -> None:
     f = check.folder
     cases: list[Case] = []
     for name in ("frames.dcd", "frames.h5", "frames.npz", "frames.npy"):
-        for path in _harmed(f, name):
+        # HDF5 is read in a process of its own, which takes a second
+        harms = ("cut in half", "junk", "head of zeros") if name == "frames.h5" else tuple(HARMS)
+        for path in _harmed(f, name, harms):
             if name == "frames.dcd" and path.name.startswith("bad5"):
                 continue  # a DCD's first bytes, gone: other record markers, which it can have
             top = ["--top", f / "top.pdb"] if name == "frames.dcd" else []
@@ -317,12 +324,14 @@ def test_trajectories(check: Checker) -> None:
     }
     for name, array in arrays.items():
         np.save(f / f"bad_{name}.npy", array, allow_pickle=True)
-        cases.append(
-            (f"bad_{name}.npy", ["label", f / f"bad_{name}.npy", "--system", SEQUENCE, "-o", f / "new"])
-        )
+        path = f / f"bad_{name}.npy"
+        if name in ("flat", "nan"):  # this command builds the all-atom model first, which takes a second
+            cases.append((path.name, ["label", path, "--system", SEQUENCE, "-o", f / "new"]))
+        else:
+            cases.append((path.name, ["evaluate", "-m", f / "frames.npy", "-r", path, *_top(f)]))
     check(cases)
     assert not (f / "ran").exists()
-    check.finish(45)
+    check.finish(42)
 
 
 def test_topologies_and_priors(check: Checker) -> None:
@@ -349,7 +358,13 @@ def test_checkpoints_and_potentials(check: Checker) -> None:
     torch.save({"state_dict": {}, "hyper_parameters": {"model": "nobody"}}, f / "model.ckpt")
     torch.save(torch.zeros(3), f / "tensor.ckpt")
     torch.save({"weights": 1}, f / "dict.ckpt")
-    paths = [*_harmed(f, "model.ckpt"), f / "tensor.ckpt", f / "dict.ckpt", f / "model.ckpt"]
+    paths = [
+        *_harmed(f, "model.ckpt"),
+        f / "tensor.ckpt",
+        f / "dict.ckpt",
+        f / "nowhere.ckpt",
+        f / "model.ckpt",
+    ]
     cases: list[Case] = [(p.name, ["export", p, *_top(f), "-o", f / "x.pt"]) for p in paths]
     cases += [(p.name, ["train", f / "store", "-o", f / "new", "--init", p]) for p in paths[:-1]]
     torch.jit.script(torch.nn.Linear(2, 2)).save(str(f / "linear.pt"))

@@ -1,4 +1,4 @@
-"""Components of the user's own that break the contract: one error that names the part."""
+"""A component that breaks the contract is an error that names it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,27 @@ import numpy as np
 import openmm
 import pytest
 
-from cgal_plugin.components.checks import check_component, check_sampled, check_selection
-from cgal_plugin.components.protocols import SampledFrames
+from cgal_plugin.components.checks import (
+    check_component,
+    check_sampled,
+    check_selection,
+    check_trained,
+    required_methods,
+)
+from cgal_plugin.components.protocols import SampledFrames, TrainedModel
 from cgal_plugin.components.tasks import label_frame
 from cgal_plugin.config import parse_config
+from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.driver import run
-from cgal_plugin.errors import CGALError, ConfigError, DataError, DynamicsError, OracleError, SelectionError
+from cgal_plugin.errors import (
+    CGALError,
+    ConfigError,
+    DataError,
+    DynamicsError,
+    OracleError,
+    SelectionError,
+    StateError,
+)
 from cgal_plugin.mapping import CGTopology
 from tests.driver.tiny import TINY
 
@@ -23,13 +38,41 @@ TOPOLOGY = CGTopology.from_sequence("GYGAG")
 
 
 class Mine:
-    """Has no method of any part."""
+    """Has no method of any role."""
 
 
-@pytest.mark.parametrize("name", ["oracle", "selector", "sampler", "trainer", "seed_source"])
-def test_a_part_without_its_methods_is_named(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"the {name} Mine has no method"):
-        check_component(name, Mine())
+@pytest.mark.parametrize(
+    ("role", "methods"),
+    [
+        ("oracle", ("label",)),
+        ("selector", ("fit", "select")),
+        ("sampler", ("sample",)),
+        ("trainer", ("prepare", "train", "export")),
+        ("seed_source", ("prepare", "fill")),
+    ],
+)
+def test_a_component_without_its_methods_is_named(role: str, methods: tuple[str, ...]) -> None:
+    assert required_methods(role) == methods
+    missing = f"has no method {' and no method '.join(methods)}; an? {role} needs {', '.join(methods)}"
+    with pytest.raises(ConfigError, match=f"the {role} Mine {missing}"):
+        check_component(role, Mine())
+
+
+class Positional:
+    def sample(self, potential: Any, topology: Any, start: Any, temperature: Any, seed: Any) -> None:
+        """Takes neither a folder nor progress."""
+
+
+class Swallows:
+    def sample(self, *arguments: Any, **options: Any) -> None:
+        """Takes anything."""
+
+
+def test_a_method_that_does_not_take_the_arguments_is_refused_at_once() -> None:
+    check_component("sampler", Swallows())
+    call = r"sample\(potential, topology, start_positions, \*, temperature, seed, out_dir, progress\)"
+    with pytest.raises(ConfigError, match=f"which the loop calls as {call}.*argument 'out_dir'"):
+        check_component("sampler", Positional())
 
 
 @pytest.mark.parametrize(
@@ -43,6 +86,44 @@ def test_a_part_without_its_methods_is_named(name: str) -> None:
 def test_what_a_sampler_returns_is_checked(trajectories: Any, message: str) -> None:
     with pytest.raises(DynamicsError, match=f"the sampler Mine returned .*{message}"):
         check_sampled(trajectories and SampledFrames(trajectories), Mine(), TOPOLOGY)
+
+
+def test_events_of_a_sampler_become_blow_ups() -> None:
+    event = BlowUp(0, 7, "bond")
+    given = SampledFrames([np.zeros((1, 5, 3))], [event, {"replica": 0, "step": 8, "kind": "energy"}])  # type: ignore[list-item]
+    assert check_sampled(given, Mine(), TOPOLOGY).events == (event, BlowUp(0, 8, "energy"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"events": [{"replica": 0, "when": 8}]}, "events that are no blow-ups"),
+        ({"events": ["at step 8"]}, "events that are no blow-ups"),
+        ({"files": (Path("a"), Path("b"))}, "2 files for 1 trajectories"),
+    ],
+)
+def test_events_and_files_of_a_sampler_are_checked(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DynamicsError, match=message):
+        check_sampled(SampledFrames([np.zeros((1, 5, 3))], **changes), Mine(), TOPOLOGY)
+
+
+def test_a_checkpoint_must_be_in_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.ckpt").touch()
+    model = TrainedModel(tmp_path / "a.ckpt", (tmp_path / "a.ckpt",))
+    assert check_trained(model, Mine(), tmp_path) is model
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (None, "NoneType"),
+        (TrainedModel(Path("nowhere.ckpt")), "which is not there"),
+        (TrainedModel(Path(__file__)), "expected a file in"),
+    ],
+)
+def test_other_models_are_refused(model: TrainedModel | None, message: str, tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=f"the trainer Mine returned .*{message}"):
+        check_trained(model, Mine(), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from torch.utils.data import Subset
 from torch_geometric.loader import DataLoader
 
 from cgal_plugin.data import CGDataset, DataStore, block_splits
+from cgal_plugin.data.loader import batch_loader
 from cgal_plugin.errors import DataError, MappingError
 from tests.training.data import make_store
 
@@ -50,12 +51,35 @@ def test_whole_batches_have_what_pyg_would_make(root):
             assert torch.equal(a[key], b[key]), key
 
 
+@pytest.mark.parametrize("part", ["all", "tensor", "list"])
+@pytest.mark.parametrize("prebatch", [True, False])
+def test_the_loader_gives_the_batches_of_pyg(root, part, prebatch):
+    dataset = CGDataset(root, prebatch=prebatch)
+    rows = torch.randperm(120, generator=torch.Generator().manual_seed(0))[:50]
+    items = dataset if part == "all" else Subset(dataset, rows if part == "tensor" else rows.tolist())
+    sampler = torch.randperm(len(items), generator=torch.Generator().manual_seed(1)).tolist()
+    ours, theirs = (
+        list(loader(items, batch_size=20, sampler=sampler)) for loader in (batch_loader, DataLoader)
+    )
+    assert len(ours) == len(theirs) == (6 if part == "all" else 3)
+    for a, b in zip(ours, theirs, strict=True):
+        assert set(a.keys()) == set(b.keys())
+        for key in a.keys():  # noqa: SIM118 (a batch iterates over pairs)
+            assert torch.equal(a[key], b[key]), key
+
+
 def test_changing_a_batch_does_not_change_the_data(root):
     dataset = CGDataset(root)
     before = dataset[3].pos.clone()
     dataset[3].pos.zero_()
-    dataset.__getitems__([3, 4])[0].pos.zero_()
+    first = dataset.__getitems__([3, 4])[0]
+    kept = {key: first[key].clone() for key in list(first.keys())}
+    for key in kept:
+        first[key].zero_()
     assert torch.equal(dataset[3].pos, before)
+    again = dataset.__getitems__([3, 4])[0]
+    for key, values in kept.items():
+        assert torch.equal(again[key], values), key
 
 
 def test_choice_and_copies(root):

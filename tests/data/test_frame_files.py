@@ -76,6 +76,13 @@ def test_shards_that_come_later_are_not_read(store: DataStore) -> None:
     assert sum(map(len, FrameFiles(store))) == 65
 
 
+def test_chosen_shards_of_a_store(store: DataStore) -> None:
+    found = np.concatenate(list(FrameFiles(store, shards=["c", "b"])))
+    np.testing.assert_array_equal(found, np.concatenate([frames_of(6, 3), frames_of(4, 1)]))
+    with pytest.raises(DataError, match="no shard 'z'"):
+        list(FrameFiles(store, shards=["z"]))
+
+
 def test_what_is_not_fit_is_refused(store: DataStore, tmp_path: Path) -> None:
     def refuse(source: Path, message: str) -> None:
         with pytest.raises(DataError, match=message):

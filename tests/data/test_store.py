@@ -1,15 +1,18 @@
-"""The store: what goes in comes out, nothing is rewritten, nothing is mixed, damage is seen."""
+"""The store: round trips, shards are never rewritten or mixed, damage is detected."""
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cgal_plugin.data import DataStore, LabelledFrames, Quarantined
+from cgal_plugin.data import DataStore, LabelledFrames, Quarantined, shard_files
 from cgal_plugin.errors import DataError
 from cgal_plugin.mapping import CGTopology
+from cgal_plugin.provenance import hash_file, write_sealed
 
 TOPOLOGY = CGTopology.from_sequence("YYDPETGTWY")
 
@@ -128,3 +131,98 @@ def test_concatenate_checks_beads() -> None:
         LabelledFrames.concatenate([_frames(2), _frames(3, beads=9)])
     with pytest.raises(DataError, match="no labelled frames"):
         LabelledFrames.concatenate([])
+
+
+def test_positions_alone(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    for seed, name in enumerate("abc"):
+        store.append(name, _frames(5 + seed, seed=seed), source="seed")
+    np.testing.assert_array_equal(store.positions(), store.load_all().positions)
+    np.testing.assert_array_equal(store.positions(["c", "a"]), store.load_all(["c", "a"]).positions)
+    with pytest.raises(DataError, match="no frames yet"):
+        store.positions([])
+
+
+def test_a_record_of_other_frames_is_refused(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.append("a", _frames(5), source="seed")
+    path = tmp_path / "shards" / "a.json"
+    record = store.record("a") | {"n_frames": 4}
+    write_sealed(path, record)
+    for read in (store.load_all, store.positions):
+        with pytest.raises(DataError, match=r"shape \(5, 10, 3\); its record says \(4, 10, 3\)"):
+            read()
+
+
+@pytest.mark.parametrize("order", ["sorted", "shuffled"])
+def test_blocks_are_numbered_in_the_order_of_frame_and_start(order: str) -> None:
+    rng = np.random.default_rng(0)
+    frame, start = rng.integers(0, 6, size=(2, 80))
+    rows = np.lexsort((start, frame)) if order == "sorted" else np.arange(80)
+    frame, start = frame[rows], start[rows]
+    zeros = np.zeros((80, 1, 3))
+    pairs = sorted(set(zip(frame.tolist(), start.tolist(), strict=True)))
+    expected = [pairs.index(pair) for pair in zip(frame.tolist(), start.tolist(), strict=True)]
+    assert LabelledFrames(zeros, zeros, frame, start, np.zeros(80)).block.tolist() == expected
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Files that are hashed from now on; files count as settled at once."""
+    seen: list[Path] = []
+
+    def counted(path: Path) -> str:
+        seen.append(path)
+        return hash_file(path)
+
+    monkeypatch.setattr(shard_files, "hash_file", counted)
+    monkeypatch.setattr(shard_files, "_SETTLED", 0)
+    return seen
+
+
+def test_shards_are_hashed_once_per_process(tmp_path: Path, hashed: list[Path]) -> None:
+    store = _store(tmp_path)
+    store.append("a", _frames(), source="seed")
+    store.append("b", _frames(seed=1), source="seed")
+    hashed.clear()
+    time.sleep(0.02)  # longer than a tick of the file system's clock
+    for _ in range(3):
+        store.load("a")
+        store.load_all()
+        DataStore(tmp_path).verify("b")
+    assert sorted(p.name for p in hashed) == ["a.npz", "b.npz"]
+
+
+@pytest.mark.parametrize("change", ["replaced", "modified", "modified, time restored", "other record"])
+def test_a_changed_shard_is_hashed_again(tmp_path: Path, hashed: list[Path], change: str) -> None:
+    store = _store(tmp_path)
+    store.append("a", _frames(), source="seed")
+    time.sleep(0.02)
+    store.load("a")
+    path = tmp_path / "shards" / "a.npz"
+    state = path.stat()
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    if change == "replaced":
+        path.with_suffix(".new").write_bytes(raw)
+        os.replace(path.with_suffix(".new"), path)
+    elif change == "other record":
+        write_sealed(path.with_suffix(".json"), store.record("a") | {"sha256": "0" * 64})
+    else:
+        path.write_bytes(raw)
+    if change == "modified, time restored":
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    with pytest.raises(DataError, match="damaged"):
+        store.verify("a")
+
+
+def test_a_file_that_changed_just_now_is_hashed_again(
+    tmp_path: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_files, "_SETTLED", 3600 * 10**9)
+    store = _store(tmp_path)
+    store.append("a", _frames(), source="seed")
+    hashed.clear()
+    store.verify("a")
+    store.verify("a")
+    assert len(hashed) == 2

@@ -1,7 +1,8 @@
-"""Dynamics of a potential that our public export wrote; also the example's two scripts."""
+"""Dynamics of a potential of the public export; also the two scripts of the example."""
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -27,18 +28,12 @@ def has_platform(name):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Folder with potential.pt for three replicas, and start.pdb, made by the example's helper."""
+    """Folder with potential.pt for three replicas and start.pdb, made by the script of the example."""
     folder = tmp_path_factory.mktemp("exported")
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        str(EXAMPLE / "make_potential.py"),
-        str(folder),
-        "--replicas",
-        str(R),
-    ]
-    subprocess.run(command, check=True, capture_output=True)
+    script = str(EXAMPLE / "make_potential.py")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [script, str(folder), "--replicas", str(R)])
+        runpy.run_path(script, run_name="__main__")
     return folder
 
 
@@ -100,7 +95,7 @@ def test_replicas_far_from_the_origin_and_beside_an_exploded_one_keep_their_forc
     _, after = evaluate(exported, topology, moved)
     np.testing.assert_allclose(after[:2], forces[:2], atol=1e-5 * scale)
     assert not np.isfinite(after[2]).all()
-    # no net force and no net torque on a replica, wherever it is
+    # no net force and no net torque on a replica at any place
     assert np.abs(after[:2].sum(axis=1)).max() < 1e-4 * scale
     assert np.abs(np.cross(positions[:2], after[:2]).sum(axis=1)).max() < 1e-4 * scale
 
@@ -108,7 +103,7 @@ def test_replicas_far_from_the_origin_and_beside_an_exploded_one_keep_their_forc
 def test_restart_is_exact(exported, topology, positions, tmp_path):
     potential, start = exported / "potential.pt", positions * 10
     arguments = {
-        "steps": 400,
+        "steps": 200,
         "timestep_fs": 4.0,
         "temperature": 300.0,
         "friction": 1.0,
@@ -117,7 +112,7 @@ def test_restart_is_exact(exported, topology, positions, tmp_path):
     }
     full = simulate(potential, topology, start, out_dir=tmp_path / "full", **arguments)
     with pytest.raises(Interrupted):
-        simulate(potential, topology, start, out_dir=tmp_path / "cut", progress=stop_at(260), **arguments)
+        simulate(potential, topology, start, out_dir=tmp_path / "cut", progress=stop_at(140), **arguments)
     cut = simulate(potential, topology, start, out_dir=tmp_path / "cut", **arguments)
     assert cut.events == full.events == ()
     for path, expected in zip(cut.trajectories, full.trajectories, strict=True):
@@ -140,7 +135,7 @@ def test_the_example_runs_with_nothing_of_ours_imported(exported, tmp_path):
         str(exported / "potential.pt"),
         str(exported / "start.pdb"),
         "--steps",
-        "300",
+        "100",
         "--dcd",
         dcd,
     ]
@@ -177,7 +172,7 @@ def test_openmm_ml_finds_the_potential(exported, topology, positions):
     context.setPositions(positions.reshape(-1, 3))
     energy = context.getState(energy=True).getPotentialEnergy()._value
     assert energy == pytest.approx(evaluate(exported, topology, positions)[0], rel=1e-6)
-    with pytest.raises(DynamicsError, match=r"3 replica\(s\) of 10 beads; it is to act on 10"):
+    with pytest.raises(DynamicsError, match=r"3 replica\(s\) of 10 beads, not for 10"):
         potential.createSystem(structure.topology)
     with pytest.raises(DynamicsError, match="needs modelPath"):
         openmmml.MLPotential("cgschnet")

@@ -1,4 +1,4 @@
-"""Tasks over processes: every result is handed over, a killed worker costs nothing but time."""
+"""Tasks on processes: every result is passed on, and a killed worker costs only time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.execution.pool import Pool
 from cgal_plugin.execution.window import Failure, run_tasks
 from cgal_plugin.execution.worker import Call, Shared
-from tests.driver import work
+from tests.execution import work
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -62,7 +62,7 @@ def test_what_is_sent_is_not_loaded_when_its_bytes_changed(tmp_path: Path) -> No
     assert shared.load() == {"a": 1}
     other = Shared.write({"a": 2}, tmp_path)
     Path(other.path).write_bytes(Path(shared.path).read_bytes())
-    with pytest.raises(OracleError, match="not what the driver wrote"):
+    with pytest.raises(OracleError, match="not the file that the driver wrote"):
         other.load()
 
 
@@ -196,7 +196,7 @@ def test_no_more_tasks_are_made_than_the_window_holds() -> None:
 def test_a_straggler_gets_a_copy_and_the_first_of_both_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     from concurrent.futures import Future
 
-    from cgal_plugin.driver import window
+    from cgal_plugin.execution import window
 
     monkeypatch.setattr(window, "_SHORTEST_STRAGGLER", 0.2)
     monkeypatch.setattr(window, "_POLL", 0.05)
@@ -242,6 +242,7 @@ def _gone(pid: str) -> bool:
     return not status.exists() or "zombie" in status.read_text()
 
 
+@pytest.mark.integration
 def test_workers_end_with_a_killed_driver(tmp_path: Path) -> None:
     module = tmp_path / "sleeper.py"
     module.write_text(

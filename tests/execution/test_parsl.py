@@ -1,4 +1,4 @@
-"""Labels over Parsl: its local pilot jobs for real, a Slurm template as far as it goes without Slurm."""
+"""Tasks on Parsl: real local pilot jobs, and the Slurm template with stand-ins for Slurm's commands."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 
 from cgal_plugin.config import load_yaml, parse_config
 from cgal_plugin.config.executor import ParslExecutor
-from cgal_plugin.driver import window
 from cgal_plugin.errors import CGALError, ConfigError
+from cgal_plugin.execution import window
 from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.execution.parsl import count_workers, open_parsl, parsl_config
 from cgal_plugin.execution.pool import Pool
 from cgal_plugin.execution.window import Failure
 from cgal_plugin.execution.worker import Call
-from tests.driver import work
+from tests.execution import work
 
 pytest.importorskip("parsl")
 import psutil
@@ -30,7 +30,7 @@ SYSTEM = {"sequence": "AAA", "temperature": 400}
 
 
 def local(**changes: Any) -> ParslExecutor:
-    """Two workers of this machine; nodes that fall silent are given up soon."""
+    """Two workers of this machine, with a short heartbeat."""
     values = {"workers_per_node": 2, "heartbeat_threshold": 5, "retry_wait": 0.1, **changes}
     return ParslExecutor(kind="parsl", template="htex_local", **values)
 
@@ -48,6 +48,7 @@ def test_results_failures_and_timeouts_come_as_from_processes(tmp_path: Path) ->
     assert list((tmp_path / "parsl").glob("000/parsl.log"))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("victim", ["worker", "manager"])
 def test_a_killed_worker_or_manager_costs_no_result(
     victim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -78,7 +79,7 @@ def test_a_killed_worker_or_manager_costs_no_result(
     assert results == {i: i for i in range(12)}
     assert set(events) <= {"worker lost", "stall"}
     workers = {int(path.name.split("-")[1]) for path in tmp_path.glob("*-*-*")}
-    for child in children:  # a multiprocessing.Manager, which Parsl forgets
+    for child in children:  # a multiprocessing.Manager, which Parsl does not end
         if child.pid not in workers and child.is_running():
             child.kill()
     deadline = time.monotonic() + 30
@@ -91,10 +92,11 @@ def _lives(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.integration
 def test_workers_killed_between_two_tasks_hold_up_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One of them holds the lock of Parsl's task queue, which goes with it: the others wait for ever."""
+    """One of them holds the lock of Parsl's task queue, so that all others wait for ever."""
     monkeypatch.setattr(window, "_STALL_SECONDS", 10.0)
     results: dict[int, int] = {}
     events: list[str] = []
@@ -141,7 +143,7 @@ _COMMANDS = {
 
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand-ins for Slurm's commands: jobs run on this machine. The folder where they keep what they saw."""
+    """Stand-ins for Slurm's commands, which run jobs on this machine; returns the folder of their records."""
     record = tmp_path / "slurm"
     record.mkdir()
     for name, text in _COMMANDS.items():
@@ -218,9 +220,9 @@ def test_the_gpu_template_pins_a_gpu_to_each_worker(slurm: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("executor", "message"),
     [
-        ({}, "either 'template'"),
+        ({}, "exactly one of 'template'"),
         ({"template": "slurm"}, "'htex_local', 'slurm_cpu' or 'slurm_gpu'"),
-        ({"template": "slurm_cpu", "config": "mine.py"}, "either 'template'"),
+        ({"template": "slurm_cpu", "config": "mine.py"}, "exactly one of 'template'"),
         ({"config": "mine.py", "partition": "long"}, "partition: for templates only"),
         ({"config": "nowhere.py"}, "no such file"),
         ({"template": "slurm_cpu", "partition": "long\n#SBATCH --uid=0"}, "executor.partition"),
@@ -231,7 +233,7 @@ def test_the_gpu_template_pins_a_gpu_to_each_worker(slurm: Path, tmp_path: Path)
         ({"kind": "dask"}, "executor.kind = 'dask'"),
     ],
 )
-def test_wrong_executors_are_told_apart(executor: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_invalid_executors_are_refused(executor: dict[str, Any], message: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("config = 3\n")
     with pytest.raises(ConfigError) as error:
         parse_config({"system": SYSTEM, "executor": {"kind": "parsl", **executor}}, base=tmp_path)
@@ -278,6 +280,7 @@ def test_without_parsl_the_error_says_what_to_install(
         parsl_config(local(), tmp_path)
 
 
+@pytest.mark.integration
 def test_parsl_ends_within_seconds(tmp_path: Path) -> None:
     def stop(index: int, result: int) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Models to export: both CGSchNet forms and graph-network, with all priors."""
+"""Models to export: both CGSchNet forms and TorchMD-Net's graph-network, with all priors."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ import pytest
 import torch
 
 import cgal_plugin
+from cgal_plugin.export.forms import Potential
+from cgal_plugin.export.potential import potential_module, tabulate
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.priors import PriorSet, fit_priors
 from tests.priors.chains import chains
 from tests.priors.pairs import with_pairs
+
+
+def unscripted(model: Any, topology: CGTopology, n_replicas: int, filters: str, pairs: str) -> Potential:
+    """Return the module that ``export_torchscript`` would script, which takes a second per file."""
+    potential = potential_module(model, topology, n_replicas=n_replicas, pairs=pairs)
+    tabulate(potential, model, topology, 1e-6, filters)
+    return potential
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +42,7 @@ def priors(topology: CGTopology, frames: np.ndarray) -> PriorSet:
 
 @pytest.fixture(scope="session")
 def make(priors: PriorSet) -> Any:
-    """``make(model="cgschnet", **TorchMD-Net keys)``: a TorchMD_Net with random weights."""
+    """``make(model="cgschnet", **keys)``: a TorchMD_Net with random weights and these hyperparameters."""
     cgal_plugin.register()
 
     def build(model: str = "cgschnet", with_hparams: bool = False, **keys: Any) -> Any:
@@ -64,7 +73,7 @@ def make(priors: PriorSet) -> Any:
         }
         torch.manual_seed(3)
         built = create_model(dict(args), mean=torch.tensor(2.5), std=torch.tensor(4.0)).eval()
-        with torch.no_grad():  # biases start at zero, which would hide a forgotten one
+        with torch.no_grad():  # biases are initialised to zero, which would hide a missing one
             for name, parameter in built.named_parameters():
                 if name.endswith("bias"):
                     parameter.normal_(std=0.3)

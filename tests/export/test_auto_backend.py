@@ -1,4 +1,4 @@
-"""``backend="auto"`` of a simulation: the fast engine where it can, and a reason where it cannot."""
+"""``backend="auto"``: the fast engine if it supports the potential, otherwise a logged reason."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ def used(out: Path) -> str:
     return json.loads((out / "simulation.json").read_text())["inputs"]["backend"]
 
 
-@pytest.fixture
-def potential(make: Any, topology: CGTopology, tmp_path: Path) -> Path:
-    export_torchscript(make(precision=32), topology, tmp_path / "p.pt", n_replicas=2)
-    return tmp_path / "p.pt"
+@pytest.fixture(scope="module")
+def potential(make: Any, topology: CGTopology, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("potential") / "p.pt"
+    export_torchscript(make(precision=32), topology, path, n_replicas=2)
+    return path
 
 
 def test_fast_is_taken_and_recorded(
@@ -61,8 +62,8 @@ def test_a_continued_simulation_keeps_its_backend(
     start(potential, topology, frames, tmp_path / "c", steps=20)
     again = start(potential, topology, frames, tmp_path / "c")
     assert again.backend == "fast"
-    in_one = start(potential, topology, frames, tmp_path / "d")
-    assert again.trajectories[1].read_bytes() == in_one.trajectories[1].read_bytes()
+    whole = start(potential, topology, frames, tmp_path / "d")
+    assert again.trajectories[1].read_bytes() == whole.trajectories[1].read_bytes()
 
 
 def test_a_potential_that_the_engine_cannot_use(

@@ -1,7 +1,7 @@
-"""Every engine against the exact float64 network: a trained model on frames of a real trajectory.
+"""All engines against the exact float64 network: a trained model on frames of a real trajectory.
 
-The frames are of examples/chignolin/reference_small.npz, as they are and deformed: pairs far below the
-lower cutoff, on both sides of either cutoff, and chains stretched until hardly a pair interacts.
+Frames of examples/chignolin/reference_small.npz, unchanged and deformed: pairs far below the lower cutoff and
+on both sides of both cutoffs, and chains that are stretched until almost no pair interacts.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def trained(
     real: np.ndarray,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Any:
-    """A float32 model trained on forces that pull every pair towards its distance in the folded state."""
+    """Return a float32 model, trained on forces that pull pairs to their distances in the folded state."""
     cgal_plugin.register()
     folder = tmp_path_factory.mktemp("trained")
     data = real[::8]
@@ -127,13 +127,13 @@ def test_forces_on_real_and_deformed_frames(
     usual = float(eager(double, topology, real[::80])[1].abs().max())
     for name, frames in sets(real).items():
         expected = eager(double, topology, frames)[1].numpy().reshape(frames.shape)
-        # whole calls only: the frames go round
+        # repeat frames to fill the last call
         rows = np.resize(np.arange(len(frames)), -(-len(frames) // n_replicas) * n_replicas)
         for lo in range(0, len(rows), n_replicas):
             part = rows[lo : lo + n_replicas]
             found = evaluate(frames[part].reshape(-1, 3) / ANGSTROM_PER_NM) / FORCE
             for frame, forces in zip(part, found.reshape(-1, 10, 3), strict=True):
-                # where hardly a force is left, relative to those of usual frames
+                # very small forces are compared relative to those of usual frames
                 largest = max(np.abs(expected[frame]).max(), 1e-3 * usual)
                 error = np.abs(forces - expected[frame]).max() / largest
                 assert error < BOUND, f"{name}, frame {frame}: {error:.1e}"

@@ -1,4 +1,4 @@
-"""Gradients written by hand against autograd of the prior functions, also where they are degenerate."""
+"""Analytical gradients against autograd of the prior functions, also for degenerate geometries."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_pair_gradients(power: int) -> None:
 
 @pytest.mark.parametrize("at_a_time", [1, 20, 1_000_000])
 def test_series_gradients(at_a_time: int) -> None:
-    """Whatever the centres that go together; pairs of row 0 have none."""
+    """Results do not depend on the centres per step; pairs of row 0 have no energy."""
     coefficients = torch.tensor([[0.0] * 5, [1.0, -2.0, 0.5, 0.3, 0.9], [0.2, 0.1, -1.5, 2.0, 0.4]]).double()
     row = torch.tensor([1, 2, 0, 2, 1, 1])
     r = torch.tensor([[1e-6, 2.9, 3.1, 7.3, 16.0, 900.0], [4.0, 4.4, 5.0, 6.0, 8.0, 10.0]]).double()

@@ -1,4 +1,4 @@
-"""An exported file computes what the model computes, for every replica on its own."""
+"""An exported file gives energies and forces of the model, for each replica independently."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_stiff_bonds_keep_their_digits_in_float32(
     bonds = priors.arguments("bonds")
     table = [{**row, "k": 1000.0} for row in bonds["table"]]
     model = make(precision=32, prior_model=[{"CGBonds": {**bonds, "table": table}}])
-    # near the minimum, and away from the origin: forces are small next to k times a coordinate
+    # near the minimum and far from the origin, forces are small compared with k times a coordinate
     chain = np.arange(10)[:, None] * priors.arguments("bonds")["table"][0]["r0"] * np.array([0.6, 0.0, 0.8])
     x = (chain + 0.01 * np.random.default_rng(0).normal(size=(20, 10, 3))).astype(np.float32)
     export_torchscript(model, topology, tmp_path / "p.pt", n_replicas=20)
@@ -200,17 +200,22 @@ def test_gradient_flag_and_grad_mode_do_not_matter(
         script(x[:7])
 
 
-def test_without_priors_and_with_some(
-    make: Any, priors: PriorSet, topology: CGTopology, frames: np.ndarray, tmp_path: Path
+@pytest.mark.parametrize("chosen", [[], [0], [2], [1, 3]])
+def test_a_subset_of_priors(
+    chosen: list[int],
+    make: Any,
+    priors: PriorSet,
+    topology: CGTopology,
+    frames: np.ndarray,
+    tmp_path: Path,
 ) -> None:
     model_priors = priors.to_prior_model()
-    for chosen in (None, model_priors[:1], model_priors[2:3], [model_priors[1], model_priors[3]]):
-        model = make(prior_model=chosen)
-        export_torchscript(model, topology, tmp_path / "p.pt")
-        energy, forces = eager(model, topology, frames[:1])
-        e, f = load(tmp_path / "p.pt")(nm(frames[:1]))
-        assert abs(e / KJ_PER_KCAL - energy.sum()) < 1e-10 * energy.abs().sum()
-        assert (f / FORCE - forces).abs().max() < 1e-10 * max(1.0, float(forces.abs().max()))
+    model = make(prior_model=[model_priors[k] for k in chosen] or None)
+    export_torchscript(model, topology, tmp_path / "p.pt")
+    energy, forces = eager(model, topology, frames[:1])
+    e, f = load(tmp_path / "p.pt")(nm(frames[:1]))
+    assert abs(e / KJ_PER_KCAL - energy.sum()) < 1e-10 * energy.abs().sum()
+    assert (f / FORCE - forces).abs().max() < 1e-10 * max(1.0, float(forces.abs().max()))
 
 
 def test_metadata(make: Any, topology: CGTopology, tmp_path: Path) -> None:

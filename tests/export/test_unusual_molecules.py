@@ -1,4 +1,4 @@
-"""Every engine within 1e-5 of the exact float64 network, for many models and molecules of unusual kinds."""
+"""All engines are within 1e-5 of the exact float64 network, for many models and unusual molecules."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cgal_plugin.export import export_torchscript
 from cgal_plugin.export.fast import FastPotential, fast_available
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
+from tests.export.conftest import unscripted
 from tests.export.test_torchscript import eager
 from tests.priors.chains import chains
 
@@ -32,7 +33,7 @@ MODELS = {
 
 
 def several_chains(n_chains: int, length: int) -> CGTopology:
-    """Chains of one kind, not bonded to each other."""
+    """Return a topology of identical chains that are not bonded to each other."""
     one = CGTopology.from_sequence(("YYDPETGTWY" * length)[:length]).to_dict()
     whole: dict[str, Any] = {}
     for key, value in one.items():
@@ -48,7 +49,7 @@ def several_chains(n_chains: int, length: int) -> CGTopology:
 
 
 def packed(n_chains: int, length: int, seed: int) -> np.ndarray:
-    """Chains side by side, 15 Å apart."""
+    """Return chains on a grid with a spacing of 15 Å."""
     x = chains(n_chains, length, seed=seed)
     x = x - x.mean(1, keepdims=True)
     side = int(np.ceil(n_chains ** (1 / 3)))
@@ -80,7 +81,7 @@ def frames_of(kind: str) -> tuple[CGTopology, np.ndarray]:
     return several_chains(10, 25), np.stack([packed(10, 25, 1), packed(10, 25, 2)])
 
 
-# every model with two kinds of molecule, every kind with two or three models
+# each model with at least two kinds of molecule, each kind with two or three models
 PAIRS = [
     (model, kind)
     for kind, models in {
@@ -100,7 +101,7 @@ def test_engines(name: str, kind: str, make: Any, tmp_path: Path) -> None:
     topology, frames = frames_of(kind)
     model = make(**MODELS[name], prior_model=None, precision=32, max_num_neighbors=260)
     n = len(frames)
-    # the first replica may not poison the others
+    # a non-finite replica must not affect the others
     lost = np.concatenate([frames[:1], frames])
     lost[0, 1] = np.nan
     energy, forces = eager(copy.deepcopy(model).double(), topology, frames)
@@ -111,13 +112,15 @@ def test_engines(name: str, kind: str, make: Any, tmp_path: Path) -> None:
         for pairs in ("dense", "list"):
             if (kind, pairs) == ("250 beads", "dense"):
                 continue
-            path = tmp_path / f"{filters}_{pairs}.pt"
-            export_torchscript(model, topology, path, n_replicas=n + 1, filters=filters, pairs=pairs)
-            script = torch.jit.load(str(path))
+            potential: Any = unscripted(model, topology, n + 1, filters, pairs)
+            if (name, kind) == ("majewski_silu_3", "overlapping"):
+                path = tmp_path / f"{filters}_{pairs}.pt"
+                export_torchscript(model, topology, path, n_replicas=n + 1, filters=filters, pairs=pairs)
+                potential = torch.jit.load(str(path))
             tensor = torch.from_numpy(x)
             engines[f"{filters} {pairs}"] = (
-                script(tensor)[1].numpy(),
-                script.replica_energies(tensor).numpy(),
+                potential(tensor)[1].numpy(),
+                potential.replica_energies(tensor).numpy(),
             )
     if fast_available():
         fast = FastPotential.from_model(model, topology, n_replicas=n + 1)
@@ -126,8 +129,8 @@ def test_engines(name: str, kind: str, make: Any, tmp_path: Path) -> None:
         assert np.isnan(energies[0]), engine
         assert np.isfinite(energies[1:]).all(), engine
         gap = np.abs(found.reshape(lost.shape)[1:] / FORCE - expected).max(axis=(1, 2))
-        # where hardly a force is left, relative to the largest of the frames; the force of a single pair
-        # is a sum over channels that cancel to a few hundredths, which float32 does not resolve to 1e-5
+        # small forces are compared relative to the largest one of all frames; contributions of channels to
+        # the force of a single pair cancel to a few percent, which float32 does not resolve to 1e-5
         floor = 1.0 if kind == "two beads" else 1e-3
         largest = np.maximum(np.abs(expected).max(axis=(1, 2)), floor * np.abs(expected).max())
         assert (gap < BOUND * largest).all(), f"{engine}: {(gap / largest).max():.1e}"

@@ -25,7 +25,7 @@ def test_rotation_is_the_best_proper_one() -> None:
 def test_superpose_undoes_a_rigid_motion() -> None:
     rng = np.random.default_rng(1)
     points = rng.normal(size=(12, 3))
-    rotation = Rotation.random(rng=rng).as_matrix()
+    rotation = Rotation.random(random_state=rng).as_matrix()
     target = points @ rotation + 50.0
     np.testing.assert_allclose(superpose(points, points[:5], target[:5]), target, atol=1e-9)
 
@@ -34,7 +34,7 @@ def test_rmsd_is_that_of_the_superposed_frames() -> None:
     rng = np.random.default_rng(2)
     frames, target = rng.normal(size=(30, 6, 3)), rng.normal(size=(6, 3))
     frames[0] = target * [1.0, 1.0, -1.0]
-    frames[1] = target @ Rotation.random(rng=rng).as_matrix() + 3.0
+    frames[1] = target @ Rotation.random(random_state=rng).as_matrix() + 3.0
     residuals = [superpose(f, f, target) - target for f in frames]
     expected = np.sqrt(np.square(residuals).sum(axis=2).mean(axis=1))
     np.testing.assert_allclose(superposed_rmsd(frames, target), expected, atol=1e-6)

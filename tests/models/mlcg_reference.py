@@ -1,4 +1,4 @@
-"""mlcg's StandardSchNet written down from its formulas, one pair at a time, for the tests only."""
+"""mlcg's StandardSchNet from its formulas, one pair at a time, as a reference for tests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def random_state(
     kind="expnorm",
     seed=0,
 ):
-    """A state dict with mlcg's names and random values."""
+    """Return a state dict with mlcg's names and random values."""
     gen = torch.Generator().manual_seed(seed)
 
     def draw(*shape):
@@ -61,7 +61,7 @@ def random_state(
 
 
 def energy(state, z, pos, *, upper, lower=0.0, act="tanh"):
-    """Energy of one molecule, ``z (n,)``, ``pos (n, 3)``."""
+    """Return the energy of one molecule, ``z (n,)``, ``pos (n, 3)``."""
     f = ACT[act]
     n = len(z)
 
@@ -112,7 +112,7 @@ def energy(state, z, pos, *, upper, lower=0.0, act="tanh"):
 
 
 def energy_and_forces(state, z, pos, **settings):
-    """Energy and forces ``(n, 3)`` of one molecule."""
+    """Return energy and forces ``(n, 3)`` of one molecule."""
     pos = pos.clone().requires_grad_(True)
     e = energy(state, z, pos, **settings)
     (gradient,) = torch.autograd.grad(e, pos)

@@ -1,4 +1,4 @@
-"""CGSchNet itself: symmetries, pair lists, options, gradients."""
+"""CGSchNet: symmetries, pair lists, options, gradients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALL = {"embedding_dimension": 16, "num_layers": 2, "num_rbf": 9, "max_z": 50, 
 
 
 def chain(n: int, seed: int = 0) -> np.ndarray:
-    """A self-avoiding enough chain of ``n`` beads, Å."""
+    """Return a chain of ``n`` beads without close contacts, Å."""
     rng = np.random.default_rng(seed)
     steps = rng.normal(loc=(1.2, 0.0, 0.0), size=(n, 3))
     return np.cumsum(3.8 * steps / np.linalg.norm(steps, axis=1, keepdims=True), axis=0)
@@ -61,7 +61,7 @@ def test_pairs_are_every_pair_of_a_molecule_once(molecules):
 
 
 def test_same_energy_with_torchmdnets_neighbour_list():
-    """The list used with a box and for very large systems gives what the direct one gives."""
+    """The neighbour list for boxes and very large systems agrees with the direct one."""
     torch.manual_seed(1)
     model = build_model({**SMALL, "cutoff_lower": 2.0}).eval()
     z, pos = torch.arange(14) % 5, torch.tensor(chain(14))
@@ -72,14 +72,14 @@ def test_same_energy_with_torchmdnets_neighbour_list():
     torch.testing.assert_close(f2, f, rtol=1e-10, atol=1e-12)
 
 
-def test_too_few_places_in_the_neighbour_list_is_an_error():
+def test_a_full_neighbour_list_is_an_error():
     model = build_model({**SMALL, "max_num_neighbors": 1})
     box = torch.eye(3, dtype=torch.float64) * 500.0
     with pytest.raises(DataError, match="max_num_neighbors"):
         model(torch.arange(14) % 5, torch.tensor(chain(14)), box=box)
 
 
-def test_periodic_images_are_seen():
+def test_periodic_images_interact():
     torch.manual_seed(1)
     model = build_model(SMALL).eval()
     z, pos = torch.tensor([1, 2]), torch.tensor([[0.5, 0, 0], [29.0, 0, 0]], dtype=torch.float64)
@@ -88,7 +88,7 @@ def test_periodic_images_are_seen():
     torch.testing.assert_close(model(z, pos.clone(), box=box)[0], model(z, near)[0])
 
 
-def test_beads_alone_and_on_top_of_each_other_stay_finite():
+def test_isolated_and_coincident_beads_stay_finite():
     model = build_model(SMALL)
     far = torch.tensor([[0.0, 0, 0], [100.0, 0, 0]], dtype=torch.float64)
     e, f = model(torch.tensor([1, 2]), far)
@@ -102,7 +102,7 @@ def test_beads_alone_and_on_top_of_each_other_stay_finite():
 
 
 def test_second_derivatives_are_right():
-    """A force loss's gradient with respect to the weights, against finite differences."""
+    """The gradient of a force loss with respect to the weights agrees with finite differences."""
     torch.manual_seed(3)
     net = CGSchNet(
         hidden_channels=5,

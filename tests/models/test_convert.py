@@ -47,7 +47,7 @@ def molecules():
 
 
 def graph_network(**changes):
-    """A real one whose every parameter is off its start, as after training."""
+    """A graph network with all parameters changed from their initial values, as after training."""
     torch.manual_seed(11)
     model = create_model({**GN, **changes}, mean=torch.tensor(-3.25), std=torch.tensor(1.7))
     with torch.no_grad():
@@ -102,7 +102,7 @@ def test_graph_network_with_its_priors(molecules):
 
 
 def test_graph_network_with_more_beads_than_its_neighbour_buffer(molecules):
-    """TorchMD-Net stops on the CPU when its buffer is too small; ours has none to overflow."""
+    """TorchMD-Net fails on the CPU when its buffer is too small; CGSchNet has no such buffer."""
     z, pos, batch = molecules
     model = graph_network(max_num_neighbors=2)
     with pytest.raises(RuntimeError, match="max_num_pairs"):
@@ -177,20 +177,31 @@ def test_saved_conversion_loads_with_torchmdnet(molecules, tmp_path):
     assert_same(mlcg, load_model(str(tmp_path / "mlcg.ckpt")), z % 8, pos, batch)
 
 
+@pytest.mark.parametrize(
+    ("hparams", "message"),
+    [
+        ({"activation": "tanh"}, "cutoff_upper"),
+        ({"activation": "gelu", "cutoff_upper": 12.0}, "activation 'gelu'"),
+        ({"activation": "tanh", "cutoff_upper": 12.0, "alpha": 0.9}, "alpha"),
+    ],
+)
+def test_bad_mlcg_values_are_named(hparams, message):
+    with pytest.raises(ConfigError, match=message):
+        from_mlcg(random_state(), hparams)
+
+
 def test_bad_weights_are_named():
     state = random_state()
-    with pytest.raises(ConfigError, match="cutoff_upper"):
-        from_mlcg(state, {"activation": "tanh"})
-    with pytest.raises(ConfigError, match="activation 'gelu'"):
-        from_mlcg(state, {"activation": "gelu", "cutoff_upper": 12.0})
     with pytest.raises(ConfigError, match="nonsense"):
         from_mlcg({**state, "nonsense.weight": torch.zeros(2)}, {"activation": "tanh", "cutoff_upper": 12.0})
     with pytest.raises(ConfigError, match="0 entries"):
         from_mlcg(graph_network().state_dict(), {"activation": "tanh", "cutoff_upper": 12.0})
     with pytest.raises(ConfigError, match="graph-network"):
         from_torchmdnet_gn(state, GN)
-    with pytest.raises(ConfigError, match="alpha"):
-        from_mlcg(state, {"activation": "tanh", "cutoff_upper": 12.0, "alpha": 0.9})
+
+
+def test_other_parts_of_a_full_model_are_omitted_with_a_warning():
+    state = random_state()
     full = {f"models.SchNet.model.{k}": v for k, v in state.items()} | {"models.bonds.k": torch.zeros(3)}
     with pytest.warns(UserWarning, match=r"models\.bonds"):
         from_mlcg(full, {"activation": "tanh", "cutoff_upper": 12.0})

@@ -1,4 +1,4 @@
-"""The training step of CGNet against TorchMD_Net's own way, which positions with a gradient select."""
+"""The training step of CGNet against TorchMD_Net's own, which positions with a gradient select."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def network(seed: int = 0, **options: object):
     return model
 
 
-def results(model, z, pos, batch, long_way=False, **more):
-    """Energies, forces and the gradients of a loss on both."""
+def results(model, z, pos, batch, slow=False, **more):
+    """Return energies, forces and the gradients of a loss on both."""
     model.zero_grad()
-    y, f = model(z, pos.clone().requires_grad_(long_way), batch, **more)
+    y, f = model(z, pos.clone().requires_grad_(slow), batch, **more)
     target = torch.linspace(-2, 2, f.numel(), dtype=f.dtype).view_as(f)
     ((f - target).square().mean() + 0.1 * y.square().mean()).backward()
     gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
@@ -59,32 +59,32 @@ def assert_same(a, b, tolerance=1e-12):
         {"activation": "swish", "num_layers": 3, "output_mlp_num_layers": 2},
     ],
 )
-def test_short_way_gives_what_torchmdnets_way_gives(form, options):
+def test_fast_method_agrees_with_torchmdnets(form, options):
     model = network(cgschnet={"form": form, "num_filters": 11}, **options)
     sizes = [7, 1, 12, 2]
     batch = torch.arange(4).repeat_interleave(torch.tensor(sizes))
     pos = torch.cat([frames(1, n, n)[0] for n in sizes])
     z = torch.arange(len(pos)) % 9
-    short = results(model, z, pos, batch)
-    assert_same(short, results(model, z, pos, batch, long_way=True))
+    fast = results(model, z, pos, batch)
+    assert_same(fast, results(model, z, pos, batch, slow=True))
     y, f = model.eval()(z, pos.clone(), batch)
-    assert_same({"energy": short["energy"], "forces": short["forces"]}, {"energy": y.detach(), "forces": f})
-    # beads of several molecules in any order
+    assert_same({"energy": fast["energy"], "forces": fast["forces"]}, {"energy": y.detach(), "forces": f})
+    # the beads of the molecules may come in any order
     order = torch.randperm(len(pos), generator=torch.Generator().manual_seed(0))
     moved = results(model.train(), z[order], pos[order], batch[order])
     moved["forces"] = moved["forces"][torch.argsort(order)]
     for name in ("energy", "forces"):
-        torch.testing.assert_close(moved[name], short[name], rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(moved[name], fast[name], rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize(
     "options",
     [{"activation": "mish"}, {"neighbor_embedding": True}, {"aggr": "mean"}, {"aggr": "max"}],
 )
-def test_options_that_the_short_way_does_not_know(options):
+def test_options_without_fast_method(options):
     model = network(**options)
     pos, z, batch = frames(2, 8).view(-1, 3), torch.arange(16) % 7, torch.arange(2).repeat_interleave(8)
-    assert_same(results(model, z, pos, batch), results(model, z, pos, batch, long_way=True))
+    assert_same(results(model, z, pos, batch), results(model, z, pos, batch, slow=True))
 
 
 def test_priors_and_mean_and_std():
@@ -97,11 +97,11 @@ def test_priors_and_mean_and_std():
     model.std.fill_(2.0)
     z, batch = torch.tensor(topology.types).repeat(5), torch.arange(5).repeat_interleave(10)
     few = pos[:5].reshape(-1, 3)
-    short = results(model, z, few, batch)
-    assert_same(short, results(model, z, few, batch, long_way=True))
+    fast = results(model, z, few, batch)
+    assert_same(fast, results(model, z, few, batch, slow=True))
     one = results(model, z[:10], few[:10], None)
-    torch.testing.assert_close(one["energy"][0], short["energy"][0], rtol=1e-12, atol=1e-10)
-    torch.testing.assert_close(one["forces"], short["forces"][:10], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(one["energy"][0], fast["energy"][0], rtol=1e-12, atol=1e-10)
+    torch.testing.assert_close(one["forces"], fast["forces"][:10], rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "silu", "swish", "sigmoid", "ssp"])
@@ -121,7 +121,7 @@ def test_derivatives_of_activations(activation):
 
 @pytest.mark.parametrize("n", [None, 80])
 def test_gradients_of_energies_and_forces(n):
-    """Against finite differences, all parameters of a small network; a grid has its own exact gradient."""
+    """All gradients of a small network agree with finite differences, with and without filter grid."""
     options = {"embedding_dimension": 3, "num_layers": 2, "num_rbf": 3, "max_z": 4, "trainable_rbf": True}
     model = network(activation="silu", cgschnet={"filter_grid": n}, **options)
     z, pos = torch.arange(4), frames(1, 4)[0]

@@ -1,4 +1,4 @@
-"""Checkpoints of unknown origin: read by a path that runs no code, or refused."""
+"""Checkpoints of unknown origin are read without running code, or refused."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import os
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,32 +40,33 @@ def evil(tmp_path: Path) -> Path:
     return path
 
 
-def _openers(path: Path) -> list[Any]:
-    topology = CGTopology.from_sequence("GYG")
-    return [
-        lambda: load_model(path),
-        lambda: load_model([path]),
-        lambda: export_torchscript(path, topology, path.parent / "x.pt"),
-        lambda: from_torchmdnet_gn(path),
-        lambda: from_mlcg(path),
-        lambda: train({}, path.parent / "out", seed=0, init_checkpoint=path, mode="finetune"),
-    ]
+OPENERS: dict[str, Callable[[Path], Any]] = {
+    "load_model": load_model,
+    "ensemble": lambda path: load_model([path]),
+    "export": lambda path: export_torchscript(path, CGTopology.from_sequence("GYG"), path.parent / "x.pt"),
+    "graph_network": from_torchmdnet_gn,
+    "mlcg": from_mlcg,
+    "train": lambda path: train({}, path.parent / "out", seed=0, init_checkpoint=path, mode="finetune"),
+}
 
 
-def test_what_would_run_code_is_named_and_refused(evil: Path) -> None:
-    for opener in _openers(evil):
-        with pytest.raises(CGALError, match=r"would import posix\.system.*--trust"):
-            opener()
+@pytest.fixture(params=list(OPENERS))
+def opener(request: pytest.FixtureRequest) -> Callable[[Path], Any]:
+    return OPENERS[request.param]
+
+
+def test_files_that_would_run_code_are_refused(evil: Path, opener: Callable[[Path], Any]) -> None:
+    with pytest.raises(CGALError, match=r"would import posix\.system.*--trust"):
+        opener(evil)
     assert not (evil.parent / "ran").exists()
     assert not (evil.parent / "out" / "training.json").exists()
 
 
-def test_a_plain_pickle_is_refused(tmp_path: Path) -> None:
+def test_a_plain_pickle_is_refused(tmp_path: Path, opener: Callable[[Path], Any]) -> None:
     path = tmp_path / "plain.ckpt"
     path.write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
-    for opener in _openers(path):
-        with pytest.raises(CGALError, match=r"plain\.ckpt"):
-            opener()
+    with pytest.raises(CGALError, match=r"plain\.ckpt"):
+        opener(path)
     assert not (tmp_path / "ran").exists()
 
 
@@ -73,7 +75,7 @@ def test_trust_is_explicit(evil: Path) -> None:
     assert (evil.parent / "ran").exists()
 
 
-def test_what_checkpoints_hold_needs_no_trust(tmp_path: Path) -> None:
+def test_usual_content_of_checkpoints_needs_no_trust(tmp_path: Path) -> None:
     content = {
         "weights": torch.ones(2),
         "namespace": argparse.Namespace(lr=0.1),
@@ -90,11 +92,10 @@ def test_what_checkpoints_hold_needs_no_trust(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04 and no more", bytes(1000)])
-def test_files_that_are_no_checkpoints(content: bytes, tmp_path: Path) -> None:
+def test_other_files_are_named(content: bytes, tmp_path: Path, opener: Callable[[Path], Any]) -> None:
     (tmp_path / "x.ckpt").write_bytes(content)
-    for opener in _openers(tmp_path / "x.ckpt"):
-        with pytest.raises(CGALError, match=r"x\.ckpt"):
-            opener()
+    with pytest.raises(CGALError, match=r"x\.ckpt"):
+        opener(tmp_path / "x.ckpt")
 
 
 @pytest.mark.parametrize("name", ["../out.ckpt", "/tmp/out.ckpt", "a/../../out.ckpt", "..\\out.ckpt"])

@@ -30,7 +30,11 @@ def use_test_platform() -> None:
 
 
 if PLATFORM != "CPU":
-    use_test_platform()  # on import, so that spawned processes do it as well
+    use_test_platform()
+
+
+def import_this_module() -> None:
+    """Initialise a spawned process: unpickling this function imports this module, which sets the platform."""
 
 
 @pytest.fixture(scope="session")

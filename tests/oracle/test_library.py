@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import mdtraj
 import numpy as np
 import pytest
@@ -35,12 +32,13 @@ def test_nearest_is_exact_and_ordered(model, frames):
     target = model.mapping.map_positions(frames[7]) @ Rotation.random(random_state=1).as_matrix() + 40.0
     found, distance = library.nearest(target, 12)
     assert found[0] == 7
-    # frames are stored as float32: the RMSD of a frame to itself is that resolution's
+    # frames are stored as float32, which limits the RMSD of a frame to itself
     assert distance[0] < 1e-3
     beads = mdtraj.Trajectory(library.beads / 10, None)
     reference = 10 * mdtraj.rmsd(beads, mdtraj.Trajectory(target[None] / 10, None))
-    np.testing.assert_allclose(distance, np.sort(reference), atol=2e-3)
-    np.testing.assert_allclose(distance, reference[found], atol=2e-3)
+    assert found.tolist() == np.argsort(reference).tolist()
+    # mdtraj computes the square in float32, as a difference of terms of about 70 Å²
+    np.testing.assert_allclose(distance**2, reference[found] ** 2, atol=1e-3)
 
 
 @settings(max_examples=25, deadline=None)
@@ -92,7 +90,7 @@ def test_missing_atoms_are_named(model, frames):
         AllAtomLibrary(model).add(heavy)
 
 
-def test_saved_file_serves_another_mapping_and_process(model, frames, tmp_path):
+def test_saved_file_serves_another_mapping(model, frames, tmp_path):
     path = tmp_path / "deep" / "library.npz"
     library = AllAtomLibrary(model, frames)
     library.save(path)
@@ -100,11 +98,9 @@ def test_saved_file_serves_another_mapping_and_process(model, frames, tmp_path):
     assert again.hash == library.hash
     other = AllAtomModel(model.topology, model.positions, CGMapping.from_topology(model.topology, "CACB"))
     assert AllAtomLibrary.load(path, other).beads.shape == (12, 9, 3)
-    code = "import sys, numpy; d = numpy.load(sys.argv[1]); print(len(d['positions']), d['positions'].dtype)"
-    out = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
-    ).stdout
-    assert out.split() == ["12", "float32"]
+    with np.load(path) as data:  # readable without the package
+        assert data["positions"].shape == library.positions.shape
+        assert data["positions"].dtype == np.float32
 
 
 def test_files_that_are_none(model, tmp_path):

@@ -1,8 +1,9 @@
-"""Structures from sequences and PDB files: complete, deterministic, and errors that say what is wrong."""
+"""Structures from sequences and PDB files: complete and deterministic; errors name the defect."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import mdtraj
@@ -52,9 +53,14 @@ def test_chignolin_is_a_hairpin_of_166_atoms() -> None:
     assert np.linalg.norm(ca[0] - ca[-1]) < 7.0  # termini side by side
     assert np.linalg.norm(np.diff(ca, axis=0), axis=1) == pytest.approx(3.8, abs=0.15)
     assert screen(model.positions, model.mdtraj_topology)
+
+
+def test_a_helix_is_stretched() -> None:
+    model = AllAtomModel.from_sequence("GAPYAG", phi=[-60.0] * 5, psi=[-45.0] * 5)
     stretched = stretched_positions(model)
-    ca = model.mapping.map_positions(stretched)
-    assert np.linalg.norm(ca[0] - ca[-1]) > 25.0
+    ends = [x[-1] - x[0] for x in map(model.mapping.map_positions, (model.positions, stretched))]
+    assert np.linalg.norm(ends[0]) < 11.0
+    assert np.linalg.norm(ends[1]) > 14.0
     assert screen(stretched, model.mdtraj_topology)
 
 
@@ -71,7 +77,7 @@ def test_pdb_gives_the_same_molecule(gyg: AllAtomModel, gyg_pdb: Path) -> None:
     assert model.cg_topology == gyg.cg_topology
     assert [str(a) for a in model.mdtraj_topology.atoms] == [str(a) for a in gyg.mdtraj_topology.atoms]
     heavy = [a.index for a in gyg.mdtraj_topology.atoms if a.element.symbol != "H"]
-    # minimised twice: the heavy atoms have hardly moved
+    # the second minimisation hardly moves the heavy atoms
     assert np.abs(model.positions[heavy] - gyg.positions[heavy]).max() < 0.5
 
 
@@ -89,35 +95,49 @@ def test_pdb_without_hydrogens_and_oxt_is_completed(gyg: AllAtomModel, gyg_pdb: 
     assert sorted(a.name for a in topology.atoms()) == sorted(a.name for a in gyg.mdtraj_topology.atoms)
 
 
-def test_wrong_pdb_files_are_named(gyg_pdb: Path, tmp_path: Path) -> None:
-    text = gyg_pdb.read_text()
-    path = tmp_path / "x.pdb"
-    with pytest.raises(OracleError, match="does not exist"):
-        read_pdb(path)
-    path.write_text("")
-    with pytest.raises(OracleError, match="no protein"):
-        read_pdb(path)
-    path.write_bytes(b"\xff\xfe\x00\x81" * 20)
-    with pytest.raises(OracleError, match="not a text file"):
-        read_pdb(path)
-    path.write_text("\n".join(line for line in text.splitlines() if line[12:16].strip() != "CZ"))
-    with pytest.raises(OracleError, match=r"TYR2 lacks CZ"):
-        read_pdb(path)
-    path.write_text("\n".join(line for line in text.splitlines() if line[12:16].strip() == "CA"))
-    with pytest.raises(OracleError, match=r"GLY1 lacks"):
-        read_pdb(path)
-    path.write_text(text.replace("TYR", "MSE"))
-    with pytest.raises(OracleError, match="MSE2"):
-        read_pdb(path)
-    moved = [
+def without(text: str, keep: str | None = None, drop: str | None = None) -> str:
+    """The lines of a PDB text without one atom name, or with this one only."""
+    lines = [(line, line[12:16].strip()) for line in text.splitlines()]
+    return "\n".join(line for line, atom in lines if (atom == keep if keep else atom != drop))
+
+
+def torn(text: str) -> str:
+    """A PDB text with the third residue moved by 30 Å."""
+    return "\n".join(
         line[:30] + f"{float(line[30:38]) + 30.0:8.3f}" + line[38:]
         if line.startswith("ATOM") and int(line[22:26]) == 3
         else line
         for line in text.splitlines()
         if not line.startswith("CONECT")
-    ]
-    path.write_text("\n".join(moved))
-    with pytest.raises(OracleError, match=r"broken.*TYR2-GLY3"):
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "match"),
+    [
+        (lambda text: "", "no protein"),
+        (lambda text: without(text, drop="CZ"), r"TYR2 lacks CZ"),
+        (lambda text: without(text, keep="CA"), r"GLY1 lacks"),
+        (lambda text: text.replace("TYR", "MSE"), "MSE2"),
+        (torn, r"broken.*TYR2-GLY3"),
+    ],
+    ids=["empty", "one atom missing", "CA only", "non-standard residue", "broken chain"],
+)
+def test_wrong_pdb_files_are_named(
+    gyg_pdb: Path, tmp_path: Path, damage: Callable[[str], str], match: str
+) -> None:
+    path = tmp_path / "x.pdb"
+    path.write_text(damage(gyg_pdb.read_text()))
+    with pytest.raises(OracleError, match=match):
+        read_pdb(path)
+
+
+def test_files_that_are_not_pdb(tmp_path: Path) -> None:
+    path = tmp_path / "x.pdb"
+    with pytest.raises(OracleError, match="does not exist"):
+        read_pdb(path)
+    path.write_bytes(b"\xff\xfe\x00\x81" * 20)
+    with pytest.raises(OracleError, match="not a text file"):
         read_pdb(path)
 
 

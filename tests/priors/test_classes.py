@@ -215,40 +215,53 @@ def test_molecules_in_the_table_of_another_map() -> None:
     assert energy(prior, [positions], [custom]).item() == pytest.approx(5.0)
 
 
-def test_bad_tables_are_named() -> None:
+ANY_PAIR = ["*", "*"]
+
+
+@pytest.mark.parametrize(
+    ("cls", "arguments", "message"),
+    [
+        (CGBonds, {"table": [{"types": ANY_PAIR, "k": 1.0}]}, "needs keys"),
+        (CGBonds, {"table": [{"types": ["CA_XXX", "*"], "k": 1.0, "r0": 1.0}]}, "CA_XXX"),
+        (
+            CGBonds,
+            {
+                "table": [
+                    {"types": types, "k": 1.0, "r0": 1.0} for types in (["*", "CA_ALA"], ["CA_ALA", "*"])
+                ]
+            },
+            "twice",
+        ),
+        (CGBonds, {"table": [{"types": ANY_PAIR, "k": float("nan"), "r0": 1.0}]}, "not finite"),
+        (CGBonds, {"table": [{"types": ANY_PAIR, "k": "stiff", "r0": 1.0}]}, "not a number"),
+        (CGBonds, {"table": [], "stiffness": 3}, "stiffness"),
+        (CGBonds, {"table": [], "file": "priors.yaml"}, "exactly one of table and file"),
+        (
+            CGAngles,
+            {"table": [{"types": ["*"] * 3, "k": 1.0, "x0": 1.0}], "angle_form": "degrees"},
+            "angle_form",
+        ),
+        (CGDihedrals, {"table": [{"types": ["*"] * 4, "k": [1.0, 2.0], "phase": [0.0]}]}, "one length"),
+        *(
+            (CGPairs, {"table": [{"types": ANY_PAIR, "c": c}]}, "lists of one length")
+            for c in ([1.0], [], 1.0)
+        ),
+        *(
+            (CGPairs, {"table": [{"types": ANY_PAIR, "c": [1.0, 2.0]}], "first": a, "last": b}, "first is")
+            for a, b in ((3.0, 3.0), (-1.0, 3.0), (3.0, float("inf")), ("3", 5.0))
+        ),
+        (CGPairs, {"table": [{"types": ANY_PAIR, "c": [1.0, 2.0]}], "exclude_bonds": -1}, "exclude_bonds"),
+        (CGRepulsion, {"table": [{"types": ANY_PAIR, "epsilon": 1.0, "sigma": 4.0}], "power": 0}, "power"),
+    ],
+)
+def test_bad_arguments_are_named(cls: type[CGPrior], arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        cls(**arguments)
+
+
+def test_missing_parameters_are_named() -> None:
     with pytest.raises(PriorFitError, match="no parameters"):
         CGBonds()
-    with pytest.raises(ConfigError, match="needs keys"):
-        CGBonds(table=[{"types": ["*", "*"], "k": 1.0}])
-    with pytest.raises(ConfigError, match="CA_XXX"):
-        CGBonds(table=[{"types": ["CA_XXX", "*"], "k": 1.0, "r0": 1.0}])
-    with pytest.raises(ConfigError, match="twice"):
-        CGBonds(
-            table=[
-                {"types": ["*", "CA_ALA"], "k": 1.0, "r0": 1.0},
-                {"types": ["CA_ALA", "*"], "k": 2.0, "r0": 1.0},
-            ]
-        )
-    with pytest.raises(ConfigError, match="not finite"):
-        CGBonds(table=[{"types": ["*", "*"], "k": float("nan"), "r0": 1.0}])
-    with pytest.raises(ConfigError, match="not a number"):
-        CGBonds(table=[{"types": ["*", "*"], "k": "stiff", "r0": 1.0}])
-    with pytest.raises(ConfigError, match="stiffness"):
-        CGBonds(table=[], stiffness=3)
-    with pytest.raises(ConfigError, match="angle_form"):
-        CGAngles(table=[{"types": ["*"] * 3, "k": 1.0, "x0": 1.0}], angle_form="degrees")
-    with pytest.raises(ConfigError, match="one length"):
-        CGDihedrals(table=[{"types": ["*"] * 4, "k": [1.0, 2.0], "phase": [0.0]}])
-    for c in ([1.0], [], 1.0):
-        with pytest.raises(ConfigError, match="lists of one length"):
-            CGPairs(table=[{"types": ["*", "*"], "c": c}])
-    for first, last in ((3.0, 3.0), (-1.0, 3.0), (3.0, float("inf")), ("3", 5.0)):
-        with pytest.raises(ConfigError, match="first is"):
-            CGPairs(table=[{"types": ["*", "*"], "c": [1.0, 2.0]}], first=first, last=last)
-    with pytest.raises(ConfigError, match="exclude_bonds"):
-        CGPairs(table=[{"types": ["*", "*"], "c": [1.0, 2.0]}], exclude_bonds=-1)
-    with pytest.raises(ConfigError, match="power"):
-        CGRepulsion(table=[{"types": ["*", "*"], "epsilon": 1.0, "sigma": 4.0}], power=0)
     ala = CGTopology.from_sequence("AA")
     with pytest.raises(ConfigError, match="no parameters for"):
         CGBonds(
@@ -335,7 +348,7 @@ class _Anchored(CGBonds):
         (_Leaky, "batch it is in"),
         (_Rounded, "plain Python"),
         (_Detached, "not the gradient"),
-        (_Anchored, "rotated and moved"),
+        (_Anchored, "under rotation and translation"),
     ],
 )
 def test_check_prior_sees_what_is_wrong(

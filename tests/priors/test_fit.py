@@ -1,4 +1,4 @@
-"""Fits: known constants come back, correlation and scarcity are noticed, nothing is ever NaN."""
+"""Fits: recover known constants, account for correlated and scarce data, never return NaN."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from scipy.signal import lfilter
 
 from cgal_plugin.errors import ConfigError, PriorFitError
 from cgal_plugin.mapping import CGTopology
@@ -20,16 +21,23 @@ BETA = 1.0 / kT(TEMPERATURE)
 
 
 @pytest.fixture(scope="module")
-def tetramer() -> tuple[CGTopology, np.ndarray, dict[str, float]]:
+def tetramer(chance_seed: int) -> tuple[CGTopology, np.ndarray, dict[str, float]]:
     """6,000 frames of four beads drawn from the exact distribution of known constants."""
     n, known = 6000, {"k": 20.0, "r0": 3.6, "ka": 6.0, "a0": 1.9, "kd": 1.2, "phase": 0.8}
     r = np.linspace(0.5, 7.0, 4000)
     t = np.linspace(1e-4, np.pi - 1e-4, 4000)
     p = np.linspace(-np.pi, np.pi, 4000)
-    bonds = draw(r**2 * np.exp(-BETA * 0.5 * known["k"] * (r - known["r0"]) ** 2), r, 3 * n, 1)
-    angles = draw(np.sin(t) * np.exp(-BETA * 0.5 * known["ka"] * (t - known["a0"]) ** 2), t, 2 * n, 2)
+    bonds = draw(
+        r**2 * np.exp(-BETA * 0.5 * known["k"] * (r - known["r0"]) ** 2), r, 3 * n, 100 * chance_seed + 1
+    )
+    angles = draw(
+        np.sin(t) * np.exp(-BETA * 0.5 * known["ka"] * (t - known["a0"]) ** 2),
+        t,
+        2 * n,
+        100 * chance_seed + 2,
+    )
     energy = known["kd"] * np.cos(p - known["phase"]) + 0.4 * np.cos(2 * p + 1.0)
-    phi = draw(np.exp(-BETA * energy), p, n, 3)
+    phi = draw(np.exp(-BETA * energy), p, n, 100 * chance_seed + 3)
     frames = place(bonds.reshape(n, 3), angles.reshape(n, 2), phi)
     return CGTopology.from_sequence("AAAA"), frames, known
 
@@ -58,7 +66,7 @@ def test_known_constants_come_back(tetramer: tuple) -> None:
     for r in (bond, angle, dihedral):
         n = r["n_effective"]
         assert r["n_effective"] > 0.7 * r["n"]
-        assert r["ks"] < 2.0 / np.sqrt(n)
+        assert r["ks"] < 2.5 / np.sqrt(n)  # false alarm: 2 exp(-2 x 2.5²) = 7e-6
         assert r["overlap"] > 0.9
         assert not r["at_bound"]
         assert r["standard_error"]
@@ -67,10 +75,10 @@ def test_known_constants_come_back(tetramer: tuple) -> None:
     assert lengths.mean() - known["r0"] > 4 * bond["standard_error"]["r0"]
 
 
-def test_cosine_angles(tetramer: tuple) -> None:
-    topology = tetramer[0]
+def test_cosine_angles(chance_seed: int) -> None:
+    topology = CGTopology.from_sequence("AAAA")
     c = np.linspace(-1, 1, 4001)
-    x = draw(np.exp(-BETA * 0.5 * 15.0 * (c + 0.2) ** 2), c, 12_000, 5).reshape(-1, 2)
+    x = draw(np.exp(-BETA * 0.5 * 15.0 * (c + 0.2) ** 2), c, 12_000, 100 * chance_seed + 5).reshape(-1, 2)
     frames = place(np.full((6000, 3), 3.8), np.arccos(x), np.zeros(6000))
     priors = fit_priors(topology, frames, TEMPERATURE, terms=("angles",), angle_form="cos")
     r = row(priors, "angles")
@@ -79,11 +87,11 @@ def test_cosine_angles(tetramer: tuple) -> None:
     assert priors.arguments("angles")["angle_form"] == "cos"
 
 
-def test_estimates_scatter_as_their_errors_say() -> None:
+def test_estimates_scatter_by_their_standard_errors(chance_seed: int) -> None:
     r = np.linspace(0.5, 7.0, 3000)
     density = r**2 * np.exp(-BETA * 0.5 * 10.0 * (r - 3.0) ** 2)
     pulls = []
-    for seed in range(60):
+    for seed in range(1000 * chance_seed, 1000 * chance_seed + 60):
         fit = estimate.fit_harmonic(draw(density, r, 500, seed), BETA, np.square, (0.0, np.inf), (0.1, 1e3))
         pulls.append((fit.parameters["k"] - 10.0) / (fit.error["k"] / np.sqrt(500)))
     # 60 standard normal pulls: mean within 4/√60, spread within four standard errors of one
@@ -91,20 +99,18 @@ def test_estimates_scatter_as_their_errors_say() -> None:
     assert abs(np.std(pulls) - 1) < 4 / np.sqrt(120)
 
 
-def test_correlated_frames_count_less() -> None:
-    rng = np.random.default_rng(0)
-    a = np.exp(-1 / 25.0)
-    noise = rng.normal(size=40_000)
-    x = np.zeros(40_000)
-    for i in range(1, len(x)):
-        x[i] = a * x[i - 1] + np.sqrt(1 - a * a) * noise[i]
-    # exact: n (1 − a)/(1 + a)
-    exact = len(x) * (1 - a) / (1 + a)
-    assert estimate.effective_samples(x) == pytest.approx(exact, rel=0.25)
-    assert estimate.effective_samples(noise) == pytest.approx(len(x), rel=0.1)
+def test_correlated_frames_count_less(chance_seed: int) -> None:
+    rng = np.random.default_rng(chance_seed)
+    a, n = np.exp(-1 / 25.0), 40_000
+    noise = rng.normal(size=(16, n))
+    x = lfilter([np.sqrt(1 - a * a)], [1.0, -a], noise)  # x_i = a x_(i-1) + sqrt(1 - a²) noise_i
+    exact = n * (1 - a) / (1 + a)
+    # the estimates of single series scatter by 10 %, their mean by 2.5 %
+    assert np.mean([estimate.effective_samples(s) for s in x]) == pytest.approx(exact, rel=0.125)
+    assert estimate.effective_samples(noise[0]) == pytest.approx(n, rel=0.1)
 
 
-def test_a_tuple_that_sat_in_one_basin_falls_back() -> None:
+def test_a_tuple_with_one_transition_uses_the_wildcard() -> None:
     topology, rng = CGTopology.from_sequence("AAAA"), np.random.default_rng(0)
     n = 3000
     slow = np.where(np.arange(n) < n // 2, 1.6, 2.1) + 0.02 * rng.normal(size=n)  # one transition
@@ -115,7 +121,7 @@ def test_a_tuple_that_sat_in_one_basin_falls_back() -> None:
     assert row(priors, "angles")["fallback"] == ["*", "*", "*"]
 
 
-def test_few_samples_fall_back_and_say_so() -> None:
+def test_few_samples_use_the_wildcard() -> None:
     topology = CGTopology.from_sequence("AAAAAAG")
     frames = chains(60, 7)
     priors = fit_priors(topology, frames, TEMPERATURE, terms=("bonds", "repulsion"))
@@ -163,10 +169,10 @@ def test_constant_data_reach_the_bound_without_nan() -> None:
         assert np.isfinite(values).all()
 
 
-def test_repulsion_costs_what_it_says_and_does_not_keep_apart_what_was_not_sampled() -> None:
+def test_repulsion_is_1_kT_at_contact_and_not_larger_for_pairs_without_contacts() -> None:
     topology = CGTopology.from_sequence("YYDPETGTWY")
     frames = chains(300, 10)
-    frames[:, 9] += 40.0  # the last residue was never near anything
+    frames[:, 9] += 40.0  # the last residue has no contacts
     priors = fit_priors(topology, frames, TEMPERATURE, terms=("repulsion",))
     wild = row(priors, "repulsion", wild=True)
     p = wild["parameters"]
@@ -179,7 +185,7 @@ def test_repulsion_costs_what_it_says_and_does_not_keep_apart_what_was_not_sampl
     assert far["fallback"] == ["*", "*"]
 
 
-def test_uniform_fraction_bounds_what_is_forbidden() -> None:
+def test_uniform_fraction_limits_the_barriers() -> None:
     rng = np.random.default_rng(0)
     narrow = rng.normal(scale=0.2, size=4000)
     plain = estimate.fit_cosines(narrow, BETA, 3, 50.0, 0.0)

@@ -87,7 +87,7 @@ def test_a_run_that_stopped_with_an_error(tmp_path: Path, capsys: pytest.Capture
     text = _command(capsys, tmp_path / "run")
     assert ": failed, " in text
     assert "could not be labelled" in text
-    assert "goes on from here" in text
+    assert "again to resume" in text
 
 
 def test_damaged_and_missing_files(finished: Path, tmp_path: Path) -> None:
@@ -105,13 +105,15 @@ def test_damaged_and_missing_files(finished: Path, tmp_path: Path) -> None:
         run_status(tmp_path)
 
 
+@pytest.mark.integration
 def test_a_run_that_is_working(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = tmp_path / "go.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from cgal_plugin.driver import run, runlog\n"
+        "from cgal_plugin.driver import run\n"
+        "from cgal_plugin.runs import log\n"
         "from tests.driver import stand_ins\n"
-        "runlog._PROGRESS_SECONDS = 0.2\n"
+        "log._PROGRESS_SECONDS = 0.2\n"
         "if __name__ == '__main__':\n"
         f"    folder = Path({str(tmp_path)!r})\n"
         "    selector = {'kind': 'random', 'n_select': 20, 'max_rmsd': None}\n"

@@ -1,4 +1,4 @@
-"""Plain, slow, independent ways to the numbers that the selector must give."""
+"""Plain and independent computations of the results of the selectors."""
 
 from __future__ import annotations
 
@@ -17,8 +17,13 @@ def kabsch_rmsd(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def all_rmsd(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(n, m) matrix of :func:`kabsch_rmsd`."""
-    return np.array([[kabsch_rmsd(a, b) for b in y] for a in x])
+    """(n, m) matrix of :func:`kabsch_rmsd`, from one stack of 3x3 matrices."""
+    x = x.astype(np.float64) - x.mean(axis=1, keepdims=True, dtype=np.float64)
+    y = y.astype(np.float64) - y.mean(axis=1, keepdims=True, dtype=np.float64)
+    u, _, vt = np.linalg.svd(np.einsum("nbk,mbl->nmkl", x, y))
+    u[..., 2] *= np.sign(np.linalg.det(u @ vt))[..., None]
+    residual = np.einsum("nbk,nmkl->nmbl", x, u @ vt) - y
+    return np.sqrt(np.square(residual).sum(axis=(2, 3)) / x.shape[1])
 
 
 def trajectory(frames: np.ndarray) -> mdtraj.Trajectory:

@@ -259,6 +259,6 @@ def test_contract_check_can_fail(sets: tuple[np.ndarray, np.ndarray]) -> None:
             candidates += 1.0
             return super().select(candidates)
 
-    for kind, message in ((Repeats, "twice"), (Unseeded, "same candidates"), (Writes, "changed")):
+    for kind, message in ((Repeats, "distinct"), (Unseeded, "same candidates"), (Writes, "changed")):
         with pytest.raises(AssertionError, match=message):
             check_selector(lambda n, kind=kind: kind(n), sets[0].copy(), sets[1].copy())

@@ -1,4 +1,4 @@
-"""A small data store with a force field that is known."""
+"""A small data store with known forces."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cgal_plugin.mapping import CGTopology
 
 
 def make_store(root, *, n=120, rounds=2, noise=0.5, seed=0):
-    """Frames of YYDPE with harmonic bonds, in ``rounds`` shards of blocks of ten."""
+    """Write frames of YYDPE with harmonic bonds, in ``rounds`` shards of correlated blocks of ten."""
     topology = CGTopology.from_sequence("YYDPE")
     rng = np.random.default_rng(seed)
     store = DataStore.create(root, topology, temperature=400.0, force_map_hash="test")

@@ -19,13 +19,13 @@ from cgal_plugin.mapping import CGTopology
 
 from .data import make_store
 
-# upstream's script has upstream's warnings: workers, pinned memory, deprecated pytree calls
+# TorchMD-Net's script warns about workers, pinned memory, deprecated pytree calls
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(scope="module")
 def conf(tmp_path_factory):
-    """A YAML with TorchMD-Net's keys, and the data that it names."""
+    """Return a YAML with TorchMD-Net's keys, and write its data."""
     folder = tmp_path_factory.mktemp("yaml")
     make_store(folder / "store")
     content = {
@@ -55,7 +55,7 @@ def conf(tmp_path_factory):
 
 @pytest.fixture
 def run(monkeypatch):
-    """Call cgal-train with words, as from the shell."""
+    """Return a function that calls cgal-train with command-line arguments."""
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
     monkeypatch.setenv("PL_SEED_WORKERS", "0")
 
@@ -72,7 +72,7 @@ def checkpoints(folder):
 
 
 def test_without_priors_and_with_weights_from_errors(conf, run, tmp_path):
-    """TorchMD-Net makes an empty list of a missing prior_model."""
+    """TorchMD-Net replaces a missing prior_model by an empty list."""
     content = yaml.safe_load(conf.read_text())
     del content["prior_model"]
     content |= {"dataset_arg": {"repeat": "error"}, "num_epochs": 1}
@@ -124,12 +124,12 @@ def test_restarts_from_a_checkpoint_of_train(conf, run, tmp_path):
     assert set(checkpoints(tmp_path / "on")) == {2}
 
 
-def test_words_of_the_command_line_and_no_derivative(conf, run, tmp_path):
+def test_command_line_arguments_without_derivative(conf, run, tmp_path):
     content = yaml.safe_load(conf.read_text())
     del content["derivative"], content["dataset_arg"]
     short = tmp_path / "short.yaml"
     short.write_text(yaml.safe_dump({**content, "num_epochs": 1}))
-    # forces are all there is to train on, and upstream's default for derivative is false
+    # the data have forces only; TorchMD-Net's default for derivative is false
     run("--conf", short, "--dataset-arg", '{"sources": ["round_001"]}', "--log-dir", tmp_path / "log")
     saved = torch.load(checkpoints(tmp_path / "log")[0], weights_only=False)["hyper_parameters"]
     assert saved["derivative"] is True
@@ -144,7 +144,7 @@ def test_unknown_key_is_refused_by_torchmdnet(conf, run, tmp_path):
         run("--conf", bad, "--log-dir", tmp_path / "log")
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_two_processes_on_the_cpu(conf, tmp_path):
     script = shutil.which("cgal-train") or str(Path(sys.executable).with_name("cgal-train"))
     done = subprocess.run(

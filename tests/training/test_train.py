@@ -1,4 +1,4 @@
-"""train(): learns, resumes exactly, survives damage, fine-tunes, replays, refuses."""
+"""train(): learns, resumes exactly, tolerates damaged files, fine-tunes, replays, names errors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def hparams(root):
 
 @pytest.fixture(scope="module")
 def trained(hparams, tmp_path_factory):
-    """An uninterrupted training of four epochs."""
+    """Return an uninterrupted training of four epochs."""
     out = tmp_path_factory.mktemp("whole")
     return train(hparams, out, seed=3), out
 
@@ -61,15 +61,26 @@ def same_weights(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_learns_the_forces(hparams, tmp_path):
-    """Without priors, from forces of 7 kcal/mol/Å rms; 12 epochs of 100 frames halve the squared error."""
-    settings = {**hparams, "prior_model": None, "num_epochs": 12, "lr": 2e-2, "embedding_dimension": 32}
-    result = train(settings, tmp_path, seed=1)
-    assert result.metrics[0]["val_force_rmse"] > 5
-    assert min(m["val_force_rmse"] for m in result.metrics) < 0.7 * result.metrics[0]["val_force_rmse"]
+def test_learns_the_forces(tmp_path, chance_seed):
+    """Without priors, the force error falls far below the root mean square of the forces."""
+    store = make_store(tmp_path / "store", n=600, seed=chance_seed)
+    settings = {
+        **HPARAMS,
+        "dataset_root": str(tmp_path / "store"),
+        "prior_model": None,
+        "embedding_dimension": 32,
+        "num_rbf": 16,
+        "batch_size": 16,
+        "num_epochs": 6,
+        "lr": 1e-2,
+    }
+    result = train(settings, tmp_path / "out", seed=chance_seed)
+    rms = np.sqrt(np.mean(store.load_all().forces ** 2))
+    # the ratio is 0.20 +- 0.05 over seeds: 0.5 is six standard deviations away
+    assert min(m["val_force_rmse"] for m in result.metrics) < 0.5 * rms
 
 
-def test_leaves_what_it_says(trained):
+def test_files_and_metrics(trained):
     result, out = trained
     assert result.epochs_run == 4
     assert [m["epoch"] for m in result.metrics] == [0, 1, 2, 3]
@@ -97,7 +108,7 @@ def test_loads_here_and_upstream(trained, root):
     e2, f2 = other.eval()(z, pos.clone())
     assert torch.equal(e.detach(), e2.detach())
     assert torch.equal(f, f2.detach())
-    # as upstream returns it, in training mode, it goes the way of a training step
+    # TorchMD-Net returns it in training mode, in which it uses the method of a training step
     e3, f3 = other.train()(z, pos.clone())
     torch.testing.assert_close(e3.detach(), e2.detach(), rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(f3.detach(), f2.detach(), rtol=1e-5, atol=1e-4)
@@ -111,7 +122,7 @@ def test_resumed_equals_uninterrupted(trained, hparams, tmp_path):
     whole, _ = trained
     train({**hparams, "num_epochs": 1}, tmp_path, seed=3)
     train({**hparams, "num_epochs": 3}, tmp_path, seed=3)
-    # a write that was cut short, and a damaged checkpoint: the epoch before is used
+    # an incomplete write and a damaged checkpoint: the previous epoch is used
     last = tmp_path / "epoch_0002.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
     (tmp_path / ".epoch_0003.99.tmp.ckpt").write_bytes(b"half")
@@ -133,17 +144,19 @@ def test_resumed_equals_uninterrupted(trained, hparams, tmp_path):
 
 
 def test_schedule_is_resumed(hparams, tmp_path):
-    """The plateau scheduler steps after Lightning's own checkpoints; ours must have the step."""
-    fast = {**hparams, "lr_patience": 0, "lr_factor": 0.1, "lr": 0.05, "num_epochs": 6}
-    whole = train(fast, tmp_path / "a", seed=1)
-    for n in range(1, 7):
-        parts = train({**fast, "num_epochs": n}, tmp_path / "b", seed=1)
-    assert len({m["lr"] for m in whole.metrics}) > 1, "the test needs a schedule that acts"
+    """The plateau scheduler steps after Lightning's own checkpoints; ours must contain the step."""
+    # the learning rate is too small for any progress, so the scheduler lowers it after every epoch
+    slow = {**hparams, "lr_patience": 0, "lr_factor": 0.5, "lr": 3e-7, "lr_min": 1e-12, "num_epochs": 4}
+    whole = train(slow, tmp_path / "a", seed=1)
+    for n in range(1, 5):
+        parts = train({**slow, "num_epochs": n}, tmp_path / "b", seed=1)
+    assert len({m["lr"] for m in whole.metrics}) > 1
+    assert [m["lr"] for m in parts.metrics] == [m["lr"] for m in whole.metrics]
     assert same_weights(whole.last_checkpoint, parts.last_checkpoint)
 
 
 def test_is_lightnings_own_uninterrupted_fit(hparams, trained, tmp_path):
-    """Epoch by epoch from checkpoints gives what one fit of all epochs gives."""
+    """Epochs that start from checkpoints give the result of one fit over all epochs."""
     from cgal_plugin.data import CGDataset
     from cgal_plugin.training.lightning import SeededDataModule, make_trainer, quiet
     from cgal_plugin.training.prepare import Prepared
@@ -299,12 +312,12 @@ def test_graph_network_trains_too(hparams, tmp_path):
     assert type(load_model(result.checkpoint).representation_model).__name__ == "TorchMD_GN"
 
 
-@pytest.mark.slow
-def test_killed_at_any_time_goes_on(hparams, root, tmp_path):
-    """SIGKILL again and again; the end is what an uninterrupted run gives."""
-    settings = {**hparams, "num_epochs": 8}
+@pytest.mark.integration
+def test_killed_training_resumes(hparams, root, tmp_path):
+    """After repeated SIGKILL, the result equals that of an uninterrupted training."""
+    settings = {**hparams, "num_epochs": 4}
     code = f"from cgal_plugin.training import train; train({settings!r}, {str(tmp_path / 'cut')!r}, seed=2)"
-    for _ in range(12):
+    for _ in range(6):
         process = subprocess.Popen([sys.executable, "-c", code])
         before = len(list(Path(tmp_path / "cut").glob("*.json")))
         deadline = time.monotonic() + 120

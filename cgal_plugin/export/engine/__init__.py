@@ -1,1 +1,1 @@
-"""The compiled CPU kernels behind :class:`cgal_plugin.export.fast.FastPotential` (needs numba)."""
+"""Compiled CPU kernels of :class:`cgal_plugin.export.fast.FastPotential` (need numba)."""

@@ -1,9 +1,9 @@
-"""From an exported potential to the flat arrays that the kernels read."""
+"""Convert an exported potential to the flat arrays that the kernels read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -25,48 +25,49 @@ if TYPE_CHECKING:
 
 
 def padded(n: int) -> int:
-    """The next multiple of LANES."""
+    """Return the next multiple of LANES."""
     return -(-n // LANES) * LANES
 
 
 def _array(tensor: Any) -> NDArray[np.float64]:
-    return tensor.detach().double().cpu().numpy()
+    return cast("NDArray[np.float64]", tensor.detach().double().cpu().numpy())
 
 
 def _pad(array: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Zeros up to multiples of LANES in every axis; they stay zero or meet zero weights."""
+    """Pad every axis with zeros to a multiple of LANES; padded features have no effect."""
     return np.pad(array, [(0, padded(n) - n) for n in array.shape])
 
 
 class _Flat:
-    """One flat float32 array that grows, and the offsets of what was put in."""
+    """A flat float32 array that grows; :meth:`put` returns offsets."""
 
     def __init__(self) -> None:
         self.parts: list[NDArray[np.float32]] = []
         self.size = 0
 
     def put(self, values: NDArray[Any]) -> int:
+        """Append values and return their offset."""
         at = self.size
         self.parts.append(values.astype(np.float32).ravel())
         self.size += values.size
         return at
 
     def matrix(self, weight: NDArray[np.float64]) -> tuple[int, int]:
-        """A layer's weight ``(out, in)``: offsets for x Wᵀ and for x W."""
+        """Append a weight ``(out, in)``; return the offsets for x Wᵀ and for x W."""
         return self.put(pack(_pad(weight.T))), self.put(pack(_pad(weight)))
 
 
 def assemble(potential: Any, table: FilterTable, n_beads: int | None = None) -> dict[str, NDArray[Any]]:
-    """Arrays of a float64 exported potential (scripted or not).
+    """Return the arrays of a float64 exported potential (scripted or not).
 
     Parameters
     ----------
     potential
-        ``Potential`` module, or anything with a ``network`` for no priors.
+        A ``Potential`` module; only its ``network`` is used if ``n_beads`` is given.
     table
-        Of its filters.
+        Table of its filters.
     n_beads
-        Take only the first beads of the network, and no priors; default all.
+        Use only the first beads of the network and no priors; default: all beads and priors.
     """
     network = potential.network
     n = network.n_beads if n_beads is None else n_beads
@@ -95,7 +96,7 @@ def assemble(potential: Any, table: FilterTable, n_beads: int | None = None) -> 
     span = table.upper - table.lower
     scalars = [table.lower, span, EVEN_SHARE, table.decay, ANGSTROM_PER_NM]
     scalars += [float(network.scale), float(network.shift), float(layers[-1][1][0]), KJ_PER_KCAL]
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "sizes": np.array([*head, len(layers) - 1, 1, *blocks], dtype=np.int64),
         "scalars": np.array(scalars, dtype=np.float64),
         "weights": np.concatenate(flat.parts),
@@ -149,7 +150,7 @@ def _priors(potential: Any) -> dict[str, NDArray[Any]]:
 
 
 def _pair_terms(potential: Any) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Any]]:
-    """Bonds and other pair terms with the beads i, j of their entries; of either form of a potential."""
+    """Yield pair terms with the beads i, j of their entries, for both forms of a potential."""
     n = potential.n_beads
     if hasattr(potential, "pair_terms"):
         i, j = np.divmod(potential.pair.numpy(), n)
@@ -172,7 +173,7 @@ class _NetworkOnly:
 
 
 def check_engine(make: Any, network: Any, table: FilterTable, metadata: dict[str, Any]) -> float:
-    """Force error of the engine on probe frames against the exact network in float64, relative."""
+    """Return the relative force error of the engine on probe frames against the exact float64 network."""
     frames = probe_frames(min(16, network.n_beads), table.lower, table.upper)
     arrays = assemble(_NetworkOnly(network), table, n_beads=frames.shape[1])
     engine = make(arrays, {**metadata, "n_beads": frames.shape[1]}, 1)

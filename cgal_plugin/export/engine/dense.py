@@ -1,7 +1,7 @@
 """Matrix products and activations of the fast engine, on flat float32 arrays with offsets.
 
-Rows of features are padded to multiples of :data:`LANES`. A matrix is packed in panels of ``LANES``
-columns, ``(width / LANES, size, LANES)``, so that the inner loop reads it front to back.
+Feature rows are padded to multiples of :data:`LANES`. A matrix is packed in panels of ``LANES`` columns,
+``(width / LANES, size, LANES)``, so that the inner loop reads it sequentially.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+from numpy.typing import NDArray
 
+from cgal_plugin.export.engine.jit import Float32s, Lanes, kernel
 from cgal_plugin.export.engine.simd import (
     LANES,
     absolute,
@@ -24,30 +25,33 @@ from cgal_plugin.export.engine.simd import (
     where_less,
 )
 
-#: neither nnan nor ninf: a replica with non-finite positions must be seen
-_OPTIONS = {
-    "cache": True,
-    "nogil": True,
-    "error_model": "numpy",
-    "fastmath": {"contract", "reassoc", "nsz", "arcp"},
-}
-#: what Python calls, and what only compiled code calls (no wrappers: half the time to compile)
-entry = njit(**_OPTIONS)
-kernel = njit(**_OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 _f = np.float32
 _tile1, _tile2, _tile3, _tile4, _tile5, _tile6 = (make_tile(rows) for rows in range(1, 7))
 
 
-def pack(matrix: np.ndarray) -> np.ndarray:
-    """A ``(size, width)`` matrix, both multiples of LANES, in panels; flat float32."""
+def pack(matrix: NDArray[np.floating]) -> Float32s:
+    """Return a ``(size, width)`` matrix, both multiples of LANES, in panels; flat float32."""
     size, width = matrix.shape
     panels = matrix.astype(np.float32).reshape(size, width // LANES, LANES).transpose(1, 0, 2)
     return np.ascontiguousarray(panels).ravel()
 
 
 @kernel
-def product(x, x_at, rows, size, w, w_at, width, y, y_at, bias, bias_at, add):
-    """y ``(rows, width)`` = x ``(rows, size)`` w + bias, or y += the same."""
+def product(
+    x: Float32s,
+    x_at: int,
+    rows: int,
+    size: int,
+    w: Float32s,
+    w_at: int,
+    width: int,
+    y: Float32s,
+    y_at: int,
+    bias: Float32s,
+    bias_at: int,
+    add: bool,
+) -> None:
+    """Compute y ``(rows, width)`` = x ``(rows, size)`` w + bias, or add it to y."""
     tiles = (rows + 5) // 6
     for c in range(0, width, LANES):
         at_w, at_b, r = w_at + c * size, bias_at + c, 0
@@ -70,12 +74,12 @@ def product(x, x_at, rows, size, w, w_at, width, y, y_at, bias, bias_at, add):
 
 
 @kernel
-def exponential(x):
-    """eˣ of a vector to float32 rounding: 2ⁿ times a polynomial on |r| ≤ ½ ln 2; x held in ±87."""
+def exponential(x: Lanes) -> Lanes:
+    """Return eˣ to float32 rounding: 2ⁿ times a polynomial on |r| ≤ ½ ln 2; x is clamped to ±87."""
     x = where_less(x, splat(_f(-87.0)), splat(_f(-87.0)), x)
     x = where_less(splat(_f(87.0)), x, splat(_f(87.0)), x)
     n = rounded(x * splat(_f(1.4426950408889634)))
-    # ln 2 in two parts, the first with few digits so that n times it is exact
+    # ln 2 in two parts; the first has few digits, so its product with n is exact
     r = fma(n, splat(_f(-0.693359375)), x)
     r = fma(n, splat(_f(2.12194440e-4)), r)
     p = splat(_f(1.0 / 5040.0))
@@ -90,8 +94,8 @@ def exponential(x):
 
 
 @kernel
-def hyperbolic_tangent(x):
-    """tanh x of a vector: by e^−2|x|, and by its series where that would cancel."""
+def hyperbolic_tangent(x: Lanes) -> Lanes:
+    """Return tanh x from e^−2|x|, and from its series near 0, where that would lose digits."""
     one = splat(_f(1.0))
     e = exponential(splat(_f(-2.0)) * absolute(x))
     large = (one - e) / (one + e)
@@ -106,10 +110,19 @@ def hyperbolic_tangent(x):
 
 
 @kernel
-def activate(kind, x, x_at, n, value, value_at, slope, slope_at):
-    """Activation and derivative of ``n`` numbers; kinds as in ``export.filters.ACTIVATIONS``.
+def activate(
+    kind: int,
+    x: Float32s,
+    x_at: int,
+    n: int,
+    value: Float32s,
+    value_at: int,
+    slope: Float32s,
+    slope_at: int,
+) -> None:
+    """Compute activation and derivative of ``n`` values; kinds as in ``export.filters.ACTIVATIONS``.
 
-    ``value`` or ``slope`` may be the place that ``x`` is read from.
+    ``value`` or ``slope`` may overwrite ``x``.
     """
     one = splat(_f(1.0))
     if kind == 0:
@@ -131,15 +144,15 @@ def activate(kind, x, x_at, n, value, value_at, slope, slope_at):
             store(slope, slope_at + c, s * (one - s))
     else:
         for c in range(n):
-            u = float(x[x_at + c])
-            e = math.exp(-abs(u))
-            s = 1.0 / (1.0 + e) if u >= 0.0 else e / (1.0 + e)
-            soft = max(u, 0.0) + math.log1p(e)
+            input_ = float(x[x_at + c])
+            e = math.exp(-abs(input_))
+            sigmoid = 1.0 / (1.0 + e) if input_ >= 0.0 else e / (1.0 + e)
+            soft = max(input_, 0.0) + math.log1p(e)
             if kind == 2:
                 # TorchMD-Net's shift is ln 2 rounded to float32
                 value[value_at + c] = soft - 0.6931471824645996
-                slope[slope_at + c] = s
+                slope[slope_at + c] = sigmoid
             else:
-                t = math.tanh(soft)
-                value[value_at + c] = u * t
-                slope[slope_at + c] = t + u * (1.0 - t * t) * s
+                tanh = math.tanh(soft)
+                value[value_at + c] = input_ * tanh
+                slope[slope_at + c] = tanh + input_ * (1.0 - tanh * tanh) * sigmoid

@@ -1,4 +1,4 @@
-"""One call: energies and forces of all replicas, a few of them at a time so that they stay in cache."""
+"""Energies and forces of all replicas; a few replicas at a time, so that their data stay in cache."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ import math
 
 import numpy as np
 
-from cgal_plugin.export.engine.dense import activate, entry, kernel, product
+from cgal_plugin.export.engine.dense import activate, product
+from cgal_plugin.export.engine.jit import Float32s, Float64s, Int64s, entry, kernel
 from cgal_plugin.export.engine.pairs import find_pairs, gather, push, slopes, slopes_and_gather
 from cgal_plugin.export.engine.priors import angle_energy, dihedral_energy, pair_energy, series_energy
 from cgal_plugin.export.engine.simd import LANES, ORDER, fma, load, splat, store, total
 
-# places in `sizes`
+# indices of `sizes`
 N_BEADS, N_BLOCKS, WIDTH, FILTERS, INTERVALS, KIND, N_HIDDEN, N_CHUNK = range(8)
 HEAD = 8
 # offsets of a block's matrices in `weights`, from sizes[HEAD + BLOCK * block]
 LIN1, LIN1_BACK, LIN2, LIN2_BIAS, LIN2_BACK, LIN, LIN_BIAS, LIN_BACK, BLOCK = range(9)
-# of a layer of the output MLP; the last one has width 1: its weights, its bias in `scalars`
+# offsets of a layer of the output MLP; the last layer has width 1 and its bias is in `scalars`
 OUT_WIDTH, OUT, OUT_BIAS, OUT_BACK, LAYER = range(5)
-# places in `scalars`
+# indices of `scalars`
 SCALE, SHIFT, LAST_BIAS, FACTOR = 5, 6, 7, 8
 
 
 @kernel
-def _finite(pos, first, n):
+def _finite(pos: Float64s, first: int, n: int) -> bool:
     for i in range(first, first + n):
         if not (math.isfinite(pos[i, 0]) and math.isfinite(pos[i, 1]) and math.isfinite(pos[i, 2])):
             return False
@@ -31,23 +32,36 @@ def _finite(pos, first, n):
 
 
 @kernel
-def _fill(x, at, n, value):
+def _fill(x: Float32s, at: int, n: int, value: np.float32) -> None:
     for c in range(at, at + n):
         x[c] = value
 
 
 @kernel
-def _multiply(x, x_at, y, y_at, n):
-    """x *= y."""
+def _multiply(x: Float32s, x_at: int, y: Float32s, y_at: int, n: int) -> None:
+    """Multiply x by y in place."""
     for c in range(0, n, LANES):
         store(x, x_at + c, load(x, x_at + c) * load(y, y_at + c))
 
 
 @kernel
-def forward(sizes, weights, zeros, table, start, first_v, count, rows, place, n_rows, work, at):
-    """Features of the beads; ``at`` are the places of h, v, summed, slope and scratch in ``work``.
+def forward(
+    sizes: Int64s,
+    weights: Float32s,
+    zeros: Float32s,
+    table: Float32s,
+    start: Float32s,
+    first_v: Float32s,
+    count: int,
+    rows: Int64s,
+    place: Float32s,
+    n_rows: int,
+    work: Float32s,
+    at: Int64s,
+) -> None:
+    """Compute bead features; ``at`` holds the offsets of h, v, summed, slope and scratch in ``work``.
 
-    v = lin1(h) and the activations' derivatives of every block stay there for :func:`backward`.
+    v = lin1(h) and the activation derivatives of every block are kept for :func:`backward`.
     """
     width, filters, blocks = sizes[WIDTH], sizes[FILTERS], sizes[N_BLOCKS]
     h, v, summed, slope, scratch = at[0], at[1], at[2], at[3], at[4]
@@ -72,8 +86,20 @@ def forward(sizes, weights, zeros, table, start, first_v, count, rows, place, n_
 
 
 @kernel
-def readout(sizes, scalars, weights, zeros, n_rows, work, h, out, g, swap, bead_energy):
-    """Energy of each bead, and dE/dh at ``g``; ``out`` and ``swap`` are room for the output MLP."""
+def readout(
+    sizes: Int64s,
+    scalars: Float64s,
+    weights: Float32s,
+    zeros: Float32s,
+    n_rows: int,
+    work: Float32s,
+    h: int,
+    out: int,
+    g: int,
+    swap: int,
+    bead_energy: Float64s,
+) -> None:
+    """Compute bead energies, and dE/dh at ``g``; ``out`` and ``swap`` are scratch for the output MLP."""
     hidden, x, size = sizes[N_HIDDEN], h, sizes[WIDTH]
     layers = HEAD + BLOCK * sizes[N_BLOCKS]
     place = out
@@ -87,7 +113,7 @@ def readout(sizes, scalars, weights, zeros, n_rows, work, h, out, g, swap, bead_
         x, size, place = place, width, slope + n_rows * width
     last = sizes[layers + LAYER * hidden + OUT]
     scale = splat(np.float32(scalars[SCALE]))
-    # gradients go back and forth between two places so that the last lands in g
+    # gradients alternate between two buffers; the last one is written to g
     here, other = (swap, g) if hidden % 2 else (g, swap)
     for i in range(n_rows):
         e = splat(np.float32(0.0))
@@ -109,8 +135,22 @@ def readout(sizes, scalars, weights, zeros, n_rows, work, h, out, g, swap, bead_
 
 
 @kernel
-def backward(sizes, weights, zeros, table, count, rows, place, geometry, n_rows, work, at, g, dr):
-    """dE/dr of every pair from dE/dh at ``g``, which is used up."""
+def backward(
+    sizes: Int64s,
+    weights: Float32s,
+    zeros: Float32s,
+    table: Float32s,
+    count: int,
+    rows: Int64s,
+    place: Float32s,
+    geometry: Float64s,
+    n_rows: int,
+    work: Float32s,
+    at: Int64s,
+    g: int,
+    dr: Float64s,
+) -> None:
+    """Compute dE/dr of every pair from dE/dh at ``g``, which is overwritten."""
     width, filters = sizes[WIDTH], sizes[FILTERS]
     v, out, slope, scratch, m = at[1], at[2], at[3], at[4], at[5]
     n = n_rows * width
@@ -134,15 +174,36 @@ def backward(sizes, weights, zeros, table, count, rows, place, geometry, n_rows,
 
 @entry
 def evaluate(
-    pos, sizes, scalars, weights, zeros, table, start, first_v,
-    pair_index, pair_value, series_index, series_value,
-    angle_index, angle_value, dihedral_index, dihedral_value,
-    work, at, rows, place, geometry, dr, bead_energy, energies, forces,
-):  # fmt: skip
-    """Energy of each replica (kJ/mol) and forces (kJ/mol/nm) of positions ``(R·N, 3)`` nm, float64.
+    pos: Float64s,
+    sizes: Int64s,
+    scalars: Float64s,
+    weights: Float32s,
+    zeros: Float32s,
+    table: Float32s,
+    start: Float32s,
+    first_v: Float32s,
+    pair_index: Int64s,
+    pair_value: Float64s,
+    series_index: Int64s,
+    series_value: Float64s,
+    angle_index: Int64s,
+    angle_value: Float64s,
+    dihedral_index: Int64s,
+    dihedral_value: Float64s,
+    work: Float32s,
+    at: Int64s,
+    rows: Int64s,
+    place: Float32s,
+    geometry: Float64s,
+    dr: Float64s,
+    bead_energy: Float64s,
+    energies: Float64s,
+    forces: Float64s,
+) -> None:
+    """Compute energies ``(R,)`` kJ/mol and forces ``(R·N, 3)`` kJ/mol/nm of ``pos`` ``(R·N, 3)`` nm.
 
-    The other arguments are those of :class:`cgal_plugin.export.fast.FastPotential`. A replica with
-    non-finite positions gets NaN; the others are not touched by it.
+    :func:`cgal_plugin.export.engine.layout.arguments` makes the arguments between ``pos`` and ``energies``.
+    A replica with non-finite positions gets NaN and does not affect the others.
     """
     n, chunk, unit, factor = sizes[N_BEADS], sizes[N_CHUNK], scalars[4], scalars[FACTOR]
     replicas = energies.shape[0]

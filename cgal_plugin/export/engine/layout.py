@@ -1,4 +1,4 @@
-"""The arguments of the kernels: arrays of a potential, and a workspace for so many replicas."""
+"""The arguments of the kernels: the arrays of a potential and a workspace for all replicas."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 def no_priors() -> dict[str, NDArray[Any]]:
+    """Return the prior arrays of a potential without priors."""
     return {
         "pair_index": np.zeros((0, 3), dtype=np.int64),
         "pair_value": np.zeros((0, 2)),
@@ -28,7 +29,7 @@ def no_priors() -> dict[str, NDArray[Any]]:
 def arguments(
     arrays: dict[str, NDArray[Any]], n_beads: int, n_replicas: int, chunk_rows: int
 ) -> tuple[NDArray[Any], ...]:
-    """What :func:`evaluate` takes between the positions and its results, workspace included."""
+    """Return the arguments of :func:`evaluate` between positions and results, workspace included."""
     sizes = arrays["sizes"].copy()
     chunk = max(1, min(n_replicas, chunk_rows // n_beads))
     sizes[e.N_CHUNK] = chunk
@@ -38,8 +39,18 @@ def arguments(
     widths = [int(sizes[layers + e.LAYER * k + e.OUT_WIDTH]) for k in range(hidden)]
     widest = max([width, filters, *widths])
     # h, v, summed, slope, scratch, m, out, g, swap
-    room = [width, blocks * filters, filters, blocks * width, width, filters, 2 * sum(widths), widest, widest]
-    places = np.concatenate([[0], np.cumsum([r * rows for r in room])]).astype(np.int64)
+    lengths = [
+        width,
+        blocks * filters,
+        filters,
+        blocks * width,
+        width,
+        filters,
+        2 * sum(widths),
+        widest,
+        widest,
+    ]
+    places = np.concatenate([[0], np.cumsum([n * rows for n in lengths])]).astype(np.int64)
     pairs = chunk * n_beads * (n_beads - 1) // 2
     return (
         sizes,
@@ -49,7 +60,7 @@ def arguments(
         arrays["table"],
         np.tile(arrays["start"], (chunk, 1)).ravel(),
         np.tile(arrays["first_v"], (chunk, 1)).ravel(),
-        # a file of format version 1 has no series
+        # files of format version 1 have no series
         *(arrays.get(name, nothing) for name, nothing in no_priors().items()),
         np.zeros(int(places[-1]), dtype=np.float32),
         places,

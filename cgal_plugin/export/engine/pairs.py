@@ -1,7 +1,7 @@
-"""Pairs of beads: which there are, and what passes between them, both directions at once.
+"""Pair list, messages and pair gradients; each pair is processed once for both directions.
 
-A pair in the list has the two rows of its beads, the interval of the filter table that its distance
-falls into, the place t in [0, 1] there, the unit vector and dq/dr of the table's coordinate q.
+Per pair: ``rows`` holds the rows of its beads and the interval of the filter table, ``place`` the position
+t in [0, 1] within the interval, ``geometry`` the unit vector and dq/dr of the table coordinate q.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import math
 
 import numpy as np
 
-from cgal_plugin.export.engine.dense import kernel
+from cgal_plugin.export.engine.jit import Float32s, Float64s, Int64s, Lanes, kernel
 from cgal_plugin.export.engine.simd import LANES, ORDER, fma, load, splat, store, total
 
 
 @kernel
-def table_coordinate(r, scalars, intervals):
-    """q(r) in [0, intervals] and dq/dr; the inverse of ``tables.FilterTable.nodes``."""
+def table_coordinate(r: float, scalars: Float64s, intervals: int) -> tuple[float, float]:
+    """Return q(r) in [0, intervals] and dq/dr, as in :mod:`cgal_plugin.export.tables`."""
     lower, span, share, decay = scalars[0], scalars[1], scalars[2], scalars[3]
     x = (r - lower) / span
     if decay == 0.0:
@@ -27,10 +27,21 @@ def table_coordinate(r, scalars, intervals):
 
 
 @kernel
-def find_pairs(pos, first, n, row, count, scalars, intervals, rows, place, geometry):
-    """Append the pairs within the cutoffs of one molecule, beads ``first`` … of ``pos`` (nm, float64).
+def find_pairs(
+    pos: Float64s,
+    first: int,
+    n: int,
+    row: int,
+    count: int,
+    scalars: Float64s,
+    intervals: int,
+    rows: Int64s,
+    place: Float32s,
+    geometry: Float64s,
+) -> int:
+    """Append the pairs within the cutoffs of one molecule, the ``n`` beads from ``first`` in ``pos`` (nm).
 
-    ``row`` is its first row among the features. Returns the new number of pairs.
+    ``row`` is the first feature row of the molecule. Return the new number of pairs.
     """
     lower, upper, unit = scalars[0], scalars[0] + scalars[1], scalars[4]
     reach = (upper / unit) ** 2
@@ -41,7 +52,7 @@ def find_pairs(pos, first, n, row, count, scalars, intervals, rows, place, geome
             square = dx * dx + dy * dy + dz * dz
             if square > reach:
                 continue
-            # coincident beads: 1e-6 Å, as in the exported potential
+            # the distance of coincident beads is 1e-6 Å, as in the exported potential
             r = math.sqrt(max(square * unit * unit, 1e-12))
             if r >= upper or r <= lower:
                 continue
@@ -56,16 +67,27 @@ def find_pairs(pos, first, n, row, count, scalars, intervals, rows, place, geome
 
 
 @kernel
-def _slope_powers(t):
-    """2t, 3t², 4t³ and 5t⁴ in every lane."""
+def _slope_powers(t: np.float32) -> tuple[Lanes, Lanes, Lanes, Lanes]:
+    """Return 2t, 3t², 4t³ and 5t⁴ in every lane."""
     two, three, four, five = np.float32(2.0), np.float32(3.0), np.float32(4.0), np.float32(5.0)
     q = t * t
     return splat(two * t), splat(three * q), splat(four * q * t), splat(five * q * q)
 
 
 @kernel
-def gather(count, rows, place, table, table_at, width, v, v_at, out, out_at):
-    """out_i += W_ij v_j and out_j += W_ij v_i over all pairs, W from the table of one block."""
+def gather(
+    count: int,
+    rows: Int64s,
+    place: Float32s,
+    table: Float32s,
+    table_at: int,
+    width: int,
+    v: Float32s,
+    v_at: int,
+    out: Float32s,
+    out_at: int,
+) -> None:
+    """Add W_ij v_j to out_i and W_ij v_i to out_j for all pairs, with W from the table of one block."""
     for p in range(count):
         i, j = rows[p, 0] * width, rows[p, 1] * width
         a = table_at + rows[p, 2] * (ORDER * width)
@@ -79,8 +101,21 @@ def gather(count, rows, place, table, table_at, width, v, v_at, out, out_at):
 
 
 @kernel
-def slopes(count, rows, place, geometry, table, table_at, width, v, v_at, m, m_at, dr):
-    """dr += Σ dW_ij/dr (m_i v_j + m_j v_i), m the gradient by the summed messages."""
+def slopes(
+    count: int,
+    rows: Int64s,
+    place: Float32s,
+    geometry: Float64s,
+    table: Float32s,
+    table_at: int,
+    width: int,
+    v: Float32s,
+    v_at: int,
+    m: Float32s,
+    m_at: int,
+    dr: Float64s,
+) -> None:
+    """Add Σ dW_ij/dr (m_i v_j + m_j v_i) to dr, where m is dE/d(summed messages)."""
     for p in range(count):
         i, j = rows[p, 0] * width, rows[p, 1] * width
         a = table_at + rows[p, 2] * (ORDER * width)
@@ -102,9 +137,22 @@ def slopes(count, rows, place, geometry, table, table_at, width, v, v_at, m, m_a
 
 @kernel
 def slopes_and_gather(
-    count, rows, place, geometry, table, table_at, width, v, v_at, m, m_at, out, out_at, dr
-):
-    """:func:`slopes`, and :func:`gather` of m into out, with one reading of the table."""
+    count: int,
+    rows: Int64s,
+    place: Float32s,
+    geometry: Float64s,
+    table: Float32s,
+    table_at: int,
+    width: int,
+    v: Float32s,
+    v_at: int,
+    m: Float32s,
+    m_at: int,
+    out: Float32s,
+    out_at: int,
+    dr: Float64s,
+) -> None:
+    """Do :func:`slopes` and :func:`gather` of m into out in one pass over the table."""
     for p in range(count):
         i, j = rows[p, 0] * width, rows[p, 1] * width
         a = table_at + rows[p, 2] * (ORDER * width)
@@ -127,8 +175,16 @@ def slopes_and_gather(
 
 
 @kernel
-def push(count, rows, geometry, dr, first, factor, forces):
-    """Forces of the network on the beads of a chunk, from dE/dr of its pairs."""
+def push(
+    count: int,
+    rows: Int64s,
+    geometry: Float64s,
+    dr: Float64s,
+    first: int,
+    factor: float,
+    forces: Float64s,
+) -> None:
+    """Add the network forces on the beads of a chunk, from dE/dr of its pairs."""
     for p in range(count):
         i, j = first + rows[p, 0], first + rows[p, 1]
         for c in range(3):

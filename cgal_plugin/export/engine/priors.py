@@ -1,14 +1,14 @@
-"""The priors of one molecule in float64: energies and forces, formulas as in ``export.terms``."""
+"""The priors of one molecule in float64: energies and forces; same formulas as in ``export.terms``."""
 
 from __future__ import annotations
 
 import math
 
-from cgal_plugin.export.engine.dense import kernel
+from cgal_plugin.export.engine.jit import Float64s, Int64s, Vector3, kernel
 
 
 @kernel
-def _vector(pos, start, end, unit):
+def _vector(pos: Float64s, start: int, end: int, unit: float) -> Vector3:
     return (
         (pos[end, 0] - pos[start, 0]) * unit,
         (pos[end, 1] - pos[start, 1]) * unit,
@@ -17,31 +17,39 @@ def _vector(pos, start, end, unit):
 
 
 @kernel
-def _dot(a, b):
+def _dot(a: Vector3, b: Vector3) -> float:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 @kernel
-def _cross(a, b):
+def _cross(a: Vector3, b: Vector3) -> Vector3:
     return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
 
 
 @kernel
-def _mix(x, a, y, b):
+def _mix(x: float, a: Vector3, y: float, b: Vector3) -> Vector3:
     return x * a[0] + y * b[0], x * a[1] + y * b[1], x * a[2] + y * b[2]
 
 
 @kernel
-def _pull(forces, start, end, gradient, factor):
-    """A gradient by the vector start → end, as forces."""
+def _pull(forces: Float64s, start: int, end: int, gradient: Vector3, factor: float) -> None:
+    """Add the forces of an energy gradient with respect to the vector start → end."""
     for c in range(3):
         forces[start, c] += factor * gradient[c]
         forces[end, c] -= factor * gradient[c]
 
 
 @kernel
-def pair_energy(pos, first, unit, factor, index, value, forces):
-    """Bonds (power 0) and repulsions; ``index`` rows i, j, power; ``value`` rows constant, length."""
+def pair_energy(
+    pos: Float64s,
+    first: int,
+    unit: float,
+    factor: float,
+    index: Int64s,
+    value: Float64s,
+    forces: Float64s,
+) -> float:
+    """Bonds (power 0) and repulsion; ``index`` rows: i, j, power; ``value`` rows: constant, length."""
     energy = 0.0
     for n in range(index.shape[0]):
         i, j, power = first + index[n, 0], first + index[n, 1], index[n, 2]
@@ -66,7 +74,15 @@ def pair_energy(pos, first, unit, factor, index, value, forces):
 
 
 @kernel
-def series_energy(pos, first, unit, factor, index, value, forces):
+def series_energy(
+    pos: Float64s,
+    first: int,
+    unit: float,
+    factor: float,
+    index: Int64s,
+    value: Float64s,
+    forces: Float64s,
+) -> float:
     """Gaussian series; ``index`` rows i, j, row of ``value``; its rows first centre, width, coefficients.
 
     exp(−(t − k)²/2) from the nearest centre outwards: the ratio of neighbours changes by e a step.
@@ -105,8 +121,16 @@ def series_energy(pos, first, unit, factor, index, value, forces):
 
 
 @kernel
-def angle_energy(pos, first, unit, factor, index, value, forces):
-    """Angles; ``index`` rows i, middle, k, whether in cos θ; ``value`` rows k, x₀ and cₘ of Σ cₘ cos mθ."""
+def angle_energy(
+    pos: Float64s,
+    first: int,
+    unit: float,
+    factor: float,
+    index: Int64s,
+    value: Float64s,
+    forces: Float64s,
+) -> float:
+    """Angles; ``index`` rows: i, middle, k, 1 if in cos θ; ``value`` rows: k, x₀ and cₘ of Σ cₘ cos mθ."""
     energy = 0.0
     for n in range(index.shape[0]):
         i, middle, k = first + index[n, 0], first + index[n, 1], first + index[n, 2]
@@ -119,7 +143,7 @@ def angle_energy(pos, first, unit, factor, index, value, forces):
             root = 1.0 / math.sqrt(safe)
             x = c * root
             g = constant * (x - x0) * root
-            # below the clamp the denominator is constant
+            # the denominator is constant below the clamp
             h = g * c / safe if square >= 1e-12 else 0.0
             da, db = _mix(g, b, -h * b2, a), _mix(g, a, -h * a2, b)
         else:
@@ -142,8 +166,8 @@ def angle_energy(pos, first, unit, factor, index, value, forces):
 
 
 @kernel
-def _series(phi, value, n):
-    """Σ k, Σ k cos(mφ − φ₀) and its derivative."""
+def _series(phi: float, value: Float64s, n: int) -> Vector3:
+    """Return Σ k, Σ k cos(mφ − φ₀) and its derivative."""
     constant, cosine, slope = 0.0, 0.0, 0.0
     for m in range(value.shape[1]):
         angle = (m + 1) * phi - value[n, m, 1]
@@ -154,8 +178,16 @@ def _series(phi, value, n):
 
 
 @kernel
-def dihedral_energy(pos, first, unit, factor, index, value, forces):
-    """Dihedrals; ``index`` rows of four beads; ``value`` ``(n, multiplicities, 2)`` k and phase."""
+def dihedral_energy(
+    pos: Float64s,
+    first: int,
+    unit: float,
+    factor: float,
+    index: Int64s,
+    value: Float64s,
+    forces: Float64s,
+) -> float:
+    """Dihedrals; ``index`` rows: four beads; ``value`` ``(n, multiplicities, 2)``: k and phase."""
     energy = 0.0
     for n in range(index.shape[0]):
         i0, i1 = first + index[n, 0], first + index[n, 1]
@@ -179,7 +211,7 @@ def dihedral_energy(pos, first, unit, factor, index, value, forces):
         da, dc = _mix(k1, n1, 0.0, n1), _mix(k2, n2, 0.0, n2)
         db = _mix(-_dot(a, b) / b2 * k1, n1, -_dot(c, b) / b2 * k2, n2)
         if u1 < 1.0 or u2 < 1.0:
-            # fade: dt/dn = 2n/(0.02 |v|²|b|²), and −2t/|v|² v for either vector v of the denominator
+            # switching factor: dt/dn = 2n/(0.02 |v|²|b|²), and −2t/|v|² v for both vectors v in it
             e1, e2 = cosine * f2 * 6.0 * u1 * (1.0 - u1), cosine * f1 * 6.0 * u2 * (1.0 - u2)
             h1 = _mix(2.0 * e1 / (a2 * b2 * 0.02), n1, 0.0, n1)
             h2 = _mix(2.0 * e2 / (c2 * b2 * 0.02), n2, 0.0, n2)

@@ -1,24 +1,30 @@
-"""Sixteen floats at once: a numba type for an LLVM vector, and the operations on it.
+"""A numba type for an LLVM vector of sixteen float32 values, and operations on it.
 
-LLVM splits the vector into what the CPU has (two AVX registers, one AVX-512, four NEON), so nothing
-here depends on the machine. Loads and stores take a one-dimensional array and an element offset and
-are not checked.
+LLVM maps the vector to the registers of the CPU (two AVX, one AVX-512 or four NEON registers), so this
+module does not depend on the machine. Loads and stores take a one-dimensional array and an element offset
+and are not bounds-checked.
 """
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.core.datamodel import models, register_default
-from numba.extending import intrinsic, overload
+from numba.core.datamodel.registry import register_default
+from numba.extending import models, overload
 
-#: floats in a vector; sizes of features are padded to multiples of it
+from cgal_plugin.export.engine.jit import Float32s, Lanes, intrinsic
+
+#: values in a vector; feature sizes are padded to multiples of it
 LANES = 16
-#: coefficients of a filter in an interval of its table
+#: coefficients of a filter in one table interval
 ORDER = 6
+#: numba's code generation helpers, which have no types
+_utils: Any = cgutils
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
 _VECTOR, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
 _FAST = ("contract", "reassoc", "nsz")
@@ -36,44 +42,44 @@ vector = VectorType()
 
 @register_default(VectorType)
 class VectorModel(models.PrimitiveModel):
-    """A vector is one LLVM value."""
+    """Represent a vector by one LLVM value."""
 
     def __init__(self, dmm: Any, fe_type: Any) -> None:
-        super().__init__(dmm, fe_type, _VECTOR)
+        super().__init__(dmm, fe_type, _VECTOR)  # type: ignore[no-untyped-call] # untyped in numba
 
 
 def pointer(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
-    """Address of element ``offset`` of an array."""
+    """Return the address of element ``offset`` of an array."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.gep(data, [offset])
 
 
 def load_vector(builder: Any, address: Any) -> Any:
-    """Sixteen floats from an address of any alignment."""
+    """Load a vector from an address of any alignment."""
     return builder.load(builder.bitcast(address, _VECTOR.as_pointer()), align=4)
 
 
 def store_vector(builder: Any, value: Any, address: Any) -> None:
-    """Sixteen floats to an address of any alignment."""
+    """Store a vector to an address of any alignment."""
     builder.store(value, builder.bitcast(address, _VECTOR.as_pointer()), align=4)
 
 
 def splat_scalar(builder: Any, value: Any) -> Any:
-    """A scalar in every lane."""
+    """Broadcast a scalar to every lane."""
     one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.Constant(_INT, 0))
     zeros = ir.Constant(ir.VectorType(_INT, LANES), [0] * LANES)
     return builder.shuffle_vector(one, ir.Constant(_VECTOR, ir.Undefined), zeros)
 
 
 def fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    """a·b + c, rounded once."""
+    """Emit a·b + c with one rounding."""
     name = f"llvm.fma.v{LANES}f32"
     kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])
+    return builder.call(_utils.get_or_insert_function(builder.module, kind, name), [a, b, c])
 
 
 @intrinsic
-def load(typingctx: Any, array: Any, offset: Any) -> Any:
+def _load(typingctx: Any, array: Any, offset: Any) -> Any:
     """``array[offset : offset + LANES]``."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -82,8 +88,11 @@ def load(typingctx: Any, array: Any, offset: Any) -> Any:
     return vector(array, types.intp), codegen
 
 
+load: Callable[[Float32s, int], Lanes] = _load
+
+
 @intrinsic
-def store(typingctx: Any, array: Any, offset: Any, value: Any) -> Any:
+def _store(typingctx: Any, array: Any, offset: Any, value: Any) -> Any:
     """``array[offset : offset + LANES] = value``."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -93,8 +102,11 @@ def store(typingctx: Any, array: Any, offset: Any, value: Any) -> Any:
     return types.void(array, types.intp, vector), codegen
 
 
+store: Callable[[Float32s, int, Lanes], None] = _store
+
+
 @intrinsic
-def splat(typingctx: Any, value: Any) -> Any:
+def _splat(typingctx: Any, value: Any) -> Any:
     """A float in every lane."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -103,8 +115,11 @@ def splat(typingctx: Any, value: Any) -> Any:
     return vector(types.float32), codegen
 
 
+splat: Callable[[np.float32], Lanes] = _splat
+
+
 @intrinsic
-def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+def _fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     """a·b + c, rounded once."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -113,8 +128,11 @@ def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     return vector(vector, vector, vector), codegen
 
 
+fma: Callable[[Lanes, Lanes, Lanes], Lanes] = _fma
+
+
 @intrinsic
-def total(typingctx: Any, a: Any) -> Any:
+def _total(typingctx: Any, a: Any) -> Any:
     """Sum of the lanes."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -131,14 +149,17 @@ def total(typingctx: Any, a: Any) -> Any:
     return types.float32(vector), codegen
 
 
+total: Callable[[Lanes], float] = _total
+
+
 def _unary(name: str) -> Any:
-    """An operation of one vector that LLVM has as an intrinsic."""
+    """Return the intrinsic of a unary LLVM function."""
 
     @intrinsic
     def operation(typingctx: Any, a: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             kind = ir.FunctionType(_VECTOR, [_VECTOR])
-            function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f32")
+            function = _utils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f32")
             return builder.call(function, args)
 
         return vector(vector), codegen
@@ -146,8 +167,8 @@ def _unary(name: str) -> Any:
     return operation
 
 
-absolute = _unary("fabs")
-rounded = _unary("rint")
+absolute: Callable[[Lanes], Lanes] = _unary("fabs")
+rounded: Callable[[Lanes], Lanes] = _unary("rint")
 
 
 def _binary(name: str) -> Any:
@@ -164,9 +185,9 @@ def _binary(name: str) -> Any:
 def _operator(function: Any, name: str) -> None:
     operation = _binary(name)
 
-    # numba compares the signatures of these two, so neither is annotated
+    # numba compares the signature of this function with that of the lambda, which has no annotations
     @overload(function)
-    def choose(a, b):
+    def choose(a, b):  # type: ignore[no-untyped-def]
         both = isinstance(a, VectorType) and isinstance(b, VectorType)
         return (lambda a, b: operation(a, b)) if both else None
 
@@ -176,7 +197,7 @@ for _function, _name in (("add", "fadd"), ("sub", "fsub"), ("mul", "fmul"), ("tr
 
 
 @intrinsic
-def where_less(typingctx: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
+def _where_less(typingctx: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
     """Lane by lane ``yes if a < b else no``; NaN in ``a`` gives ``no``."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -185,9 +206,12 @@ def where_less(typingctx: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
     return vector(vector, vector, vector, vector), codegen
 
 
+where_less: Callable[[Lanes, Lanes, Lanes, Lanes], Lanes] = _where_less
+
+
 @intrinsic
-def power_of_two(typingctx: Any, n: Any) -> Any:
-    """2ⁿ of whole numbers −126 ≤ n ≤ 127, by way of the exponent's bits."""
+def _power_of_two(typingctx: Any, n: Any) -> Any:
+    """2ⁿ of integers −126 ≤ n ≤ 127, by setting the exponent bits."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         bias = ir.Constant(_INTS, [127] * LANES)
@@ -198,13 +222,15 @@ def power_of_two(typingctx: Any, n: Any) -> Any:
     return vector(vector), codegen
 
 
-def make_tile(rows: int) -> Any:
-    """The inner loop of a matrix product for ``rows`` rows and ``LANES`` columns.
+power_of_two: Callable[[Lanes], Lanes] = _power_of_two
 
-    ``tile(x, x_offset, size, w, w_offset, y, y_offset, width, bias, bias_offset, add)``:
-    y[r, :] = bias + Σ_k x[r, k] w[k, :] (plus what was in y if ``add``), with x rows ``size`` apart,
-    w packed as ``(size, LANES)``, y rows ``width`` apart. All sums stay in registers; ``size`` is a
-    multiple of four.
+
+def make_tile(rows: int) -> Any:
+    """Return the inner loop of a matrix product for ``rows`` rows and ``LANES`` columns.
+
+    ``tile(x, x_offset, size, w, w_offset, y, y_offset, width, bias, bias_offset, add)`` computes
+    y[r, :] = bias + Σ_k x[r, k] w[k, :], plus the old y if ``add``. Rows of x are ``size`` apart and rows of
+    y ``width``; w is packed as ``(size, LANES)``. All sums stay in registers; ``size`` is a multiple of four.
     """
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -214,15 +240,15 @@ def make_tile(rows: int) -> Any:
         size, width, add = args[2], args[7], args[10]
         step = ir.Constant(size.type, 4)
         bias = load_vector(builder, b)
-        sums = [cgutils.alloca_once(builder, _VECTOR) for _ in range(rows)]
+        sums = [_utils.alloca_once(builder, _VECTOR) for _ in range(rows)]
         at_y = [builder.gep(y, [builder.mul(width, ir.Constant(width.type, r))]) for r in range(rows)]
         at_x = [builder.gep(x, [builder.mul(size, ir.Constant(size.type, r))]) for r in range(rows)]
         for place in sums:
             builder.store(bias, place)
-        with builder.if_then(cgutils.is_true(builder, add)):
+        with builder.if_then(_utils.is_true(builder, add)):
             for place, address in zip(sums, at_y, strict=True):
                 builder.store(builder.fadd(bias, load_vector(builder, address)), place)
-        with cgutils.for_range(builder, builder.udiv(size, step), intp=size.type) as loop:
+        with _utils.for_range(builder, builder.udiv(size, step), intp=size.type) as loop:
             first = builder.mul(loop.index, step)
             for k in range(4):
                 at = builder.add(first, ir.Constant(size.type, k))

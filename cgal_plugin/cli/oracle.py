@@ -1,0 +1,91 @@
+"""Commands that run all-atom simulations or rebuild atoms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cgal_plugin.cli.options import ConfigFile, Frames, Mapping, Out, Seed, System, Temperature, Top
+from cgal_plugin.errors import OracleError
+
+
+def seed(config: ConfigFile, out: Out) -> None:
+    """Run the all-atom seed trajectories of a configuration and write a data store."""
+    from cgal_plugin.components.build import seed_store
+    from cgal_plugin.config import load_yaml
+
+    store = seed_store(load_yaml(config), out)
+    typer.echo(f"{len(store.names())} shards in {store.root}")
+
+
+def reference(
+    config: ConfigFile,
+    out: Out,
+    interval_ps: Annotated[float, typer.Option(min=1e-3, help="ps between stored frames.")] = 2.0,
+) -> None:
+    """Run a reference ensemble as seed_data describes it and test its convergence; run again to resume."""
+    from cgal_plugin.benchmark.reference import build_reference
+    from cgal_plugin.config import load_yaml
+
+    typer.echo(str(build_reference(load_yaml(config), out, interval_ps=interval_ps)))
+
+
+def backmap(
+    frames: Frames,
+    system: System,
+    out: Annotated[Path, typer.Option("--out", "-o", help="All-atom PDB of the rebuilt frames.")],
+    mapping: Mapping = "CA",
+    top: Top = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: this process.")] = 0,
+    seed: Seed = 0,
+) -> None:
+    """Rebuild all atoms from CG frames and check the stereochemistry."""
+    from cgal_plugin.components.label_files import backmap_file
+
+    results = backmap_file(frames, system, out, mapping=mapping, top=top, workers=workers, seed=seed)
+    for i, result in enumerate(results):
+        typer.echo(f"{i}\t{result.method}\t{'ok' if result.ok else result.reason}")
+    if not any(result.ok for result in results):
+        raise OracleError(f"none of the {len(results)} frames could be backmapped; the reasons are above")
+
+
+def label(
+    frames: Frames,
+    system: System,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Data store; new labels are added to it.")],
+    temperature: Temperature = 300.0,
+    mode: Annotated[str, typer.Option(help="free, steered or mean_force.")] = "free",
+    restraint: Annotated[
+        float, typer.Option(min=0.0, help="kcal/mol/Å²: restraint of the beads (free, steered).")
+    ] = 0.0,
+    production_ps: Annotated[float, typer.Option(min=0.0, help="ps per start.")] = 5.0,
+    solvent: Annotated[str, typer.Option(help="obc2, gbn2 or tip3pfb.")] = "obc2",
+    mapping: Mapping = "CA",
+    top: Top = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: this process.")] = 1,
+    seed: Seed = 0,
+) -> None:
+    """Label CG frames with the all-atom oracle; run again to resume."""
+    from cgal_plugin.components.label_files import label_file
+
+    done, failed = label_file(
+        frames,
+        system,
+        out,
+        top=top,
+        workers=workers,
+        temperature=temperature,
+        mode=mode,
+        restraint=restraint,
+        production_ps=production_ps,
+        solvent=solvent,
+        mapping=mapping,
+        seed=seed,
+    )
+    for index, reason in failed:
+        typer.echo(f"frame {index} quarantined: {reason}")
+    typer.echo(f"{done} frames labelled, {len(failed)} quarantined, in {out}")
+    if not done:
+        raise OracleError("no frame could be labelled; the reasons are above")

@@ -1,0 +1,53 @@
+"""TorchScript files with metadata: script, save and load, without torch's deprecation warnings."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+
+from cgal_plugin.provenance import atomic_write
+
+METADATA_FILE = "cgal.json"
+
+
+def save_script(module: torch.nn.Module, path: str | os.PathLike[str], metadata: dict[str, Any]) -> None:
+    """Script a module and write it with its metadata; atomically."""
+    with _no_deprecation_warnings():
+        script = torch.jit.script(module)
+    extra = {METADATA_FILE: json.dumps(metadata, sort_keys=True)}
+    # not save(): the archive would contain the temporary file name, which differs between processes
+    with atomic_write(path) as handle:
+        handle.write(script.save_to_buffer(_extra_files=extra))  # type: ignore[no-untyped-call] # untyped in torch
+
+
+def load_script(
+    path: str | os.PathLike[str], device: str = "cpu"
+) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
+    """Load a TorchScript file and its metadata (empty if it has none).
+
+    Raises
+    ------
+    RuntimeError, ValueError
+        By torch: the file is not TorchScript.
+    """
+    extra = {METADATA_FILE: ""}
+    with _no_deprecation_warnings():
+        module = torch.jit.load(str(path), device, extra)  # type: ignore[no-untyped-call] # untyped in torch
+    text = extra[METADATA_FILE]
+    metadata = cast("dict[str, Any]", json.loads(text)) if text else {}
+    return cast("torch.jit.ScriptModule", module), metadata
+
+
+@contextmanager
+def _no_deprecation_warnings() -> Iterator[None]:
+    # torch deprecates TorchScript, but it is the only format that TorchForce of openmm-torch accepts
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\..* is deprecated.*")
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\..* is not supported in Python 3\.14.*")
+        yield
