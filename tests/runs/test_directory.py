@@ -88,7 +88,7 @@ def test_stage_is_done_when_its_manifest_is_there_and_true(tmp_path: Path) -> No
     with pytest.raises(StateError, match=r"model\.ckpt is damaged; delete .*manifest"):
         stage.manifest()
     output.unlink()
-    with pytest.raises(StateError, match="gone"):
+    with pytest.raises(StateError, match="is missing; delete"):
         stage.manifest()
     (stage.folder / MANIFEST).write_text("{")
     with pytest.raises(StateError, match="damaged"):
