@@ -10,7 +10,8 @@ import pytest
 from cgal_plugin.config import parse_config
 from cgal_plugin.errors import StateError
 from cgal_plugin.runs.directory import RunDirectory
-from cgal_plugin.runs.stage import MANIFEST
+from cgal_plugin.runs.log import Progress
+from cgal_plugin.runs.stage import MANIFEST, StageOutput
 
 SYSTEM = {"sequence": "AAA", "temperature": 400}
 
@@ -66,19 +67,28 @@ def test_damaged_configuration_of_a_run(tmp_path: Path) -> None:
 def test_stage_is_done_when_its_manifest_is_there_and_true(tmp_path: Path) -> None:
     stage = RunDirectory(tmp_path).stage("rounds", "round_000", "train")
     assert not stage.done
-    output = stage.begin() / "model.ckpt"
-    output.write_bytes(b"weights")
-    stage.finish({"loss": 1.5}, inputs={"shards": ["a"]}, outputs=[output], seeds={"train": 3})
+    output = stage.folder / "model.ckpt"
+    computed = []
+
+    def compute(folder: Path, progress: Progress) -> StageOutput:
+        computed.append(folder)
+        output.write_bytes(b"weights")
+        return StageOutput({"loss": 1.5}, [output], {"parent": "b"})
+
+    for _ in range(2):  # the second call loads the results
+        results = stage.run(compute, title="round 0: train", inputs={"shards": ["a"]}, seeds={"train": 3})
+        assert results == {"loss": 1.5}
+    assert computed == [stage.folder]
     assert stage.done
-    assert stage.results() == {"loss": 1.5}
     manifest = stage.manifest()
+    assert manifest["inputs"] == {"shards": ["a"], "parent": "b"}
     assert manifest["seeds"] == {"train": 3}
     assert manifest["versions"]["torch"]
     output.write_bytes(b"WEIGHTS")
     with pytest.raises(StateError, match=r"model\.ckpt is damaged; delete .*manifest"):
         stage.manifest()
     output.unlink()
-    with pytest.raises(StateError, match="gone"):
+    with pytest.raises(StateError, match="is missing; delete"):
         stage.manifest()
     (stage.folder / MANIFEST).write_text("{")
     with pytest.raises(StateError, match="damaged"):
