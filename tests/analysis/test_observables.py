@@ -101,7 +101,7 @@ def test_contact_map_and_weights() -> None:
 def test_unknown_observable_and_wrong_beads(topology) -> None:
     with pytest.raises(AnalysisError, match="choose from"):
         obs.observable(np.zeros((1, 8, 3)), topology, "colour")
-    with pytest.raises(AnalysisError, match="do not fit"):
+    with pytest.raises(AnalysisError, match="do not match"):
         obs.observable(np.zeros((1, 9, 3)), topology, "bond")
     with pytest.raises(AnalysisError, match="structure"):
         obs.rmsd_to_structure(np.zeros((1, 9, 3)), np.zeros((8, 3)))

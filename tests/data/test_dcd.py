@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cgal_plugin.data.dcd import append_dcd, create_dcd
 from cgal_plugin.dynamics import read_dcd
 from cgal_plugin.errors import DynamicsError, StateError
+from cgal_plugin.mapping import CGTopology
 
 WHEN = {"interval": 10, "timestep_ps": 0.004}
 
@@ -38,11 +39,11 @@ def test_frames_appended_after_a_cut_are_those_of_one_writing(tmp_path_factory, 
     assert (folder / "blocks.dcd").read_bytes() == (folder / "once.dcd").read_bytes()
 
 
-def test_mdtraj_reads_the_same_frames(tmp_path, chignolin):
+def test_mdtraj_reads_the_same_frames(tmp_path):
     frames = np.random.default_rng(1).normal(scale=20, size=(5, 10, 3)).astype(np.float32)
     create_dcd(tmp_path / "a.dcd", 10, **WHEN)
     append_dcd(tmp_path / "a.dcd", frames, n_before=0, **WHEN)
-    read = mdtraj.load(str(tmp_path / "a.dcd"), top=chignolin.to_mdtraj())
+    read = mdtraj.load(str(tmp_path / "a.dcd"), top=CGTopology.from_sequence("YYDPETGTWY").to_mdtraj())
     assert read.unitcell_lengths is None
     np.testing.assert_allclose(read.xyz * 10, frames, atol=1e-5)
 

@@ -54,6 +54,7 @@ def stages(folder: Path) -> list[dict[str, Any]]:
     return [s.results() for s in refined_stages(RunDirectory(folder))]
 
 
+@pytest.mark.integration
 def test_the_final_model_is_the_refined_one(finished: RunResult) -> None:
     root = finished.out_dir
     results = stages(root)
@@ -73,6 +74,7 @@ def test_the_final_model_is_the_refined_one(finished: RunResult) -> None:
     assert "after the refinement of its populations" in finished.report.read_text()
 
 
+@pytest.mark.integration
 def test_the_exported_potential_is_the_checkpoint(finished: RunResult) -> None:
     last = RunDirectory(finished.out_dir).stage("refinement", "iteration_002")
     frames = sampled_trajectories(last)[0][:5]
@@ -86,6 +88,7 @@ def test_the_exported_potential_is_the_checkpoint(finished: RunResult) -> None:
 
 
 @pytest.mark.usefixtures("without_figures")
+@pytest.mark.integration
 def test_a_lost_iteration_is_computed_again_from_the_last_complete_one(
     finished: RunResult, copied: Path
 ) -> None:
@@ -111,6 +114,7 @@ def killed_after_dynamics(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_figures")
+@pytest.mark.integration
 def test_a_complete_simulation_is_loaded(finished: RunResult, copied: Path) -> None:
     shutil.rmtree(copied / "refinement/iteration_002")
     killed_after_dynamics(copied / "refinement/iteration_001")
@@ -128,6 +132,7 @@ def test_a_complete_simulation_is_loaded(finished: RunResult, copied: Path) -> N
 
 
 @pytest.mark.usefixtures("without_figures")
+@pytest.mark.integration
 def test_a_simulation_with_other_settings_is_moved_aside(copied: Path) -> None:
     for k in (1, 2):
         shutil.rmtree(copied / f"refinement/iteration_00{k}")
@@ -139,6 +144,7 @@ def test_a_simulation_with_other_settings_is_moved_aside(copied: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_figures")
+@pytest.mark.integration
 def test_other_settings_start_the_refinement_again(finished: RunResult, copied: Path) -> None:
     run(parse_config(content(iterations=1, ridge=0.5)), copied, accept_changes=True)
     assert len(stages(copied)) == 2
@@ -147,12 +153,14 @@ def test_other_settings_start_the_refinement_again(finished: RunResult, copied: 
     assert stages(copied)[0]["energy_spread"] < stages(finished.out_dir)[0]["energy_spread"]
 
 
+@pytest.mark.integration
 def test_too_few_sampled_frames_are_an_error(copied: Path) -> None:
     with pytest.raises(DynamicsError, match=r"gave \d+ frames .* 200 are needed.*raise refinement\.steps"):
         run(parse_config(content(steps=400)), copied, accept_changes=True)
 
 
 @pytest.mark.usefixtures("without_figures")
+@pytest.mark.integration
 def test_a_run_is_refined_for_every_seed(chance_seed: int, tmp_path: Path) -> None:
     """However trajectories and fits turn out: the states may be few, and badly connected."""
     result = run(parse_config(content(chance_seed, iterations=1)), tmp_path / "run")
@@ -186,6 +194,7 @@ def test_a_trainer_that_cannot_replace_priors_is_refused(tmp_path: Path) -> None
         run(parse_config(content()), tmp_path / "other", trainer=stand_ins.Untrained())
 
 
+@pytest.mark.integration
 def test_priors_of_other_terms_cannot_replace_those_of_a_model(finished: RunResult, tmp_path: Path) -> None:
     fitted = PriorSet.load(finished.out_dir / "priors/priors.yaml")
     bonds = copy.copy(fitted)

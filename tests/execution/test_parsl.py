@@ -156,6 +156,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return record
 
 
+@pytest.mark.integration
 def test_the_slurm_template_becomes_a_batch_script_and_its_job_does_the_work(
     slurm: Path, tmp_path: Path
 ) -> None:

@@ -47,7 +47,7 @@ def test_check_model_finds_a_model_that_depends_on_the_origin():
             y, f = self.inner(z, pos, batch)
             return y + pos.sum() * 1e-3, f - 1e-3
 
-    with pytest.raises(AssertionError, match="moved and turned"):
+    with pytest.raises(AssertionError, match="under translation and rotation"):
         check_model(Bad(model), np.arange(8), chain(8))
 
 
