@@ -28,7 +28,7 @@ class TrainRequest:
     shards
         Names of the shards to train on: those of the seed data and of earlier rounds.
     new_shards
-        Those among them that the last round added (in the first round: the seed data).
+        Those of ``shards`` that the last round added (in the first round: the seed data).
     out_dir
         Folder for checkpoints. It may hold files of an interrupted call with the same request.
     previous
