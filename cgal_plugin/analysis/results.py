@@ -130,7 +130,7 @@ class W1Result:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> W1Result:
-        """Inverse of :meth:`to_dict`.
+        """Return the result that :meth:`to_dict` wrote.
 
         Raises
         ------

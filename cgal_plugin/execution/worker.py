@@ -149,7 +149,7 @@ def _output_to(path: str) -> Iterator[None]:
 def _time_limit(seconds: float | None) -> Iterator[None]:
     """End the process after ``seconds`` with a traceback, also inside a C++ call.
 
-    This is done by faulthandler's thread, which does not need the interpreter lock.
+    The thread of faulthandler does this; it does not need the interpreter lock.
     """
     if seconds is None:
         yield

@@ -121,7 +121,7 @@ def populations(
     Transition counts of short trajectories determine free-energy differences, independent of where the
     trajectories start (Prinz et al., J. Chem. Phys. 134, 174105, 2011). They do not determine the ratio of
     states that the data do not connect in both directions, and transitions seen in one direction only would
-    create an absorbing state: they are removed. There the model's ratio is used: a fraction
+    create an absorbing state: they are removed. For such states, the ratio of the model is used: a fraction
     (:data:`MIXING`) of the transitions out of each state follow the model's dynamics. The model's transitions
     are counted in both directions, so that they obey detailed balance with the model's populations. States
     that only the model visits thus keep their population relative to their neighbours.
