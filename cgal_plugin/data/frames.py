@@ -86,7 +86,7 @@ class LabelledFrames:
 
     @classmethod
     def concatenate(cls, parts: Sequence[LabelledFrames]) -> LabelledFrames:
-        """Join several; the metadata are those of the first.
+        """Join several sets of frames; the metadata are those of the first.
 
         Raises
         ------

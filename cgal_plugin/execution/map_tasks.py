@@ -100,8 +100,8 @@ def _raise(index: int, failure: Failure) -> None:
     if failure.kind == "error":
         raise failure.error
     raise OracleError(
-        f"{failure.reason}. Run the same command again to resume, with fewer executor.workers if memory "
-        "is not enough. A script must call run() under `if __name__ == '__main__':`, because workers import it"
+        f"{failure.reason}. Run the same command again to resume, with fewer executor.workers if memory is "
+        "short. A script must call run() under `if __name__ == '__main__':`, because workers import it"
     ) from failure.error
 
 
