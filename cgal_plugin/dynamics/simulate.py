@@ -57,8 +57,8 @@ def simulate(
     complete simulation is not rerun.
 
     If a replica leaves the limits of ``guard``, this is an event in the result, not an error. Its frames
-    before the event are kept; then the replica is parked (reset to its start frame and frozen), or restarted if
-    ``guard.restart_blown``. The other replicas continue.
+    before the event are kept; then the replica is parked (reset to its start frame and frozen), or restarted
+    if ``guard.restart_blown``. The other replicas continue.
 
     Parameters
     ----------

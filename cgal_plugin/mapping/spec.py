@@ -29,7 +29,7 @@ class BeadSpec:
     """One bead of a residue: its name, the atoms that define it, and their weights.
 
     ``weights`` is ``"center"`` (equal), ``"mass"`` (centre of mass) or one positive number per atom.
-    They are normalised to sum to one.
+    The weights are normalised to a sum of one.
     """
 
     name: str
@@ -179,7 +179,7 @@ BUILTIN = {"CA": CA, "CACB": CACB}
 
 
 def resolve_spec(mapping: str | os.PathLike[str] | Mapping[str, Any] | MapSpec) -> MapSpec:
-    """Return a :class:`MapSpec` for a built-in name, a YAML file, the content of one, or a ``MapSpec``.
+    """Return a :class:`MapSpec` for a built-in name, a YAML file or its content, or a ``MapSpec``.
 
     The YAML has ``name``, ``residues`` (three-letter code or ``"*"`` for all others → bead name →
     list of atoms or ``{atoms: [...], weights: center | mass | [...]}``), and optionally ``backbone``

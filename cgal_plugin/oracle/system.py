@@ -92,14 +92,14 @@ class AllAtomModel:
         psi: Sequence[float] | None = None,
         ph: float = 7.0,
     ) -> AllAtomModel:
-        """Build a peptide, minimise it; see :func:`~cgal_plugin.oracle.structure.build_peptide`."""
+        """Build a peptide and minimise it; see :func:`~cgal_plugin.oracle.structure.build_peptide`."""
         return cls._minimised(*build_peptide(sequence, phi=phi, psi=psi, ph=ph), mapping, solvent)
 
     @classmethod
     def from_pdb(
         cls, path: str | os.PathLike[str], mapping: Any = "CA", solvent: str = "obc2", *, ph: float = 7.0
     ) -> AllAtomModel:
-        """Read a PDB file, minimise; see :func:`~cgal_plugin.oracle.structure.read_pdb`."""
+        """Read a PDB file and minimise; see :func:`~cgal_plugin.oracle.structure.read_pdb`."""
         return cls._minimised(*read_pdb(path, ph=ph), mapping, solvent)
 
     @classmethod
@@ -268,7 +268,7 @@ class AllAtomModel:
         Raises
         ------
         OracleError
-            OpenMM has no such platform here.
+            This platform of OpenMM is not available.
         """
         from openmm import Context, LangevinMiddleIntegrator, OpenMMException, Platform
 
