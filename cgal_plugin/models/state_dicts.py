@@ -26,7 +26,7 @@ _ALIASES = {
 
 
 def search(config: Any) -> dict[str, Any]:
-    """Return the values of a nested configuration with the keys of this package; outer levels take precedence."""
+    """Return the values of a nested configuration by key of this package; outer levels take precedence."""
     flat: dict[str, Any] = {}
     level: list[Any] = [config]
     while level:

@@ -79,8 +79,8 @@ def steered_label(
     """Run dynamics from a correct structure; a soft restraint pulls it to the frame.
 
     The restraint stays at the beads of the start for ``relax_ps`` (discarded). It then moves in a straight
-    line to the frame, and is switched off for the last ``release_ps`` of the production. The samples connect the
-    frame with known structures: force matching learns the free energy of a new basin from the forces on
+    line to the frame. It is switched off for the last ``release_ps`` of the production. The samples connect
+    the frame with known structures: force matching learns the free energy of a new basin from the forces on
     the path to it, which dynamics within the basin does not visit. The restraint acts on the beads only and
     is not part of the saved forces. These are unbiased if the other atoms follow the beads.
 
