@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def jensen_shannon(p: NDArray[np.floating], q: NDArray[np.floating]) -> float:
     """Compute the Jensen–Shannon divergence of two histograms, in bits: 0 for equal, 1 for disjoint ones.
 
-    ``p`` and ``q`` are counts or densities on the same cells; both are normalised (Lin, IEEE Trans. Inf.
-    Theory 37, 145, 1991).
+    ``p`` and ``q`` are counts or densities on the same cells, of any shape ``(...)``; both are normalised
+    (Lin, IEEE Trans. Inf. Theory 37, 145, 1991).
 
     Raises
     ------
@@ -46,11 +46,11 @@ def jensen_shannon_samples(
     model_weights: NDArray[np.floating] | None = None,
     reference_weights: NDArray[np.floating] | None = None,
 ) -> float:
-    """Compute the Jensen–Shannon divergence (bits) of two one-dimensional samples.
+    """Compute the Jensen–Shannon divergence (bits) of samples ``(n,)`` and ``(m,)`` with optional weights.
 
     Bins span the 0.1 % to 99.9 % quantiles of the reference, widened by a fifth (or ``value_range``). Values
-    outside are counted in the outermost bins, so outliers do not change the bins. Two samples of one
-    distribution have a positive divergence of order bins / frames: compare with halves of the reference.
+    outside are counted in the outermost bins, so outliers do not change the bins. Two finite samples of the
+    same distribution have a divergence of order bins / frames: compare with halves of the reference.
 
     Raises
     ------

@@ -44,6 +44,11 @@ class LabelledFrames:
         Frames without a label.
     metadata
         JSON-ready facts: at least ``temperature`` (K), ``mode``, ``force_map_hash``.
+
+    Raises
+    ------
+    DataError
+        Shapes differ, or a position or force is not finite.
     """
 
     positions: NDArray[np.floating]

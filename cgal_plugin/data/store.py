@@ -28,7 +28,17 @@ class DataStore:
 
     ``store.json`` contains the topology, temperature and force-map hash. Each shard has its arrays in
     ``shards/NAME.npz`` and a record with their SHA-256 in ``shards/NAME.json``. The record is written
-    last: a shard without one is unfinished and ignored.
+    last: a shard without a record is unfinished and ignored.
+
+    Parameters
+    ----------
+    root
+        Folder of an existing store; :meth:`create` makes a new one.
+
+    Raises
+    ------
+    DataError
+        ``root`` is not a data store, is damaged, or has another format version.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -185,7 +195,13 @@ class DataStore:
         )
 
     def record(self, name: str) -> dict[str, Any]:
-        """Return the JSON record of a finished shard."""
+        """Return the JSON record of a finished shard.
+
+        Raises
+        ------
+        DataError
+            The shard does not exist, or its record is damaged.
+        """
         path = self._paths(name)[1]
         if not path.is_file():
             raise DataError(f"store {self.root} has no shard {name!r}")

@@ -42,6 +42,11 @@ class Guard:
         start frame with new velocities.
     max_restarts
         Park a replica after this number of restarts.
+
+    Raises
+    ------
+    DynamicsError
+        A limit is out of range.
     """
 
     max_bond_ratio: float | None = 1.6

@@ -65,6 +65,11 @@ class FastPotential:
         Beads, units, versions, and the intervals, tolerance and measured errors of the table.
     n_beads, n_replicas
         Number of beads N of a replica, and of replicas R.
+
+    Raises
+    ------
+    ExportError
+        numba is missing, or ``n_replicas`` is not a positive integer.
     """
 
     def __init__(self, arrays: dict[str, NDArray[Any]], metadata: dict[str, Any], n_replicas: int) -> None:

@@ -51,6 +51,11 @@ class ForceMap:
         :attr:`CGMapping.hash` of the coordinate map.
     diagnostics
         JSON-ready record of the construction.
+
+    Raises
+    ------
+    MappingError
+        The matrix is not finite or does not have two axes.
     """
 
     kind: str

@@ -33,6 +33,11 @@ class CGMapping:
         sum one: R_I = Σ_i c_Ii r_i.
     topology
         The :class:`CGTopology` of the beads.
+
+    Raises
+    ------
+    MappingError
+        The matrix does not fit the topology, or a row is not finite or its sum is not one.
     """
 
     matrix: NDArray[np.float64]

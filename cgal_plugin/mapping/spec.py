@@ -30,6 +30,11 @@ class BeadSpec:
 
     ``weights`` is ``"center"`` (equal), ``"mass"`` (centre of mass) or one positive number per atom.
     The weights are normalised to a sum of one.
+
+    Raises
+    ------
+    MappingError
+        There are no atoms, an atom occurs twice, or the weights are invalid.
     """
 
     name: str
@@ -54,7 +59,7 @@ class BeadSpec:
 
     @property
     def normalised_weights(self) -> NDArray[np.float64]:
-        """Weights of the atoms, in the order of :attr:`atoms`, summing to one."""
+        """``(n_atoms,)`` weights of the atoms, in the order of :attr:`atoms`, with sum one."""
         if self.weights == "center":
             weights = np.ones(len(self.atoms))
         elif self.weights == "mass":
@@ -99,6 +104,11 @@ class MapSpec:
     bonds
         Three-letter code → pairs of bead names bonded inside the residue. In a residue
         without an entry every other bead is bonded to the backbone bead.
+
+    Raises
+    ------
+    MappingError
+        A residue has duplicate beads or no backbone bead, or a bond names an unknown bead.
     """
 
     name: str
@@ -153,7 +163,13 @@ class MapSpec:
         )
 
     def beads_of(self, residue: str) -> tuple[BeadSpec, ...]:
-        """Return the beads of a residue, by its name or the name of a variant (``HIE`` finds ``HIS``)."""
+        """Return the beads of a residue, by its name or the name of a variant (``HIE`` finds ``HIS``).
+
+        Raises
+        ------
+        MappingError
+            The residue is unknown or has no beads.
+        """
         exact = residue.strip().upper()
         if exact in self.residues:
             return self.residues[exact]

@@ -44,6 +44,11 @@ class CGTopology:
         ``(n_bonds, 2)`` int64, lower bead first, sorted.
     mapping
         Name of the map; ``mapping_hash`` is its hash.
+
+    Raises
+    ------
+    MappingError
+        There are no beads, shapes differ, bonds or masses are invalid, or a bead occurs twice.
     """
 
     bead_names: tuple[str, ...]

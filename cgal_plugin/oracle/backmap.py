@@ -145,7 +145,10 @@ def backmap(
 
 
 class Backmapper:
-    """:func:`backmap` with an OpenMM context that is kept for the next call. Same parameters."""
+    """Backmap frames as :func:`backmap` does, with an OpenMM context that is kept for the next call.
+
+    Parameters and errors are those of :func:`backmap`.
+    """
 
     def __init__(
         self,
@@ -176,7 +179,13 @@ class Backmapper:
         self._high_energy = self.puller.energy(self.model.positions) + high
 
     def run(self, frames: ArrayLike | Any, unit: str = "angstrom") -> list[BackmapResult]:
-        """Backmap ``(n, n_beads, 3)`` or ``(n_beads, 3)`` frames in ``unit``."""
+        """Backmap ``(n, n_beads, 3)`` or ``(n_beads, 3)`` frames in ``unit``; return one result per frame.
+
+        Raises
+        ------
+        BackmapError
+            The frames have the wrong number of beads.
+        """
         if not hasattr(frames, "xyz") and np.ndim(frames) == 2:
             frames = np.asarray(frames)[None]
         targets = as_angstrom(frames, unit).astype(np.float64)

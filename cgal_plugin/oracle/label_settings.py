@@ -41,6 +41,11 @@ class LabelSettings:
         atoms lag behind the beads; here they relax.
     platform, n_threads
         OpenMM platform; threads of the CPU platform.
+
+    Raises
+    ------
+    OracleError
+        The mode is unknown, or a value is out of range or does not fit the mode.
     """
 
     mode: str = "free"

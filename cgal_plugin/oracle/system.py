@@ -58,6 +58,11 @@ class AllAtomModel:
         :class:`CGMapping` of the solute's atoms.
     solvent
         ``"obc2"``, ``"gbn2"`` (implicit) or ``"tip3pfb"`` (periodic box).
+
+    Raises
+    ------
+    OracleError
+        The solvent is unknown, or the positions do not fit the topology.
     """
 
     topology: app.Topology
@@ -227,6 +232,11 @@ class AllAtomModel:
             :meth:`~cgal_plugin.oracle.restraint.BeadRestraint.set_targets`.
         barostat
             Temperature (K) of a Monte Carlo barostat at 1 bar; explicit solvent only.
+
+        Raises
+        ------
+        OracleError
+            A barostat is requested for implicit solvent.
         """
         from openmm import MonteCarloBarostat
 

@@ -52,6 +52,11 @@ class FitSettings:
     ridge_pairs, ridge_dihedrals, ridge_angles
         Force matching: weight in Å⁻² of the squared coefficients, (kcal/mol)², relative to the mean squared
         error of a force component, (kcal/mol/Å)². 0: plain least squares.
+
+    Raises
+    ------
+    ConfigError
+        A value is out of range.
     """
 
     angle_form: str = "theta"

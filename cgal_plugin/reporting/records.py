@@ -36,6 +36,11 @@ class SelectedFrames:
         ``(n,)`` int, round of the selection.
     labels
         One short string per frame (``"labelled"``, or the reason of its quarantine), or empty.
+
+    Raises
+    ------
+    AnalysisError
+        Shapes or numbers of frames differ.
     """
 
     positions: NDArray[np.floating]

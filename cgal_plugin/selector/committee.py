@@ -76,7 +76,7 @@ class CommitteeSelector(BaseSelector):
         # an Ensemble is a ModuleList, which iterates over its members
         self.models = list(models)
         if len(self.models) < 2:
-            raise SelectionError(f"a committee needs two or more models; it has {len(self.models)}")
+            raise SelectionError(f"a committee of {len(self.models)} is too small; use two or more models")
         if reduce not in _REDUCTIONS:
             raise SelectionError(f"reduce is {reduce!r}; expected one of {_REDUCTIONS}")
         for name, value in (("batch_size", batch_size), ("pool", pool)):

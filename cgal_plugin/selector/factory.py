@@ -40,7 +40,7 @@ def make_selector(
     diverse
         For ``rmsd`` and ``committee``: spread the selected frames.
     members, types
-        For ``committee``: the models and the bead types
+        For ``committee``: the models, and the bead types ``(beads,)``
         (:class:`~cgal_plugin.selector.committee.CommitteeSelector`).
 
     Raises

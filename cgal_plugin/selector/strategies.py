@@ -65,7 +65,13 @@ class _Part:
 class BaseSelector:
     """Reference frames, distances to them, and cuts.
 
-    A strategy overrides ``_choose(candidates, eligible, distances) -> (indices, scores or None)``.
+    A strategy overrides ``_choose(candidates, eligible, distances) -> (indices, scores or None)``. The
+    parameters are those of :class:`RMSDSelector` without ``diverse``.
+
+    Raises
+    ------
+    SelectionError
+        A parameter is out of its range.
     """
 
     def __init__(
