@@ -36,7 +36,7 @@ class W1Result:
     n_clipped, n_clipped_reference
         Number of frames moved to the clipping limits.
     model_blocks, reference_blocks
-        Number of bootstrap blocks; ``block_kinds`` says of which kind.
+        Number of bootstrap blocks; ``block_kinds`` names their kinds.
     resolution
         Upper bound of the error from reducing the frames to fewer points.
     replicates

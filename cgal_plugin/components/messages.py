@@ -79,7 +79,7 @@ class SampledFrames:
     steps
         Steps done, summed over replicas.
     facts
-        Any JSON-ready values to keep in the round's manifest (ours: ``backend``).
+        Any JSON-ready values to keep in the round's manifest (built-in sampler: ``backend``).
     files
         Trajectory files in ``out_dir`` that already hold ``trajectories``, one per replica, so that the
         loop need not write them again. Empty: the loop writes them.

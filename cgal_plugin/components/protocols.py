@@ -181,7 +181,7 @@ class Sampler(Protocol):
     ) -> SampledFrames:
         """Run from ``start_positions`` ``(n_replicas, n_beads, 3)`` with the potential.
 
-        ``potential`` is the file that the trainer exported (ours: TorchScript, nm and kJ/mol).
+        ``potential`` is the file that the trainer exported (built-in: TorchScript, nm and kJ/mol).
         ``out_dir`` may hold files of an interrupted call with the same arguments. ``progress`` is called
         as ``progress(done, total)``. The same seed gives the same frames.
         """
@@ -229,7 +229,7 @@ class Trainer(Protocol):
     """Train the CG potential."""
 
     def prepare(self, store: DataStore, out_dir: Path) -> None:
-        """Prepare data for all rounds from the seed data in ``store``, in ``out_dir`` (ours: fit the priors).
+        """Prepare all rounds from the seed data in ``store``, in ``out_dir`` (built-in: fit the priors).
 
         Called once per process, also when a run is resumed: load results that ``out_dir`` already holds.
         """
@@ -243,7 +243,7 @@ class Trainer(Protocol):
         ...
 
     def export(self, model: TrainedModel, topology: CGTopology, path: Path, n_replicas: int) -> None:
-        """Write the file ``path`` that the sampler runs (for ours: TorchScript, nm and kJ/mol)."""
+        """Write the file ``path`` that the sampler runs (built-in: TorchScript, nm and kJ/mol)."""
         ...
 
 

@@ -107,7 +107,7 @@ class Config(Section):
         Raises
         ------
         ConfigError
-            The configuration asks for another trainer.
+            The configuration names another trainer.
         """
         if not isinstance(self.training, Training):
             raise ConfigError(f"training.kind is {self.training.kind!r}; this needs kind torchmdnet")

@@ -124,7 +124,7 @@ def run_task(call: Call) -> Any:
 
 @contextlib.contextmanager
 def _output_to(path: str) -> Iterator[None]:
-    """Redirect file descriptors 1 and 2, hence also the output of C++, to a file during a task."""
+    """Redirect file descriptors 1 and 2, which includes the output of C++, to a file during a task."""
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
