@@ -10,14 +10,15 @@ __all__ = ["__version__", "register"]
 
 
 def register() -> None:
-    """Make ``model: cgschnet``, our priors and ``dataset: CGDataset`` known to TorchMD-Net.
+    """Add ``model: cgschnet``, the priors and ``dataset: CGDataset`` of this package to TorchMD-Net.
 
-    Idempotent.
+    A second call has no effect.
 
     Raises
     ------
     RegistrationError
-        TorchMD-Net is not of the 3.1 series, a seam is not where it is expected, or a name is taken.
+        TorchMD-Net is missing or not of the 3.1 series, its internals differ from those expected, or a
+        name is already used.
     """
     from cgal_plugin._register import register as _register
 

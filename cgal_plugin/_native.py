@@ -13,7 +13,7 @@ from contextlib import contextmanager
 def silent(*descriptors: int) -> Iterator[None]:
     """Discard output to these file descriptors (1: output, 2: errors), also from C.
 
-    Use it around a single library call that reports errors as exceptions.
+    Use this around a single library call that reports errors as exceptions.
     """
     flush = ctypes.CDLL(None).fflush
     for stream in (sys.stdout, sys.stderr):

@@ -1,4 +1,7 @@
-"""Register our model, priors and data set with TorchMD-Net: the only file that changes its internals."""
+"""Register the model, priors and data set of this package with TorchMD-Net.
+
+This is the only file that changes the internals of TorchMD-Net.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,10 @@ _MARK = "_cgal_plugin"
 
 
 def register() -> None:
-    """Make ``model: cgschnet``, our priors and ``dataset: CGDataset`` known to TorchMD-Net.
+    """Add ``model: cgschnet``, the priors and ``dataset: CGDataset`` of this package to TorchMD-Net.
 
-    Idempotent. All checks come before the first change. TorchMD-Net gets factories of the priors, which fit
-    a prior without parameters to the data set.
+    A second call has no effect. All checks are done before the first change. TorchMD-Net gets factories of
+    the priors, which fit a prior without parameters to the data set.
 
     Raises
     ------
@@ -57,7 +60,7 @@ def register() -> None:
 
 
 def check_version(version: str | None = None) -> None:
-    """Check that TorchMD-Net is of a supported release.
+    """Check that the release of TorchMD-Net is supported.
 
     Parameters
     ----------
@@ -67,7 +70,7 @@ def check_version(version: str | None = None) -> None:
     Raises
     ------
     RegistrationError
-        It is not installed, or not supported.
+        TorchMD-Net is not installed, or its release is not supported.
     """
     low, high = (".".join(map(str, v)) for v in SUPPORTED)
     if version is None:
@@ -101,7 +104,7 @@ def _module(name: str) -> ModuleType:
 
 
 def _is_ours(function: Any) -> bool:
-    """Return whether a function is our wrapper, or wraps it."""
+    """Return whether a function is a wrapper of this module, or wraps one."""
     while function is not None:
         if getattr(function, _MARK, False):
             return True
@@ -116,7 +119,7 @@ def _function(
     wrap: Callable[[Callable[..., Any]], Callable[..., Any]],
     *others: ModuleType,
 ) -> list[Callable[[], None]]:
-    """Return the changes that replace ``home.name``, and its copies in ``others``, by ``wrap`` of it."""
+    """Return the changes that replace ``home.name`` and its copies in ``others`` by ``wrap(home.name)``."""
     original = home.__dict__.get(name)
     where = f"{home.__name__}.{name}"
     if not callable(original):
@@ -212,7 +215,7 @@ def _names(home: ModuleType, values: Mapping[str, Any]) -> list[Callable[[], Non
         found = getattr(home, name, None)
         if found is not None and found is not value:
             raise RegistrationError(
-                f"{home.__name__}.{name} is taken by {found!r}; cgal_plugin does not replace it"
+                f"{home.__name__}.{name} is already {found!r}; cgal_plugin does not replace it"
             )
         changes.append(functools.partial(setattr, home, name, value))
         if name not in public:

@@ -18,7 +18,7 @@ class MappingError(CGALError):
 
 
 class DataError(CGALError):
-    """Frames are malformed, or do not belong to the data set they are added to."""
+    """Frames are malformed, or do not fit the data set to which they are added."""
 
 
 class PriorFitError(CGALError):
@@ -26,7 +26,7 @@ class PriorFitError(CGALError):
 
 
 class RegistrationError(CGALError):
-    """TorchMD-Net lacks an attribute that register() needs, or a name is taken."""
+    """TorchMD-Net lacks an attribute that register() needs, or a name is already used."""
 
 
 class TrainingError(CGALError):
@@ -58,4 +58,4 @@ class AnalysisError(CGALError):
 
 
 class StateError(CGALError):
-    """A run directory or another folder cannot be used: in use, damaged, or of another run."""
+    """A run directory or another folder cannot be used: it is in use, damaged, or belongs to another run."""

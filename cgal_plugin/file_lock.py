@@ -1,6 +1,6 @@
-"""Locks on files. The operating system releases them when the process ends, also when it is killed.
+"""Locks on files. The operating system releases a lock when its process ends, also if it is killed.
 
-The lock file stays on disk; without a process that holds it, it has no effect.
+The lock file stays on disk; it has no effect unless a process holds the lock.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def locked(path: Path, what: str, *, patience: float = 1.0) -> Iterator[None]:
     what
         Name of the locked object, for the error message.
     patience
-        Seconds to wait for the lock: :func:`holder` takes it for a moment.
+        Seconds to wait for the lock, because :func:`holder` takes it for a moment.
 
     Raises
     ------
@@ -79,8 +79,8 @@ def hold(path: Path) -> int | None:
 def holder(path: Path) -> str | None:
     """Return the process that holds the lock on ``path``, or None. Nothing is written.
 
-    This needs a shared lock, which filelock does not offer: two simultaneous readers do not take each other
-    for a holder, and NFS refuses an exclusive lock on a file that is opened for reading only.
+    This needs a shared lock, which filelock does not offer. With a shared lock, two simultaneous readers do
+    not appear as holders to each other. NFS refuses an exclusive lock on a file that is open for reading.
     """
     import fcntl
 
@@ -92,7 +92,7 @@ def holder(path: Path) -> str | None:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _read(descriptor)
-    except OSError:  # no locks here, hence no holder
+    except OSError:  # this file system has no locks, hence no holder
         return None
     finally:
         os.close(descriptor)

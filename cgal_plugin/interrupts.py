@@ -1,6 +1,6 @@
 """Signals that end a run within seconds.
 
-Files are complete at any time (they are written under another name and renamed), so only unfinished work
+Files are always complete (they are written under a temporary name and renamed), so only unfinished work
 is lost. A signal raises :class:`Interrupted` in the main thread. In C++ code that calls Python (an OpenMM
 integrator with a potential in Python), the exception would look like an error of the potential; there it is
 raised after the call (:func:`deferred`). If the main thread is in a long C++ call and does not end in time,
@@ -84,8 +84,7 @@ def handled(
 ) -> Iterator[None]:
     """Raise :class:`Interrupted` on SIGINT, SIGTERM and SIGUSR1 within the block.
 
-    Inside another such block, and outside the main thread (where Python allows no handlers), this does
-    nothing.
+    Has no effect inside another such block, and outside the main thread (where Python allows no handlers).
 
     Parameters
     ----------

@@ -134,9 +134,11 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", *, sync: bool =
 
 
 def atomic_path(path: str | os.PathLike[str], write: Callable[[str], Any]) -> None:
-    """As :func:`atomic_write`, for writers that take a file name: ``write(temporary_name)``.
+    """Write ``path`` as :func:`atomic_write` does, with a writer that takes a file name.
 
-    The temporary name keeps the suffix of ``path``, from which mdtraj and numpy choose the format.
+    Called as ``write(temporary_name)``.
+
+    The temporary name keeps the suffix of ``path``, because mdtraj and numpy choose the format by it.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -165,13 +167,15 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def write_sealed(path: str | os.PathLike[str], obj: Mapping[str, Any], *, sync: bool = True) -> None:
-    """As :func:`write_json`, with a checksum of the content in the key ``seal``."""
+    """Write JSON as :func:`write_json` does, with a checksum of the content in the key ``seal``."""
     content = json.loads(json.dumps(obj, default=_jsonable))
     write_json(path, {**content, "seal": _seal(content)}, sync=sync)
 
 
 def read_sealed(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a file of :func:`write_sealed` and return it without the seal; files without a seal are accepted.
+    """Read a file of :func:`write_sealed`; return its content without the seal.
+
+    A file without a seal is accepted.
 
     Raises
     ------

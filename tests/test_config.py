@@ -178,7 +178,7 @@ def test_refitted_priors_have_no_file(tmp_path: Path) -> None:
     (tmp_path / "priors.yaml").write_text("")
     priors = {"file": str(tmp_path / "priors.yaml"), "terms": ["pairs"]}
     assert parse_config({**MINIMAL, "training": {"priors": priors}}).training.priors.terms == ("pairs",)
-    with pytest.raises(ConfigError, match="leave file out"):
+    with pytest.raises(ConfigError, match="remove file"):
         parse_config({**MINIMAL, "training": {"mode": "scratch", "priors": {**priors, "refit": True}}})
     matched = {"method": "force_matching", "refit": True, "terms": ["bonds", "pairs"]}
     config = parse_config({**MINIMAL, "training": {"mode": "scratch", "priors": matched}})

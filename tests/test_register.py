@@ -79,7 +79,7 @@ def refused(monkeypatch, module, name, value, message):
 
 
 def test_a_taken_name_is_refused(monkeypatch):
-    refused(monkeypatch, torchmdnet.priors, "CGBonds", object(), r"priors\.CGBonds is taken")
+    refused(monkeypatch, torchmdnet.priors, "CGBonds", object(), r"priors\.CGBonds is already")
 
 
 def test_a_missing_function_is_refused(monkeypatch):

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def jensen_shannon(p: NDArray[np.floating], q: NDArray[np.floating]) -> float:
     """Compute the Jensen–Shannon divergence of two histograms, in bits: 0 for equal, 1 for disjoint ones.
 
-    ``p`` and ``q`` are counts or densities on the same cells; both are normalised (Lin, IEEE Trans. Inf.
-    Theory 37, 145, 1991).
+    ``p`` and ``q`` are counts or densities on the same cells, of any shape ``(...)``; both are normalised
+    (Lin, IEEE Trans. Inf. Theory 37, 145, 1991).
 
     Raises
     ------
@@ -46,11 +46,11 @@ def jensen_shannon_samples(
     model_weights: NDArray[np.floating] | None = None,
     reference_weights: NDArray[np.floating] | None = None,
 ) -> float:
-    """Compute the Jensen–Shannon divergence (bits) of two one-dimensional samples.
+    """Compute the Jensen–Shannon divergence (bits) of samples ``(n,)`` and ``(m,)`` with optional weights.
 
     Bins span the 0.1 % to 99.9 % quantiles of the reference, widened by a fifth (or ``value_range``). Values
-    outside are counted in the outermost bins, so outliers do not change the bins. Two samples of one
-    distribution have a positive divergence of order bins / frames: compare with halves of the reference.
+    outside are counted in the outermost bins, so outliers do not change the bins. Two finite samples of the
+    same distribution have a divergence of order bins / frames: compare with halves of the reference.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def histogram_edges(
 ) -> NDArray[np.float64]:
     """Return ``(bins + 1,)`` edges over the 0.1 % to 99.9 % quantiles of ``values``, widened by a fifth."""
     if bins < 2:
-        raise AnalysisError(f"{bins} bins; use at least 2")
+        raise AnalysisError(f"bins is {bins}; it must be at least 2")
     if value_range is None:
         low, high = np.quantile(values, [0.001, 0.999])
         margin = 0.1 * (high - low) or 0.5
@@ -108,7 +108,7 @@ class FreeEnergySurface:
 def grid_edges(
     *sets: NDArray[np.floating], bins: int = 50, quantile: float = 0.001
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return edges that span each set ``(n, ≥2)`` except its ``quantile`` tails, with a margin of 8 %."""
+    """Return edges of two axes that span each set ``(n, ≥2)`` without its ``quantile`` tails, plus 8 %."""
     low = np.min([np.quantile(s[:, :2], quantile, axis=0) for s in sets], axis=0)
     high = np.max([np.quantile(s[:, :2], 1 - quantile, axis=0) for s in sets], axis=0)
     margin = np.where(high > low, 0.08 * (high - low), 0.5)

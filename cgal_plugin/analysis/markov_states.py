@@ -19,7 +19,7 @@ from cgal_plugin.errors import AnalysisError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: least fraction of the frames in the largest connected set for which a reference is reweighted
+#: smallest fraction of the frames in the largest connected set for which a reference is reweighted
 MIN_CONNECTED = 0.95
 #: limit of the fixed-point iteration of a transition matrix, before Newton's method takes over
 _FIXED_POINT_STEPS = 200_000
@@ -68,7 +68,9 @@ class ReferenceStates:
             )
         scale = everything.std(axis=0)
         if (scale <= 0).any():
-            raise AnalysisError("the reference does not vary in some coordinate: it cannot be clustered")
+            raise AnalysisError(
+                "the reference does not vary in one coordinate: its frames cannot be clustered"
+            )
         centres = kmeans_centres(everything / scale, n_states, seed=seed, max_iterations=200)
         return cls(centres, scale, tuple(nearest_centre(p / scale, centres) for p in points))
 
@@ -130,7 +132,7 @@ def reweight(
     lag_frames
         Lag time in frames.
     min_connected
-        Least fraction of frames in the largest connected set; below it the reference stays unweighted.
+        Smallest fraction of frames in the largest connected set; below it, the reference stays unweighted.
 
     Raises
     ------
@@ -146,8 +148,8 @@ def reweight(
     weights = None
     if model is None or connected < min_connected:
         note = (
-            f"UNWEIGHTED: only {100 * connected:.0f} % of the reference's frames are in states that are "
-            "connected both ways, so no Markov state model can reweight it"
+            f"UNWEIGHTED: only {100 * connected:.0f} % of the frames of the reference are in states that are "
+            "connected in both directions, so no Markov state model can reweight it"
         )
     else:
         probability = np.zeros(states.n_states)

@@ -36,7 +36,7 @@ def angles(frames: NDArray[np.floating], angle_index: NDArray[np.int64]) -> NDAr
 
 
 def dihedrals(frames: NDArray[np.floating], dihedral_index: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return ``(n, n_dihedrals)`` degrees in (−180, 180], IUPAC sign, for frames and ``(n_dihedrals, 4)``."""
+    """Return ``(n, n_dihedrals)`` degrees in (−180, 180], IUPAC sign, for quadruples ``(n_dihedrals, 4)``."""
     frames = np.asarray(frames, dtype=np.float64)
     return np.degrees(dihedral_angles(frames[:, dihedral_index]))
 
@@ -44,7 +44,7 @@ def dihedrals(frames: NDArray[np.floating], dihedral_index: NDArray[np.int64]) -
 def radius_of_gyration(
     frames: NDArray[np.floating], masses: NDArray[np.floating] | None = None
 ) -> NDArray[np.float64]:
-    """Return ``(n,)`` Å, mass-weighted if ``masses`` ``(n_beads,)`` are given."""
+    """Return ``(n,)`` Å for ``(n, n_beads, 3)`` Å; mass-weighted if ``masses`` ``(n_beads,)`` are given."""
     frames = np.asarray(frames, dtype=np.float64)
     weights = np.ones(frames.shape[1]) if masses is None else np.asarray(masses, dtype=np.float64)
     weights = weights / weights.sum()
@@ -53,7 +53,7 @@ def radius_of_gyration(
 
 
 def end_to_end(frames: NDArray[np.floating], topology: CGTopology) -> NDArray[np.float64]:
-    """Return ``(n, n_chains)`` Å between the first beads of the first and last residues of each chain."""
+    """Return ``(n, n_chains)`` Å between the first beads of the first and last residue of each chain."""
     frames = np.asarray(frames, dtype=np.float64)
     ends = []
     for chain in np.unique(topology.chain_index):
@@ -99,7 +99,7 @@ def contact_map(
 ) -> NDArray[np.float64]:
     """Compute the probability that two beads are within ``cutoff`` Å, ``(n_beads, n_beads)``, diagonal 1.
 
-    ``weights`` ``(n,)``, one per frame, are normalised.
+    ``frames`` are ``(n, n_beads, 3)`` Å; ``weights`` ``(n,)``, one per frame, are normalised.
     """
     frames = np.asarray(frames, dtype=np.float64)
     weights = np.full(len(frames), 1.0) if weights is None else np.asarray(weights, dtype=np.float64)

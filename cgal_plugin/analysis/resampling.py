@@ -14,7 +14,7 @@ from cgal_plugin.errors import AnalysisError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: least number of trajectories for which each trajectory is one block
+#: smallest number of trajectories for which each trajectory is one block
 MIN_TRAJECTORIES = 5
 #: approximate total number of time blocks for fewer trajectories
 TIME_BLOCKS = 10
@@ -107,7 +107,7 @@ def split_halves(blocks: Blocks, n_splits: int, seed: int) -> Iterator[NDArray[n
 
     Trajectories are not divided: with frames of one trajectory in both, the halves would be more similar
     than two independent reference sets. Only a single trajectory is cut, in the middle of its time. If
-    there are at most ``n_splits`` distinct splits, all are returned, otherwise random ones.
+    there are at most ``n_splits`` distinct splits, all are returned; otherwise random ones.
     """
     n = int(blocks.trajectory.max()) + 1
     total = len(blocks.trajectory)

@@ -36,7 +36,7 @@ class W1Result:
     n_clipped, n_clipped_reference
         Number of frames moved to the clipping limits.
     model_blocks, reference_blocks
-        Number of bootstrap blocks; ``block_kinds`` says of which kind.
+        Number of bootstrap blocks; ``block_kinds`` names their kinds.
     resolution
         Upper bound of the error from reducing the frames to fewer points.
     replicates
@@ -130,7 +130,7 @@ class W1Result:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> W1Result:
-        """Inverse of :meth:`to_dict`.
+        """Return the result that :meth:`to_dict` wrote.
 
         Raises
         ------

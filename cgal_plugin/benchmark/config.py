@@ -19,12 +19,12 @@ from cgal_plugin.provenance import hash_object
 
 
 class Arm(Section):
-    """One arm: a way to spend the oracle's budget."""
+    """One arm: one way to use the all-atom MD."""
 
     label: str = ""
-    """Name in tables and figures (default: the arm's key)."""
+    """Name in tables and figures (default: the key of the arm)."""
     seeds: Count = 3
-    """Number of independent repeats, with seeds 1, 2, ...; each seed has the same start in every arm."""
+    """Number of independent repeats, with seeds 1, 2, ...; a seed has the same start in each arm."""
     changes: dict[str, Any] = Field(default_factory=dict)
     """Keys that differ from `base`."""
     refines: str | None = None
@@ -38,15 +38,15 @@ class Benchmark(Section):
     name: Annotated[str, Field(min_length=1, max_length=100)]
     """Title of the report."""
     seed: CountOrZero = 0
-    """Root of every random stream."""
+    """Seed of the benchmark; all random numbers are derived from it."""
     base: dict[str, Any]
     """A configuration as for `cgal run`."""
     baseline: str = "static"
-    """Arm that the others are compared with."""
+    """Arm with which the others are compared."""
     arms: dict[str, Arm]
     """Name → arm."""
     compare: tuple[str, ...] = ("rmsd",)
-    """Arms that the report compares with every other arm, paired by seed."""
+    """Arms that the report compares with each other arm, paired by seed."""
     test: ModelTest = ModelTest()
     reference_forces: Path | None = None
     """Forces of the reference frames (npz), for the force error."""

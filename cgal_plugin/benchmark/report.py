@@ -24,7 +24,7 @@ def write_benchmark_report(
     settings: Mapping[str, Any],
     fes_range: float,
 ) -> Path:
-    """Write ``report.html``, ``figure.png`` and ``summary.json`` into ``folder``; returns the page's path.
+    """Write ``report.html``, ``figure.png`` and ``summary.json`` into ``folder``; return the first path.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def _notes(
         if n < wanted.get("seeds", 0):
             notes.append(f"{wanted.get('label') or arm}: {n} of {wanted['seeds']} seeds done.")
     least = arms[settings["baseline"]].oracle_ns
-    # arms without labels cost as much as the baseline
+    # arms without labels have the cost of the baseline
     spent = {a: s.oracle_ns for a, s in arms.items() if s.oracle_ns > 1.1 * least}
     if spent and max(spent.values()) > 1.1 * min(spent.values()):
         low, high = min(spent, key=spent.__getitem__), max(spent, key=spent.__getitem__)
@@ -174,7 +174,7 @@ def _text(results: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> 
     return [
         "Each arm and seed is one run of the loop from all-atom seed data to a final model. The arms of one "
         "seed share the seed data, the priors fitted to them and the first model; they differ in the "
-        "settings named in the table. The oracle cost is all-atom MD of seed data and labels.",
+        "settings named in the table. The oracle cost is the all-atom MD of seed data and labels.",
         f"Test of a final model: {test['n_replicas']} replicas of {test['steps']:,} steps, half started from "
         f"the folded and half from the extended chain, without the first {100 * test['discard']:.0f} %, the "
         "same for every arm. TICs are fitted to the reference only.",

@@ -34,7 +34,7 @@ _SHARED = (
     (("rounds/round_000/simulate",), ("simulation",)),
     (("rounds/round_000/evaluate",), ("evaluation",)),
 )
-#: files and folders of a completed run that are not copied to an arm that refines it
+#: files and folders of a completed run that are not copied to an arm that refines the run
 _END = (
     "test",
     REFINEMENT,
@@ -80,7 +80,7 @@ def run_benchmark(
     arms: Sequence[str] = (),
     message: Callable[[str], None] = lambda text: None,
 ) -> Path:
-    """Run every arm and seed that has no result yet; returns the results file.
+    """Run each arm and seed that has no result yet; return the results file.
 
     The baseline runs first. The other arms of a seed start from its seed data, priors and first model. Arms
     that refine another arm run last and start from its completed runs. If an arm fails, the error is
@@ -117,7 +117,7 @@ def run_benchmark(
         if unknown:
             raise ConfigError(f"arms {unknown} are not in the file: {', '.join(benchmark.settings.arms)}")
         todo = [job for job in benchmark.jobs if job not in done and job[0] in wanted]
-        message(f"{len(done)} of {len(benchmark.jobs)} arms and seeds have a result")
+        message(f"{len(done)} of {len(benchmark.jobs)} runs (arm, seed) have a result")
         baseline = benchmark.settings.baseline
         arm_of = benchmark.settings.arms
 

@@ -60,7 +60,7 @@ class ArmSummary:
 def summarise(
     results: Sequence[Mapping[str, Any]], baseline: str, *, confidence: float = 0.95, seed: int = 0
 ) -> dict[str, ArmSummary]:
-    """Summarise each arm; returns arm → summary, in the order of the results.
+    """Summarise each arm; return arm → summary, in the order of the results.
 
     Intervals include the spread between seeds and the sampling error of each result. Seeds are resampled in
     pairs, because a seed has the same start in each arm, together with the block-bootstrap replicates of each

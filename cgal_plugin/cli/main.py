@@ -1,4 +1,4 @@
-"""The ``cgal`` command. Each function calls one library function that a script could call as well."""
+"""The ``cgal`` command. Each function calls one library function, which a script can call as well."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(
         bool, typer.Option("--accept-changes", help="Resume with a changed configuration.")
     ] = False,
 ) -> None:
-    """Run the active-learning loop; run again to resume."""
+    """Run the active-learning loop; repeat the command to resume."""
     from cgal_plugin.config import load_yaml
 
     settings = load_yaml(config)
@@ -105,7 +105,7 @@ def benchmark(
     arm: Annotated[list[str] | None, typer.Option(help="Run only this arm (repeatable).")] = None,
     small: Annotated[bool, typer.Option("--small", help="Apply the section `small` of the file.")] = False,
 ) -> None:
-    """Compare selection strategies at equal oracle cost, over several seeds; run again to resume."""
+    """Compare selection strategies at equal oracle cost, over several seeds; repeat the command to resume."""
     from cgal_plugin.benchmark.config import load_benchmark
     from cgal_plugin.benchmark.run import report_benchmark, run_benchmark
 
@@ -132,7 +132,7 @@ def status(
 
 @app.command()
 def report(run_dir: Annotated[Path, typer.Argument(help="Run directory or benchmark folder.")]) -> None:
-    """Write report.html of a run or a benchmark, also of an unfinished one."""
+    """Write report.html of a run or a benchmark; it may be unfinished."""
     from cgal_plugin.benchmark.run import SETTINGS, report_benchmark
     from cgal_plugin.reporting.collect import report_run
 

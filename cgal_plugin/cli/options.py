@@ -33,7 +33,7 @@ def load_topology(molecule: str, mapping: str) -> CGTopology:
     Raises
     ------
     MappingError
-        It is neither, or cannot be mapped.
+        The text is neither, or the molecule cannot be mapped.
     """
     from cgal_plugin.mapping import CGTopology
 

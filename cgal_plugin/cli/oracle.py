@@ -23,9 +23,9 @@ def seed(config: ConfigFile, out: Out) -> None:
 def reference(
     config: ConfigFile,
     out: Out,
-    interval_ps: Annotated[float, typer.Option(min=1e-3, help="ps between stored frames.")] = 2.0,
+    interval_ps: Annotated[float, typer.Option(min=1e-3, help="Time between stored frames, ps.")] = 2.0,
 ) -> None:
-    """Run a reference ensemble as seed_data describes it and test its convergence; run again to resume."""
+    """Run a reference ensemble as seed_data describes it and test its convergence; repeat to resume."""
     from cgal_plugin.benchmark.reference import build_reference
     from cgal_plugin.config import load_yaml
 
@@ -58,16 +58,16 @@ def label(
     temperature: Temperature = 300.0,
     mode: Annotated[str, typer.Option(help="free, steered or mean_force.")] = "free",
     restraint: Annotated[
-        float, typer.Option(min=0.0, help="kcal/mol/Å²: restraint of the beads (free, steered).")
+        float, typer.Option(min=0.0, help="Restraint of the beads, kcal/mol/Å² (free, steered).")
     ] = 0.0,
-    production_ps: Annotated[float, typer.Option(min=0.0, help="ps per start.")] = 5.0,
+    production_ps: Annotated[float, typer.Option(min=0.0, help="Labelled MD per start, ps.")] = 5.0,
     solvent: Annotated[str, typer.Option(help="obc2, gbn2 or tip3pfb.")] = "obc2",
     mapping: Mapping = "CA",
     top: Top = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: this process.")] = 1,
     seed: Seed = 0,
 ) -> None:
-    """Label CG frames with the all-atom oracle; run again to resume."""
+    """Label CG frames with the all-atom oracle; repeat the command to resume."""
     from cgal_plugin.components.label_files import label_file
 
     done, failed = label_file(

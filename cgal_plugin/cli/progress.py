@@ -52,7 +52,7 @@ class RichReporter:
         self.console.print(f"{title:<24} {time.monotonic() - started:8.1f} s", markup=False)
 
     def skipped(self, title: str) -> None:
-        """Print that an earlier call completed the stage."""
+        """Print that an earlier call has completed the stage."""
         self.console.print(f"{title:<24}     done before", markup=False)
 
     def round(self, row: Mapping[str, Any]) -> None:

@@ -61,7 +61,7 @@ def train(
     init: Annotated[Path | None, typer.Option(help="Checkpoint to fine-tune from.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Train CGSchNet on a data store; run again to resume.
+    """Train CGSchNet on a data store; repeat the command to resume.
 
     Mean forces are weighted by their error, as in `cgal run`, unless dataset_arg sets repeat. cgal-train is
     TorchMD-Net's own command line.
@@ -119,7 +119,7 @@ def simulate(
     platform: Annotated[str, typer.Option(help="OpenMM platform: Reference, CUDA, ...")] = "Reference",
     seed: Seed = 0,
 ) -> None:
-    """CG Langevin dynamics; run again to resume."""
+    """Run CG Langevin dynamics; repeat the command to resume."""
     from cgal_plugin.dynamics.simulate_file import simulate_file
 
     result = simulate_file(

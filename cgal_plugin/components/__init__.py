@@ -1,4 +1,4 @@
-"""The contract between the loop and its components, and our component for each role."""
+"""The contract between the loop and its components, and a built-in component for each role."""
 
 from cgal_plugin.components.protocols import (
     Oracle,

@@ -1,4 +1,4 @@
-"""Build the components of a run from the configuration, or take the user's own."""
+"""Build the components of a run from the configuration, or use given objects."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from cgal_plugin.runs.layout import FORCE_MAP
 if TYPE_CHECKING:
     from cgal_plugin.oracle import OpenMMOracle
 
-#: replicas of a sampler that is no ReplicaSampler
+#: number of replicas for a sampler that is not a ReplicaSampler
 DEFAULT_REPLICAS = 16
 
 
@@ -59,24 +59,24 @@ class Components:
     oracle: Oracle | None = None
 
     def connect(self) -> None:
-        """Make the oracle, once the seed data that it needs are there."""
+        """Create the oracle. It needs the seed data, which must exist."""
         self.oracle = self.make_oracle()
 
     @property
     def n_replicas(self) -> int:
-        """Replicas that the sampler runs."""
+        """Number of replicas that the sampler runs."""
         return int(self.sampler.n_replicas) if isinstance(self.sampler, ReplicaSampler) else DEFAULT_REPLICAS
 
     @property
     def packed_replicas(self) -> int:
-        """Replicas that an exported potential evaluates in one call."""
+        """Number of replicas that an exported potential evaluates in one call."""
         if isinstance(self.sampler, PackedSampler):
             return int(self.sampler.packed_replicas)
         return self.n_replicas
 
     @property
     def ns_per_label(self) -> float:
-        """All-atom MD per label, ns; 0 where the oracle does not say."""
+        """All-atom MD per label, ns; 0 if the oracle does not report it."""
         if not isinstance(self.oracle, PricedOracle):
             return 0.0
         return float(self.oracle.cost_estimate(1)["oracle_ns"])
@@ -89,12 +89,13 @@ class Components:
 
 
 def build_components(config: Config, **given: Any) -> Components:
-    """Build the components that the configuration asks for, with the ``given`` objects in their place.
+    """Build the components that the configuration names; ``given`` objects replace them, by role.
 
     Raises
     ------
     ConfigError
-        A name is no role, a class cannot be imported or made, or refinement does not work with the trainer.
+        A name is not a role, a class cannot be imported or created, or the trainer does not support the
+        refinement.
     CGALError
         A component refuses its settings.
     """
@@ -106,7 +107,7 @@ def build_components(config: Config, **given: Any) -> Components:
     seed_source: SeedSource = given["seed_source"] if "seed_source" in given else _seed_source(config)
     topology = seed_source.topology
 
-    # classes of the user are imported and made now: a mistake must not show after hours of work
+    # external components are created now, so that their errors do not appear after hours of work
     if isinstance(config.oracle, ExternalComponent) and "oracle" not in given:
         given["oracle"] = load_external(config.oracle, "oracle")
     if isinstance(config.selector, ExternalComponent) and "selector" not in given:
@@ -131,7 +132,7 @@ def build_components(config: Config, **given: Any) -> Components:
 
 
 def seed_store(config: Config, out_dir: str | os.PathLike[str]) -> DataStore:
-    """Make the seed data of a configuration as a data store, outside a run; called again, resume.
+    """Create a data store with the seed data of a configuration, outside a run. A second call resumes.
 
     Raises
     ------
@@ -189,7 +190,7 @@ def _oracle(config: Config, seed_source: SeedSource) -> Oracle:
     path = Path(config.seed_data.store or "") / FORCE_MAP
     if not path.is_file():
         raise ConfigError(
-            f"oracle.kind openmm must map forces as the seed data were mapped, but {path} is not there; "
+            f"oracle.kind openmm needs the force map of the seed data, but {path} does not exist; "
             "leave out seed_data.store to run seed trajectories, or give your own oracle (kind: custom)"
         )
     return _openmm_oracle(config).with_force_map(ForceMap.load(path))
@@ -234,11 +235,11 @@ def _sampler(config: Config) -> Sampler:
     if isinstance(simulation, ExternalComponent):
         external: Sampler = load_external(simulation, "simulation")
         return external
-    if simulation.blocks == 1:  # blocks run on workers, whose platforms may differ from those here
+    if simulation.blocks == 1:  # blocks run on workers, which may have other platforms
         from cgal_plugin.dynamics.force import resolve_backend
         from cgal_plugin.dynamics.system import find_platform
 
-        # a missing engine must not show after hours of training
+        # a missing engine must be found now, not after hours of training
         find_platform(simulation.platform)
         resolve_backend(simulation.backend)
     return OpenMMSampler(simulation, config.executor)

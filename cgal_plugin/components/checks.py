@@ -54,8 +54,8 @@ def check_component(role: str, component: object) -> None:
     Raises
     ------
     ConfigError
-        It is None, a method is missing or has another signature, or a number of replicas is not a
-        positive integer.
+        The component is None, a method is missing or has another signature, or a number of replicas is
+        not a positive integer.
     """
     if component is None:
         raise ConfigError(f"the {role} is None; does its fit return self?")
@@ -104,12 +104,12 @@ def _check_signature(name: str, component: object, protocol: type[Any], method: 
 
 
 def check_sampled(sampled: Any, sampler: object, topology: CGTopology) -> SampledFrames:
-    """Return the result of a sampler with its events as :class:`BlowUp`, once it is checked.
+    """Check the result of a sampler; return it with its events as :class:`BlowUp`.
 
     Raises
     ------
     DynamicsError
-        It is no SampledFrames, or its frames have other beads or are not finite.
+        The result is not SampledFrames, or its frames have another number of beads or are not finite.
     """
     name = f"the sampler {type(sampler).__qualname__}"
     if not isinstance(sampled, SampledFrames):
@@ -140,7 +140,7 @@ def _blow_ups(events: Sequence[Any], name: str) -> tuple[BlowUp, ...]:
         return tuple(e if isinstance(e, BlowUp) else BlowUp(**e) for e in events)
     except TypeError as error:
         raise DynamicsError(
-            f"{name} returned events that are no blow-ups ({error}); "
+            f"{name} returned events that are not blow-ups ({error}); "
             "expected cgal_plugin.data.blow_up.BlowUp, or mappings with its keys"
         ) from None
 
@@ -148,12 +148,12 @@ def _blow_ups(events: Sequence[Any], name: str) -> tuple[BlowUp, ...]:
 def check_selection(
     chosen: Any, selector: object, n_candidates: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the indices ``(k,)`` and distances ``(k,)`` Å that a selector chose, once they are checked.
+    """Check the result of a selector; return its indices ``(k,)`` and distances ``(k,)`` Å.
 
     Raises
     ------
     SelectionError
-        There are none, or they are not distinct indices of candidates with one distance each.
+        No frame is chosen, or the indices are not distinct indices of candidates with one distance each.
     """
     name = f"the selector {type(selector).__qualname__}"
     if not hasattr(chosen, "indices") or not hasattr(chosen, "distances"):
@@ -181,19 +181,19 @@ def check_selection(
 
 
 def check_trained(model: Any, trainer: object, folder: Path) -> TrainedModel:
-    """Return the result of a trainer, once its checkpoints are there and inside ``folder``.
+    """Check that the result of a trainer has its checkpoints inside ``folder``; return the result.
 
     Raises
     ------
     StateError
-        It is no TrainedModel, or a checkpoint is missing or elsewhere.
+        The result is not a TrainedModel, or a checkpoint is missing or outside ``folder``.
     """
     name = f"the trainer {type(trainer).__qualname__}"
     if not isinstance(model, TrainedModel):
         raise StateError(f"{name} returned {type(model).__name__}; expected TrainedModel")
     for path in (model.checkpoint, *model.committee):
         if not path.is_file():
-            raise StateError(f"{name} returned the checkpoint {path}, which is not there")
+            raise StateError(f"{name} returned the checkpoint {path}, which does not exist")
         if not path.resolve().is_relative_to(folder.resolve()):
             raise StateError(f"{name} returned the checkpoint {path}; expected a file in {folder}")
     return model

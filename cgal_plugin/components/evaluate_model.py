@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 #: cells per side of the TIC 1–2 histogram for the plot, and its range in standard deviations
 FES_CELLS, FES_RANGE = 50, 5.0
-#: lags (ps) at which the noise of mapped forces has decayed and systematic errors of a model have not
+#: lags (ps) at which the noise of mapped forces has decayed but systematic errors of a model have not
 _SLOW_LAGS_PS = (0.2, 0.6)
 
 
@@ -153,7 +153,7 @@ def compare(
     from cgal_plugin.analysis.markov_states import ReferenceStates
     from cgal_plugin.analysis.observables import rmsd_to_structure
 
-    # one seed for all arms: their bootstraps draw the same reference blocks and can be paired
+    # one seed for all arms, so that their bootstraps draw the same reference blocks and can be paired
     results = evaluator.compare(trajectories, seed=0, n_bootstrap=n_bootstrap)
     assert evaluator.tica is not None
     tics = evaluator.tica.transform(evaluator.reference)

@@ -26,7 +26,7 @@ class ReferenceEvaluator:
     Raises
     ------
     DataError
-        On first use, if the reference cannot be read or is for another molecule.
+        The reference cannot be read or is for another molecule (raised on first use).
     """
 
     def __init__(self, config: Config, topology: CGTopology) -> None:

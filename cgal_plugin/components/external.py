@@ -1,4 +1,4 @@
-"""Make a component that another package provides."""
+"""Create a component that another package provides."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def load_external(component: ExternalComponent, section: str) -> Any:
     Raises
     ------
     ConfigError
-        The class is not there or cannot be imported, does not accept the arguments, or lacks a method.
+        The class does not exist or cannot be imported, does not accept the arguments, or lacks a method.
     """
     if isinstance(component, CustomComponent):
         where, made_by = f"{section}.class = {component.name!r}", _by_path(component.name, section)

@@ -1,4 +1,4 @@
-"""Frames of the data store that the loop needs: where replicas start, and what the store covers."""
+"""Frames of the data store that the loop needs: start frames of replicas, and coverage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def start_positions(
     Parameters
     ----------
     n
-        Number of replicas. Frames repeat where there are fewer.
+        Number of replicas. If there are fewer frames, frames are repeated.
     spread
         Choose by farthest-point RMSD among at most 5,000 random frames; otherwise at random.
 
@@ -41,7 +41,7 @@ def start_positions(
 
 
 def frames_at(store: DataStore, shards: Sequence[str], rows: NDArray[np.int64]) -> NDArray[np.floating]:
-    """Return ``(len(rows), n_beads, 3)`` Å: frames counted over the named shards, read shard by shard."""
+    """Return ``(len(rows), n_beads, 3)`` Å: the frames ``rows``, counted over the named shards in order."""
     found = np.empty((len(rows), store.topology.n_beads, 3), dtype=np.float32)
     first = 0
     for name in shards:
@@ -56,7 +56,7 @@ def frames_at(store: DataStore, shards: Sequence[str], rows: NDArray[np.int64]) 
 def coverage(
     candidates: NDArray[np.floating], store: DataStore, shards: Sequence[str]
 ) -> NDArray[np.float64]:
-    """Return ``(n,)`` nearest RMSD (Å) of candidates to all frames of the named shards, read one by one."""
+    """Return ``(n,)`` Å, the nearest RMSD of each candidate to the frames of the named shards."""
     from cgal_plugin.selector import nearest_rmsd
 
     return nearest_rmsd(candidates, FrameFiles(store, shards=shards))[0]

@@ -35,7 +35,7 @@ def label_file(
     workers: int = 1,
     **oracle_options: Any,
 ) -> tuple[int, list[tuple[int, str]]]:
-    """Label the frames of a file into a data store; called again, resume.
+    """Label the frames of a file and add the labels to a data store. A second call resumes.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def label_file(
     system
         One-letter sequence, or PDB file.
     out
-        Data store. Labels are added to an existing one, with its force map.
+        Data store. If it exists, labels are added to it with its force map.
     top
         Topology file for formats without one.
     workers
@@ -60,7 +60,7 @@ def label_file(
     Raises
     ------
     CGALError
-        Frames, molecule, settings or store are wrong, or do not fit together.
+        Frames, molecule, settings or store are invalid, or do not fit together.
     """
     from cgal_plugin.mapping.forces import ForceMap
     from cgal_plugin.oracle import OpenMMOracle
@@ -105,7 +105,7 @@ def label_file(
 def backmap_frames(
     frames: np.ndarray, model: AllAtomModel, *, seed: int, workers: int
 ) -> list[BackmapResult]:
-    """Backmap ``(n, n_beads, 3)`` Å over processes; the results do not depend on their number.
+    """Backmap ``(n, n_beads, 3)`` Å in worker processes; the results do not depend on their number.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def backmap_file(
 ) -> list[BackmapResult]:
     """Backmap the frames of a file; see :func:`label_file` and :func:`backmap_frames`.
 
-    The structures that could be built are written to ``out`` as PDB; if there are none, no file is written.
+    Write the structures that could be built to ``out`` as PDB; write no file if there are none.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Label frames over workers: each label becomes one shard, each failure one record."""
+"""Label frames on workers. Each label becomes one shard, each failure becomes one record."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class LabelJob:
         labelled = sum(name in self.store for name in self.names)
         failed, total = len(self.quarantine), len(self.names)
         if not is_picklable(oracle) and workers != 0:
-            self.message("the oracle cannot be pickled for other processes: frames are labelled one by one")
+            self.message("the oracle cannot be pickled for worker processes: frames are labelled one by one")
             workers = 0
         spool = self.folder / "spool"
         shutil.rmtree(spool, ignore_errors=True)  # left by a killed run
@@ -136,7 +136,7 @@ class LabelJob:
         self.quarantine.check_rate(labelled, self.max_failure_rate, self.where)
 
     def none_labelled(self) -> OracleError:
-        """Return the error for a job without a single label."""
+        """Return the error for a job without any label."""
         names = self.quarantine.names()
         return OracleError(
             f"{self.where}: none of the {len(self.names)} selected frames could be labelled. Reasons:\n"
@@ -160,7 +160,7 @@ class LabelJob:
 
 
 class _Tasks(Sequence[LabelTask]):
-    """The tasks, each made when it is submitted."""
+    """The tasks; each is created when it is submitted."""
 
     def __init__(self, positions: NDArray[np.floating], todo: Sequence[int], spool: Path) -> None:
         self.positions = positions
@@ -188,7 +188,7 @@ def round_label_job(
     Parameters
     ----------
     index
-        Round.
+        Number of the round.
     selected
         Arrays of the selection: ``positions`` ``(n, n_beads, 3)`` Å, ``candidate`` and ``replica`` ``(n,)``.
     folder

@@ -28,7 +28,7 @@ class TrainRequest:
     shards
         Names of the shards to train on: those of the seed data and of earlier rounds.
     new_shards
-        Those among them that the last round added (in the first round: the seed data).
+        Those of ``shards`` that the last round added (in the first round: the seed data).
     out_dir
         Folder for checkpoints. It may hold files of an interrupted call with the same request.
     previous
@@ -79,7 +79,7 @@ class SampledFrames:
     steps
         Steps done, summed over replicas.
     facts
-        Any JSON-ready values to keep in the round's manifest (ours: ``backend``).
+        Any JSON-ready values to keep in the round's manifest (built-in sampler: ``backend``).
     files
         Trajectory files in ``out_dir`` that already hold ``trajectories``, one per replica, so that the
         loop need not write them again. Empty: the loop writes them.

@@ -1,8 +1,8 @@
 """The contract between the loop and its components: one Protocol per role, one per optional ability.
 
-Any object with the methods of a role can replace ours. An ability is optional: the loop asks for it with
-``isinstance(component, Ability)`` and uses nothing that no Protocol here declares. The loop's checks
-(:mod:`cgal_plugin.components.checks`) and :mod:`cgal_plugin.testing` read the required methods from here.
+An object with the methods of a role can replace the built-in component. An ability is optional: the loop
+asks for it with ``isinstance(component, Ability)``. The loop uses only what a Protocol here declares. Its
+checks (:mod:`cgal_plugin.components.checks`) and :mod:`cgal_plugin.testing` read the required methods here.
 
 Arguments are passed as the signatures say: those after ``*`` by keyword, all others by position. Positions
 are in Å, forces in kcal/mol/Å, times in ps, temperatures in K.
@@ -90,11 +90,11 @@ class Selector(Protocol):
 class DistanceSelector(Selector, Protocol):
     """A selector that needs no reference when the distances to it are known.
 
-    Called in place of ``fit`` and ``select``, and makes the same choice as they do.
+    The loop calls ``select_with`` instead of ``fit`` and ``select``. It must make the same choice.
     """
 
     def select_with(self, candidates: NDArray[np.floating], distances: NDArray[np.floating]) -> Chosen:
-        """Choose among ``(n, n_beads, 3)``, which are ``distances`` ``(n,)`` Å away from the reference."""
+        """Choose among ``(n, n_beads, 3)``; ``distances`` ``(n,)`` Å: nearest RMSD to the reference."""
         ...
 
 
@@ -114,9 +114,9 @@ class PartialFitSelector(Selector, Protocol):
 class Oracle(Protocol):
     """Label frames with forces.
 
-    The loop passes one finite frame per call, in worker processes where the oracle can be pickled and
-    otherwise in its own. A label depends on the frame alone: not on the other frames of the call, on earlier
-    calls or on the process. Resumed runs and reruns of lost tasks rely on this.
+    The loop passes one finite frame per call: in worker processes if the oracle can be pickled, otherwise in
+    its own process. A label depends on the frame alone, not on other frames of the call, earlier calls or the
+    process. Resumed runs and reruns of lost tasks rely on this.
 
     ``metadata`` of the labels is JSON-ready and may be empty. Where it has ``temperature`` (K) or
     ``force_map_hash``, they must equal those of the data store. ``ps_per_frame`` (all-atom MD per label, ps)
@@ -136,7 +136,7 @@ class Oracle(Protocol):
 
 @runtime_checkable
 class PricedOracle(Oracle, Protocol):
-    """An oracle that knows its cost, as ``stopping.oracle_ns`` needs to limit the number of labels."""
+    """An oracle that knows its cost; ``stopping.oracle_ns`` needs it to limit the number of labels."""
 
     def cost_estimate(self, n_frames: int, /) -> Mapping[str, float]:
         """Return the cost of ``n_frames`` labels; ``oracle_ns`` is their all-atom MD in ns."""
@@ -181,7 +181,7 @@ class Sampler(Protocol):
     ) -> SampledFrames:
         """Run from ``start_positions`` ``(n_replicas, n_beads, 3)`` with the potential.
 
-        ``potential`` is the file that the trainer exported (ours: TorchScript, nm and kJ/mol).
+        ``potential`` is the file that the trainer exported (built-in: TorchScript, nm and kJ/mol).
         ``out_dir`` may hold files of an interrupted call with the same arguments. ``progress`` is called
         as ``progress(done, total)``. The same seed gives the same frames.
         """
@@ -190,7 +190,7 @@ class Sampler(Protocol):
 
 @runtime_checkable
 class ReplicaSampler(Sampler, Protocol):
-    """A sampler that says how many start frames it wants; others get 16."""
+    """A sampler that gives its number of start frames; other samplers get 16."""
 
     @property
     def n_replicas(self) -> int:
@@ -208,7 +208,7 @@ class PackedSampler(Sampler, Protocol):
 
     @property
     def packed_replicas(self) -> int:
-        """Replicas of one call."""
+        """Number of replicas per call."""
         ...
 
 
@@ -229,27 +229,27 @@ class Trainer(Protocol):
     """Train the CG potential."""
 
     def prepare(self, store: DataStore, out_dir: Path) -> None:
-        """Do what all rounds share, from the seed data in ``store`` (ours: fit the priors), into ``out_dir``.
+        """Prepare all rounds from the seed data in ``store``, in ``out_dir`` (built-in: fit the priors).
 
-        Called once per process, also when a run is resumed: what ``out_dir`` holds is loaded, not redone.
+        Called once per process, also when a run is resumed: load results that ``out_dir`` already holds.
         """
         ...
 
     def train(self, request: TrainRequest, progress: Progress | None = None) -> TrainedModel:
-        """Train on the shards of ``request``; called again with the same request, resume.
+        """Train on the shards of ``request``. A second call with the same request resumes.
 
         ``request.out_dir`` exists.
         """
         ...
 
     def export(self, model: TrainedModel, topology: CGTopology, path: Path, n_replicas: int) -> None:
-        """Write the file ``path`` that the sampler runs (for ours: TorchScript, nm and kJ/mol)."""
+        """Write the file ``path`` that the sampler runs (built-in: TorchScript, nm and kJ/mol)."""
         ...
 
 
 @runtime_checkable
 class RefinableTrainer(Trainer, Protocol):
-    """A trainer whose models have priors that can be exchanged, as ``refinement`` needs."""
+    """A trainer whose models have replaceable priors; ``refinement`` needs it."""
 
     def priors(self, train_folder: Path) -> PriorSet:
         """Return the priors of the model that was trained in a folder."""
@@ -274,13 +274,13 @@ class SeedSource(Protocol):
 
     @property
     def force_map_hash(self) -> str:
-        """Identifies how forces were mapped to beads; known after :meth:`prepare`."""
+        """Identifier of the force map (atomic to bead forces); known after :meth:`prepare`."""
         ...
 
     def prepare(self, out_dir: Path, progress: Progress | None = None) -> None:
         """Compute the data into ``out_dir``.
 
-        Called once per process, also when a run is resumed: what ``out_dir`` holds is loaded, not redone.
+        Called once per process, also when a run is resumed: load results that ``out_dir`` already holds.
         """
         ...
 
@@ -291,7 +291,7 @@ class SeedSource(Protocol):
 
 @runtime_checkable
 class PricedSeedSource(SeedSource, Protocol):
-    """A seed source that says what its data cost; others count as free."""
+    """A seed source that gives the cost of its data; for other sources the cost counts as 0."""
 
     @property
     def oracle_ns(self) -> float:
@@ -303,7 +303,7 @@ class PricedSeedSource(SeedSource, Protocol):
 class OracleSeedSource(SeedSource, Protocol):
     """A seed source with an oracle that labels as the seed data were labelled.
 
-    It serves as the run's oracle where ``oracle.kind`` is ``openmm``, and as :class:`StructureSource` of the
+    It is the oracle of the run if ``oracle.kind`` is ``openmm``, and the :class:`StructureSource` of the
     model test.
     """
 

@@ -31,7 +31,7 @@ class ReplicaSet:
 
 
 def simulate_replicas(replicas: ReplicaSet, progress: Progress | None = None) -> None:
-    """Run the dynamics; frames and checkpoint stay in the folder, and another call resumes there."""
+    """Run the dynamics; frames and checkpoint are kept in the folder. A second call resumes."""
     from cgal_plugin.dynamics import simulate
 
     simulate(

@@ -107,7 +107,7 @@ class OpenMMSeeds:
 
         if progress is not None:
             progress(done, len(paths))
-        # no time limit: the length is a setting of the user
+        # no time limit: the configuration sets the length
         map_tasks(
             write_trajectory,
             tasks,
@@ -139,7 +139,7 @@ class OpenMMSeeds:
 
 
 def _is_whole(path: Path) -> bool:
-    """Return whether a trajectory exists and is valid; move a damaged one aside so that it is run again."""
+    """Return whether a trajectory exists and is valid; rename a damaged one so that it is run again."""
     from cgal_plugin.oracle.trajectory import AllAtomTrajectory
 
     if not path.exists():
@@ -158,7 +158,7 @@ class StoredSeeds:
     Raises
     ------
     DataError
-        Molecule or temperature of the store differ from the configuration.
+        The molecule or the temperature of the store differs from the configuration, or the store is empty.
     """
 
     oracle_ns = 0.0
@@ -202,7 +202,7 @@ def filled_store(
 ) -> DataStore:
     """Open or create the data store of a run and add the seed shards that it lacks.
 
-    Damaged shards are moved aside first; the stage that made them makes them again.
+    Damaged shards are first moved to another folder; the stage that wrote them computes them again.
 
     Parameters
     ----------

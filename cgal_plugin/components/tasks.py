@@ -36,7 +36,7 @@ def label_frame(oracle: Any, frame: NDArray[np.floating]) -> LabelledFrames:
     Raises
     ------
     OracleError
-        The oracle did not return LabelledFrames.
+        The result of the oracle is not LabelledFrames.
     """
     labelled = oracle.label(frame[None])
     if not isinstance(labelled, LabelledFrames):
@@ -70,7 +70,7 @@ def write_label(oracle: Any, task: LabelTask) -> LabelOutcome:
     if not len(labelled):
         return LabelOutcome(None, tuple(labelled.quarantined))
     index = np.full(len(labelled), task.number, dtype=np.int64)
-    # two copies of a task may run at the same time (stragglers, lost workers): their files need two names
+    # two copies of a task may run at the same time (stragglers, lost workers), so their files need two names
     path = task.folder / f"{task.number:08d}-{uuid.uuid4().hex}.npz"
     shard = ShardFile.write(path, replace(labelled, frame_index=index))
     return LabelOutcome(shard, tuple(labelled.quarantined))

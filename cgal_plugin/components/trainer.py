@@ -59,14 +59,14 @@ class TorchMDNetTrainer:
     def prepare(self, store: DataStore, out_dir: Path) -> None:
         """Fit the priors to the seed data, or load the file of the configuration; then they are frozen.
 
-        With ``training.priors.refit`` they are for the first training, and :meth:`train` fits the later ones.
+        With ``training.priors.refit``, these are for the first training; :meth:`train` fits the later ones.
 
         Raises
         ------
         PriorFitError
-            There are too few data, or the file is for another molecule or temperature.
+            There are too few frames, or the file is for another molecule or temperature.
         StateError
-            The frozen priors are not the ones that were saved.
+            The frozen priors differ from the saved ones.
         """
         priors = self.config.torchmdnet.priors
         if not priors.terms and priors.file is None:

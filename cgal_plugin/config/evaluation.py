@@ -19,7 +19,7 @@ class Evaluation(Section):
     reference_topology: Path | None = None
     """Topology of the reference trajectories, for formats without one."""
     reference_interval_ps: Annotated[Picoseconds, Field(gt=0)] = 1.0
-    """ps between frames of the reference."""
+    """Time between frames of the reference, ps."""
     lag_ps: Annotated[Picoseconds, Field(gt=0)] = 10.0
     """TICA lag time, ps."""
     reweight: bool = Field(default=False, strict=True)
@@ -38,4 +38,4 @@ class Stopping(Section):
     oracle_ns: Annotated[Nanoseconds, Field(gt=0)] | None = None
     """Budget of all-atom MD in ns, seed data included; the last round labels no more than is left."""
     coverage_plateau: Fraction | None = None
-    """Stop when the mean nearest RMSD improved by less than this share in a round."""
+    """Stop when the mean nearest RMSD decreases by less than this fraction from one round to the next."""

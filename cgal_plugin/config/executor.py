@@ -16,11 +16,11 @@ Word = Annotated[str, StringConstraints(pattern=r"^[\w.,:+/@=%-]+$", max_length=
 
 class _Executor(Section):
     task_timeout: Annotated[Seconds, Field(gt=0)] | None = 3600.0
-    """s per label, after which its worker is killed and the frame is quarantined. null: no limit."""
+    """Time limit per label, s; then its worker is killed and the frame is quarantined. null: no limit."""
     retries: CountOrZero = 3
-    """Retries of a task whose worker was lost (killed, out of memory, node down)."""
+    """Number of retries of a task whose worker was lost (killed, out of memory, node down)."""
     retry_wait: Annotated[Seconds, Field(ge=0)] = 1.0
-    """s before the first retry; doubled for each further one, at most a minute."""
+    """Wait before the first retry, s; doubled for each further retry, at most 60 s."""
     training_threads: Count = 1
     """Threads of training and CG dynamics; small networks gain little from more than one."""
 
@@ -30,11 +30,11 @@ class LocalExecutor(_Executor):
 
     kind: Literal["local"] = "local"
     workers: CountOrZero = 2
-    """Processes with one pinned thread each; 0: work in this process, without time limit."""
+    """Worker processes, each with one pinned thread; 0: work in this process, without time limit."""
 
 
 class ParslExecutor(_Executor):
-    """Parsl: pilot jobs on this machine or under Slurm, or any Parsl configuration of the user."""
+    """Parsl: pilot jobs on this machine or under Slurm, or a Parsl configuration file."""
 
     kind: Literal["parsl"]
     template: Literal["htex_local", "slurm_cpu", "slurm_gpu"] | None = None
@@ -42,19 +42,19 @@ class ParslExecutor(_Executor):
     config: Path | None = None
     """A Python file that sets `config = parsl.Config(...)`. It is executed: use a file that you trust."""
     workers_per_node: Count = 1
-    """Worker processes on each node (slurm_gpu: at most one per GPU)."""
+    """Worker processes per node (slurm_gpu: at most one per GPU)."""
     cores_per_worker: Count = 1
-    """Cores of each worker."""
+    """Cores per worker."""
     memory_per_worker_gb: Annotated[Number, Field(gt=0)] | None = None
-    """GB; fewer workers start where a node has less."""
+    """Memory per worker, GB; fewer workers start on a node that has too little. null: no limit."""
     gpus_per_node: Count = 1
-    """slurm_gpu: GPUs of each node; each worker sees one of them."""
+    """slurm_gpu: GPUs per node; each worker sees one of them."""
     nodes: Count = 1
-    """Nodes of one batch job."""
+    """Nodes per batch job."""
     blocks: Count = 1
-    """Batch jobs at the same time."""
+    """Largest number of batch jobs at the same time."""
     walltime: Annotated[str, Field(pattern=r"^\d{1,3}:[0-5]\d:[0-5]\d$")] = "24:00:00"
-    """HH:MM:SS of each batch job; a task that it cuts off is retried in the next one."""
+    """Time limit of a batch job, HH:MM:SS; an unfinished task is retried in the next job."""
     partition: Word | None = None
     """Slurm partition."""
     account: Word | None = None
@@ -64,15 +64,15 @@ class ParslExecutor(_Executor):
     constraint: Word | None = None
     """Slurm constraint on nodes."""
     exclusive: bool = Field(default=True, strict=True)
-    """Ask for whole nodes."""
+    """Request whole nodes."""
     address: Word | None = None
-    """Address of this machine that the nodes can reach. null: they try all its addresses."""
+    """Address of this machine for the nodes. null: the nodes try all addresses of this machine."""
     worker_init: str = ""
-    """Shell lines that each job runs first, such as `module load ...` or `source .venv/bin/activate`."""
+    """Shell commands that each job runs first, such as `module load ...` or `source .venv/bin/activate`."""
     heartbeat_threshold: Annotated[int, Field(strict=True, ge=2)] = 60
-    """s without a heartbeat after which the tasks of a node are retried elsewhere."""
+    """Time without a heartbeat of a node, s, after which its tasks are retried on other nodes."""
     straggler_factor: Annotated[Number, Field(gt=1)] | None = 5.0
-    """A task slower than this factor times the median is started again on an idle worker. null: off."""
+    """A task that runs longer than this factor times the median is also run on an idle worker. null: off."""
 
     @property
     def workers(self) -> int:
@@ -90,7 +90,9 @@ class ParslExecutor(_Executor):
             others = {k: f.default for k, f in type(self).model_fields.items() if k not in ours}
             changed = sorted(k for k, default in others.items() if getattr(self, k) != default)
             if changed:
-                raise ValueError(f"{', '.join(changed)}: for templates only; the Parsl file decides here")
+                raise ValueError(
+                    f"{', '.join(changed)}: for templates only; with config, set this in the Parsl file"
+                )
         if self.template == "slurm_gpu" and self.workers_per_node > self.gpus_per_node:
             raise ValueError(
                 f"workers_per_node {self.workers_per_node} exceeds gpus_per_node {self.gpus_per_node}: "

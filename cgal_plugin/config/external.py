@@ -22,7 +22,7 @@ GROUPS = {
     "simulation": "cgal_plugin.samplers",
     "training": "cgal_plugin.trainers",
 }
-#: key of the validation context: whether the names of installed components are looked up
+#: key of the validation context: whether to look up the names of installed components
 LOOK_UP = "look_up"
 INSTALLED = "installed"
 
@@ -54,7 +54,7 @@ class CustomComponent(ExternalComponent):
 
 
 class InstalledComponent(ExternalComponent):
-    """A class by the name that an installed package registers it with."""
+    """A class by its registered name (entry point of an installed package)."""
 
     section: ClassVar[str]
     #: kinds of the section that are not looked up
@@ -67,7 +67,7 @@ class InstalledComponent(ExternalComponent):
 
     @classmethod
     def by_kind(cls) -> Discriminator:
-        """Return the discriminator of the section: built-in kinds win over installed ones."""
+        """Return the discriminator of the section; built-in kinds take precedence over installed ones."""
 
         def tag(value: Any) -> str | None:
             kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
@@ -88,7 +88,7 @@ class InstalledComponent(ExternalComponent):
 
 
 def installed(section: str) -> dict[str, list[EntryPoint]]:
-    """Return the entry points of a section's group by name; more than one where packages disagree."""
+    """Return the entry points of a section's group by name; several if packages register the same name."""
     found: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=GROUPS[section]):
         found.setdefault(point.name, []).append(point)
@@ -111,7 +111,8 @@ def _other_than(names: tuple[str, ...]) -> Any:
 
 class _Failures(Section):
     max_failure_rate: Annotated[Number, Field(gt=0, le=1)] = 0.5
-    """Share of a round's frames that may fail (10 or more tried) before the run stops with a diagnosis."""
+    """Largest fraction of the frames of a round that may fail. If more fail (of 10 or more), the run stops
+    and lists the reasons."""
 
 
 class CustomOracle(_Failures, CustomComponent):

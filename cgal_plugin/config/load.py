@@ -96,7 +96,7 @@ def parse_config(
     lines: dict[tuple[Any, ...], int] | None = None,
     look_up: bool = True,
 ) -> Config:
-    """Check a dictionary with the keys of a configuration file.
+    """Check a dictionary with the keys of a configuration file; return the configuration.
 
     Parameters
     ----------
@@ -107,8 +107,8 @@ def parse_config(
     source, lines
         For error messages: the file's name, and the line of each key path.
     look_up
-        Require that installed packages have the components that are named. False for the record of a run,
-        which can be read without them.
+        Require that the components that the configuration names are installed. Use False to read the record
+        of a run, which does not need them.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def _check_size(root: yaml.Node | None) -> None:
         raise ConfigError(f"aliases make it larger than {_MAX_NODES} values")
 
 
-# ---------------------------------------------------------------------- where a problem is
+# ---------------------------------------------------------------------- place of a problem
 
 
 def _lines(node: yaml.Node | None, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], int]]:
@@ -180,7 +180,7 @@ def _dotted(loc: tuple[Any, ...]) -> str:
 
 
 def describe(error: Any, lines: dict[tuple[Any, ...], int], source: str, root: type[BaseModel]) -> str:
-    """Return one of pydantic's errors of the model ``root`` as a line: place, value, allowed values."""
+    """Format one pydantic error of the model ``root`` as a line: place, value, allowed values."""
     full = tuple(error["loc"])
     loc = _model_at(full, root)[1]
     place, kind, value = _place(loc, lines, source), error["type"], error.get("input")
@@ -245,7 +245,7 @@ def _keys(model: type[BaseModel] | None) -> list[str]:
     return [] if model is None else [f.alias or n for n, f in model.model_fields.items()]
 
 
-# ---------------------------------------------------------------------- files it names
+# ---------------------------------------------------------------------- paths in the configuration
 
 
 def _resolve_paths(

@@ -46,7 +46,7 @@ class Config(Section):
     name: Annotated[str, Field(min_length=1, max_length=100)] = "run"
     """Title of the report."""
     seed: CountOrZero = 0
-    """Root of all random streams."""
+    """Seed of the run; all random numbers are derived from it."""
     system: System
     seed_data: SeedData = SeedData()
     oracle: OracleConfig = OpenMMOracleConfig()
@@ -55,7 +55,7 @@ class Config(Section):
     selector: SelectorConfig = RMSDSelectorConfig()
     evaluation: Evaluation = Evaluation()
     refinement: Refinement | None = None
-    """None: the final model is that of the last round."""
+    """Correction of the final model. None: the final model is that of the last round."""
     stopping: Stopping = Stopping()
     executor: ExecutorConfig = LocalExecutor()
 
@@ -76,7 +76,7 @@ class Config(Section):
                 raise ValueError("selector.kind committee needs training.committee of 2 or more")
         gpus = isinstance(self.executor, ParslExecutor) and self.executor.template == "slurm_gpu"
         if gpus and isinstance(self.oracle, OpenMMOracleConfig) and self.oracle.platform == "CPU":
-            raise ValueError("executor.template slurm_gpu asks for GPUs: set oracle.platform to CUDA")
+            raise ValueError("executor.template slurm_gpu requests GPUs: set oracle.platform to CUDA")
         return self
 
     @model_validator(mode="after")
@@ -94,9 +94,9 @@ class Config(Section):
             return self
         if oracle.free_ps <= self.refinement.lag_ps:
             raise ValueError(
-                f"refinement needs labels that move freely for longer than its lag_ps "
-                f"{self.refinement.lag_ps}, but these do for {oracle.free_ps} ps: set oracle.mode free "
-                "without restraint, or steered with release_ps, or a longer production_ps"
+                f"refinement needs labels with more than lag_ps = {self.refinement.lag_ps} ps of dynamics "
+                f"without a restraint; these labels have {oracle.free_ps} ps: set oracle.mode free without "
+                "restraint, or steered with release_ps, or a longer production_ps"
             )
         return self
 
@@ -107,7 +107,7 @@ class Config(Section):
         Raises
         ------
         ConfigError
-            The configuration asks for another trainer.
+            The configuration names another trainer.
         """
         if not isinstance(self.training, Training):
             raise ConfigError(f"training.kind is {self.training.kind!r}; this needs kind torchmdnet")

@@ -27,7 +27,7 @@ def parse_quantity(value: Any, unit: str) -> float:
     Raises
     ------
     ValueError
-        It is not a number or not finite, or its unit is not compatible (the message lists those that are).
+        The value is not a finite number, or its unit is not compatible (the message lists compatible units).
     """
     scale = _SCALE.get(unit, {})
     wanted = f"a number in {unit}" if unit else "a number"

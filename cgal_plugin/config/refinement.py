@@ -11,19 +11,19 @@ from cgal_plugin.config.section import Section
 
 
 class Refinement(Section):
-    """Correction of the final model's populations to those of the free all-atom dynamics.
+    """Correction of the populations of the final model to those of unbiased all-atom dynamics.
 
     A Markov state model of seed data and labels gives target populations; the priors are corrected towards
     them by relative entropy.
     """
 
     iterations: Count = 6
-    """Corrections, each after a sampling; a last sampling shows their result."""
+    """Number of corrections. CG dynamics runs before each correction, and once more to show the result."""
     steps: Count = 30000
-    """CG steps per replica in each sampling; other settings are those of simulation."""
+    """Steps per replica of these CG dynamics; other settings are those of the section simulation."""
     lag_ps: Annotated[Picoseconds, Field(gt=0)] = 5.0
-    """Lag time of the Markov state model, ps; labels must be longer, better several times longer."""
+    """Lag time of the Markov state model, ps; labels must be longer, preferably several times longer."""
     n_states: Annotated[Count, Field(ge=2)] = 60
-    """States of the Markov state model."""
+    """Number of states of the Markov state model."""
     ridge: Annotated[Number, Field(gt=0)] = 0.05
-    """Regularisation: the higher, the smaller the changes that few frames support."""
+    """Regularisation; a larger value reduces changes that few frames support."""

@@ -17,9 +17,9 @@ class Section(BaseModel):
 
 
 def kinds(annotation: Any) -> dict[str, type[BaseModel]]:
-    """Return the models that a field may hold, each by the tag that pydantic's locations have for it.
+    """Return the models that a field may hold: tag in pydantic's error locations → model.
 
-    The tag of a model that stands alone is its name.
+    If a field may hold one model only, the tag is the name of the model.
     """
     if get_origin(annotation) in (Union, UnionType):
         return {tag: model for option in get_args(annotation) for tag, model in kinds(option).items()}

@@ -15,11 +15,11 @@ class SelectorSettings(Section):
     """Settings that all built-in selectors share."""
 
     n_select: Count = 16
-    """Frames to label in each round."""
+    """Number of frames to label per round."""
     min_rmsd: Annotated[Angstrom, Field(ge=0)] = 0.0
-    """Å; frames closer to the training set are skipped. 0: off."""
+    """Frames nearer to the training set are skipped, Å. 0: off."""
     max_rmsd: Annotated[Angstrom, Field(gt=0)] | None = 8.0
-    """Å; frames farther away are skipped as unphysical. null: off."""
+    """Frames farther from the training set are skipped as unphysical, Å. null: off."""
 
     @model_validator(mode="after")
     def _cuts(self) -> SelectorSettings:
@@ -33,7 +33,7 @@ class RMSDSelectorConfig(SelectorSettings):
 
     kind: Literal["rmsd"] = "rmsd"
     diverse: bool = Field(default=True, strict=True)
-    """Spread the batch (greedy k-centre in RMSD)."""
+    """Spread the selected frames (greedy k-centre in RMSD)."""
 
 
 class CoverageSelectorConfig(SelectorSettings):
@@ -41,11 +41,11 @@ class CoverageSelectorConfig(SelectorSettings):
 
     kind: Literal["coverage"]
     min_rmsd: Annotated[Angstrom, Field(gt=0)] = 1.0
-    """Å; a frame covers all frames within this RMSD."""
+    """A frame covers all frames within this RMSD, Å."""
 
 
 class RandomSelectorConfig(SelectorSettings):
-    """Frames drawn at random: the baseline."""
+    """Frames drawn at random, as a baseline."""
 
     kind: Literal["random"]
 
@@ -55,7 +55,7 @@ class CommitteeSelectorConfig(SelectorSettings):
 
     kind: Literal["committee"]
     diverse: bool = Field(default=True, strict=True)
-    """Spread the batch among the frames of highest disagreement."""
+    """Spread the selected frames (greedy k-centre in RMSD) among those of highest disagreement."""
 
 
 SelectorConfig = Annotated[

@@ -16,21 +16,21 @@ class Simulation(Section):
 
     kind: Literal["openmm"] = "openmm"
     n_replicas: Count = 16
-    """Independent replicas, packed in one System."""
+    """Number of independent replicas, packed in one OpenMM System."""
     blocks: Count = 1
-    """Systems that the replicas are divided into; 2 or more run as tasks of the executor."""
+    """Number of Systems that the replicas are divided into; 2 or more run as tasks of the executor."""
     steps: Count = 10000
     """Steps per replica."""
     timestep_fs: Annotated[Femtoseconds, Field(gt=0, le=50)] = 4.0
-    """fs."""
+    """Time step, fs."""
     friction: Annotated[PerPicosecond, Field(gt=0)] = 1.0
-    """1/ps."""
+    """Friction coefficient of the Langevin thermostat, 1/ps."""
     report_interval: Count = 100
     """Steps between saved frames."""
     backend: Literal["auto", "torchforce", "pythontorch", "python", "fast"] = "auto"
     """How OpenMM calls the potential; auto: fast if numba is installed and can run it, else TorchScript."""
     platform: Literal["Reference", "CPU", "CUDA", "OpenCL"] = "Reference"
-    """OpenMM platform; Reference is the fastest on a CPU, CUDA needs many beads or replicas."""
+    """OpenMM platform; Reference is the fastest on a CPU. CUDA is faster only with many beads or replicas."""
     start: Literal["spread", "random"] = "spread"
     """Start frames from the training set: spread by farthest-point RMSD, or drawn at random."""
 

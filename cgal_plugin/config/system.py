@@ -21,7 +21,7 @@ class System(Section):
     mapping: str | dict[str, Any] = "CA"
     """Beads: CA, CACB, a YAML file, or the content of such a file."""
     temperature: Annotated[Kelvin, Field(gt=0, le=2000)] = 300.0
-    """K; of labels, CG dynamics and evaluation."""
+    """Temperature of labels, CG dynamics and evaluation, K."""
 
     @model_validator(mode="after")
     def _one_source(self) -> System:
@@ -41,16 +41,17 @@ class SeedData(Section):
     """The first labelled frames: new all-atom trajectories, or an existing data store."""
 
     n_trajectories: Count = 4
-    """Independent all-atom trajectories."""
+    """Number of independent all-atom trajectories."""
     picoseconds: Annotated[Picoseconds, Field(gt=0)] = 100.0
-    """ps per trajectory, after equilibration."""
+    """Length of each trajectory after equilibration, ps."""
     equilibration_ps: Annotated[Picoseconds, Field(ge=0)] = 5.0
-    """ps at the start of each trajectory that are discarded."""
+    """Equilibration at the start of each trajectory, which is discarded, ps."""
     save_ps: Annotated[Picoseconds, Field(gt=0)] = 0.1
-    """ps between saved frames."""
+    """Time between saved frames, ps."""
     start: Literal["folded", "extended", "mixed", "diverse"] = "folded"
-    """folded: the given or built structure; extended: a stretched chain; mixed: these two in turn; diverse:
-    in turn folded, partly unfolded (200 ps at the temperature, then 100 ps at 100 K above it), extended."""
+    """folded: the given or built structure; extended: a stretched chain; mixed: folded and extended in turn;
+    diverse: in turn folded, partly unfolded (200 ps at the temperature, then 100 ps at 100 K above it),
+    extended."""
     force_map: Literal["optimal", "basic"] = "optimal"
     """How atomistic forces are mapped to bead forces; optimal has the least noise and needs 200 frames."""
     store: Path | None = None

@@ -20,7 +20,7 @@ _EXAMPLE: dict[str, Any] = {"name": "chignolin", "system": {"sequence": "YYDPETG
 def template() -> str:
     """Return a valid YAML file with every key, its default and its meaning.
 
-    Optional keys without a default are commented out. Of several kinds the first is written.
+    Optional keys without a default are commented out. If a section has several kinds, the first is written.
     """
     lines = [
         '# Configuration of `cgal run`. Numbers may carry a unit: 5, "5 ps" and "0.005 ns" are the same.'
@@ -45,7 +45,9 @@ def _section(model: type[BaseModel], depth: int, lines: list[str], example: dict
             _, model = nested[0]
             others = [tag for tag, _ in nested[1:] if tag != INSTALLED]
             if key in GROUPS:
-                others.append(f"or any that an installed package registers as {GROUPS[key]}")
+                others.append(
+                    f"or a name that an installed package registers in the entry point group {GROUPS[key]}"
+                )
             more = f" Other kinds: {', '.join(others)}." if others else ""
             lines.append(f"{pad}# {(model.__doc__ or '').strip().splitlines()[0]}{more}")
             inner = [f"{pad}{key}:"]

@@ -26,17 +26,19 @@ class PriorConfig(Section):
     """likelihood: from distributions; force_matching: angle_series, dihedrals and pairs from the labelled
     forces, which does not depend on how the frames were chosen."""
     pairs_per_type: bool = Field(default=False, strict=True)
-    """The term pairs has one energy for each pair of bead types, instead of one for all pairs."""
+    """Fit one pair energy per pair of bead types, instead of one for all pairs (term pairs)."""
     refit: bool = Field(default=False, strict=True)
-    """Fit the priors in each round to all data so far; needs mode scratch."""
+    """Fit the priors again in each round, to all data so far; needs mode scratch."""
     file: Path | None = None
-    """A table saved by `cgal fit-priors`, used instead of fitting."""
+    """Use the priors in this file of `cgal fit-priors`, instead of a fit."""
 
     @model_validator(mode="after")
     def _fit(self) -> PriorConfig:
         if self.file is not None:
             if self.refit:
-                raise ValueError("refit fits the priors to the data of each round: leave file out")
+                raise ValueError(
+                    "refit fits the priors to the data of each round, so a file cannot be used: remove file"
+                )
             return self
         by_forces = self.method == "force_matching"
         if {"angle_series", "pairs"} & set(self.terms) and not by_forces:
@@ -56,19 +58,19 @@ class ModelConfig(Section):
     form: Literal["majewski", "mlcg"] = "majewski"
     """Functional form: that of TorchMD-Net's graph-network, or that of mlcg."""
     embedding_dimension: Count = 128
-    """Features."""
+    """Number of features per bead."""
     num_layers: Count = 4
-    """Interaction layers."""
+    """Number of interaction layers."""
     num_rbf: Annotated[int, Field(strict=True, ge=2)] = 18
-    """Radial basis functions."""
+    """Number of radial basis functions."""
     cutoff_lower: Annotated[Angstrom, Field(ge=0)] = 3.0
-    """Å; pairs closer than this do not interact through the network (majewski)."""
+    """Lower cutoff, Å; the network ignores pairs that are closer (form majewski)."""
     cutoff_upper: Annotated[Angstrom, Field(gt=0)] = 12.0
-    """Å."""
+    """Upper cutoff, Å."""
     activation: Literal["silu", "tanh", "ssp", "sigmoid"] = "tanh"
     """Activation function."""
     filter_grid: Annotated[int, Field(strict=True, ge=50)] | None = None
-    """Grid points from which filters are interpolated in training, such as 300: faster. null: exact."""
+    """Interpolate filters in training from this number of grid points, such as 300: faster. null: exact."""
 
     @model_validator(mode="after")
     def _cutoffs(self) -> ModelConfig:
@@ -84,22 +86,22 @@ class Training(Section):
 
     kind: Literal["torchmdnet"] = "torchmdnet"
     mode: Literal["scratch", "finetune", "replay"] = "finetune"
-    """scratch: new weights in each round; finetune: start from the last model; replay: finetune with a
-    higher weight for new frames."""
+    """scratch: new weights in each round; finetune: start from the model of the last round; replay: finetune
+    with a higher weight for new frames."""
     replay_weight: Annotated[Number, Field(ge=1)] = 4.0
-    """replay: how many times each frame of the newest round is seen per older frame."""
+    """replay: number of repetitions per epoch of each frame of the newest round; may be fractional."""
     epochs: Count = 30
     """Epochs of the first training (with mode scratch: of each training)."""
     finetune_epochs: Count = 15
     """Epochs of each later round with finetune or replay."""
     batch_size: Count = 128
-    """Frames per batch."""
+    """Number of frames per batch."""
     learning_rate: Annotated[Number, Field(gt=0, le=1)] = 1e-3
-    """Start of the schedule."""
+    """Learning rate at the start of the schedule."""
     finetune_learning_rate: Annotated[Number, Field(gt=0, le=1)] = 5e-4
-    """Start of the schedule when fine-tuning."""
+    """Learning rate at the start of the schedule with finetune or replay."""
     validation_fraction: Fraction = 0.1
-    """Share of the data, by correlated blocks, for validation."""
+    """Fraction of the data for validation, drawn in correlated blocks."""
     model: ModelConfig = ModelConfig()
     priors: PriorConfig = PriorConfig()
     committee: Count = 1
@@ -110,12 +112,14 @@ class Training(Section):
     @model_validator(mode="after")
     def _refit(self) -> Training:
         if self.priors.refit and self.mode != "scratch":
-            raise ValueError(f"priors.refit needs mode scratch, not {self.mode}: weights belong to one prior")
+            raise ValueError(
+                f"priors.refit needs mode scratch, not {self.mode}: weights belong to one set of priors"
+            )
         return self
 
     @property
     def refinable(self) -> bool:
-        """Whether the priors have pair energies for refinement to correct; a file may have them."""
+        """Whether the priors have pair energies, which refinement corrects (assumed for a file)."""
         priors = self.priors
         return priors.file is not None or (priors.method == "force_matching" and "pairs" in priors.terms)
 

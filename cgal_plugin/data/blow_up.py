@@ -1,4 +1,4 @@
-"""One blow-up of CG dynamics: the type that samplers, manifests and reports share."""
+"""One blow-up of CG dynamics: the type that samplers, manifests and reports use."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BlowUp:
-    """A replica whose dynamics left the range of physical structures; later frames of it were dropped.
+    """A replica whose dynamics left the range of physical structures; its later frames were discarded.
 
     Attributes
     ----------
     replica
-        0-based.
+        Number of the replica, from 0.
     step
-        Step of the check that found it.
+        Step of the check that detected the blow-up.
     kind
         ``"non-finite"``, ``"bond"`` or ``"energy"``.
     detail
-        What was seen, in words.
+        Description of the observed values.
     frame_index
-        Number of frames of this replica stored before the event; None where a sampler does not say.
+        Number of frames of this replica stored before the event; None if the sampler does not report it.
     """
 
     replica: int

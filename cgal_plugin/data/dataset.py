@@ -26,7 +26,7 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
 
     Items have ``z`` ``(n_beads,)`` bead types, ``pos`` ``(n_beads, 3)`` Å, ``neg_dy`` ``(n_beads, 3)``
     kcal/mol/Å and the tables ``bond_index`` ``(2, n)``, ``angle_index`` ``(3, n)``,
-    ``dihedral_index`` ``(4, n)``, which PyG offsets in batches. There is no energy: train with
+    ``dihedral_index`` ``(4, n)``; PyG adds offsets to them in batches. There is no energy: train with
     ``y_weight: 0`` and ``derivative: true``.
 
     The first ``n_frames`` items are the frames; the copies made by ``repeat`` follow. A split made by
@@ -49,17 +49,17 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
     shards, sources
         Use only these shards of a store, or only shards from these sources.
     repeat
-        Source (or file name) → number of times each of its frames is seen per epoch, at least 1. With
-        2.5, every frame is seen twice and every other one a third time. ``"error"``: from the force
+        Source (or file name) → number of times that each of its frames is used per epoch, at least 1. With
+        2.5, each frame is used twice and every second frame a third time. ``"error"``: from the force
         errors in the store, so that averaged forces count more than those of single frames
         (:func:`~cgal_plugin.data.error_weights.source_weights`).
     prebatch
-        Give the loader whole batches (default), which is 10 times faster. They have the same tensors as
+        Pass whole batches to the loader (default), which is 10 times faster. They have the same tensors as
         PyG's own batches, without ``ptr``. See
         :func:`~cgal_plugin.data.loader.batch_loader`.
     table
-        Frames in memory (:func:`~cgal_plugin.data.sources.read_store`), in place of reading ``root``; the
-        options that select and read frames are not used.
+        Frames in memory (:func:`~cgal_plugin.data.sources.read_store`), used instead of ``root``; the options
+        that select and read frames have no effect.
 
     Raises
     ------

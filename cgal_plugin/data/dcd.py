@@ -1,4 +1,4 @@
-"""DCD trajectories that can be truncated to any frame, so that an interrupted run resumes exactly.
+"""DCD trajectories that can be truncated after any frame, so that an interrupted run resumes exactly.
 
 CHARMM layout without unit cell and time stamp: the bytes depend on the frames only, so equal frames give
 equal files. Frame records have a fixed size: frame ``i`` is at ``header + i * frame``.

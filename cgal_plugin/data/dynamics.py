@@ -28,7 +28,7 @@ def free_trajectories(store: DataStore, interval_ps: float) -> list[NDArray[np.f
     Raises
     ------
     DataError
-        There are none, or the ``save_ps`` of one does not divide ``interval_ps``.
+        There is no such trajectory, or a ``save_ps`` does not divide ``interval_ps``.
     """
     found = []
     for name in store.names():

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from cgal_plugin.data.frames import StoredFrames
 
-# smaller ratios may be two estimates of the same noise
+# smaller ratios may come from two estimates of the same noise
 _LEAST = 2.0
 #: upper bound of a weight: larger ones make epochs long and let the error of the model dominate the noise
 MOST = 100.0
@@ -21,7 +21,7 @@ def source_weights(frames: StoredFrames) -> dict[str, float]:
     """Return the weight of a frame of each source relative to the noisiest one; weights of 1 are omitted.
 
     Inverse variances (Aitken, Proc. R. Soc. Edinb. 55, 42 (1935)): an averaged force of mode ``mean_force``
-    has some percent of the variance of a single-frame force and counts accordingly in a fit. The variance
+    has a few per cent of the variance of a single-frame force and counts accordingly in a fit. The variance
     is the mean over the frames of a source, because the variance of one frame comes from few starts.
     Ratios below 2 count as 1, ratios above 100 as 100. Errors that are NaN or 0 are unknown; a source
     without known errors has weight 1.
@@ -50,6 +50,6 @@ def frame_weights(frames: StoredFrames) -> NDArray[np.float64]:
 
 
 def _rows(frames: StoredFrames) -> dict[str, NDArray[np.bool_]]:
-    """Return for each source which frames come from it, ``(n,)`` bool."""
+    """Return source → mask ``(n,)`` of its frames."""
     of_shard = np.array(frames.sources)
     return {name: (of_shard == name)[frames.shard] for name in sorted(set(frames.sources))}

@@ -28,10 +28,10 @@ def check_file(path: Path) -> None:
 
 
 def _check_dcd(path: Path) -> None:
-    """Compare the size of a DCD file with its header, which the reader of mdtraj does not.
+    """Compare the size of a DCD file with its header; the reader of mdtraj does not do this.
 
-    A header may announce 0 frames (a program that was killed leaves it so); the last frame must be
-    complete nevertheless. Unknown layouts are not checked.
+    A header may give 0 frames (if the program was killed); the last frame must still be complete. Unknown
+    layouts are not checked.
     """
     size = path.stat().st_size
     with path.open("rb") as handle:

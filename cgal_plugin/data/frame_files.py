@@ -1,4 +1,4 @@
-"""Frames on disk, read in pieces: for sets larger than memory."""
+"""Frames on disk, read in parts, for sets that are larger than memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FrameFiles:
     Parameters
     ----------
     sources
-        One or several of: a ``.npy`` file (memory-mapped), an ``.npz`` file (one array at a time; only
+        One or more of: a ``.npy`` file (memory-mapped), an ``.npz`` file (one array at a time; only
         the ``positions`` of a selection or a shard), a :class:`DataStore` or its folder (one shard at
         a time), another folder (its ``.npy`` and ``.npz`` files by name), a format of mdtraj.
     topology
@@ -49,7 +49,7 @@ class FrameFiles:
     Raises
     ------
     DataError
-        A source or shard is missing or empty. While iterating: it cannot be read, is damaged, has
+        A source or shard is missing or empty. During iteration: a source cannot be read, is damaged, has
         frames that are not finite, or has other beads than ``topology``.
     """
 
@@ -115,7 +115,7 @@ def _shards(source: Source, shards: Sequence[str] | None) -> list[tuple[DataStor
         if not (path / "store.json").is_file():
             files = sorted(p for p in path.iterdir() if p.suffix in _NUMPY and not p.name.startswith("."))
             if not files:
-                raise DataError(f"{str(path)!r} is no data store and has no .npy or .npz file")
+                raise DataError(f"{str(path)!r} is not a data store and has no .npy or .npz file")
             return list(files)
         source = DataStore(path)
     names = source.names() if shards is None else list(shards)

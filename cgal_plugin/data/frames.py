@@ -44,6 +44,11 @@ class LabelledFrames:
         Frames without a label.
     metadata
         JSON-ready facts: at least ``temperature`` (K), ``mode``, ``force_map_hash``.
+
+    Raises
+    ------
+    DataError
+        Shapes differ, or a position or force is not finite.
     """
 
     positions: NDArray[np.floating]
@@ -86,7 +91,7 @@ class LabelledFrames:
 
     @classmethod
     def concatenate(cls, parts: Sequence[LabelledFrames]) -> LabelledFrames:
-        """Join several; the metadata are those of the first.
+        """Join several sets of frames; the metadata are those of the first.
 
         Raises
         ------

@@ -36,13 +36,13 @@ class _Rows(TorchDataset[Data]):
 def batch_loader(dataset: Any, **options: Any) -> DataLoader[Data]:
     """Return a loader of batches for a data set or a ``Subset`` of one.
 
-    The whole batches of a :class:`CGDataset` with ``prebatch`` are passed on as they are; PyG's loader,
-    which is used for any other data set, would take them apart and join them again.
+    The whole batches of a :class:`CGDataset` with ``prebatch`` are passed on unchanged. Any other data set
+    uses PyG's loader, which joins single items.
 
     Parameters
     ----------
     **options
-        Of ``torch.utils.data.DataLoader``, such as ``batch_size``, ``sampler`` and ``num_workers``.
+        Options of ``torch.utils.data.DataLoader``, such as ``batch_size``, ``sampler`` and ``num_workers``.
     """
     whole = dataset.dataset if isinstance(dataset, Subset) else dataset
     if not isinstance(whole, CGDataset) or not whole.prebatch:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _UNREADABLE: tuple[type[Exception], ...] = (DataError, *BAD_ARCHIVE)
 #: files that were verified in this process: path -> (inode, size, times of change, SHA-256)
 _verified: dict[str, tuple[int | str, ...]] = {}
-#: a file that changed less than this before it was verified may change again within the resolution of
-#: the file system's clock, without a trace: it is verified the next time as well (ns)
+#: a file that changed less than this time (ns) before it was verified may change again within the clock
+#: resolution of the file system, undetected: it is verified again the next time
 _SETTLED = 2_000_000_000
 
 
@@ -38,7 +38,7 @@ class ShardFile:
     n_frames, n_beads
         Its size.
     metadata, quarantined
-        Those of the frames.
+        Metadata and quarantined frames of the labels.
     """
 
     path: Path
@@ -73,13 +73,13 @@ def verify_bytes(path: Path, sha256: str | None) -> None:
     Raises
     ------
     DataError
-        The file is missing or has other bytes.
+        The file is missing or its bytes have changed.
     """
     try:
         state = path.stat()
     except FileNotFoundError:
         raise DataError(
-            f"shard {path} is gone but its record exists; delete the record to label again"
+            f"shard {path} does not exist but its record does; delete the record to label again"
         ) from None
     key = str(path.absolute())
     now = (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns, sha256 or "")

@@ -28,9 +28,9 @@ def block_splits(
     """Split by correlated blocks and write the ``.npz`` file for TorchMD-Net's key ``splits``.
 
     Neighbouring frames of a trajectory are nearly identical, so that a random split would test on
-    training data. Here each block is on one side; a block longer than half of the smallest share is
-    first cut into consecutive pieces. Copies made by ``repeat`` are on the side of their frame;
-    validation and test contain each frame once.
+    training data. Here each block is in one set; a block longer than half of the smallest set is
+    first cut into consecutive pieces. Copies made by ``repeat`` are in the set of their frame;
+    validation and test sets contain each frame once.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def block_splits(
     path
         File to write.
     val_fraction, test_fraction
-        Shares of the frames; each at least 0, their sum below 1.
+        Fractions of the frames; each at least 0, their sum below 1.
     seed
         Seed of the random assignment.
 
@@ -51,7 +51,7 @@ def block_splits(
     Raises
     ------
     DataError
-        A fraction is out of range, or there are too few frames for every side.
+        A fraction is out of range, or there are too few frames for one of the sets.
     """
     shares = {"val": val_fraction, "test": test_fraction}
     if not all(0 <= s < 1 for s in shares.values()) or sum(shares.values()) >= 1:
@@ -67,7 +67,7 @@ def block_splits(
         filled = 0
         while filled < share * n and position < len(order):
             chosen = pieces[order[position]]
-            # skip a piece that would exceed the share by more than the share is short of
+            # skip a piece that would exceed the wanted size by more than is missing now
             if filled and filled + len(chosen) - share * n > share * n - filled:
                 break
             side[chosen] = number

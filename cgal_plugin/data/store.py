@@ -28,7 +28,17 @@ class DataStore:
 
     ``store.json`` contains the topology, temperature and force-map hash. Each shard has its arrays in
     ``shards/NAME.npz`` and a record with their SHA-256 in ``shards/NAME.json``. The record is written
-    last: a shard without one is unfinished and ignored.
+    last: a shard without a record is unfinished and ignored.
+
+    Parameters
+    ----------
+    root
+        Folder of an existing store; :meth:`create` makes a new one.
+
+    Raises
+    ------
+    DataError
+        ``root`` is not a data store, is damaged, or has another format version.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -89,7 +99,7 @@ class DataStore:
         if abs(temperature - self.temperature) > 1e-6:
             raise DataError(
                 f"store {self.root} holds labels at {self.temperature} K, not {temperature} K; "
-                "a PMF belongs to one temperature: use another store"
+                "a potential of mean force belongs to one temperature: use another store"
             )
         if force_map_hash != self.force_map_hash:
             raise DataError(
@@ -121,9 +131,9 @@ class DataStore:
         Parameters
         ----------
         name
-            Unique; a finished shard is never overwritten.
+            Name of the shard, unique; a finished shard is never overwritten.
         frames
-            The data. Temperature and force map in the metadata must be those of the store.
+            Frames with forces. Temperature and force map in their metadata must be those of the store.
         source
             Origin of the frames, such as ``"seed"`` or ``"round_001"``.
         **facts
@@ -132,7 +142,7 @@ class DataStore:
         Raises
         ------
         DataError
-            The name is taken; bead count, temperature or force map differ; or there are no frames.
+            The name is already used; bead count, temperature or force map differ; or there are no frames.
         """
         self._check(name, len(frames), frames.positions.shape[1], frames.metadata)
         self._enter(name, ShardFile.write(self._paths(name)[0], frames), source, facts)
@@ -181,11 +191,17 @@ class DataStore:
                 "facts": dict(facts),
                 "versions": versions(),
             },
-            sync=False,  # the arrays were synced; one wait for the disk per label is enough
+            sync=False,  # the arrays were synced; one sync per label is enough
         )
 
     def record(self, name: str) -> dict[str, Any]:
-        """Return the JSON record of a finished shard."""
+        """Return the JSON record of a finished shard.
+
+        Raises
+        ------
+        DataError
+            The shard does not exist, or its record is damaged.
+        """
         path = self._paths(name)[1]
         if not path.is_file():
             raise DataError(f"store {self.root} has no shard {name!r}")
@@ -209,10 +225,12 @@ class DataStore:
         return record
 
     def set_aside(self, name: str) -> None:
-        """Move the files of a shard to the folder ``damaged``, which frees its name."""
+        """Move the files of a shard to the folder ``damaged``; its name can then be used again."""
         folder = self.root / "damaged"
         folder.mkdir(exist_ok=True)
-        for path in reversed(self._paths(name)):  # the record first: without it there is no shard
+        for path in reversed(
+            self._paths(name)
+        ):  # the record first: without its record, a shard does not count
             if path.exists():
                 number = sum(1 for _ in folder.glob(f"{path.name}.*"))
                 os.replace(path, folder / f"{path.name}.{number}")
@@ -256,7 +274,7 @@ class DataStore:
         """
         names = self._chosen(names)
         records = [self.verify(name) for name in names]
-        # filled shard by shard, so that no second copy of the frames is ever in memory
+        # filled shard by shard, so that memory never holds two copies of all frames
         positions, forces = self._empty(records), self._empty(records)
         n = len(positions)
         error, block, offset = np.empty(n, dtype=np.float32), np.empty(n, dtype=np.int64), 0

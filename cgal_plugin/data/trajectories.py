@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import mdtraj
     from numpy.typing import NDArray
 
-#: what the readers of mdtraj raise for damaged files
+#: exceptions of the mdtraj readers for damaged files
 _UNREADABLE: tuple[type[Exception], ...] = (*BAD_ARCHIVE, AttributeError, AssertionError)
 
 
@@ -43,7 +43,7 @@ def save_trajectories(path: str | os.PathLike[str], trajectories: Sequence[NDArr
 
 
 def load_replicas(path: str | os.PathLike[str]) -> list[NDArray[np.floating]]:
-    """Read the file of :func:`save_trajectories`, Å, with empty trajectories: the index is the replica."""
+    """Read a file of :func:`save_trajectories`: one ``(n, n_beads, 3)`` array per replica, Å, n may be 0."""
     with np.load(path, allow_pickle=False) as arrays:
         return [arrays[name] for name in sorted(arrays.files)]
 
@@ -95,12 +95,13 @@ def load_trajectories(
 
 
 def check_frames(frames: NDArray[Any], source: str, topology: CGTopology | None, first: int = 0) -> None:
-    """Check for an ``(n, n_beads, 3)`` array of finite numbers with the number of beads of ``topology``.
+    """Check that frames are an ``(n, n_beads, 3)`` array of finite numbers with the beads of ``topology``.
 
     Raises
     ------
     DataError
-        The message names ``source`` and the frame, counted from ``first``.
+        The shape, the number of beads or a value is wrong. The message names ``source`` and the frame,
+        counted from ``first``.
     """
     if frames.ndim != 3 or frames.shape[2] != 3 or frames.dtype.kind not in "fiu":
         raise DataError(
@@ -115,7 +116,7 @@ def check_frames(frames: NDArray[Any], source: str, topology: CGTopology | None,
 
 
 def load_numpy(path: Path, *, mapped: bool = False) -> Iterator[NDArray[Any]]:
-    """Yield the arrays of an npy or npz file; of a selection or a shard only its ``positions``.
+    """Yield the arrays of an npy or npz file; for a selection or a shard, only its ``positions``.
 
     With ``mapped``, an npy file is memory-mapped.
 
@@ -145,7 +146,7 @@ def _load_mdtraj(
     import mdtraj
 
     check_file(path)
-    with _reading(path, top), silent(1):  # mdtraj's DCD reader reports what it detects on standard output
+    with _reading(path, top), silent(1):  # the DCD reader of mdtraj prints to standard output
         loaded = mdtraj.load(str(path)) if top is None else mdtraj.load(str(path), top=str(top))
     return to_beads(loaded, topology, mapping, source=str(path))
 
@@ -158,7 +159,7 @@ def iter_mdtraj(
     Raises
     ------
     DataError
-        As :func:`load_trajectories`.
+        See :func:`load_trajectories`.
     """
     import mdtraj
 
@@ -199,7 +200,7 @@ def to_beads(
 ) -> NDArray[np.floating]:
     """Return the frames of an ``mdtraj.Trajectory`` as beads, ``(n, n_beads, 3)`` Å.
 
-    Atoms that are the beads of the topology, by name and residue, are used directly; others are mapped.
+    A trajectory of the beads of ``topology`` (by name and residue) is used directly; another one is mapped.
 
     Raises
     ------
@@ -220,5 +221,5 @@ def to_beads(
     except MappingError as error:
         raise DataError(f"{source or 'trajectory'} cannot be mapped to beads: {error}") from error
     if topology is not None and cg.topology.sequence != topology.sequence:
-        raise DataError(f"{source or 'trajectory'} is of {cg.topology.sequence}, not {topology.sequence}")
+        raise DataError(f"{source or 'trajectory'} is for {cg.topology.sequence}, not {topology.sequence}")
     return cg.map_positions(trajectory)

@@ -1,4 +1,4 @@
-"""What the loop, its rounds and the refinement share."""
+"""State that the loop, its rounds and the refinement share."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class RunContext:
         out_dir: Path,
         progress: Progress,
     ) -> tuple[Sequence[NDArray[np.floating]], StageOutput]:
-        """Run CG dynamics, check what came back, and make sure that it is on disk.
+        """Run CG dynamics, check the result, and write its trajectories unless the sampler did.
 
         Returns
         -------
@@ -74,6 +74,6 @@ class RunContext:
             "steps": int(sampled.steps),
             "trajectories": names,
         }
-        # as on disk: a resumed run continues from the same numbers
+        # the values on disk, so that a resumed run continues from the same numbers
         stored = [np.asarray(t, dtype=np.float32) for t in sampled.trajectories]
         return stored, StageOutput(results, files)

@@ -1,4 +1,4 @@
-"""The active-learning loop: which stage comes when. Physics is in the components, files are in the stages."""
+"""The active-learning loop: the order of the stages. Components do the physics, stages write the files."""
 
 from __future__ import annotations
 
@@ -69,19 +69,19 @@ def run(
     accept_changes
         Continue although the run was started with another configuration.
     **components
-        Objects that replace ours: ``oracle``, ``selector``, ``sampler``, ``trainer`` or ``seed_source``
-        (see :mod:`cgal_plugin.components.protocols`).
+        Objects that replace built-in components: ``oracle``, ``selector``, ``sampler``, ``trainer`` or
+        ``seed_source`` (see :mod:`cgal_plugin.components.protocols`).
 
     Raises
     ------
     CGALError
         The run cannot continue. Everything computed is kept, and the same call resumes from there.
     Interrupted, KeyboardInterrupt
-        SIGTERM, SIGUSR1 or SIGINT arrived (in the main thread); as above.
+        SIGTERM, SIGUSR1 or SIGINT arrived (in the main thread). The same call resumes.
     """
     directory = RunDirectory(out_dir)
     with interrupts.handled(), directory.locked(), disk_errors(directory.root):
-        # first: a wrong setting must not leave a run directory behind
+        # before the run directory is created, so that a wrong setting does not leave one
         built = build_components(config, **components)
         directory.adopt(config, accept_changes=accept_changes)
         directory.sweep()
@@ -142,7 +142,7 @@ class _Loop:
                 return self._finish(self._refine(model, current))
 
     def _prepare(self) -> None:
-        """Let the trainer prepare what all rounds share, such as the priors."""
+        """Let the trainer prepare what all rounds use, such as the priors."""
         context = self.context
 
         def prepare(folder: Path) -> None:
@@ -155,7 +155,7 @@ class _Loop:
         stage, inputs = context.directory.stage("priors"), {"shards": context.store.names()}
         stage.run(compute, title="priors", inputs=inputs, reporter=context.log, restore=prepare)
 
-    # ------------------------------------------------------------------ when to stop
+    # ------------------------------------------------------------------ stopping
 
     def _affordable(self) -> int | None:
         """Return how many labels the oracle's budget allows; None without a budget or a known cost."""
@@ -179,7 +179,7 @@ class _Loop:
         if stopping.coverage_plateau is not None and rows:
             before, now = rows[-1]["coverage"]["mean"], row["coverage"]["mean"]
             if before - now < stopping.coverage_plateau * before:
-                return f"nearest RMSD {before:.2f} -> {now:.2f} Å: a plateau (stopping.coverage_plateau)"
+                return f"nearest RMSD {before:.2f} -> {now:.2f} Å, a plateau (stopping.coverage_plateau)"
         return None
 
     # ------------------------------------------------------------------ the final model

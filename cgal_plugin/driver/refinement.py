@@ -29,13 +29,13 @@ _MIN_CONNECTED = 0.95
 class Refinement:
     """Stages ``refinement/iteration_000`` and so on; the last one only samples the final model.
 
-    The folder of an iteration holds what its model sampled, and the next model with its potential: a killed
-    simulation can be resumed only with the very file that it was started with.
+    The folder of an iteration holds the trajectories of its model, and the next model with its potential. The
+    potential is kept because a killed simulation can be resumed only with the same file.
 
     Raises
     ------
     DataError
-        The data store holds no all-atom dynamics without bias, or its frames are too far apart.
+        The data store holds no unbiased all-atom dynamics, or its frames are too far apart in time.
     """
 
     def __init__(self, settings: Settings, trainer: RefinableTrainer, context: RunContext) -> None:
@@ -70,13 +70,13 @@ class Refinement:
         return self.context.directory.stage(REFINEMENT, f"iteration_{k:03d}")
 
     def _usable(self, inputs: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
-        """Return whether an iteration belongs to this refinement; if not, move all iterations aside."""
+        """Return whether an iteration belongs to this refinement; if not, rename their folder."""
         if manifest["inputs"] == inputs:
             return True
         self.context.directory.move_aside(REFINEMENT)
         self._sampled.clear()
         self.context.log.message(
-            f"{REFINEMENT}/ was made from another model or with other settings: it is moved aside, and the "
+            f"{REFINEMENT}/ belongs to another model or other settings: it is renamed, and the "
             "refinement starts again"
         )
         return False
@@ -103,7 +103,7 @@ class Refinement:
             progress=progress,
         )
         trajectories = equilibrated(self._trajectories(k), k)
-        # the seed of the rounds: bootstraps draw the same reference blocks and can be paired
+        # the seed of the rounds, so that bootstraps draw the same reference blocks and can be paired
         results = {**output.results, **context.components.evaluate(trajectories, context.seed("evaluate"))}
         found = self._target.compare(trajectories)
         results |= {"divergence": found.divergence, "connected": found.connected}
@@ -150,7 +150,7 @@ class Refinement:
         return self._sampled[k]
 
     def _start(self, k: int) -> NDArray[np.floating]:
-        """Return the last frames of the iteration before; data frames at first, and after a blow-up."""
+        """Return the last frames of the previous iteration; data frames at first, and after a blow-up."""
         context = self.context
         n = context.components.n_replicas
         ends: dict[int, NDArray[np.floating]] = {}

@@ -22,7 +22,7 @@ from cgal_plugin.runs.summary import load_arrays, save_arrays, summary
 
 
 class Round:
-    """One round: train, simulate and evaluate; select and label where the loop continues.
+    """One round: train, simulate and evaluate; select and label if the loop continues.
 
     Each method runs one stage, or loads it if an earlier call completed it. Candidates and their nearest
     RMSDs stay in memory between the stages.
@@ -62,7 +62,7 @@ class Round:
     # ------------------------------------------------------------------ train
 
     def train(self, previous: TrainedModel | None) -> TrainedModel:
-        """Train the model, and export its potentials for one replica and for those of the sampler."""
+        """Train the model, and export its potentials for one replica and for the replicas of the sampler."""
         run, trainer, shards = self.run, self.run.components.trainer, self._shards
         new = [n for n in shards if shard_round(n) == self.index - 1]
         seed = self._seed("train")
@@ -131,7 +131,7 @@ class Round:
         self._simulated = self._run("simulate", compute, inputs, seeds)
 
     def trajectories(self) -> Sequence[NDArray[np.floating]]:
-        """Return what the model of this round sampled, one ``(n, n_beads, 3)`` Å array per replica."""
+        """Return the sampled trajectories of this round, one ``(n, n_beads, 3)`` Å array per replica."""
         if self._trajectories is None:
             self._trajectories = sampled_trajectories(self._stage("simulate"))
         return self._trajectories
@@ -139,9 +139,9 @@ class Round:
     # ------------------------------------------------------------------ evaluate
 
     def evaluate(self) -> dict[str, Any]:
-        """Measure how well the training data cover the samples, and W1 where there is a reference."""
+        """Measure how well the training data cover the samples, and W1 if there is a reference."""
         run, shards = self.run, self._shards
-        # one seed for all rounds: their bootstraps draw the same reference blocks and can be paired
+        # one seed for all rounds, so that bootstraps draw the same reference blocks and can be paired
         seed = run.seed("evaluate")
 
         def compute(folder: Path, progress: Progress) -> StageOutput:
@@ -170,7 +170,7 @@ class Round:
     # ------------------------------------------------------------------ select
 
     def select(self, model: TrainedModel, most: int | None = None) -> None:
-        """Select the frames to label: those that the selector names first, at most ``most``."""
+        """Select the frames to label: the first ones of the selection, at most ``most``."""
         run, seed = self.run, self._seed("select")
         counts = [len(t) for t in self.trajectories()]
 
@@ -205,7 +205,7 @@ class Round:
         job = round_label_job(self.index, run.config, run.store, selected, stage.folder, run.log)
 
         def compute(folder: Path, progress: Progress) -> StageOutput:
-            if not stage.done:  # in a complete stage only labels that were lost are missing
+            if not stage.done:  # in a complete stage, only lost labels are missing
                 job.quarantine.release()
             job.run(run.components.oracle, run.config.executor, progress)
             names = [n for n in job.names if n in run.store]

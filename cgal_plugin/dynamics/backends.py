@@ -23,7 +23,7 @@ def choose_backend(backend: str, potential: Path, n_replicas: int, platform: str
     Raises
     ------
     DynamicsError
-        As :func:`resolve_backend`.
+        See :func:`resolve_backend`.
     """
     if backend != "auto":
         return resolve_backend(backend)
@@ -35,7 +35,7 @@ def choose_backend(backend: str, potential: Path, n_replicas: int, platform: str
         return otherwise
     metadata = read_metadata(potential)
     if "engine_error" not in metadata and metadata.get("n_replicas", n_replicas) != n_replicas:
-        # this backend rejects the file; whether a file is accepted must not depend on numba
+        # that backend will reject the file: whether a file is accepted must not depend on numba
         return otherwise
     try:
         resolve_backend("fast")

@@ -54,7 +54,8 @@ def maxwell_velocities(settings: Settings, replica: int, *stream: str | int) -> 
 class Engine:
     """R replicas in one Context under LangevinMiddle dynamics (Zhang et al. 2019).
 
-    The particles of a parked replica are massless, so OpenMM does not move them; it does not affect others.
+    A parked replica is frozen: its particles have mass 0, so OpenMM does not move them. It does not affect
+    the other replicas.
     """
 
     def __init__(self, settings: Settings, parked: Iterable[int] = ()) -> None:
@@ -140,7 +141,7 @@ class Engine:
         Raises
         ------
         StateError
-            It belongs to another version of OpenMM, platform or System.
+            The checkpoint belongs to another version of OpenMM, platform or System.
         """
         import openmm
 
@@ -155,7 +156,7 @@ class Engine:
     # ------------------------------------------------------------------ dynamics
 
     def step(self, n: int) -> str | None:
-        """Do ``n`` steps; return the error message, with the state undefined, if the potential raised."""
+        """Run ``n`` steps. If the potential raises, return the message; the state is then undefined."""
         import openmm
 
         try:

@@ -86,7 +86,7 @@ class SimulationFolder:
 
     @classmethod
     def existing(cls, root: Path) -> tuple[SimulationFolder, str]:
-        """Return the folder of a simulation and the backend of the simulation.
+        """Return the folder and the backend of an existing simulation.
 
         Raises
         ------
@@ -100,7 +100,7 @@ class SimulationFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder; the lock goes with the process, however it ends.
+        """Lock the folder; the lock is released when the process ends, for any reason.
 
         Raises
         ------
@@ -172,7 +172,7 @@ class SimulationFolder:
     ) -> list[int]:
         """Append ``frames[r]`` ``(n, beads, 3)`` Å to replica r after its first ``before[r]`` frames.
 
-        ``checksums`` are those of the frames before; return those of all frames.
+        ``checksums`` are those of the frames to keep; return those of all frames.
         """
         known = list(checksums) or [0] * len(self.trajectories)
         return [

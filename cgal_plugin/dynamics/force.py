@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cgal_plugin.export.fast import FastPotential
     from cgal_plugin.mapping import CGTopology
 
-#: ``"auto"`` is the first or the third
+#: names of the backends; ``"auto"`` chooses the first or the third
 BACKENDS = ("torchforce", "pythontorch", "python", "fast")
 _INSTALL = 'pip install "cgal_plugin[openmm-torch]" (CPU), or the extra cuda12 or cuda13 (GPU)'
 #: openmm-torch crashes inside getState with torch 2.13
@@ -56,7 +56,7 @@ class ScriptedPotential:
 
         if positions is not None:
             return self._evaluate(positions)
-        # _value is the array in nm, without the copy that a unit conversion makes at every step
+        # _value is the array in nm; a unit conversion would copy it at every step
         energy, forces = self._evaluate(torch.from_numpy(state.getPositions(asNumpy=True)._value))
         return float(energy), forces.to("cpu", torch.float64).numpy()
 
@@ -113,10 +113,11 @@ def _torch_allowed() -> bool:
 def resolve_backend(backend: str = "auto") -> str:
     """Return the backend for ``backend`` on this machine.
 
-    ``"torchforce"`` is TorchForce of openmm-torch with the exported file, ``"pythontorch"`` its
-    PythonTorchForce (if that version has it), ``"python"`` the PythonForce of OpenMM, ``"fast"`` the compiled
-    CPU engine (:class:`cgal_plugin.export.fast.FastPotential`) in a PythonForce. ``"auto"`` is TorchForce if
-    openmm-torch can be imported and torch is below 2.13, else ``"python"``.
+    * ``"torchforce"``: TorchForce of openmm-torch with the exported file
+    * ``"pythontorch"``: PythonTorchForce of openmm-torch, in versions that have it
+    * ``"python"``: PythonForce of OpenMM
+    * ``"fast"``: the compiled CPU engine (:class:`cgal_plugin.export.fast.FastPotential`) in a PythonForce
+    * ``"auto"``: TorchForce if openmm-torch can be imported and torch is below 2.13, otherwise ``"python"``
 
     Raises
     ------
@@ -192,7 +193,7 @@ def check_metadata(
     Raises
     ------
     DynamicsError
-        It was not; the message names the difference and the remedy.
+        The potential is for other beads or another number of replicas; the message names the difference.
     """
     name = os.fspath(potential)
     remedy = "export it again with this topology and n_replicas"
@@ -229,7 +230,7 @@ def add_potential(
     backend
         See :func:`resolve_backend`.
     device
-        Where the ``python`` backends evaluate; TorchForce follows the OpenMM platform.
+        Device of the ``python`` backends; TorchForce uses that of the OpenMM platform.
 
     Returns
     -------
@@ -274,9 +275,9 @@ def make_force(
     Parameters
     ----------
     particles
-        Indices that the potential acts on, default all; not supported by TorchForce.
+        Indices of the particles on which the potential acts; default: all. Not supported by TorchForce.
     n_replicas
-        For the fast engine; default: that of the file.
+        Number of replicas for the fast engine; default: that of the file.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The blow-up guard: finds replicas that have left the range of physical structures."""
+"""The blow-up guard: detect replicas that have left the range of physical structures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: amu Å²/ps² in kcal/mol
 _KCAL_PER_AMU_A2_PS2 = 0.01 / KJ_PER_KCAL
-#: probability that a replica in equilibrium exceeds the kinetic limit at one check, for any size
+#: probability that a replica in equilibrium exceeds the kinetic limit at one check, for any number of beads
 _FALSE_ALARM = 1e-12
 
 
@@ -32,8 +32,8 @@ class Guard:
         A bond is broken if its length is above or below this factor times its reference length. ``None``
         disables the check.
     max_temperature_ratio
-        A replica has run away if its kinetic temperature exceeds this factor times that of the bath. For a
-        few beads the limit is raised to the quantile of the chi-squared distribution that a replica in
+        A replica has blown up if its kinetic temperature exceeds this factor times the bath temperature. With
+        few beads, the limit is raised to the quantile of the chi-squared distribution that a replica in
         equilibrium exceeds with probability 1e-12 per check. ``None`` disables the check.
     bond_reference
         Reference length of each bond of the topology, Å; default: the median over the start frames.
@@ -42,6 +42,11 @@ class Guard:
         start frame with new velocities.
     max_restarts
         Park a replica after this number of restarts.
+
+    Raises
+    ------
+    DynamicsError
+        A limit is out of range.
     """
 
     max_bond_ratio: float | None = 1.6
@@ -94,7 +99,7 @@ class Limits:
         temperature: float,
         start: NDArray[np.float64],
     ) -> Limits:
-        """Take reference bond lengths from the guard or from ``start`` ``(n_replicas, beads, 3)`` Å.
+        """Build the limits; bond lengths are from the guard, or from ``start`` ``(n_replicas, beads, 3)`` Å.
 
         Raises
         ------
@@ -114,7 +119,7 @@ class Limits:
 
     @cached_property
     def max_temperature(self) -> float:
-        """Kinetic temperature (K) above which a replica has run away."""
+        """Kinetic temperature (K) above which a replica has blown up."""
         if self.guard.max_temperature_ratio is None:
             return np.inf
         from scipy.special import chdtri

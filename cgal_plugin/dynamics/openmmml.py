@@ -99,8 +99,8 @@ def add_forces(
     topology
         One atom per bead, replica after replica.
     atoms
-        Beads that the potential acts on, ``None`` for all; a subset needs backend ``python``, the ``"auto"``
-        choice in this case.
+        Beads on which the potential acts; ``None``: all. A subset needs backend ``python``, which ``"auto"``
+        then chooses.
     backend, device
         As for :func:`cgal_plugin.dynamics.add_potential`; pass them to ``createSystem``. With several
         replicas also pass ``removeCMMotion=False``.

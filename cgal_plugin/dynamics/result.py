@@ -1,4 +1,4 @@
-"""The result of a simulation, and how to load it from its folder."""
+"""The result of a simulation, and the function that loads it from its folder."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class SimulationResult:
 
     @classmethod
     def of(cls, folder: SimulationFolder, done: Progress, backend: str) -> SimulationResult:
-        """Return the result of a simulation that has just finished."""
+        """Return the result of a finished simulation."""
         return cls(
             out_dir=folder.root,
             trajectories=folder.trajectories,

@@ -23,7 +23,7 @@ _BUFFER_BYTES = 1 << 26
 
 
 class Runner:
-    """Propagates an :class:`Engine` and keeps a :class:`SimulationFolder` up to date."""
+    """Propagate an :class:`Engine` and keep a :class:`SimulationFolder` up to date."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Runner:
     def run(
         self, steps: int, saved: tuple[Progress, bytes] | None, callback: Callable[[int, int], None] | None
     ) -> Progress:
-        """Run until ``steps`` or until all replicas are parked; everything is on disk at return."""
+        """Run until ``steps`` or until all replicas are parked; all results are on disk at return."""
         self._clock = time.monotonic()
         self._begin(saved)
         now = self.progress

@@ -1,4 +1,4 @@
-"""Langevin dynamics of many replicas: bitwise restartable, and robust to replicas that blow up."""
+"""Langevin dynamics of many replicas, with exact restarts and detection of blow-ups."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def simulate(
     the interruption (on the Reference platform byte for byte). Increase ``steps`` to extend a simulation. A
     complete simulation is not rerun.
 
-    A replica that leaves the limits of ``guard`` is an event of the result, not an error. Its frames before
-    the event are kept; then it is parked (reset to its start frame and frozen), or restarted if
-    ``guard.restart_blown``. The other replicas continue.
+    If a replica leaves the limits of ``guard``, this is an event in the result, not an error. Its frames
+    before the event are kept; then the replica is parked (reset to its start frame and frozen), or restarted
+    if ``guard.restart_blown``. The other replicas continue.
 
     Parameters
     ----------
@@ -69,11 +69,11 @@ def simulate(
     steps
         Total number of steps, including those of earlier calls.
     timestep_fs, temperature, friction
-        fs, K and 1/ps.
+        Time step, fs; temperature, K; friction coefficient, 1/ps.
     n_replicas
         Default: the number of start frames.
     seed
-        Of velocities and noise. Each replica has its own random stream for velocities.
+        Seed of velocities and noise. Each replica has its own random stream for velocities.
     report_interval
         Steps between stored frames and between checks of the guard.
     checkpoint_interval
@@ -92,16 +92,16 @@ def simulate(
     minimize_steps
         Minimiser iterations before the dynamics.
     center_frames
-        Store frames with their centroid at the origin. Replicas drift without a box, and the float32 of
-        DCD files would lose precision.
+        Store frames with their centroid at the origin. Without a box, replicas drift, and the float32
+        numbers of DCD files would lose precision.
     n_threads
         Number of torch threads during the call; default: unchanged.
 
     Raises
     ------
     DynamicsError
-        An argument is out of range, the potential does not fit the molecule or the number of replicas or
-        fails while every replica is within the limits, or every replica is outside them at the start.
+        An argument is out of range; the potential does not fit the molecule or the number of replicas; the
+        potential fails although all replicas are within the limits; or all are outside them at the start.
     StateError
         ``out_dir`` holds another simulation, a longer one, or one that is running.
     """

@@ -35,8 +35,8 @@ def simulate_file(
     start, top
         See :func:`~cgal_plugin.data.trajectories.load_trajectories`.
     message
-        Called with a note if the potential was made for another temperature: a CG potential is the free
-        energy at one temperature and an approximation at others.
+        Called with a note if the potential was made for another temperature: a CG potential is a free energy
+        at one temperature, and an approximation at others.
     **options
         Other arguments of :func:`simulate`.
 
@@ -47,12 +47,12 @@ def simulate_file(
     ExportError
         The potential cannot be read.
     DynamicsError, StateError
-        As :func:`simulate`.
+        See :func:`simulate`.
     """
     frames = np.concatenate(load_trajectories(start, topology, top=top))
     made_for = load_metadata(potential).get("temperature")
     if made_for is not None and abs(made_for - temperature) > 1e-6:
-        message(f"note: {os.fspath(potential)} was made for {made_for:g} K, this is {temperature:g} K")
+        message(f"note: {os.fspath(potential)} was made for {made_for:g} K, not for {temperature:g} K")
     rows = np.linspace(0, len(frames) - 1, n_replicas).round().astype(int)
     return simulate(
         potential, topology, frames[rows], temperature=temperature, n_replicas=n_replicas, **options

@@ -18,7 +18,7 @@ def find_platform(name: str) -> openmm.Platform:
     Raises
     ------
     DynamicsError
-        It is not available; the message lists the available ones.
+        The platform is not available; the message lists the available ones.
     """
     import openmm
 

@@ -1,1 +1,1 @@
-"""Map tasks over processes of this machine or over Parsl."""
+"""Run tasks on processes of this machine or on Parsl workers."""

@@ -1,6 +1,6 @@
-"""Pin each worker to a core of its own.
+"""Pin each worker to its own core.
 
-OpenMM's CPU platform computes forces in a second thread, also when it is limited to one thread. On a
+OpenMM's CPU platform computes forces in a second thread, even when it is limited to one thread. On a
 machine with idle cores the two threads run on different cores and wake each other at every step, which
 costs more than a third of the speed. On one core this costs nothing.
 """
@@ -44,7 +44,7 @@ def take_core(folder: Path | None = None) -> int | None:
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.stat().st_uid != os.getuid():
-            return None  # another user could keep the locks
+            return None  # another user could hold the locks
         for core in allowed:
             held = hold(folder / str(core))
             if held is not None:

@@ -32,7 +32,7 @@ def map_tasks(
     names: Sequence[str] | None = None,
     event: Event = no_event,
 ) -> None:
-    """Call ``function(item)``, or ``function(shared, item)``, for every item; results come in any order.
+    """Call ``function(item)``, or ``function(shared, item)``, for each item; results come in any order.
 
     Tasks are submitted as workers become free, so that neither tasks nor results accumulate. A task whose
     worker was lost is repeated; a task that exceeds the time limit is not.
@@ -52,8 +52,8 @@ def map_tasks(
     limited
         Whether the time limit of ``workers`` applies.
     folder
-        For logs (``folder/tasks``) and the pickled ``shared``; workers must see it. Default: a temporary
-        folder.
+        For logs (``folder/tasks``) and the pickled ``shared``; workers must have access. Default: a
+        temporary folder.
     names
         File name of each task's log; default: its index.
     event
@@ -67,7 +67,8 @@ def map_tasks(
     StateError
         The disk is full, or a folder cannot be written.
     Exception
-        Without ``on_failure``: what ``function`` raised, after earlier results were passed to ``on_result``.
+        Without ``on_failure``: the exception of ``function``, after earlier results were passed to
+        ``on_result``.
     """
     settings = LocalExecutor(workers=workers) if isinstance(workers, int) else workers
     fail = on_failure or _raise
@@ -113,7 +114,7 @@ def _in_this_process(
     for index, item in enumerate(items):
         try:
             result = call(item)
-        except Exception as error:  # noqa: BLE001  a user's oracle may raise anything
+        except Exception as error:  # noqa: BLE001  an external oracle may raise any exception
             check_system(error)
             fail(index, Failure("error", reason_of(error), error))
         else:
@@ -122,12 +123,12 @@ def _in_this_process(
 
 @contextmanager
 def open_pool(settings: LocalExecutor | ParslExecutor, folder: Path, n_tasks: int) -> Iterator[Pool]:
-    """Start the workers of ``settings``; they end with the block, and busy ones are killed.
+    """Start the workers of ``settings``; at the end of the block they end, and busy ones are killed.
 
     Parameters
     ----------
     folder
-        For Parsl's logs and scripts; workers must see it.
+        For Parsl's logs and scripts; workers must have access.
     n_tasks
         Upper limit on the number of local processes.
 

@@ -1,4 +1,4 @@
-"""Workers started by Parsl: pilot jobs of a template or of the user's Parsl configuration."""
+"""Workers started by Parsl: pilot jobs of a template or of a Parsl configuration file."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _ONE_THREAD = "export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 @contextmanager
 def open_parsl(settings: ParslExecutor, folder: Path) -> Iterator[Pool]:
-    """Start Parsl, with logs and batch scripts in ``folder/parsl``; running tasks end with the block.
+    """Start Parsl, with logs and batch scripts in ``folder/parsl``; running tasks are ended after the block.
 
-    Tasks go through :class:`parsl.concurrent.ParslPoolExecutor` on a kernel of our own, so that a script may
-    have another Parsl loaded.
+    Tasks are submitted by :class:`parsl.concurrent.ParslPoolExecutor` to a separate kernel, so that a script
+    may have loaded another Parsl configuration.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def _patience(kernel: DataFlowKernel) -> float | None:
 
 @contextmanager
 def _scripts_on_path() -> Iterator[None]:
-    """Put the interpreter's folder on PATH: Parsl starts its scripts by name."""
+    """Put the folder of the interpreter on PATH, because Parsl starts its scripts by name."""
     before = os.environ.get("PATH", "")
     os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + before
     try:
@@ -102,7 +102,7 @@ def _scripts_on_path() -> Iterator[None]:
 
 
 def parsl_config(settings: ParslExecutor, folder: Path) -> Config:
-    """Build the ``parsl.Config`` of a template, or load the user's.
+    """Build the ``parsl.Config`` of a template, or load it from the file ``executor.config``.
 
     Raises
     ------
@@ -201,10 +201,10 @@ def _slurm(settings: ParslExecutor) -> ExecutionProvider:
 
 
 def _users_config(path: Path, kind: type[Config]) -> Config:
-    """Run the user's file. No other configuration key runs code, except the names of classes."""
+    """Run the configuration file. Only this key, and names of classes, run code."""
     try:
         found = runpy.run_path(str(path)).get("config")
-    except Exception as error:  # the file may raise anything
+    except Exception as error:  # the file may raise any exception
         raise ConfigError(f"executor.config {path} fails: {type(error).__name__}: {error}") from error
     if not isinstance(found, kind):
         raise ConfigError(f"executor.config {path} must set `config = parsl.Config(...)`; found {found!r}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pool:
-    """An executor, the number of its workers, and how it fails.
+    """An executor, the number of its workers, and its kinds of failure.
 
     Attributes
     ----------
@@ -25,8 +25,8 @@ class Pool:
     useless
         Exceptions that mean that no more workers will start; the call ends.
     patience
-        Called when no task has run for a while. Returns the factor on the stall time, or None if workers
-        cannot be expected yet (all jobs are queued).
+        Called when no task has run for some time. Returns a factor by which the stall time is multiplied, or
+        None if no workers can have started yet (all jobs are queued).
     retries, retry_wait
         Number of repetitions, and seconds before the first one (doubled each time).
     straggler_factor

@@ -1,6 +1,7 @@
-"""A concurrent.futures executor of processes in which a dying process loses only its own task.
+"""A concurrent.futures executor of processes; if a process dies, only its own task is lost.
 
-``ProcessPoolExecutor`` and loky fail all pending tasks when one process dies; hence one pool per process.
+``ProcessPoolExecutor`` and loky fail all pending tasks when one process dies. Therefore each process has its
+own pool.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from cgal_plugin.execution.worker import end_with_parent
 
 
 def _start_worker() -> None:
-    # a signal to the process group is handled by the driver
+    # the driver handles a signal to the process group
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
@@ -57,7 +58,7 @@ class _Slot:
 class ProcessSlots(Executor):
     """``workers`` spawned processes, each with its own queue.
 
-    At most ``workers`` tasks may be unfinished at a time: a slot takes one. A task whose process dies fails
+    At most ``workers`` tasks may be unfinished at a time, one per slot. A task whose process dies fails
     with ``BrokenProcessPool``; the next task of the slot starts a new process.
     """
 

@@ -32,7 +32,7 @@ _SYSTEM_ERRORS = (
 )
 _LONGEST_WAIT = 60.0  # s, before a task is repeated
 _SHORTEST_STRAGGLER = 60.0  # s; a task that has run for less is not a straggler
-_ENOUGH_TIMES = 5  # least number of finished tasks for a median
+_ENOUGH_TIMES = 5  # smallest number of finished tasks for a median
 _POLL = 1.0  # s
 #: s without a running task although workers are connected; the Parsl workers of a node can deadlock when
 #: one of them is killed between two tasks
@@ -80,7 +80,7 @@ class _Window:
         self.reopen = reopen
         self.last_sign = time.monotonic()  # time at which a task last ran or ended
         self.next_look = 0.0
-        self.restarts = 0  # of the pool, since the last finished task
+        self.restarts = 0  # restarts of the pool since the last finished task
         self.pool = pool
         self.make = make
         self.fail = fail
@@ -91,7 +91,7 @@ class _Window:
         self.running: dict[Future[Any], tuple[int, float, Call]] = {}
         self.finished: SimpleQueue[Future[Any]] = SimpleQueue()
         self.lost: dict[int, int] = {}
-        self.copies: dict[int, int] = {}  # of stragglers: how many are running
+        self.copies: dict[int, int] = {}  # number of running copies of stragglers
         self.seconds: deque[float] = deque(maxlen=101)
         self.exhausted = False
 
@@ -126,7 +126,7 @@ class _Window:
             self.submit(index)
 
     def mend_stall(self) -> None:
-        """Restart the pool if it has workers and tasks but has not run a task for a long time."""
+        """Restart the pool if it has workers and tasks but has run no task for a long time."""
         now = time.monotonic()
         silence = now - self.last_sign
         if self.reopen is None or silence < _STALL_SECONDS or now < self.next_look:
@@ -138,7 +138,7 @@ class _Window:
         patience = self.pool.patience()
         if patience is None:
             self.last_sign = now
-        # twice as long after each restart: on a slow machine workers need long for their first task
+        # double the time after each restart: on a slow machine, workers need long for their first task
         if patience is None or silence < patience * _STALL_SECONDS * 2**self.restarts:
             return
         self.event("stall", tasks=len(self.running))

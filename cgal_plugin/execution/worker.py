@@ -124,7 +124,7 @@ def run_task(call: Call) -> Any:
 
 @contextlib.contextmanager
 def _output_to(path: str) -> Iterator[None]:
-    """Redirect file descriptors 1 and 2, hence also the output of C++, to a file during a task."""
+    """Redirect file descriptors 1 and 2, which includes the output of C++, to a file during a task."""
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
@@ -149,7 +149,7 @@ def _output_to(path: str) -> Iterator[None]:
 def _time_limit(seconds: float | None) -> Iterator[None]:
     """End the process after ``seconds`` with a traceback, also inside a C++ call.
 
-    This is done by faulthandler's thread, which does not need the interpreter lock.
+    The thread of faulthandler does this; it does not need the interpreter lock.
     """
     if seconds is None:
         yield

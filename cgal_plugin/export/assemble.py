@@ -50,17 +50,17 @@ def build_potential(
     Parameters
     ----------
     weights, priors
-        Of the model, in ``dtype``.
+        Parameters and priors of the model, in ``dtype``.
     topology
-        Of one replica.
+        Beads of one replica.
     n_replicas
-        R.
+        Number of replicas.
     dtype
-        Of the computation.
+        Dtype of the computation.
     pairs
         ``"dense"``, ``"list"``, or ``"auto"``: a neighbour list for more than :data:`DENSE_BEADS` beads.
     skin
-        Of the neighbour list, Å.
+        Skin of the neighbour list, Å.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def check_weights(weights: CGSchNetWeights, topology: CGTopology) -> None:
     Raises
     ------
     ExportError
-        It cannot.
+        The model has an option or a size that cannot be exported.
     """
     if weights.aggr != "add":
         raise ExportError(f"the model aggregates neighbours by {weights.aggr!r}; only 'add' can be exported")

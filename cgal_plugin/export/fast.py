@@ -34,7 +34,7 @@ FORMAT = "cgal_plugin fast potential"
 FORMAT_VERSION = 2
 #: files of version 1 have no pair series and are otherwise identical
 _READ = (1, 2)
-#: largest accepted force error of float32 rounding, without that of the table, when an engine is built
+#: largest accepted force error of float32 rounding (without that of the table) when an engine is built
 ROUNDING = 5e-6
 #: rows of features that are evaluated together: enough for efficient matrix products, few enough for the
 #: cache
@@ -53,10 +53,10 @@ def _require_numba() -> None:
 
 
 class FastPotential:
-    """``potential(positions (R·N, 3) nm) -> energy kJ/mol, forces (R·N, 3) kJ/mol/nm``, R replicas.
+    """Compiled potential: ``potential(positions (R·N, 3) nm) -> energy kJ/mol, forces (R·N, 3) kJ/mol/nm``.
 
     Create one with :meth:`from_model`, :meth:`from_file` or :meth:`load`. Not thread-safe: calls share one
-    workspace. A replica with non-finite positions has energy and forces NaN; other replicas are not
+    workspace. For a replica with non-finite positions, energy and forces are NaN; other replicas are not
     affected.
 
     Attributes
@@ -64,7 +64,12 @@ class FastPotential:
     metadata
         Beads, units, versions, and the intervals, tolerance and measured errors of the table.
     n_beads, n_replicas
-        N and R.
+        Number of beads N of a replica, and of replicas R.
+
+    Raises
+    ------
+    ExportError
+        numba is missing, or ``n_replicas`` is not a positive integer.
     """
 
     def __init__(self, arrays: dict[str, NDArray[Any]], metadata: dict[str, Any], n_replicas: int) -> None:
@@ -105,7 +110,7 @@ class FastPotential:
         return float(self._energies.sum()), forces
 
     def replica_energies(self, positions: ArrayLike) -> NDArray[np.float64]:
-        """Return the energy of each replica, ``(R,)`` kJ/mol."""
+        """Return the energy of each replica, ``(R,)`` kJ/mol, at positions ``(R·N, 3)`` nm."""
         self._call(positions)
         return self._energies.copy()
 
@@ -154,7 +159,7 @@ class FastPotential:
         return found
 
     def _check_against(self, model: nn.Module, topology: CGTopology) -> None:
-        """Compare with the model as ``export_torchscript`` does; detects an overridden ``forward``."""
+        """Compare with the model as ``export_torchscript`` does, to detect an overridden ``forward``."""
         import torch
 
         from cgal_plugin.export.potential import check_against_model, prepare
@@ -174,7 +179,7 @@ class FastPotential:
     ) -> FastPotential:
         """Build from a TorchScript file of ``export_torchscript``, or load a file of :meth:`save`.
 
-        ``n_replicas`` defaults to that of the file. Errors are those of :meth:`from_model` and :meth:`load`.
+        Default of ``n_replicas``: that of the file. Raises the errors of :meth:`from_model` and :meth:`load`.
         """
         if _is_saved(path):
             return cls.load(path, n_replicas=n_replicas)
@@ -236,7 +241,7 @@ class FastPotential:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, n_replicas: int | None = None) -> FastPotential:
-        """Load a file of :meth:`save`; ``n_replicas`` defaults to that of the file.
+        """Load a file of :meth:`save`. Default of ``n_replicas``: that of the file.
 
         Raises
         ------

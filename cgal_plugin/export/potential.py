@@ -54,7 +54,7 @@ def export_torchscript(
     model_or_ckpt
         A ``TorchMD_Net`` with CGSchNet or TorchMD-Net's graph-network, or a checkpoint of one.
     topology
-        Of one molecule.
+        Beads of one molecule.
     path
         Output file, usually ``*.pt``; written atomically.
     n_replicas
@@ -64,14 +64,14 @@ def export_torchscript(
     temperature
         K, recorded in the metadata.
     config_hash
-        Recorded in the metadata.
+        Hash of the configuration, recorded in the metadata.
     filters
         ``"exact"`` evaluates the filter MLPs; ``"table"`` interpolates tables, which is faster. ``"auto"``
-        uses tables in float32, where their error is of the size of rounding, unless the model has a
+        uses tables in float32, where their error is similar to rounding, unless the model has a
         neighbour embedding or no table is accurate enough.
     tolerance
-        With tables: largest error of a force component, relative to the largest component. It is measured
-        against the exact network in float64 and recorded.
+        With tables: largest error of a force component, relative to the largest component. The error is
+        measured against the exact network in float64 and recorded.
     pairs
         ``"dense"``: all pairs of a molecule; ``"list"``: pairs within the cutoff, from a neighbour list;
         ``"auto"``: the list for more than 30 beads. The forces agree to rounding.
@@ -265,7 +265,7 @@ def check_against_model(
         The potential: positions ``(n_replicas·N, 3)`` nm to energies ``(n_replicas,)`` kcal/mol and forces
         ``(n_replicas, N, 3)`` kcal/mol/Å.
     dtype
-        Of the potential and the model.
+        Dtype of the potential and the model.
 
     Raises
     ------

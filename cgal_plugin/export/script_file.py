@@ -34,7 +34,7 @@ def load_script(
     Raises
     ------
     RuntimeError, ValueError
-        By torch: the file is not TorchScript.
+        The file is not TorchScript (raised by torch).
     """
     extra = {METADATA_FILE: ""}
     with _no_deprecation_warnings():

@@ -179,7 +179,7 @@ def exact_filters(network: Any) -> Any:
 
 
 def probe_frames(n_beads: int, lower: float, upper: float) -> NDArray[np.float64]:
-    """Return chains ``(n, n_beads, 3)`` Å from crowded to barely interacting, for checks at build time."""
+    """Return chains ``(n, n_beads, 3)`` Å, from dense to almost not interacting, for checks of tables."""
     rng = np.random.default_rng(20)
     frames = []
     for k in range(_PROBES):
@@ -247,7 +247,7 @@ def choose_table(network: Any, tolerance: float) -> tuple[FilterTable, float]:
     Parameters
     ----------
     network
-        That of an exported potential, float64.
+        Network of an exported potential, float64.
     tolerance
         Largest error of a force component in a probe frame, relative to the largest component.
 

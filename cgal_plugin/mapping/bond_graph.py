@@ -1,4 +1,4 @@
-"""Tables of angles, dihedrals and excluded pairs that follow from the bonds."""
+"""Tables of angles, dihedrals and excluded pairs, from the bonds."""
 
 from __future__ import annotations
 

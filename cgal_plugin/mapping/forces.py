@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 KINDS = ("slice", "basic", "optimal")
-#: with fewer frames the optimal map is worse than the basic one
+#: smallest number of frames: with fewer, the optimal map is worse than the basic one
 MIN_FRAMES = 200
 _TOLERANCE = 1e-9
 
@@ -50,7 +50,12 @@ class ForceMap:
     mapping_hash
         :attr:`CGMapping.hash` of the coordinate map.
     diagnostics
-        JSON-ready facts about its construction.
+        JSON-ready record of the construction.
+
+    Raises
+    ------
+    MappingError
+        The matrix is not finite or does not have two axes.
     """
 
     kind: str
@@ -166,7 +171,7 @@ def basic_force_map(mapping: CGMapping, constraints: ArrayLike = ()) -> ForceMap
     Raises
     ------
     MappingError
-        Constraints link two beads, or beads share atoms.
+        A constraint links two beads, or beads share atoms.
     """
     labels = _constraint_groups(constraints, mapping.n_atoms)
     groups = [set(np.flatnonzero(np.isin(labels, labels[list(g)])).tolist()) for g in mapping.atom_groups]
@@ -203,7 +208,7 @@ def optimal_force_map(
     if len(forces) < MIN_FRAMES:
         raise MappingError(
             f"the optimal force map needs at least {MIN_FRAMES} frames, got {len(forces)}: "
-            "run the seed longer, save more densely, or use the basic map"
+            "run longer seed trajectories, save more often, or use the basic map"
         )
     if not np.isfinite(forces).all():
         raise MappingError("forces for the optimal force map are not finite")
@@ -243,7 +248,7 @@ def _solve_kkt(
     kkt = np.block([[gram, consistency.T], [consistency, np.zeros((n_beads, n_beads))]])
     target = np.vstack([np.zeros((n_groups, n_beads)), np.eye(n_beads)])
     solution = np.linalg.solve(kkt, target)[:n_groups].T
-    # remove the rounding error of the solve: the conditions must hold to machine precision
+    # remove the rounding error of the solution: the conditions must hold to machine precision
     solution += (np.eye(n_beads) - solution @ consistency.T) @ np.linalg.pinv(consistency).T
     return solution @ share.T
 

@@ -1,7 +1,7 @@
 """Optimal superposition and dihedral angles in numpy, double precision.
 
-Only proper rotations superpose: a structure and its mirror image do not match. Lengths are in any unit,
-which the results share; the package uses Å.
+Only proper rotations superpose: a structure and its mirror image do not match. Results have the
+length unit of the input; the package uses Å.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def optimal_rotation(covariance: Float) -> Float:
-    """Rotations R with the least ‖x R − y‖, from the covariances xᵀ y of centred points.
+    """Return the rotations R with the smallest ‖x R − y‖, from the covariances xᵀ y of centred points.
 
     Kabsch, Acta Cryst. A 34, 827 (1978).
 
@@ -37,7 +37,7 @@ def optimal_rotation(covariance: Float) -> Float:
 
 
 def superpose(points: Float, source: Float, target: Float) -> Float:
-    """Move ``points`` by the rigid motion that superposes ``source`` on ``target`` with the least RMSD.
+    """Move ``points`` by the rigid motion that superposes ``source`` on ``target`` with the smallest RMSD.
 
     Parameters
     ----------
@@ -57,10 +57,10 @@ def superpose(points: Float, source: Float, target: Float) -> Float:
 
 
 def superposed_rmsd(frames: Float, target: Float) -> Float:
-    """RMSD of each frame to ``target`` after optimal superposition.
+    """Return the RMSD of each frame to ``target`` after optimal superposition.
 
-    From the singular values of the covariance, the smallest one negative where the best match would be
-    a reflection (Kabsch 1978). Near zero it is exact to about 1e-7 of the size of the molecule only.
+    From the singular values of the covariance; the smallest one counts as negative if the best match is a
+    reflection (Kabsch 1978). Near zero, the error is about 1e-7 of the size of the molecule.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def superposed_rmsd(frames: Float, target: Float) -> Float:
 
 
 def dihedral_angles(points: ArrayLike) -> Float:
-    """Dihedral angles of four points each, radians in (−π, π], IUPAC sign; 0 where they are undefined.
+    """Return dihedral angles of four points each, radians in (−π, π], IUPAC sign; 0 if undefined.
 
     Parameters
     ----------

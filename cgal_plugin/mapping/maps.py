@@ -29,10 +29,15 @@ class CGMapping:
     Attributes
     ----------
     matrix
-        ``(n_beads, n_atoms)`` float64; row ``I`` holds the weights c of bead ``I``'s atoms and sums
-        to one: R_I = Σ_i c_Ii r_i.
+        ``(n_beads, n_atoms)`` float64; row ``I`` holds the weights c of the atoms of bead ``I``, with
+        sum one: R_I = Σ_i c_Ii r_i.
     topology
         The :class:`CGTopology` of the beads.
+
+    Raises
+    ------
+    MappingError
+        The matrix does not fit the topology, or a row is not finite or its sum is not one.
     """
 
     matrix: NDArray[np.float64]
@@ -65,7 +70,7 @@ class CGMapping:
         ------
         MappingError
             A residue is unknown, an atom is missing or occurs twice, or a bead occurs twice. The message
-            names it.
+            names the residue, atom or bead.
         """
         topology = getattr(topology, "topology", topology)
         if not callable(getattr(topology, "chains", None)):
@@ -120,8 +125,8 @@ class CGMapping:
         Parameters
         ----------
         xyz
-            ``(n_frames, n_atoms, 3)`` or ``(n_atoms, 3)`` in any unit, which the result shares; or an
-            ``mdtraj.Trajectory``, for which the result is in Å.
+            ``(n_frames, n_atoms, 3)`` or ``(n_atoms, 3)`` in any length unit, which is also that of the
+            result; or an ``mdtraj.Trajectory``, for which the result is in Å.
 
         Returns
         -------
@@ -130,7 +135,7 @@ class CGMapping:
         Raises
         ------
         MappingError
-            The number of atoms is not that of the map.
+            The number of atoms differs from that of the map.
         """
         array = as_angstrom(xyz) if hasattr(xyz, "xyz") else np.asarray(xyz)
         return apply_map(self.matrix, array, "coordinates")

@@ -29,7 +29,12 @@ class BeadSpec:
     """One bead of a residue: its name, the atoms that define it, and their weights.
 
     ``weights`` is ``"center"`` (equal), ``"mass"`` (centre of mass) or one positive number per atom.
-    They are normalised to sum to one.
+    The weights are normalised to a sum of one.
+
+    Raises
+    ------
+    MappingError
+        There are no atoms, an atom occurs twice, or the weights are invalid.
     """
 
     name: str
@@ -54,7 +59,7 @@ class BeadSpec:
 
     @property
     def normalised_weights(self) -> NDArray[np.float64]:
-        """Weights of the atoms, in the order of :attr:`atoms`, summing to one."""
+        """``(n_atoms,)`` weights of the atoms, in the order of :attr:`atoms`, with sum one."""
         if self.weights == "center":
             weights = np.ones(len(self.atoms))
         elif self.weights == "mass":
@@ -99,6 +104,11 @@ class MapSpec:
     bonds
         Three-letter code → pairs of bead names bonded inside the residue. In a residue
         without an entry every other bead is bonded to the backbone bead.
+
+    Raises
+    ------
+    MappingError
+        A residue has duplicate beads or no backbone bead, or a bond names an unknown bead.
     """
 
     name: str
@@ -153,7 +163,13 @@ class MapSpec:
         )
 
     def beads_of(self, residue: str) -> tuple[BeadSpec, ...]:
-        """Return the beads of a residue, by its name or the name of a variant (``HIE`` finds ``HIS``)."""
+        """Return the beads of a residue, by its name or the name of a variant (``HIE`` finds ``HIS``).
+
+        Raises
+        ------
+        MappingError
+            The residue is unknown or has no beads.
+        """
         exact = residue.strip().upper()
         if exact in self.residues:
             return self.residues[exact]
@@ -179,7 +195,7 @@ BUILTIN = {"CA": CA, "CACB": CACB}
 
 
 def resolve_spec(mapping: str | os.PathLike[str] | Mapping[str, Any] | MapSpec) -> MapSpec:
-    """Return a :class:`MapSpec` for a built-in name, a YAML file, the content of one, or a ``MapSpec``.
+    """Return a :class:`MapSpec` for a built-in name, a YAML file or its content, or a ``MapSpec``.
 
     The YAML has ``name``, ``residues`` (three-letter code or ``"*"`` for all others → bead name →
     list of atoms or ``{atoms: [...], weights: center | mass | [...]}``), and optionally ``backbone``

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 def residue_chains(topology: mdtraj.Topology, spec: MapSpec) -> list[list[str]]:
     """Return the residue names of each chain that has beads.
 
-    Caps, water and ions are left out, and chains that hold nothing else.
+    Caps, water and ions are left out, and so are chains that have no other residues.
 
     Raises
     ------
     MappingError
-        A residue is unknown, lacks an atom that a bead needs, or has two atoms of one name (the residue
-        is named); or no residue is left.
+        A residue is unknown, lacks an atom that a bead needs, or has two atoms of one name (the message
+        names the residue); or no residue is left.
     """
     chains: list[list[str]] = []
     missing = []

@@ -44,6 +44,11 @@ class CGTopology:
         ``(n_bonds, 2)`` int64, lower bead first, sorted.
     mapping
         Name of the map; ``mapping_hash`` is its hash.
+
+    Raises
+    ------
+    MappingError
+        There are no beads, shapes differ, bonds or masses are invalid, or a bead occurs twice.
     """
 
     bead_names: tuple[str, ...]
@@ -76,7 +81,7 @@ class CGTopology:
         bonds = bonds[np.lexsort((bonds[:, 1], bonds[:, 0]))]
         if bonds.size and (bonds.min() < 0 or bonds.max() >= n or (bonds[:, 0] == bonds[:, 1]).any()):
             raise MappingError(
-                f"bond_index {bonds.tolist()} names beads outside 0..{n - 1} or a bead with itself"
+                f"bond_index {bonds.tolist()} names beads outside 0..{n - 1} or bonds a bead to itself"
             )
         bonds.setflags(write=False)
         object.__setattr__(self, "bond_index", bonds)
@@ -103,7 +108,7 @@ class CGTopology:
         Raises
         ------
         MappingError
-            Unknown residues or mapping.
+            The sequence has unknown residues, or the mapping is unknown.
         """
         residues = sequence_to_residues(sequence)
         return _build([residues], resolve_spec(mapping))
@@ -117,7 +122,7 @@ class CGTopology:
         Raises
         ------
         MappingError
-            A residue is unknown or lacks an atom that a bead needs (named).
+            A residue is unknown or lacks an atom that a bead needs; the message names both.
         """
         spec = resolve_spec(mapping)
         return _build(residue_chains(topology, spec), spec)

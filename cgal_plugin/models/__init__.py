@@ -1,4 +1,4 @@
-"""CGSchNet, its construction from TorchMD-Net's keys, and conversion of weights of other codebases.
+"""CGSchNet, its construction from TorchMD-Net keys, and conversion of weights from other programs.
 
 Names are loaded on first use: importing this package does not import torch.
 """

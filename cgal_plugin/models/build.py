@@ -86,7 +86,7 @@ def parse_options(options: Mapping[str, Any] | None, width: int, extra_layers: i
     Raises
     ------
     ConfigError
-        An unknown key or a value that is not allowed.
+        A key is unknown, or a value is not allowed.
     """
     from cgal_plugin.models.cgschnet import FORMS
 
@@ -101,7 +101,7 @@ def parse_options(options: Mapping[str, Any] | None, width: int, extra_layers: i
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(
                 f"cgschnet.{key} is not known; allowed keys are {', '.join(OPTIONS)}{hint} "
-                "(sizes, cutoffs, radial basis and activation are TorchMD-Net's own keys)"
+                "(sizes, cutoffs, radial basis and activation are keys of TorchMD-Net)"
             )
     form = options.get("form", "majewski")
     if form not in FORMS:
@@ -229,7 +229,7 @@ def _output(given: Mapping[str, Any], options: Options, dtype: torch.dtype) -> n
     half = given["embedding_dimension"] // 2
     layers = options.output_layers
     if options.output_bias and layers and set(layers) == {half}:
-        # TorchMD-Net's own module if it can express the head; num_layers counts further hidden layers
+        # the module of TorchMD-Net if it can represent the head; num_layers counts further hidden layers
         head: nn.Module = Scalar(
             given["embedding_dimension"],
             activation=given["activation"],

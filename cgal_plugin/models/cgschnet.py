@@ -32,7 +32,7 @@ activation, cutoff_lower, cutoff_upper, max_z, aggr``. Energies come from the ou
 whose ``output_network.layers[0, 2, 4, ...]`` are the linear layers with the same activation between
 them; the sum over beads is multiplied by ``std`` and shifted by ``mean`` of the TorchMD_Net.
 
-:func:`cgal_plugin.models.model_parameters` returns all of this as plain tensors.
+:func:`cgal_plugin.models.model_parameters` returns all parameters as plain tensors.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class CGSchNet(nn.Module):
     form
         ``"majewski"`` or ``"mlcg"``.
     hidden_channels, num_filters
-        Size of the bead features and of the filters (default: both the same).
+        Size of the bead features and of the filters (default of ``num_filters``: ``hidden_channels``).
     num_layers
         Number of interaction blocks.
     num_rbf, rbf_type, trainable_rbf
@@ -148,7 +148,7 @@ class CGSchNet(nn.Module):
     aggr
         ``"add"``, ``"mean"`` or ``"max"`` over neighbours.
     dtype
-        Of the parameters.
+        Dtype of the parameters.
     box_vecs
         ``(3, 3)`` Å, or None for no periodic box.
     filter_grid
@@ -246,7 +246,7 @@ class CGSchNet(nn.Module):
         return [cast(InteractionBlock, block) for block in self.interactions]
 
     def pairs(self, pos: Tensor, batch: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return every pair of beads of one molecule within the cutoffs, once.
+        """Return each pair of beads of one molecule within the cutoffs, once.
 
         Parameters
         ----------

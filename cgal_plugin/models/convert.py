@@ -227,7 +227,7 @@ def save_checkpoint(model: TorchMD_Net, path: str | os.PathLike[str], **hparams:
     Parameters
     ----------
     model
-        From this module.
+        Model from a function of this module.
     path
         File to write.
     **hparams
@@ -236,7 +236,7 @@ def save_checkpoint(model: TorchMD_Net, path: str | os.PathLike[str], **hparams:
     Raises
     ------
     ConfigError
-        The model is not from this module.
+        The model is not from a function of this module.
     """
     import torch
 
@@ -244,7 +244,7 @@ def save_checkpoint(model: TorchMD_Net, path: str | os.PathLike[str], **hparams:
 
     known = getattr(model, "cgal_hparams", None)
     if known is None:
-        raise ConfigError("only a model from from_torchmdnet_gn or from_mlcg can be saved by this function")
+        raise ConfigError("only models from from_torchmdnet_gn or from_mlcg can be saved by this function")
     content = {
         "state_dict": {f"model.{k}": v for k, v in model.state_dict().items()},
         "hyper_parameters": {**known, **hparams},

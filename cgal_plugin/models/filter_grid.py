@@ -1,4 +1,4 @@
-"""Interpolate filters from a grid of distances: an approximation that makes training steps cheaper.
+"""Interpolate filters from a grid of distances: an approximation that makes training steps faster.
 
 A filter is a function of one distance. A batch has many thousand pairs, so it is cheaper to evaluate the
 network of the filter on a few hundred grid points and to interpolate, by polynomials of degree 5 through the
@@ -35,17 +35,17 @@ class Stencils:
     r
         ``(n_pairs,)`` Å, from ``lo`` to ``hi``.
     lo, hi, n
-        Of the :func:`grid`; n at least :data:`POINTS`.
+        Arguments of :func:`grid`; n is at least :data:`POINTS`.
     """
 
     def __init__(self, r: Tensor, lo: float, hi: float, n: int) -> None:
         place = (r.double() - lo) * ((n - 1) / (hi - lo))
-        # near the ends the stencil is one-sided, so that it never looks beyond the cutoffs
+        # near the ends the stencil is one-sided, so that it stays within the cutoffs
         first = (place.floor().long() - (POINTS // 2 - 1)).clamp(0, n - POINTS)
         points = torch.arange(POINTS, device=r.device)
         self.weights = _lagrange(place - first).to(r.dtype)
         self.index = first.unsqueeze(1) + points
-        # for the gradient, the same sorted by grid point: the pairs that use each point
+        # for the gradient, the same entries sorted by grid point: the pairs that use each point
         flat = self.index.reshape(-1)
         order = torch.argsort(flat, stable=True)
         counts = torch.bincount(flat, minlength=n)

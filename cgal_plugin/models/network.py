@@ -16,12 +16,12 @@ __all__ = ["CGNet"]
 
 
 class CGNet(TorchMD_Net):  # type: ignore[misc]  # torchmdnet has no types
-    """A ``TorchMD_Net`` with :class:`CGSchNet`; parameters, checkpoints and results do not differ from it.
+    """A ``TorchMD_Net`` with :class:`CGSchNet`; parameters, checkpoints and results are the same.
 
     In training mode, forces are computed from dE/dr of every pair with distances held constant. A loss on
     energies and forces then gets its exact gradient with respect to the weights, in fewer and larger
     operations (see :mod:`cgal_plugin.models.pair_functions`), but the result cannot be differentiated with
-    respect to positions. TorchMD_Net's own method is used in evaluation mode, for positions that require a
+    respect to positions. The method of TorchMD_Net is used in evaluation mode, for positions that require a
     gradient, with a periodic box, and for options that the fast method does not support (``aggr`` other than
     ``add``, neighbour embedding, ``mish``, priors of other packages).
     """

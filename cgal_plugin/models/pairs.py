@@ -11,7 +11,7 @@ from torchmdnet.models.utils import act_class_mapping
 
 
 def molecule_pairs(batch: Tensor) -> tuple[Tensor, Tensor]:
-    """Return every unordered pair of different beads of one molecule, once.
+    """Return each unordered pair of different beads of one molecule, once.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ def molecule_pairs(batch: Tensor) -> tuple[Tensor, Tensor]:
 class EnergyHead(OutputModel):  # type: ignore[misc]  # torchmdnet has no types
     """An MLP from bead features to one energy per bead, with any widths and an optional last bias.
 
-    ``output_network.layers[0, 2, ...]`` are the linear layers, as in TorchMD-Net's ``Scalar``, to which it
-    is equal for one hidden layer of width F//2 and a last bias.
+    ``output_network.layers[0, 2, ...]`` are the linear layers, as in TorchMD-Net's ``Scalar``. With one
+    hidden layer of width F//2 and a last bias, both are equal.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class EnergyHead(OutputModel):  # type: ignore[misc]  # torchmdnet has no types
     reduce_op
         ``"sum"``/``"add"`` or ``"mean"`` over the beads of a molecule.
     dtype
-        Of the parameters.
+        Dtype of the parameters.
     """
 
     def __init__(

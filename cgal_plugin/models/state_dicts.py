@@ -1,4 +1,4 @@
-"""Read state dicts and configurations of other codebases."""
+"""Read state dicts and configurations of other programs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ALIASES = {
 
 
 def search(config: Any) -> dict[str, Any]:
-    """Return the values of a nested configuration by key, under our names; outer levels take precedence."""
+    """Return the values of a nested configuration by key of this package; outer levels take precedence."""
     flat: dict[str, Any] = {}
     level: list[Any] = [config]
     while level:
@@ -52,7 +52,7 @@ def unpack(
     Raises
     ------
     ConfigError
-        There is no state dict in it.
+        The source has no state dict.
     """
     state: Any = source
     if isinstance(source, str | os.PathLike):

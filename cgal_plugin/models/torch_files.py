@@ -49,13 +49,13 @@ def read_torch(
     name = name or str(source)
     try:
         with warnings.catch_warnings(), _plain_types():
-            warnings.simplefilter("ignore")  # of old pickle protocols
+            warnings.simplefilter("ignore")  # warnings about old pickle protocols
             return torch.load(source, map_location="cpu", weights_only=not trust)
     except _UNREADABLE as problem:
         found = re.search(r"GLOBAL (\S+)", str(problem))
         if not trust and found:
             raise error(
-                f"{name} is not read, because it would import {found[1]}: such a file can run any code. "
+                f"{name} is not read, because it would import {found[1]}; such a file can run any code. "
                 "If you trust its origin, use trust=True, or --trust on the command line"
             ) from problem
         text = str(problem).splitlines()[-1] if str(problem) else type(problem).__name__
@@ -88,7 +88,7 @@ def check_torch(
     Raises
     ------
     CGALError
-        It cannot be read, or a name in the archive points outside of it.
+        The file cannot be read, or a name in the archive points outside the archive.
     """
     if not str(path).endswith(".zip"):
         read_torch(path, trust=trust, error=error)

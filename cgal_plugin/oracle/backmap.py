@@ -1,4 +1,4 @@
-"""CG frames to all-atom structures: methods in order of trial, a screen, quarantine of failures."""
+"""Backmap CG frames to all-atom structures: try methods in order, check results, quarantine failures."""
 
 from __future__ import annotations
 
@@ -70,17 +70,18 @@ class BackmapSettings:
     Attributes
     ----------
     max_rmsd
-        Largest superposed RMSD (Å) of the beads to the frame. Beyond it the structure is rejected: its
-        label would belong to another conformation.
+        Largest superposed RMSD (Å) of the beads to the frame. Above this limit the structure is rejected,
+        because its label would belong to another conformation.
     n_starts
         Largest number of library structures tried, nearest first.
     start_distance
-        Bead RMSD (Å) between a further start and those already tried, where the library has such a frame.
+        Smallest bead RMSD (Å) of a further start from those already tried, if the library has such a frame.
     high_energy
-        kcal/mol per residue above the model's own structure. A good result below this limit is kept. Above
-        it the other method is tried as well, and the result of lower energy is kept.
+        Energy limit per residue above the structure of the model, kcal/mol. A good result below this limit is
+        kept. Above it, the other method is also tried, and the result of lower energy is kept.
     max_stretch
-        Frames with a bond between beads longer than this multiple of the model's are not attempted.
+        A frame is not attempted if a bond between its beads is longer than this multiple of the length in the
+        model.
     pull
         Settings of the targeted MD.
     """
@@ -121,9 +122,9 @@ def backmap(
         The molecule: an :class:`AllAtomModel`, a one-letter sequence or PDB file (beads at CA), or a
         :class:`CGTopology` with a built-in mapping.
     library
-        Start structures, in addition to the model's own.
+        Start structures, in addition to the structure of the model.
     methods
-        In the order of trial, up to the first good result of normal energy. ``"library"``: pull the
+        Methods in the order of trial, up to the first good result of normal energy. ``"library"``: pull the
         nearest structures onto the frame by targeted MD. ``"cgback"``: build a structure on the CA beads
         with a diffusion model and relax it on the frame.
     seed
@@ -132,8 +133,8 @@ def backmap(
     Raises
     ------
     BackmapError
-        Unknown method, wrong number of beads, or a library of another molecule. A frame that cannot be
-        backmapped raises nothing: its result has ``ok=False`` and a reason.
+        A method is unknown, the number of beads is wrong, or the library is for another molecule. A frame
+        that cannot be backmapped raises no error: its result has ``ok=False`` and a reason.
     ImportError
         ``"cgback"`` is the only method and is not installed. If there is another method, ``"cgback"`` is
         skipped and the reason says so.
@@ -144,7 +145,10 @@ def backmap(
 
 
 class Backmapper:
-    """:func:`backmap` with an OpenMM context that is kept for the next call. Same parameters."""
+    """Backmap frames as :func:`backmap` does, with an OpenMM context that is kept for the next call.
+
+    Parameters and errors are those of :func:`backmap`.
+    """
 
     def __init__(
         self,
@@ -167,15 +171,21 @@ class Backmapper:
         self.library = AllAtomLibrary(self.model) if library is None else library
         if self.library.mapping.hash != self.model.mapping.hash:
             raise BackmapError(
-                f"the library is of {self.library.mapping.topology!r}, "
-                f"the frames of {self.model.cg_topology!r}"
+                f"the library is for {self.library.mapping.topology!r}, "
+                f"the frames for {self.model.cg_topology!r}"
             )
         self._own = AllAtomLibrary(self.model, self.model.positions[None])
         high = self.settings.high_energy * len(set(self.model.cg_topology.residue_index.tolist()))
         self._high_energy = self.puller.energy(self.model.positions) + high
 
     def run(self, frames: ArrayLike | Any, unit: str = "angstrom") -> list[BackmapResult]:
-        """Backmap ``(n, n_beads, 3)`` or ``(n_beads, 3)`` frames in ``unit``."""
+        """Backmap ``(n, n_beads, 3)`` or ``(n_beads, 3)`` frames in ``unit``; return one result per frame.
+
+        Raises
+        ------
+        BackmapError
+            The frames have the wrong number of beads.
+        """
         if not hasattr(frames, "xyz") and np.ndim(frames) == 2:
             frames = np.asarray(frames)[None]
         targets = as_angstrom(frames, unit).astype(np.float64)
@@ -258,7 +268,7 @@ class Backmapper:
         )
 
     def _attempts(self, target: NDArray[np.float64], seed: int, failures: list[str]) -> Iterator[_Attempt]:
-        """Yield one attempt of each method, then the further library starts. Most are never requested."""
+        """Yield one attempt per method, then the further library starts. Most are never requested."""
         further: list[_Attempt] = []
         for method in self.methods:
             if method == "library":
@@ -300,7 +310,7 @@ class Backmapper:
 
 
 def as_model(topology: Any) -> AllAtomModel:
-    """Return the :class:`AllAtomModel` that ``topology`` is or describes; see :func:`backmap`."""
+    """Return ``topology`` as an :class:`AllAtomModel`; see :func:`backmap` for the accepted types."""
     if isinstance(topology, AllAtomModel):
         return topology
     if isinstance(topology, str | os.PathLike):

@@ -40,7 +40,7 @@ def available() -> bool:
 
 
 def require() -> None:
-    """Raise ImportError with the extra to install if the package is missing."""
+    """Raise an ImportError that names the extra to install if the package is missing."""
     if not available():
         raise ImportError(_HINT)
 

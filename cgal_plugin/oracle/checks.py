@@ -48,6 +48,6 @@ def check_library(library: object, mapping: CGMapping) -> AllAtomLibrary | None:
         )
     if library.mapping.hash != mapping.hash:
         raise OracleError(
-            f"the library is of {library.mapping.topology!r}, the oracle of {mapping.topology!r}"
+            f"the library is for {library.mapping.topology!r}, the oracle for {mapping.topology!r}"
         )
     return library

@@ -15,12 +15,12 @@ _N_BLOCKS = 5
 
 
 def frame_noise(mapped: NDArray[np.floating]) -> float:
-    """Return the noise of a single frame's mapped force, rms over components; NaN below 10 frames.
+    """Return the noise of the mapped force of one frame, rms over components; NaN below 10 frames.
 
     Parameters
     ----------
     mapped
-        ``(n, n_beads, 3)``, a dense series of mapped forces.
+        ``(n, n_beads, 3)`` kcal/mol/Å, a dense series of mapped forces. The result has the same unit.
 
     Notes
     -----
@@ -39,7 +39,7 @@ def mean_and_error(series: Sequence[NDArray[np.floating]]) -> tuple[NDArray[np.f
     Parameters
     ----------
     series
-        One ``(n, n_beads, 3)`` series of mapped forces per start.
+        One ``(n, n_beads, 3)`` series of mapped forces per start, kcal/mol/Å.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Settings of the all-atom dynamics that makes one label."""
+"""Settings of the all-atom dynamics of one label."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class LabelSettings:
     mode
         ``"free"``, ``"steered"`` or ``"mean_force"``.
     production_ps, relax_ps
-        Per start. The relaxation is discarded.
+        Lengths per start, ps. The relaxation is discarded.
     save_ps
-        Interval of the saved frames (``free``, ``steered``) or of the averaged forces (``mean_force``),
+        Interval of the saved frames (``free``, ``steered``) or of the averaged forces (``mean_force``), ps,
         rounded to whole time steps.
     n_starts
         All-atom starts per frame.
@@ -37,10 +37,15 @@ class LabelSettings:
         saved forces. These remain unbiased samples of the mean force (Chen, Görlich, Fuchs, Zavadlav,
         arXiv 2510.11148, 2025).
     release_ps
-        Last part of ``production_ps`` in mode ``steered``, without restraint. The other atoms lag behind
-        beads that are pulled; here they relax.
+        Last part of ``production_ps`` in mode ``steered``, ps, without restraint. During the pull, the other
+        atoms lag behind the beads; here they relax.
     platform, n_threads
         OpenMM platform; threads of the CPU platform.
+
+    Raises
+    ------
+    OracleError
+        The mode is unknown, or a value is out of range or does not fit the mode.
     """
 
     mode: str = "free"

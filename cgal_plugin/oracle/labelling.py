@@ -1,4 +1,4 @@
-"""CG frames to labels: backmap, run dynamics, screen, map forces; failed frames are quarantined."""
+"""Label CG frames: backmap, run dynamics, check the structure, map forces; quarantine failed frames."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _DYNAMICS_OMEGA_MIN = 90.0  # degrees; thermal peptide bonds deviate beyond 150
 _DYNAMICS = {"free": free_label, "steered": steered_label, "mean_force": frozen_label}
-_MIN_SHARE = 4  # smallest number of library frames per start with which starts use disjoint frames
+_MIN_SHARE = 4  # with this number of library frames per start or more, starts use disjoint frames
 
 
 class _FailedStart(NamedTuple):
@@ -56,7 +56,7 @@ class Labeller:
     methods
         Backmapping methods, in the order of trial.
     seed
-        Root of the random streams.
+        Seed; all random numbers are derived from it.
     """
 
     model: AllAtomModel

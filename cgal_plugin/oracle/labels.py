@@ -34,8 +34,8 @@ def free_label(
 ) -> AllAtomTrajectory:
     """Run free dynamics from a backmapped start, or with a soft ``restraint`` to the frame.
 
-    Minimise, relax with strongly restrained beads for half of ``relax_ps`` and as in production for the
-    other half (both discarded), then produce.
+    Minimise; relax for half of ``relax_ps`` with strongly restrained beads and for the other half as in
+    production (both discarded); then run the production.
 
     Parameters
     ----------
@@ -76,13 +76,13 @@ def steered_label(
     temperature: float,
     seed: int,
 ) -> AllAtomTrajectory:
-    """Run dynamics from a sound structure, pulled to the frame by a soft restraint.
+    """Run dynamics from a correct structure; a soft restraint pulls it to the frame.
 
-    The restraint stays at the start's beads for ``relax_ps`` (discarded). It then moves in a straight line
-    to the frame, and is released for the last ``release_ps`` of the production. The samples connect the
-    frame with known structures: force matching learns the free energy of a new basin from the forces on
-    the way to it, which dynamics within the basin does not visit. The restraint acts on the beads only and
-    is not part of the saved forces. They are unbiased as far as the other atoms follow the beads.
+    The restraint stays at the beads of the start for ``relax_ps`` (discarded). It then moves in a straight
+    line to the frame. It is switched off for the last ``release_ps`` of the production. The samples connect
+    the frame with known structures: force matching learns the free energy of a new basin from the forces on
+    the path to it, which dynamics within the basin does not visit. The restraint acts on the beads only and
+    is not part of the saved forces. These are unbiased if the other atoms follow the beads.
 
     Parameters as for :func:`free_label`.
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cgal_plugin.oracle.system import AllAtomModel
 
 _FORMAT = 1
-# names that other programs use for an atom
+# atom names of other programs
 _ALIASES = {"H1": "H", "HN": "H", "OT1": "O", "OT2": "OXT", "OXT1": "O", "OXT2": "OXT"}
 
 
@@ -67,7 +67,7 @@ class AllAtomLibrary:
         Raises
         ------
         BackmapError
-            Wrong number of atoms, missing atoms, or non-finite coordinates.
+            The number of atoms is wrong, atoms are missing, or coordinates are not finite.
         """
         xyz = as_angstrom(positions, unit)
         topology = getattr(positions, "topology", None)
@@ -123,7 +123,7 @@ class AllAtomLibrary:
         Raises
         ------
         BackmapError
-            The file is missing, is no library, or belongs to another molecule.
+            The file is missing, is not a library, or belongs to another molecule.
         """
         path = Path(path)
         if not path.is_file():
@@ -139,7 +139,7 @@ class AllAtomLibrary:
 
 
 def atom_keys(topology: mdtraj.Topology) -> tuple[str, ...]:
-    """Return a unique name for every atom of an ``mdtraj.Topology``: ``chain:residue:code:atom``."""
+    """Return a unique name for each atom of an ``mdtraj.Topology``: ``chain:residue:code:atom``."""
     keys = []
     for chain in topology.chains:
         for number, residue in enumerate(chain.residues):

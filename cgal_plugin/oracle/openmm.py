@@ -44,7 +44,7 @@ class OpenMMOracle:
     Modes
     -----
     ``free``
-        Short free MD from each backmapped frame. Every saved frame is a row with its own mapped force;
+        Short free MD from each backmapped frame. Each saved frame is a row with its mapped force;
         the rows of one start are one correlated block. ``force_error`` is the noise of a single frame
         (:func:`~cgal_plugin.oracle.force_error.frame_noise`). With ``restraint``, a soft restraint keeps
         the beads near the frame, so that selected barriers are sampled. It is not part of the saved forces.
@@ -54,8 +54,8 @@ class OpenMMOracle:
         barriers between them. The frame itself is not backmapped.
     ``mean_force``
         The bead atoms are frozen at the frame and the mapped force is averaged: one row per frame, at
-        exactly the frame's coordinates, averaged over ``n_starts`` starts. Their spread gives
-        ``force_error``. Only for mappings whose beads are single atoms.
+        exactly the coordinates of the frame, averaged over ``n_starts`` starts. The spread of the starts
+        gives ``force_error``. Only for mappings whose beads are single atoms.
 
     Force maps: OpenMM reports no constraint forces, so a valid map gives constrained atoms equal
     coefficients. In ``free`` mode the bonds to hydrogen (also CA–HA) are constrained, which excludes the
@@ -76,19 +76,19 @@ class OpenMMOracle:
         See :class:`~cgal_plugin.oracle.label_settings.LabelSettings`. The default of ``n_starts`` is 2 in
         mode ``mean_force`` and 1 in the others.
     force_map
-        A :class:`ForceMap` or a file of one; default is the basic map.
+        A :class:`ForceMap` or its file; default: the basic map.
     library
         :class:`~cgal_plugin.oracle.library.AllAtomLibrary` with the start structures of backmapping, in
-        addition to the native structure; default is a stretched chain.
+        addition to the native structure; default: a stretched chain.
     methods
         Backmapping methods, in the order of trial.
     seed
-        Root of the random streams.
+        Seed; all random numbers are derived from it.
 
     Raises
     ------
     OracleError, MappingError
-        Bad sequence, structure, setting, or a force map that is not valid here.
+        The sequence, the structure or a setting is invalid, or the force map does not fit the mode.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class OpenMMOracle:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # a Labeller keeps OpenMM contexts, which belong to one process; copies make their own
+        # a Labeller has OpenMM contexts, which belong to one process; each copy creates its own
         return {k: v for k, v in self.__dict__.items() if k not in ("label_constraints", "_labeller")}
 
     @cached_property
@@ -225,19 +225,19 @@ class OpenMMOracle:
         start
             ``"folded"`` (the native structure), ``"extended"``, or ``(n_solute, 3)`` Å.
         picoseconds, save_ps, equilibrate_ps
-            Length, interval of the frames (default: that of the labels), and discarded start, ps.
+            Length, interval of the frames (default: that of the labels), and discarded equilibration, ps.
         seed
             Seed of this trajectory.
         temperature
-            K; default is the oracle's. Trajectories at another temperature serve as pre-runs only: they
-            cannot be mapped or used for a force map.
+            K; default: that of the oracle. A trajectory at another temperature can only provide start
+            structures: it cannot be mapped or used for a force map.
         progress
             Called as ``progress(frames done, total frames)``.
 
         Raises
         ------
         OracleError
-            Bad arguments, or the dynamics blew up.
+            An argument is invalid, or the dynamics blew up.
         """
         save_ps = self.settings.save_ps if save_ps is None else check_number(save_ps, "save_ps")
         length = max(check_number(picoseconds, "picoseconds"), save_ps)
@@ -265,12 +265,19 @@ class OpenMMOracle:
         Raises
         ------
         OracleError, MappingError
-            Unknown kind, another temperature, fewer than 200 frames, or no valid map exists.
+            The kind is unknown, the temperature differs, there are fewer than 200 frames, or there is no
+            valid map.
         """
         return fit_force_map(self.model, trajectories, self.temperature, kind, max_frames)
 
     def with_force_map(self, force_map: ForceMap) -> OpenMMOracle:
-        """Return a copy that labels with ``force_map``, after checking that the map is valid here."""
+        """Return a copy that labels with ``force_map``.
+
+        Raises
+        ------
+        OracleError, MappingError
+            The map is not valid for this oracle.
+        """
         force_map.check(self.mapping, self.label_constraints)
         other = copy.copy(self)
         other.force_map = force_map
@@ -288,7 +295,7 @@ class OpenMMOracle:
         Raises
         ------
         OracleError, MappingError
-            Another temperature, or a force map that is not valid with constraints (slice).
+            The temperature differs, or the force map is not valid with constraints (slice).
         """
         common_temperature([trajectory], self.temperature)
         self.force_map.check(self.mapping, self.model.constraints)
@@ -307,10 +314,10 @@ class OpenMMOracle:
         Returns
         -------
         LabelledFrames
-            Rows according to the mode, possibly none. Frames that cannot be labelled (not finite, no sound
-            backmapping, dynamics that blew up, wrong stereochemistry afterwards) are in ``quarantined``.
-            Failed starts of frames that have a label from another start are in
-            ``metadata["failed_starts"]``.
+            Rows according to the mode, possibly none. Frames that cannot be labelled are in ``quarantined``:
+            coordinates not finite, no correct backmapped structure, dynamics that blew up, or wrong
+            stereochemistry after the dynamics. Failed starts of frames that have a label from another start
+            are in ``metadata["failed_starts"]``.
 
         Raises
         ------

@@ -76,8 +76,8 @@ class Pulled:
 class Puller:
     """Reusable OpenMM context for pulling one molecule onto many targets.
 
-    Single-threaded and deterministic: the same start, target and seed give the same result. Earlier pulls
-    have no influence.
+    Single-threaded and deterministic: the same start, target and seed give the same result. A result does not
+    depend on earlier pulls.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class Puller:
         for index in reversed(range(system.getNumForces())):
             force = system.getForce(index)
             if isinstance(force, openmm.CMMotionRemover):
-                system.removeForce(index)  # it counteracts the restraints
+                system.removeForce(index)  # this force counteracts the restraints
             else:
                 force.setForceGroup(_PHYSICS_GROUP)
         system.addForce(self._stereo_force())

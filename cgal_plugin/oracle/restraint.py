@@ -48,7 +48,7 @@ class BeadRestraint:
         return force
 
     def set_targets(self, context: openmm.Context, targets: ArrayLike) -> None:
-        """Set the targets of the context's last force, which :meth:`make_force` made.
+        """Set the targets of the last force of the context, which must be one of :meth:`make_force`.
 
         Parameters
         ----------

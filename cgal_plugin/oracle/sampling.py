@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 _HEATING_FRICTION, _FRICTION = 10.0, 1.0  # 1/ps
-_HEATING_SHARE = 0.5  # part of the equilibration with the higher friction
+_HEATING_SHARE = 0.5  # fraction of the equilibration with the higher friction
 
 
 def run_dynamics(
@@ -81,7 +81,7 @@ def start_positions(model: AllAtomModel, start: str | ArrayLike) -> NDArray[np.f
     Raises
     ------
     OracleError
-        Unknown name, wrong shape, or coordinates that are not finite.
+        The name is unknown, the shape is wrong, or coordinates are not finite.
     """
     if isinstance(start, str):
         if start == "folded":
@@ -124,7 +124,7 @@ def fit_force_map(
 
 
 def stretched_positions(model: AllAtomModel) -> NDArray[np.float64]:
-    """Rotate every backbone to an extended strand and minimise; return ``(n_atoms, 3)`` Å.
+    """Rotate the backbone to an extended strand and minimise; return ``(n_atoms, 3)`` Å.
 
     Raises
     ------

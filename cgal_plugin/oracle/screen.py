@@ -28,7 +28,7 @@ _LISTED = 3
 
 @dataclass(frozen=True)
 class Screen:
-    """Verdict on one structure; true in a boolean context if no error was found.
+    """Result of the checks of one structure; true in a boolean context if no error was found.
 
     Attributes
     ----------
@@ -53,8 +53,8 @@ def screen(positions: ArrayLike, topology: Any, *, omega_min: float = OMEGA_MIN)
     positions
         ``(n_atoms, 3)`` or ``(n_frames, n_atoms, 3)`` in Å, in the topology's atom order.
     topology
-        ``mdtraj.Topology``, ``openmm.app.Topology``, or :class:`StereoTables`, which need not be built
-        again. Atoms are found by residue and atom name.
+        ``mdtraj.Topology``, ``openmm.app.Topology``, or :class:`StereoTables`, which saves time in
+        repeated calls. Atoms are found by residue and atom name.
     omega_min
         Smallest |ω| of a peptide bond, degrees. The default is for relaxed structures. In dynamics at
         400 K one frame in ten has a trans bond at 140° to 150°; use 90 for such frames.

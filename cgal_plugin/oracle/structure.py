@@ -38,7 +38,7 @@ def backbone_angles(
 ) -> tuple[list[float], list[float]]:
     """Return φ of residues 2..n and ψ of residues 1..n-1, degrees.
 
-    The defaults are CLN025's hairpin for its sequence, and an extended β strand for any other.
+    Defaults: the hairpin for the sequence of CLN025, an extended β strand for any other sequence.
 
     Raises
     ------
@@ -77,9 +77,9 @@ def build_peptide(
     Raises
     ------
     MappingError
-        Letters that are not standard residues.
+        A letter is not a standard residue.
     OracleError
-        Fewer than two residues, or a wrong number of angles.
+        There are fewer than two residues, or the number of angles is wrong.
     """
     sequence_to_residues(sequence)
     sequence = "".join(sequence.split()).upper()
@@ -102,8 +102,8 @@ def build_peptide(
 def read_pdb(path: str | os.PathLike[str], *, ph: float = 7.0) -> tuple[app.Topology, NDArray[np.float64]]:
     """Read the protein of a PDB file (first model) and rebuild its hydrogens.
 
-    Remove water, ions and ligands; add a missing C-terminal OXT. Side chains must be complete: rebuilt
-    ones are not reliable enough for labels.
+    Remove water, ions and ligands; add a missing C-terminal OXT. Side chains must be complete, because
+    rebuilt side chains are not reliable enough for labels.
 
     Returns
     -------
@@ -112,8 +112,8 @@ def read_pdb(path: str | os.PathLike[str], *, ph: float = 7.0) -> tuple[app.Topo
     Raises
     ------
     OracleError
-        Missing or unreadable file, no protein, non-standard residues, missing heavy atoms, or a broken
-        chain.
+        The file is missing or cannot be read, or it has no protein, non-standard residues, missing heavy
+        atoms or a broken chain.
     """
     path = Path(path)
     if not path.is_file():
@@ -200,7 +200,7 @@ def is_sequence(text: str | os.PathLike[str]) -> bool:
     Raises
     ------
     MappingError
-        It is neither.
+        The text is neither.
     """
     if not isinstance(text, str):
         return False

@@ -58,6 +58,11 @@ class AllAtomModel:
         :class:`CGMapping` of the solute's atoms.
     solvent
         ``"obc2"``, ``"gbn2"`` (implicit) or ``"tip3pfb"`` (periodic box).
+
+    Raises
+    ------
+    OracleError
+        The solvent is unknown, or the positions do not fit the topology.
     """
 
     topology: app.Topology
@@ -92,14 +97,14 @@ class AllAtomModel:
         psi: Sequence[float] | None = None,
         ph: float = 7.0,
     ) -> AllAtomModel:
-        """Build a peptide, minimise it; see :func:`~cgal_plugin.oracle.structure.build_peptide`."""
+        """Build a peptide and minimise it; see :func:`~cgal_plugin.oracle.structure.build_peptide`."""
         return cls._minimised(*build_peptide(sequence, phi=phi, psi=psi, ph=ph), mapping, solvent)
 
     @classmethod
     def from_pdb(
         cls, path: str | os.PathLike[str], mapping: Any = "CA", solvent: str = "obc2", *, ph: float = 7.0
     ) -> AllAtomModel:
-        """Read a PDB file, minimise; see :func:`~cgal_plugin.oracle.structure.read_pdb`."""
+        """Read a PDB file and minimise; see :func:`~cgal_plugin.oracle.structure.read_pdb`."""
         return cls._minimised(*read_pdb(path, ph=ph), mapping, solvent)
 
     @classmethod
@@ -227,6 +232,11 @@ class AllAtomModel:
             :meth:`~cgal_plugin.oracle.restraint.BeadRestraint.set_targets`.
         barostat
             Temperature (K) of a Monte Carlo barostat at 1 bar; explicit solvent only.
+
+        Raises
+        ------
+        OracleError
+            A barostat is requested for implicit solvent.
         """
         from openmm import MonteCarloBarostat
 
@@ -268,7 +278,7 @@ class AllAtomModel:
         Raises
         ------
         OracleError
-            OpenMM has no such platform here.
+            This platform of OpenMM is not available.
         """
         from openmm import Context, LangevinMiddleIntegrator, OpenMMException, Platform
 

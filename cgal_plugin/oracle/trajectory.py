@@ -119,7 +119,7 @@ def steps_for(picoseconds: float, timestep_fs: float, name: str) -> int:
 
 
 def advance(context: openmm.Context, steps: int) -> None:
-    """Run steps; raise :class:`DynamicsFailure` if OpenMM fails."""
+    """Run ``steps`` steps; raise :class:`DynamicsFailure` if OpenMM fails."""
     from openmm import OpenMMException
 
     try:
@@ -175,7 +175,7 @@ def collect(
         largest = float(np.abs(forces[k]).max())
         if not (np.isfinite(energies[k]) and np.isfinite(positions[k]).all() and largest < MAX_FORCE):
             raise DynamicsFailure(
-                f"all-atom dynamics exploded at frame {k}: energy {energies[k]:.3g} kcal/mol, "
+                f"all-atom dynamics blew up at frame {k}: energy {energies[k]:.3g} kcal/mol, "
                 f"largest force {largest:.3g} kcal/mol/Å"
             )
         if progress is not None:

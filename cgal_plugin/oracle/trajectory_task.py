@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class TrajectoryTask:
     """Arguments of :meth:`OpenMMOracle.run` for one trajectory.
 
-    ``oracle`` may be None in a task that is sent to a worker which has the oracle. With ``heat_ps`` above 0,
-    dynamics of this length at ``heat_temperature`` (K) leads from ``start`` to the first structure of the
+    ``oracle`` may be None in a task for a worker that has the oracle. With ``heat_ps`` above 0, dynamics of
+    this length (ps) at ``heat_temperature`` (K) leads from ``start`` to the first structure of the
     trajectory, and is discarded.
     """
 
@@ -44,7 +44,7 @@ def run_trajectory(
     Raises
     ------
     OracleError
-        The task has no oracle, bad arguments, or the dynamics blew up.
+        The task has no oracle, an argument is invalid, or the dynamics blew up.
     """
     if task.oracle is None:
         raise OracleError("the trajectory task has no oracle; set TrajectoryTask.oracle")

@@ -1,4 +1,4 @@
-"""Prior energies of CG models: bonds, angles, dihedrals, repulsion, pairs; fitted, frozen, hashed.
+"""Prior energies of CG models (bonds, angles, dihedrals, repulsion, pairs), fitted to frames.
 
 The prior classes (``CGBonds`` ...) import TorchMD-Net, which takes seconds: names are loaded on first use.
 """

@@ -32,14 +32,14 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
     molecule
         ``{"types": [...], "type_names": [...], "index": [[...], ...]}``: bead types of one molecule
         and its terms (for repulsion and pairs: its bonds). Used for a batch without index tables, which
-        may hold any number of copies. None: the batch must have index tables.
+        may have any number of copies of the molecule. None: the batch must have index tables.
     file
         A file written by :meth:`PriorSet.save`, instead of ``table`` and ``molecule``.
     dataset
         Passed by TorchMD-Net. Its ``topology``, if it has one, supplies ``molecule`` and must be that of
         ``file``.
     **settings
-        Settings of the term.
+        Settings of the term, see the class.
 
     Raises
     ------
@@ -152,7 +152,7 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
         self._constant("molecule_row", torch.from_numpy(rows))
 
     def _constant(self, name: str, value: Tensor) -> None:
-        # not in the state dict: get_init_args keeps the values at full precision
+        # not in the state dict, because get_init_args keeps the values at full precision
         self.register_buffer(name, value, persistent=False)
 
     def _molecule_terms(self, molecule: Mapping[str, Any]) -> NDArray[np.int64]:

@@ -1,6 +1,6 @@
 """Pure functions of the bonded prior terms: geometry and energies, in plain aten operations.
 
-All can be compiled by TorchScript, work in float32 and float64, and have finite gradients for every
+All functions can be compiled by TorchScript, work in float32 and float64, and have finite gradients for
 finite input. Index tensors have one column per term: ``(2, n)``, ``(3, n)``, ``(4, n)``.
 """
 

@@ -59,9 +59,9 @@ def fit_harmonic(
     jacobian
         J(x).
     domain
-        Range of the coordinate, and bounds of x₀.
+        Range of the coordinate; also the bounds of x₀.
     k_bounds
-        Lowest and highest k. Constant samples give the highest.
+        Smallest and largest k. Constant samples give the largest.
     """
     mean, spread = float(np.mean(x)), float(np.std(x))
     least = 1.0 / np.sqrt(beta * k_bounds[1])

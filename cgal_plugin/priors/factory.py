@@ -23,14 +23,14 @@ def make_prior(cls: type[CGPrior], dataset: Any = None, **arguments: Any) -> CGP
     dataset
         Data set with ``topology``, ``frames`` (Å) and ``temperature`` (K), or None.
     **arguments
-        Of ``cls``.
+        Arguments of ``cls``.
 
     Raises
     ------
     ConfigError
         An argument is not valid.
     PriorFitError
-        There are neither parameters nor a suitable data set, or the fit fails.
+        There are no parameters and no suitable data set, or the fit fails.
     """
     if arguments.get("table") is not None or arguments.get("file") is not None:
         return cls(dataset=dataset, **arguments)

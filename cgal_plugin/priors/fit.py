@@ -4,12 +4,12 @@ Bonds, angles and dihedrals: maximum likelihood (:mod:`.estimate`). A tuple with
 wildcard of its kind of beads, which pools all such terms; the table records this.
 
 Repulsion: one σ such that a pair at the contact distance, by default the first percentile of all pair
-distances, costs ``contact_kT`` (1 kT). A pair of types whose own contact distance is shorter gets its own,
+distances, has the energy ``contact_kT`` (1 kT). A pair of types with a shorter contact distance gets a
 smaller σ. No pair of types gets a larger σ: two types may be far apart in all frames only because sampling
-was short, and the prior must not forbid that they meet.
+was short, and the prior must not keep them apart.
 
-Method ``force_matching``: bonds, angles and repulsion as above; angle series, dihedrals and pairs to the
-remaining forces (:mod:`.force_matching`).
+Method ``force_matching``: bonds, angles and repulsion as above; angle series, dihedrals and pairs are fitted
+to the remaining forces (:mod:`.force_matching`).
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def fit_priors(
     topology
         Beads, types, and bonded terms.
     frames
-        ``(n, n_beads, 3)`` in ``unit``, or an ``mdtraj.Trajectory``. Frames must be in the order of time,
-        because their correlation is estimated from it; several trajectories are joined end to end.
+        ``(n, n_beads, 3)`` in ``unit``, or an ``mdtraj.Trajectory``. Frames must be in time order,
+        because their correlation is estimated from it; concatenate several trajectories.
     temperature
         Temperature of the frames, K.
     terms

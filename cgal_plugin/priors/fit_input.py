@@ -124,12 +124,13 @@ def check_frames(topology: CGTopology, frames: ArrayLike, unit: str) -> NDArray[
 
 
 def check_forces(frames: NDArray[np.float64], forces: ArrayLike | None) -> NDArray[np.float64]:
-    """Return the forces as float64.
+    """Return the forces ``(n, n_beads, 3)`` as float64.
 
     Raises
     ------
     PriorFitError
-        They are missing, not of the shape of the frames, not finite, or fewer than :data:`MIN_FRAMES`.
+        The forces are missing, have another shape than the frames, are not finite, or are fewer than
+        :data:`MIN_FRAMES`.
     """
     if forces is None:
         raise PriorFitError(
@@ -147,7 +148,7 @@ def check_forces(frames: NDArray[np.float64], forces: ArrayLike | None) -> NDArr
 
 
 def check_weights(n_frames: int, weights: ArrayLike | None) -> NDArray[np.float64] | None:
-    """Return the weights as float64.
+    """Return the weights ``(n_frames,)`` as float64; None if there are none.
 
     Raises
     ------

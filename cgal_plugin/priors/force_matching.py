@@ -1,6 +1,6 @@
 """Force matching of angle series, dihedrals and pairs by least squares on the forces.
 
-The forces of the other terms, which are fitted before, are subtracted first. Energies and forces of the
+The other terms are fitted before; their forces are subtracted first. Energies and forces of the
 matched terms are linear in the coefficients (a dihedral series as a cos mφ + b sin mφ): multiscale
 coarse-graining, Noid, Chu, Ayton, Krishna, Izvekov, Voth, Das, Andersen, J. Chem. Phys. 128, 244114 (2008).
 A ridge keeps coefficients that the frames determine poorly near zero.
@@ -45,9 +45,9 @@ def match_forces(
     terms
         All terms of the result, those of ``fitted`` included.
     settings
-        Of the fit.
+        Settings of the fit.
     weights
-        ``(n,)``, of the squared residuals of each frame: a frame of weight 3 counts as three frames.
+        ``(n,)``, weights of the squared residuals of each frame: a frame of weight 3 counts as three frames.
         Default: 1.
 
     Returns
@@ -99,7 +99,7 @@ def _solve(
     full = normal + np.diag(ridge)
     scale = 1.0 / np.sqrt(np.maximum(np.diag(full), 1e-300))
     values, vectors = np.linalg.eigh(full * scale[:, None] * scale)
-    # the second condition: a coefficient of 1 kcal/mol changes forces by less than 1e-6 kcal/mol/Å
+    # second condition: a coefficient of 1 kcal/mol changes forces by less than 1e-6 kcal/mol/Å
     if not values[0] > 1e-12 * values[-1] or np.diag(full).min() < 1e-12 * n:
         raise PriorFitError(
             "the frames do not determine the coefficients of dihedrals and pairs (singular normal matrix): "

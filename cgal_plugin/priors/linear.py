@@ -56,7 +56,7 @@ class LinearTerm:
         return {"c": np.sqrt(np.maximum(np.diag(covariance), 0.0)).tolist()}
 
     def row(self, c: NDArray[np.float64], covariance: NDArray[np.float64], n: int) -> dict[str, Any]:
-        """Return the table row of coefficients fitted to ``n`` frames with this covariance."""
+        """Return the table row for coefficients that were fitted to ``n`` frames with this covariance."""
         return {
             "term": self.term,
             "types": list(self.types),
@@ -93,7 +93,7 @@ class DihedralSeries(LinearTerm):
         from cgal_plugin.priors.bonded import dihedral_angle
 
         n, terms = len(frames), len(self.index)
-        # every dihedral gets copies of its beads, so that one backward pass gives all gradients
+        # each dihedral gets copies of its beads, so that one backward pass gives all gradients
         own = torch.from_numpy(frames[:, self.index].reshape(-1, 3)).requires_grad_(True)
         with torch.enable_grad():
             angle, fade = dihedral_angle(own, torch.arange(len(own)).view(-1, 4).T)
@@ -289,7 +289,7 @@ def energies(terms: Sequence[LinearTerm], frames: NDArray[np.floating]) -> NDArr
 def shifted(priors: PriorSet, terms: Sequence[LinearTerm], change: NDArray[np.float64]) -> PriorSet:
     """Return the priors with ``change`` ``(n_parameters,)`` kcal/mol added to the coefficients of ``terms``.
 
-    Standard errors stay those of the fit.
+    The standard errors remain those of the fit.
     """
     ends = np.cumsum([t.n_parameters for t in terms])[:-1]
     added = {(t.term, t.types): (t, c) for t, c in zip(terms, np.split(change, ends), strict=True)}

@@ -85,7 +85,7 @@ class CGAngles(CGPrior):
 class CGAngleSeries(CGPrior):
     """Cosine series of angles, Σₘ cₘ cos mθ, m = 1, 2, ...: any smooth shape, including several wells.
 
-    Column ``c`` (list, kcal/mol, of one length in all rows). Fitted to forces; see :class:`CGPrior`.
+    Column ``c`` (list, kcal/mol, of the same length in all rows). Fitted to forces; see :class:`CGPrior`.
     """
 
     term = "angle_series"
@@ -106,7 +106,7 @@ class CGAngleSeries(CGPrior):
 class CGDihedrals(CGPrior):
     """Dihedrals, Σₘ kₘ (1 + cos(m φ − φ₀ₘ)), m = 1, 2, ...; see :class:`CGPrior`.
 
-    Columns ``k`` (list, kcal/mol) and ``phase`` (list, rad), of one length in all rows.
+    Columns ``k`` (list, kcal/mol) and ``phase`` (list, rad), of the same length in all rows.
     """
 
     term = "dihedrals"
@@ -186,11 +186,11 @@ class CGRepulsion(_NonBonded):
 class CGPairs(_NonBonded):
     """Pair energy Σₖ cₖ exp(−(r − rₖ)²/(2 w²)) of pairs more than ``exclude_bonds`` bonds apart.
 
-    Column ``c`` (list of at least two, kcal/mol, of one length in all rows); settings ``first`` and
+    Column ``c`` (list of at least two, kcal/mol, of the same length in all rows); settings ``first`` and
     ``last`` (first and last centre, default 3 and 17 Å; the centres are evenly spaced, w is their spacing)
-    and ``exclude_bonds`` (default 2). The energy may attract or repel and is zero far beyond ``last``. Use
-    it with a ``CGRepulsion``, which keeps beads apart. The pairs of a batch follow from its ``bond_index``.
-    The term is fitted to forces together with other terms: give ``table`` or ``file``. See
+    and ``exclude_bonds`` (default 2). The energy may be attractive or repulsive and is zero far beyond
+    ``last``. Use it with a ``CGRepulsion``, which keeps beads apart. The pairs of a batch follow from its
+    ``bond_index``. The term is fitted to forces together with other terms: give ``table`` or ``file``. See
     :class:`CGPrior`.
     """
 

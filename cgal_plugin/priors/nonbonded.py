@@ -1,4 +1,4 @@
-"""Pure functions of the non-bonded priors, and lists of the pairs that they act on."""
+"""Pure functions of the non-bonded priors, and lists of the pairs on which they act."""
 
 from __future__ import annotations
 

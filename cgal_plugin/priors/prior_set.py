@@ -1,4 +1,4 @@
-"""A fitted set of priors: table, file, hash, and the values for a TorchMD-Net YAML."""
+"""A fitted set of priors: table, file, hash, and the values for a TorchMD-Net YAML file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cgal_plugin.provenance import atomic_write, hash_object, versions
 
 #: default terms, fitted by maximum likelihood
 LIKELIHOOD_TERMS = ("bonds", "angles", "dihedrals", "repulsion")
-#: fitted to forces
+#: terms that are fitted to forces
 FORCE_TERMS = ("angle_series", "dihedrals", "pairs")
 TERMS = (*LIKELIHOOD_TERMS, "angle_series", "pairs")
 _CLASSES = {
@@ -44,7 +44,7 @@ class PriorSet:
     topology, temperature
         Molecule; temperature, K.
     terms
-        The terms fitted.
+        The fitted terms.
     angle_form, power, exclude_bonds
         Settings of angles, and of repulsion and pairs.
     rows
@@ -70,7 +70,7 @@ class PriorSet:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of all that determines the energy."""
+        """SHA-256 of all values that determine the energy."""
         fitted = [r for r in self.rows if r["parameters"] is not None]
         parameters = [[r["term"], r["types"], r["parameters"]] for r in fitted]
         settings: list[Any] = [self.angle_form, self.power, self.exclude_bonds, list(self.terms)]

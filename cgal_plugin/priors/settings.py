@@ -24,14 +24,15 @@ class FitSettings:
     exclude_bonds
         Pairs at most this many bonds apart have neither repulsion nor pair energy.
     per_type
-        Whether each tuple of bead types gets its own row; False: one wildcard row per kind of beads.
+        Whether each tuple of bead types gets a separate row; False: one wildcard row per kind of beads.
     min_count, min_effective
-        Samples, and independent samples after correlation in time, below which a tuple uses its
-        wildcard. Short trajectories stay in one basin and make angles and dihedrals look stiff (turn of
-        chignolin, 2,248 frames of 14 trajectories at 400 K: 30 to 140 independent samples by
-        autocorrelation, dihedral barriers of 10 kcal/mol). A frozen prior must not trap the chain there.
+        Smallest numbers of samples, and of independent samples (corrected for correlation in time). With
+        fewer, a tuple uses its wildcard. Short trajectories stay in one basin, so that angles and dihedrals
+        appear stiff (turn of chignolin, 2,248 frames of 14 trajectories at 400 K: 30 to 140 independent
+        samples by autocorrelation, dihedral barriers of 10 kcal/mol). A frozen prior must not trap the chain
+        there.
     min_effective_wildcard
-        Independent samples below which a wildcard cannot be fitted.
+        Smallest number of independent samples for the fit of a wildcard.
     bond_k, angle_k
         Bounds of the force constants: kcal/mol/Å², kcal/mol/rad² (or kcal/mol for ``cos``).
     dihedral_k
@@ -45,12 +46,17 @@ class FitSettings:
     first, last, n_pairs
         First and last centre of the pair energy, Å, and number of centres.
     pairs_per_type
-        Whether each pair of bead types has its own pair energy; False: one for all pairs.
+        Whether each pair of bead types has a separate pair energy; False: one for all pairs.
     n_angle
         Highest multiplicity of the angle series.
     ridge_pairs, ridge_dihedrals, ridge_angles
         Force matching: weight in Å⁻² of the squared coefficients, (kcal/mol)², relative to the mean squared
         error of a force component, (kcal/mol/Å)². 0: plain least squares.
+
+    Raises
+    ------
+    ConfigError
+        A value is out of range.
     """
 
     angle_form: str = "theta"

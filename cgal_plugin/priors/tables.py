@@ -22,7 +22,7 @@ _MAX_LOOKUP = 20_000_000
 
 
 def canonical(types: Sequence[Any]) -> tuple[Any, ...]:
-    """Return the type tuple or its reverse, which is the same term: the one that sorts first."""
+    """Return the type tuple or its reverse (the same term), whichever sorts first."""
     forward = tuple(types)
     backward = tuple(reversed(forward))
     return min(forward, backward, key=lambda t: tuple(str(x) for x in t))
@@ -75,7 +75,7 @@ def build_lookup(patterns: Sequence[Sequence[Any]], width: int, names: Mapping[i
     ----------
     patterns
         One tuple per row: names (``"CA_TYR"``), ids, ``"*"``, or ``"CB_*"``. A tuple and its reverse are
-        the same.
+        equivalent.
     width
         2, 3 or 4.
     names

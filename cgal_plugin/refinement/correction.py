@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     from cgal_plugin.refinement.populations import Populations
 
-#: fraction of the Newton step that is taken, because the populations are noisy
+#: fraction of the Newton step; below 1 because the populations are noisy
 DAMPING = 0.7
 #: largest change of the logarithm of a population in one step
 MAX_LOG_RATIO = 2.0
 #: lower limit of populations
 _LEAST = 1e-4
-#: least number of the model's frames for the mean energies of a state
+#: smallest number of frames of the model for the mean energies of a state
 _MIN_FRAMES = 20
 
 

@@ -76,7 +76,7 @@ class DynamicStates:
         return len(self.centres)
 
     def assign(self, trajectories: Any) -> list[NDArray[np.int64]]:
-        """Return the state of each frame, one array per trajectory."""
+        """Return the state of each frame, one ``(n,)`` array per trajectory ``(n, n_beads, 3)`` Å."""
         return [nearest_centre(p, self.centres) for p in self.tica.transform(trajectories)]
 
 
@@ -100,7 +100,7 @@ class Populations:
     connected: float = 1.0
 
     def with_model(self, states: Sequence[NDArray[np.int64]]) -> Populations:
-        """Return the same target with the populations of another model (states, one array per trajectory)."""
+        """Return the same target with another model: its states, one ``(n,)`` array per trajectory."""
         return replace(self, model=_fractions(states, len(self.target)))
 
     @property
@@ -121,7 +121,7 @@ def populations(
     Transition counts of short trajectories determine free-energy differences, independent of where the
     trajectories start (Prinz et al., J. Chem. Phys. 134, 174105, 2011). They do not determine the ratio of
     states that the data do not connect in both directions, and transitions seen in one direction only would
-    create an absorbing state: they are removed. There the model's ratio is used: a fraction
+    create an absorbing state: they are removed. For such states, the ratio of the model is used: a fraction
     (:data:`MIXING`) of the transitions out of each state follow the model's dynamics. The model's transitions
     are counted in both directions, so that they obey detailed balance with the model's populations. States
     that only the model visits thus keep their population relative to their neighbours.
@@ -129,7 +129,7 @@ def populations(
     Parameters
     ----------
     data, model
-        States of the all-atom frames and of the model's frames, one array per trajectory.
+        States of the all-atom frames and of the frames of the model, one ``(n,)`` array per trajectory.
     n_states
         Number of states.
     lag_frames

@@ -1,4 +1,4 @@
-"""The populations that a refinement aims at, from the all-atom dynamics in a data store."""
+"""Target populations of a refinement, from the all-atom dynamics in a data store."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ _MAX_FRAMES, _MIN_FRAMES = 20_000, 200
 class Target:
     """States of the all-atom dynamics, and their populations as target of all iterations.
 
-    Where the data do not connect states, their ratio is that of the force-matched model. With the ratio of
-    the last model errors would add up: a basin that a correction deepens by chance would be deepened again.
+    The ratio of states that the data do not connect is that of the force-matched model. With the ratio of the
+    previous model, errors would accumulate: a basin that one correction deepens by chance would be deepened
+    again.
 
     Attributes
     ----------
     data
-        All-atom trajectories without bias, ``(n, n_beads, 3)`` Å, equally spaced in time.
+        Unbiased all-atom trajectories, ``(n, n_beads, 3)`` Å each, equally spaced in time.
     states
         States in the slowest components of the data.
     data_states
@@ -74,7 +75,7 @@ class Target:
         Raises
         ------
         DataError
-            The store holds no dynamics without bias, or its frames are too far apart.
+            The store holds no unbiased dynamics, or its frames are too far apart in time.
         """
         interval_ps = _interval(store, lag_ps)
         data: list[NDArray[np.floating]] = list(free_trajectories(store, interval_ps))
@@ -85,7 +86,7 @@ class Target:
         return cls(data, states, data_states, first)
 
     def compare(self, sampled: Sequence[NDArray[np.floating]]) -> Populations:
-        """Return the target beside the populations of what another model sampled."""
+        """Return the target populations and those of trajectories that another model sampled."""
         return self.first.with_model(self.states.assign(sampled))
 
     def correct(
@@ -122,7 +123,7 @@ def equilibrated(trajectories: Sequence[NDArray[np.floating]], iteration: int) -
     if n < _MIN_FRAMES:
         raise DynamicsError(
             f"{REFINEMENT}: the model of iteration {iteration} gave {n} frames after the first "
-            f"{100 * EQUILIBRATION:.0f} % of each replica, and {_MIN_FRAMES} are needed. If replicas blew up "
+            f"{100 * EQUILIBRATION:.0f} % of each replica; {_MIN_FRAMES} are needed. If replicas blew up "
             "(the log counts them), raise refinement.ridge, or delete the folder and refine with fewer "
             "iterations; otherwise raise refinement.steps or lower simulation.report_interval"
         )
@@ -130,7 +131,7 @@ def equilibrated(trajectories: Sequence[NDArray[np.floating]], iteration: int) -
 
 
 def _interval(store: DataStore, lag_ps: float) -> float:
-    """Return the shortest useful interval (ps) at which all shards have frames."""
+    """Return the shortest useful interval (ps) at which all shards have frames, given the lag time."""
     saved = [round(1000.0 * t) for t in save_intervals(store)]
     common = math.lcm(*saved) if saved else 1
     fine = 1000.0 * lag_ps / _FRAMES_PER_LAG

@@ -35,7 +35,7 @@ from cgal_plugin.runs.summary import load_arrays
 
 
 def report_run(run_dir: str | os.PathLike[str]) -> Path:
-    """Write ``report.html`` of a run; returns its path.
+    """Write ``report.html`` of a run; return its path.
 
     Raises
     ------
@@ -105,7 +105,7 @@ class _Round:
         return [Quarantined(f["frame"], f["reason"], f.get("method", "")) for f in found]
 
     def arrays(self, stage: str, name: str) -> dict[str, NDArray[Any]]:
-        """Return the arrays of a stage's file; none if the stage did not write it."""
+        """Return the arrays of a file of a stage; empty if the stage did not write the file."""
         path = self.stages[stage].file(name)
         return load_arrays(path) if path.exists() else {}
 

@@ -24,7 +24,7 @@ from cgal_plugin.reporting.viewer import viewer_data
 
 
 def write_report(path: str | os.PathLike[str], report: ReportInput) -> Path:
-    """Write the report as one self-contained HTML file; returns its path.
+    """Write the report as one self-contained HTML file; return its path.
 
     The page names missing parts (no reference, no quarantine, a single round, NaN). It states a reduction of
     W1 only together with its interval and the floor of the reference.
@@ -109,7 +109,7 @@ def head_facts(report: ReportInput, frames: sections.Frames) -> list[tuple[str, 
             parts = frames.sets[key]
             facts.append((label, f"{number(sum(map(len, parts)))} frames in {len(parts)} trajectories"))
     if frames.training is not None:
-        facts.append(("Training data", f"{number(len(frames.training))} force-labelled frames"))
+        facts.append(("Training data", f"{number(len(frames.training))} labelled frames"))
     if report.frame_interval_ps:
         facts.append(("Reference frame interval", f"{report.frame_interval_ps:g} ps"))
     return facts + [(str(k), str(v)) for k, v in report.facts.items()]

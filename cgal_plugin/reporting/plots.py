@@ -229,7 +229,7 @@ def distributions(
     figure = new_figure(3.7 * columns, 2.8 * rows)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (title, xlabel, limits, sets) in zip(grid, panels, strict=False):
-        # frames of blow-ups are in "before" at most: they must not set the range
+        # frames of blow-ups can only be in "before": they must not set the range
         pooled = [np.asarray(sets[n][0]).ravel() for n in sets if n != "before"] or [
             np.asarray(v[0]).ravel() for v in sets.values()
         ]

@@ -36,6 +36,11 @@ class SelectedFrames:
         ``(n,)`` int, round of the selection.
     labels
         One short string per frame (``"labelled"``, or the reason of its quarantine), or empty.
+
+    Raises
+    ------
+    AnalysisError
+        Shapes or numbers of frames differ.
     """
 
     positions: NDArray[np.floating]
@@ -76,9 +81,9 @@ class RoundSummary:
     n_selected, n_labelled, n_quarantined
         Number of selected frames, of those with a label, and of those without.
     n_frames
-        Number of force-labelled frames that this round's model was trained on.
+        Number of labelled frames on which the model of this round was trained.
     n_new_frames
-        Number of force-labelled frames added by this round's labels.
+        Number of labelled frames that the labels of this round added.
     blow_ups
         Blow-ups of the CG dynamics.
     cg_steps

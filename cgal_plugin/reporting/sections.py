@@ -169,7 +169,7 @@ def _selected_positions(report: ReportInput, frames: Frames) -> NDArray[np.float
 
 
 def structure(report: ReportInput, frames: Frames) -> tuple[Picture, list[dict[str, Any]], str]:
-    """Draw distributions of the observables; returns the figure, distances, and the set they refer to."""
+    """Draw distributions of the observables; return the figure, distances, and the set they refer to."""
     sets: dict[str, tuple[NDArray[np.float64], NDArray[np.float64] | None]] = {}
     if "reference" in frames.sets:
         sets["reference"] = (frames.joined("reference"), frames.weights)

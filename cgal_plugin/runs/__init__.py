@@ -1,1 +1,1 @@
-"""What a run directory looks like: layout, manifests, log, quarantine, status, cost."""
+"""The run directory: layout, manifests, log, quarantine, status, cost."""

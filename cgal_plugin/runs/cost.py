@@ -64,7 +64,7 @@ def estimate(config: Config, rates: Rates | None = None) -> Cost:
     oracle_seconds = (
         seed_ns + label_ns
     ) / per_day * 86400 + labels * settings.n_starts * rates.backmap_seconds
-    size, training_seconds = 1.0, 0.0  # of a trainer that is not ours nothing is known
+    size, training_seconds = 1.0, 0.0  # unknown for external trainers
     if isinstance(training, Training):
         size = training.model.embedding_dimension**2 * training.model.num_layers / (64**2 * 2)
         frames = _training_frames(config, training, settings) * training.committee

@@ -31,7 +31,7 @@ LOCK = "run.lock"
 #: temporary names of provenance.atomic_write and atomic_path
 _LEFTOVER = re.compile(r"\..*\.tmp(\.\w+)?")
 _CHECKSUM = "# SHA-256 of the lines below: "
-#: keys that may change between two calls, because they alter no existing result
+#: keys that may change between two calls, because they do not change existing results
 HARMLESS = ("name", "stopping.", "executor.", "oracle.max_failure_rate")
 
 
@@ -47,7 +47,7 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the run directory. A second process is refused, with the host and process id of the first.
+        """Lock the run directory for one process. The error for a second one names the process of the first.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class RunDirectory:
                 path.unlink(missing_ok=True)
 
     def _restart_unfinished(self) -> None:
-        """Move incomplete stages of the old configuration aside; the new one cannot continue them.
+        """Rename incomplete stages of the old configuration, because the new one cannot continue them.
 
         Labels are not affected: each is complete or absent.
         """
@@ -114,7 +114,7 @@ class RunDirectory:
                 self.move_aside(*stage.relative_to(self.root).parts)
 
     def move_aside(self, *parts: str) -> None:
-        """Rename a folder below the run directory to a hidden name, so that it can be made again."""
+        """Rename a folder below the run directory to a hidden name, so that its stage can run again."""
         folder = self.root.joinpath(*parts)
         number = sum(1 for _ in folder.parent.glob(f".{folder.name}.*"))
         os.replace(folder, folder.with_name(f".{folder.name}.{number}"))
@@ -134,7 +134,7 @@ class RunDirectory:
             raise StateError(f"the configuration of this run is damaged: {error}") from error
 
     def read_config(self) -> dict[str, Any]:
-        """Return the configuration as written, without a check of its keys.
+        """Return the configuration as stored, without a check of its keys.
 
         Raises
         ------
@@ -165,8 +165,8 @@ class RunDirectory:
             raise StateError(f"{path} is damaged: {error}") from error
         if found != LAYOUT:
             raise StateError(
-                f"{self.root} was made by another version of cgal_plugin (run directory layout {found}, this "
-                f"version uses {LAYOUT}): continue it with that version, or start a new run in another folder"
+                f"{self.root} was made by another version of cgal_plugin (run directory layout {found}; this "
+                f"version uses {LAYOUT}): continue with that version, or start a new run in another folder"
             )
 
     def stage(self, *parts: str) -> Stage:

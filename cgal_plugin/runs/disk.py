@@ -1,4 +1,4 @@
-"""Errors of the disk as one clear message."""
+"""Convert disk errors to one message with a remedy."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def disk_errors(root: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         number = getattr(error, "errno", None)
-        # torch's writer of archives raises RuntimeError for every cause
+        # torch's archive writer raises RuntimeError for any cause
         full = number in _FULL or (number is None and shutil.disk_usage(root).free < _NO_SPACE)
         if not full and number not in _DENIED:
             raise
         raise StateError(
-            f"{root}: {'the disk is full' if full else error}. Completed work was kept; make room, or give "
+            f"{root}: {'the disk is full' if full else error}. Completed work was kept; free space, or give "
             "permission to write, and run the same command again to resume"
         ) from error

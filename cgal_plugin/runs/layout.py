@@ -1,4 +1,4 @@
-"""Names in a run directory that more than one module has to know."""
+"""Names in a run directory that several modules use."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 #: stages of a round, in order
 STAGES = ("train", "simulate", "evaluate", "select", "label")
-#: folder for what goes to and comes from workers, and for their logs
+#: folder for the input, output and logs of workers
 WORK = "work"
 #: the force map, kept beside the shards of a data store so that labels can be added to it
 FORCE_MAP = "force_map.npz"
 #: folder of the refinement's iterations
 REFINEMENT = "refinement"
-#: share of each refinement trajectory that is left out at its start, as equilibration
+#: fraction at the start of each refinement trajectory that is discarded as equilibration
 EQUILIBRATION = 0.2
 
 
@@ -52,7 +52,7 @@ def refined_stages(directory: RunDirectory) -> list[Stage]:
 def keep_trajectories(
     folder: Path, trajectories: Sequence[NDArray[np.floating]], files: Sequence[Path] = ()
 ) -> tuple[list[Path], list[str]]:
-    """Make sure that sampled trajectories are on disk, and write them only if they are not.
+    """Write sampled trajectories, unless ``files`` already hold them.
 
     Parameters
     ----------

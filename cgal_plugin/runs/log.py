@@ -1,4 +1,4 @@
-"""What a run tells its user while it works: reporters, and the log with one JSON object per line."""
+"""Messages of a run: reporters for the user, and the log with one JSON object per line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PROGRESS_SECONDS = 5.0  # between two progress lines of a stage
 #: events that are shown to the user as they happen
 _SHOWN = {
     "worker lost": "a worker was lost; its task is repeated in {retry_after:g} s (attempt {attempt})",
-    "straggler": "a task has run for {seconds:.0f} s, far longer than others; it was started again",
+    "straggler": "a task has run for {seconds:.0f} s, far longer than others; a second copy was started",
     "stall": "workers accepted no more tasks; they were restarted",
     "timeout": "a task exceeded executor.task_timeout and was ended",
     "damage": "{what}; {remedy}",
@@ -49,12 +49,12 @@ class Reporter(StageReporter, Protocol):
         ...
 
     def message(self, text: str) -> None:
-        """Report a fact that the user should know."""
+        """Show a message to the user."""
         ...
 
 
 class SilentReporter:
-    """Reports nothing."""
+    """A reporter that reports nothing."""
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Progress]:
@@ -104,7 +104,7 @@ class RunLog:
             self.event("interrupted", stage=self.current, signal=str(interrupted))
             raise
         except Exception as error:
-            with suppress(OSError):  # a full disk has no room for this line
+            with suppress(OSError):  # a full disk has no space for this line
                 self.event("error", stage=self.current, error=type(error).__name__, text=str(error))
             raise
         self.event("run finished")

@@ -1,4 +1,4 @@
-"""Records of frames that could not be labelled, and the limit on their share."""
+"""Records of frames that could not be labelled, and the limit on their number."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cgal_plugin.errors import OracleError, StateError
 from cgal_plugin.execution.window import Failure
 from cgal_plugin.provenance import read_sealed, write_sealed
 
-#: least number of tried frames for which the failure rate is checked
+#: smallest number of tried frames for which the failure rate is checked
 ENOUGH = 10
 _LONGEST_TRACE = 4000  # characters
 
@@ -74,7 +74,7 @@ class Quarantine:
             raise StateError(f"{path} is damaged ({error}); delete it to label the frame again") from error
 
     def refused(self, name: str, quarantined: Sequence[Quarantined], inputs: Mapping[str, Any]) -> None:
-        """Record a frame that the oracle returned as quarantined."""
+        """Record a frame that the oracle returned in ``quarantined``."""
         reasons = [{"reason": q.reason, "method": q.method} for q in quarantined]
         self._write(
             name, "oracle", reasons or [{"reason": "the oracle gave no reason", "method": ""}], inputs
@@ -111,8 +111,8 @@ class Quarantine:
         Raises
         ------
         OracleError
-            At least :data:`ENOUGH` frames were tried and more than the share ``limit`` of them failed. The
-            message has a summary of the reasons.
+            At least :data:`ENOUGH` frames were tried, and more than the fraction ``limit`` of them failed.
+            The message has a summary of the reasons.
         """
         tried = n_labelled + len(self)
         if tried < ENOUGH or len(self) <= limit * tried:
@@ -126,7 +126,7 @@ class Quarantine:
         )
 
     def diagnosis(self, names: Sequence[str]) -> str:
-        """Summarize the reasons, the most frequent first, with hints on their cause."""
+        """Summarise the reasons, the most frequent first, with hints on their causes."""
         kinds: Counter[str] = Counter()
         reasons: Counter[str] = Counter()
         examples: dict[str, str] = {}

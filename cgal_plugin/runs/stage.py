@@ -18,7 +18,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class StageOutput:
-    """What the computation of a stage returns.
+    """Result of the computation of a stage.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class Stage:
         Parameters
         ----------
         compute
-            ``compute(folder, progress)``. A call that was interrupted is repeated with the same folder.
+            ``compute(folder, progress)``. After an interruption, it is called again with the same folder.
         title
             Name of the stage for the reporter.
         inputs, seeds
@@ -79,7 +79,7 @@ class Stage:
         reporter
             Receives the start, progress and end of the stage.
         restore
-            ``restore(folder)``, called in place of ``compute`` where the stage is complete.
+            ``restore(folder)``, called instead of ``compute`` if the stage is complete.
         usable
             ``usable(manifest)``: whether a complete stage can be used; if false, it is computed again.
 

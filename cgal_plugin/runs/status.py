@@ -41,8 +41,8 @@ def run_status(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     dict
         ``state`` (``running``, ``finished``, ``interrupted``, ``failed``, ``killed``, ``not started``),
         ``holder``, ``rounds`` (one dict per round: seconds of each completed stage, results), ``current``
-        (stage, done, total, per_hour, seconds_left), ``queue`` of labels, ``throughput`` of the last
-        completed stages, ``failures``, ``seconds_left`` of the whole run or None if unknown.
+        (stage, done, total, per_hour, seconds_left), ``queue`` (numbers of labels), ``throughput`` (rates of
+        the last completed stages), ``failures``, ``seconds_left`` (of the run; None if unknown).
 
     Raises
     ------
@@ -205,7 +205,10 @@ def _seconds_left(
     events: Sequence[Mapping[str, Any]],
     refined: bool,
 ) -> float | None:
-    """Estimate from the mean time of each stage; None until each is known once, and with a refinement."""
+    """Estimate the remaining time, s, from the mean time of each stage.
+
+    None until each stage has been completed once, and always for a run with a refinement.
+    """
     if events and events[-1]["event"] == "run finished":
         return 0.0
     if refined:

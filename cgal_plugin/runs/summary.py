@@ -1,4 +1,4 @@
-"""Arrays and summaries that the stages of a round leave."""
+"""Arrays and summaries that the stages of a round write."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def save_arrays(path: Path, **arrays: NDArray[np.generic]) -> Path:
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Read what :func:`save_arrays` wrote.
+    """Read a file of :func:`save_arrays`.
 
     Raises
     ------

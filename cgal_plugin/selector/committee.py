@@ -20,7 +20,7 @@ _REDUCTIONS = ("max", "mean")
 
 
 class CommitteeSelector(BaseSelector):
-    """Select the candidates for which the forces of the committee members disagree most.
+    """Select the candidates for which the forces of the committee members differ most.
 
     The score of a frame is the standard deviation over the members of the force on a bead,
     sqrt(mean_m |F_m - mean_m F_m|²), and its maximum or mean over the beads (kcal/mol/Å); the
@@ -31,7 +31,7 @@ class CommitteeSelector(BaseSelector):
     n_select
         Maximum number of frames to select.
     models
-        At least two members: callables that map frames ``(n, beads, 3)`` Å to forces
+        At least two models: callables that map frames ``(n, beads, 3)`` Å to forces
         ``(n, beads, 3)`` kcal/mol/Å, or TorchMD-Net models, or one TorchMD-Net ``Ensemble``.
     types
         ``(beads,)`` integer bead types (``CGTopology.types``), needed for TorchMD-Net models.
@@ -76,7 +76,7 @@ class CommitteeSelector(BaseSelector):
         # an Ensemble is a ModuleList, which iterates over its members
         self.models = list(models)
         if len(self.models) < 2:
-            raise SelectionError(f"a committee of {len(self.models)} cannot disagree; use two or more")
+            raise SelectionError(f"a committee of {len(self.models)} is too small; use two or more models")
         if reduce not in _REDUCTIONS:
             raise SelectionError(f"reduce is {reduce!r}; expected one of {_REDUCTIONS}")
         for name, value in (("batch_size", batch_size), ("pool", pool)):
@@ -150,12 +150,14 @@ def force_function(model: Any, types: NDArray[np.int64] | None) -> ForceFunction
     Raises
     ------
     SelectionError
-        It is neither, or ``types`` is missing.
+        The model is neither, or ``types`` is missing.
     """
-    # only TorchMD-Net models have a representation_model
+    # only TorchMD-Net models have an attribute representation_model
     if not hasattr(model, "representation_model"):
         if not callable(model):
-            raise SelectionError(f"{type(model).__name__} is no force function and no TorchMD-Net model")
+            raise SelectionError(
+                f"{type(model).__name__} is neither a force function nor a TorchMD-Net model"
+            )
         function: ForceFunction = model
         return function
     if types is None:

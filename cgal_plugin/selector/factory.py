@@ -38,9 +38,9 @@ def make_selector(
     n_select, min_rmsd, max_rmsd, seed
         As in :class:`~cgal_plugin.selector.strategies.RMSDSelector`.
     diverse
-        Of ``rmsd`` and ``committee``.
+        For ``rmsd`` and ``committee``: spread the selected frames.
     members, types
-        Of ``committee``: the models and the bead types
+        For ``committee``: the models, and the bead types ``(beads,)``
         (:class:`~cgal_plugin.selector.committee.CommitteeSelector`).
 
     Raises

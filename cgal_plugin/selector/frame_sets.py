@@ -28,7 +28,7 @@ _LARGEST = 1e30
 
 
 def as_frames(frames: FrameSet, what: str) -> NDArray[Any]:
-    """Return the coordinate array of ``frames`` (memory maps stay on disk) after checking its form.
+    """Check and return the coordinate array of ``frames`` (memory maps stay on disk).
 
     Raises
     ------
@@ -59,7 +59,7 @@ def sources(frames: Reference, unit: str, what: str) -> Iterator[Source]:
     Raises
     ------
     SelectionError
-        As :func:`as_frames`.
+        See :func:`as_frames`.
     DataError
         A file or folder is missing or empty.
     """
@@ -149,5 +149,5 @@ def _check_finite(frames: NDArray[np.floating], first: int, what: str) -> None:
         raise SelectionError(
             f"{what} has coordinates that are not finite (or beyond {_LARGEST:g} Å) in frame"
             f" {first + int(np.argmin(sound))} ({count} such frames in this block);"
-            " drop the frames after a blow-up"
+            " remove the frames after a blow-up"
         )

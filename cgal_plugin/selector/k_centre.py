@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FEATURE_ERROR = 1e-6
-#: below this fraction of the size of a frame the eigenvalue form loses digits and the rotation is used
+#: below this fraction of the size of a frame, the eigenvalue form loses digits; the rotation is used
 _SMALL = 1e-3
 _BLOCK = 8192
 
@@ -30,25 +30,25 @@ def k_centre(
     Parameters
     ----------
     frames
-        ``(n, beads, 3)`` Å, in any position.
+        ``(n, beads, 3)`` Å, in any position and orientation.
     n_select
         Number of frames to select, at most n.
     distances
-        ``(n,)`` Å, distance of each frame to the reference. Without it, the first frame is selected
-        first.
+        ``(n,)`` Å, distance of each frame to the reference. None: there is no reference, and frame 0 is
+        selected first.
 
     Returns
     -------
     indices
         ``(k,)`` int64 in order of selection; ties go to the lower index.
     radius
-        ``(k,)`` Å, distance of each to the reference and the earlier frames when it was selected
+        ``(k,)`` Å, distance of each frame to the reference and the earlier frames when it was selected
         (infinity for the first one without a reference).
 
     Raises
     ------
     SelectionError
-        ``distances`` has another length than ``frames``.
+        The lengths of ``distances`` and ``frames`` differ.
     """
     n = len(frames)
     left = np.full(n, np.inf) if distances is None else np.array(distances, dtype=np.float64)

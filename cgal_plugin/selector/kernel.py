@@ -76,7 +76,7 @@ def _largest_root(cov: Float, start: Float) -> Float:
         square = root * root
         value = ((square - 2.0 * norm) * root + linear) * root + constant
         slope = 4.0 * root * (square - norm) + linear
-        # at a multiple root value and slope are rounding noise: no step
+        # at a multiple root, value and slope are rounding noise: no step
         step = np.divide(value, slope, out=np.zeros_like(value), where=slope > 1e-14)
         np.maximum(step, 0.0, out=step)
         root -= step
@@ -141,7 +141,7 @@ def exact_rmsd(x: Float, y: Float) -> Float:
     """Return the RMSD (p,) of centred frames ``x[k]`` and ``y[k]``, (p, beads, 3), from the rotation.
 
     The RMSD is computed from the residuals, without a difference of large numbers: identical frames
-    give zero to machine precision, the eigenvalue form only to its square root.
+    give zero to machine precision; the eigenvalue form gives zero only to the square root of it.
     """
     residual = x @ optimal_rotation(np.einsum("pbk,pbm->pkm", x, y)) - y
     rmsd: Float = np.sqrt(np.einsum("pbk,pbk->p", residual, residual) / x.shape[1])

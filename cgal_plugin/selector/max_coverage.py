@@ -1,8 +1,8 @@
 """Selection by coverage: the frames with the most uncovered frames near them.
 
-The farthest frames (:class:`~cgal_plugin.selector.strategies.RMSDSelector`) are the rarest ones, often
-artefacts of the model; random frames are mostly near labelled ones. This selector is between the two: of the
-frames that are far from all labelled frames, it takes those with the most neighbours.
+The farthest frames (:class:`~cgal_plugin.selector.strategies.RMSDSelector`) are rare and often artefacts of
+the model; random frames are mostly near labelled frames. This selector is a compromise: of the frames that
+are far from all labelled frames, it selects those with the most neighbours.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def max_coverage(
     Parameters
     ----------
     frames
-        ``(n, beads, 3)`` Å, in any position.
+        ``(n, beads, 3)`` Å, in any position and orientation.
     n_select
-        Number of frames to select; fewer if fewer cover all.
+        Number of frames to select; fewer are selected if they cover all frames.
     radius
         Å: a frame covers all frames within this RMSD.
 
@@ -41,7 +41,7 @@ def max_coverage(
     indices
         ``(k,)`` int64 in order of selection; ties go to the lower index.
     gains
-        ``(k,)`` number of frames that each covers and no earlier one does, itself included.
+        ``(k,)`` number of frames that each selected frame covers and no earlier one does, itself included.
 
     Raises
     ------
@@ -87,7 +87,7 @@ class CoverageSelector(BaseSelector):
     max_rmsd
         As in :class:`~cgal_plugin.selector.strategies.RMSDSelector`.
     max_candidates
-        If more candidates are uncovered, this number is drawn at random, since all pairs are compared.
+        If more candidates are uncovered, this number is drawn at random, because all pairs are compared.
     seed
         Seed of that draw.
     unit, n_threads

@@ -1,4 +1,4 @@
-"""Exact nearest RMSD: for every candidate the closest reference frame.
+"""Exact nearest RMSD: the nearest reference frame of each candidate.
 
 References and candidates are processed in blocks of bounded memory, so that memory-mapped arrays and
 shards on disk may be larger than memory.
@@ -60,7 +60,7 @@ def nearest_rmsd(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the smallest superposed RMSD of each candidate to any reference frame, and its index.
 
-    Exact, in double precision. All beads have equal weight; only proper rotations superpose (a
+    The result is exact, in double precision. All beads have equal weight; only proper rotations superpose (a
     mirror image does not match). If distances differ by less than 1e-6 Å, the index of any of these
     frames may be returned. Memory is bounded by a few hundred MB beyond the given arrays and the
     largest shard.
@@ -71,7 +71,7 @@ def nearest_rmsd(
         ``(n, beads, 3)`` array in ``unit`` (``numpy.memmap`` is read in blocks), or
         ``mdtraj.Trajectory`` (always in nm).
     reference
-        The same, or shards that are read one after another: a path or a
+        As ``candidates``, or shards that are read one after another: a path or a
         :class:`~cgal_plugin.data.DataStore` (see :class:`~cgal_plugin.data.FrameFiles` for files and
         folders), or a list, tuple or iterator of these. Frames are counted over all shards, in order.
     unit
@@ -111,7 +111,7 @@ def update_nearest(
 ) -> int:
     """Lower ``best`` (n,) Å and set ``index`` (n,) in place where a reference frame is nearer.
 
-    Return the number of reference frames. Errors as :func:`nearest_rmsd`.
+    Return the number of reference frames. Raises the errors of :func:`nearest_rmsd`.
     """
     n_beads = candidates[0].shape[1]
     count = 0
@@ -171,12 +171,12 @@ def coverage(
     -------
     dict
         ``"n_frames"``, ``"n_reference"``, ``"mean"``, ``"quantiles"`` (``{0.05: Å, ..., 1.0: Å}``),
-        ``"distances"`` ``(n,)`` and ``"indices"`` ``(n,)`` as of :func:`nearest_rmsd`.
+        ``"distances"`` ``(n,)`` Å and ``"indices"`` ``(n,)``, the results of :func:`nearest_rmsd`.
 
     Raises
     ------
     SelectionError, DataError, UnitError
-        As :func:`nearest_rmsd`.
+        See :func:`nearest_rmsd`.
     """
     x = as_frames(frames, "frames")
     distances, indices = np.full(len(x), np.inf), np.zeros(len(x), dtype=np.int64)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Float = NDArray[np.float64]
     Int = NDArray[np.int64]
 
-#: reference frames that are nearer by less than this are not searched for, Å
+#: the search ignores reference frames that are nearer by less than this, Å
 TIE = 1e-6
 _CLUSTER_FRAMES = 128
 _MAX_CLUSTERS = 2048
@@ -38,7 +38,7 @@ _GROUP = 256
 _TILE = 4096
 _PAIRS = 4096
 _LABELS = 256
-#: if a larger share of the pairs of a tile remains, the whole tile is superposed
+#: if a larger fraction of the pairs of a tile remains, the whole tile is superposed
 _DENSE = 0.15
 #: relative rounding error of a single-precision feature, with a margin
 _FEATURE_ERROR = 4e-7
@@ -68,7 +68,7 @@ class Frames:
         return cls(centred, columns, squared_sizes(centred), features, lengths)
 
     def take(self, order: Int) -> Frames:
-        """Return the frames ``order``."""
+        """Return the frames with the indices ``order``."""
         return self._from(self.centred[order], self.features[order])
 
 
@@ -98,7 +98,7 @@ class Index:
 
     def home(self, features: NDArray[np.float32]) -> Int:
         """Return the nearest cluster centre (n,) of each row of ``features``."""
-        # any label is correct and the nearest is the most useful: single precision suffices
+        # any cluster gives a correct result, the nearest is the most useful: single precision is sufficient
         label = np.empty(len(features), dtype=np.int64)
         centres = self.centres.astype(np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -170,7 +170,7 @@ class Index:
             self._superpose(group, rows, tile[found], best, index)
 
     def _superpose_all(self, group: Frames, tile: Int, best: Float, index: Int) -> None:
-        """Superpose every pair of a tile: with little pruned, matrix products beat gathering pairs."""
+        """Superpose all pairs of a tile. If few are pruned, this is faster than to gather single pairs."""
         height = len(group.sizes)
         width = max(1, 4 * _PAIRS // height)
         left = group.columns.transpose(0, 2, 1)[:, None]

@@ -39,9 +39,9 @@ class Selection:
     distances
         ``(k,)`` Å, nearest RMSD of each selected frame to the reference (NaN without a reference).
     all_distances
-        ``(n,)`` Å, the same for every candidate.
+        ``(n,)`` Å, the same for each candidate.
     scores
-        ``(n,)`` ranking criterion of the strategy, or None if that is the distance.
+        ``(n,)`` ranking criterion of the strategy, or None if the criterion is the distance.
     """
 
     indices: NDArray[np.int64]
@@ -65,7 +65,13 @@ class _Part:
 class BaseSelector:
     """Reference frames, distances to them, and cuts.
 
-    A strategy overrides ``_choose(candidates, eligible, distances) -> (indices, scores or None)``.
+    A strategy overrides ``_choose(candidates, eligible, distances) -> (indices, scores or None)``. The
+    parameters are those of :class:`RMSDSelector` without ``diverse``.
+
+    Raises
+    ------
+    SelectionError
+        A parameter is out of its range.
     """
 
     def __init__(
@@ -150,7 +156,7 @@ class BaseSelector:
         Raises
         ------
         SelectionError, DataError, UnitError
-            As :func:`~cgal_plugin.selector.rmsd.nearest_rmsd`; or the number of frames in a file changed
+            See :func:`~cgal_plugin.selector.rmsd.nearest_rmsd`; or the number of frames in a file has changed
             since it was added.
         """
         array = as_frames(candidates, "candidates")
@@ -164,7 +170,7 @@ class BaseSelector:
         parts = self._reference[done:]
         if parts:
             threads, nearest = usable_threads(self.n_threads), np.zeros(len(array), dtype=np.int64)
-            # together: small parts share a block of the search
+            # in one call, so that small parts share a block of the search
             new = itertools.chain.from_iterable(part.sources for part in parts)
             count = update_nearest((array, unit), new, best, nearest, threads)
             expected = sum(part.n_frames for part in parts)
@@ -178,13 +184,13 @@ class BaseSelector:
     def select(self, candidates: FrameSet) -> Selection:
         """Select up to ``n_select`` of the candidates ``(n, beads, 3)``.
 
-        Fewer are returned if fewer lie between the cuts.
+        The result has fewer frames if fewer candidates are between the cuts.
 
         Raises
         ------
         SelectionError
-            No candidate lies between the cuts, there is no reference but a cut or the strategy needs
-            one, or the candidates are malformed.
+            No candidate is between the cuts; there is no reference, although a cut or the strategy needs one;
+            or the candidates are malformed.
         """
         array = self._check_candidates(candidates)
         if not self._reference and self._uses_distances:
@@ -192,7 +198,7 @@ class BaseSelector:
         return self._select(array, unit_of(candidates, self.unit), self.distances(candidates))
 
     def select_with(self, candidates: FrameSet, distances: ArrayLike) -> Selection:
-        """Select as :meth:`select` does, with nearest RMSDs that are known; :meth:`fit` is not needed.
+        """Select as :meth:`select` does, with known nearest RMSDs; :meth:`fit` is not needed.
 
         Parameters
         ----------
@@ -204,7 +210,7 @@ class BaseSelector:
         Raises
         ------
         SelectionError
-            As :meth:`select`; or ``distances`` has another shape, or a value that is NaN or negative.
+            See :meth:`select`; or ``distances`` has another shape, or a value that is NaN or negative.
         """
         array = self._check_candidates(candidates)
         nearest = np.array(distances, dtype=np.float64)
@@ -317,7 +323,7 @@ class RMSDSelector(BaseSelector):
 
 
 class RandomSelector(BaseSelector):
-    """Draw candidates without replacement, after the same cuts: the baseline.
+    """Draw candidates at random without replacement, after the same cuts, as a baseline.
 
     Parameters
     ----------

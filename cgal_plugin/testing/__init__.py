@@ -1,7 +1,7 @@
-"""Contract checks for your own components, models and priors: call them in your own tests.
+"""Checks of components, models and priors against their contracts, for use in tests of other packages.
 
-Each check raises an AssertionError that names the broken part of the contract. What components must do is
-declared in :mod:`cgal_plugin.components.protocols`.
+Each check raises an AssertionError that names the broken part of the contract. The contracts of components
+are in :mod:`cgal_plugin.components.protocols`.
 """
 
 from cgal_plugin.testing.labels import check_oracle

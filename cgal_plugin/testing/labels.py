@@ -20,14 +20,14 @@ def check_oracle(
 ) -> None:
     """Check that an oracle keeps the contract that a run relies on.
 
-    The ability :class:`PricedOracle` is checked if it has it.
+    The ability :class:`PricedOracle` is checked if the oracle has it.
 
     Parameters
     ----------
     oracle
         An object with ``label(frames) -> LabelledFrames``.
     frames
-        ``(n, n_beads, 3)`` Å, at least two, of the oracle's molecule. At least one can be labelled.
+        ``(n, n_beads, 3)`` Å, at least two, of the molecule of the oracle. At least one can be labelled.
     deterministic
         Require that a frame gets the same label alone and among others, now and later, here and in another
         process. Resumed runs rely on it.
@@ -59,7 +59,7 @@ def check_oracle(
 
 
 def _check_alone(oracle: Oracle, frames: NDArray[np.floating], labels: LabelledFrames) -> None:
-    """Label one frame again, alone and by what a worker process receives."""
+    """Label one frame again, alone and with the copy of the oracle that a worker process receives."""
     first = int(labels.frame_index[0])
     elsewhere: Oracle = pickle.loads(pickle.dumps(oracle)) if is_picklable(oracle) else oracle
     alone = elsewhere.label(frames[first : first + 1])
@@ -68,7 +68,7 @@ def _check_alone(oracle: Oracle, frames: NDArray[np.floating], labels: LabelledF
     for name in ("positions", "forces"):
         assert np.array_equal(getattr(labels, name)[rows], getattr(alone, name)), (
             f"{name} of a frame depend on what else is labelled, on what was labelled before or on the "
-            "process; derive the seed of a label from the frame's content"
+            "process; derive the seed of a label from the content of the frame"
         )
 
 

@@ -25,20 +25,20 @@ def check_sampler(
 ) -> None:
     """Check that a sampler keeps the contract that a run relies on.
 
-    The ability :class:`ExtendableSampler` is checked if it has it.
+    The ability :class:`ExtendableSampler` is checked if the sampler has it.
 
     Parameters
     ----------
     sampler
         An object with ``sample(...) -> SampledFrames``.
     potential
-        The file that it runs, as its trainer exports it.
+        The potential file that the sampler runs, as written by its trainer.
     topology
         The molecule.
     start_positions
-        ``(n_replicas, n_beads, 3)`` Å, as many as the sampler wants.
+        ``(n_replicas, n_beads, 3)`` Å, with ``n_replicas`` of the sampler.
     out_dir
-        Folder for its files; new folders are made in it.
+        Folder for the files of the sampler, in new subfolders.
     temperature
         K.
     deterministic
@@ -73,7 +73,7 @@ def check_sampler(
     assert sampled.steps >= 0, f"steps is {sampled.steps}"
     is_json(dict(sampled.facts), "facts")
     missing = [str(path) for path in sampled.files if not path.is_file()]
-    assert not missing, f"files {missing[:3]} are not there"
+    assert not missing, f"files {missing[:3]} do not exist"
     if deterministic:
         again = sample(sampler, "second")
         assert _equal(sampled, again), "the same seed gave other frames"

@@ -17,17 +17,17 @@ def check_selector(
 ) -> None:
     """Check that a selector keeps the contract that a run relies on.
 
-    The abilities :class:`DistanceSelector` and :class:`PartialFitSelector` are checked if it has them.
+    The abilities :class:`DistanceSelector` and :class:`PartialFitSelector` are checked if present.
 
     Parameters
     ----------
     make
-        Returns a new selector, always the same one: a class or a function. Called as ``make(n)``, where n
-        is the number of frames to choose at most; as ``make()`` if ``n_select`` is None.
+        A class or function that returns a new, equal selector in each call. Called as ``make(n)``, where n
+        is the maximum number of frames to choose, or as ``make()`` if ``n_select`` is None.
     candidates, reference
         ``(n, n_beads, 3)`` Å; more than ``n_select`` candidates, of which the selector accepts at least one.
     n_select
-        Number of frames to ask for. None: the selector decides on the number itself.
+        Maximum number of frames. None: the selector decides the number.
 
     Raises
     ------

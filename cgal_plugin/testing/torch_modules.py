@@ -104,7 +104,7 @@ def check_model(model: Any, types: Any, frame: Any, *, tolerance: float = 1e-6) 
     Parameters
     ----------
     model
-        A ``TorchMD_Net`` with ``derivative=True``, without priors that hold tables of bead numbers.
+        A ``TorchMD_Net`` with ``derivative=True``, without priors that store tables of bead indices.
         A float64 copy is checked.
     types
         ``(n_beads,)`` bead types.
@@ -164,5 +164,5 @@ def check_model(model: Any, types: Any, frame: Any, *, tolerance: float = 1e-6) 
     model.train()
     model(z, pos.clone())[1].square().sum().backward()
     gradients = [p.grad for p in model.parameters() if p.requires_grad and p.grad is not None]
-    assert gradients, "a loss on the forces does not reach any parameter"
+    assert gradients, "a loss on the forces has no gradient in any parameter"
     assert any(bool(g.abs().max() > 0) for g in gradients), "a loss on the forces has no gradient"

@@ -13,18 +13,18 @@ from cgal_plugin.testing.contract import checked, has_role, is_json
 def check_trainer(trainer: Trainer, store: DataStore, out_dir: Path, *, n_replicas: int = 2) -> None:
     """Check that a trainer keeps the contract that a run relies on: two rounds, and the first one again.
 
-    The ability :class:`RefinableTrainer` is checked if it has it.
+    The ability :class:`RefinableTrainer` is checked if the trainer has it.
 
     Parameters
     ----------
     trainer
-        An object with ``prepare``, ``train`` and ``export``; settings that train fast are enough.
+        An object with ``prepare``, ``train`` and ``export``. Use settings with which the training is short.
     store
         Seed data. It is not changed.
     out_dir
-        Folder for its files; new folders are made in it.
+        Folder for the files of the trainer, in new subfolders.
     n_replicas
-        A number of replicas that the sampler may want a potential for.
+        Number of replicas of the exported potential.
 
     Raises
     ------

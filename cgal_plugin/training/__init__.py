@@ -1,4 +1,4 @@
-"""Train models with TorchMD-Net's LNNP and data module: resume, fine-tune, replay, committees.
+"""Train models with LNNP and the data module of TorchMD-Net: resume, fine-tune, replay, committees.
 
 Importing this package does not import torch.
 """

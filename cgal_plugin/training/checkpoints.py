@@ -20,7 +20,7 @@ class Epoch:
 
     @property
     def score(self) -> float:
-        """Value that is lowest in the best epoch."""
+        """Value for the comparison of epochs; the best epoch has the lowest."""
         return float(self.record["score"])
 
 
@@ -43,7 +43,7 @@ class CheckpointFolder:
         return Epoch(number, checkpoint, full)
 
     def last(self) -> Epoch | None:
-        """Return the newest epoch with an intact checkpoint."""
+        """Return the newest epoch with an intact checkpoint, or None."""
         for number in sorted(self._numbers(), reverse=True):
             epoch = self.get(number)
             if epoch is not None:
@@ -65,7 +65,7 @@ class CheckpointFolder:
     def prune(self, keep: set[int]) -> None:
         """Delete all epochs except ``keep``, and temporary files of interrupted writes."""
         for number in self._numbers() - keep:
-            # the record first: a record without its checkpoint would count as damage
+            # the record first, because a record without its checkpoint would count as damage
             self._checkpoint(number).with_suffix(".json").unlink(missing_ok=True)
             self._checkpoint(number).unlink(missing_ok=True)
         for leftover in self.path.glob(".epoch_*.tmp*"):

@@ -33,14 +33,14 @@ def train_ensemble(
     Parameters
     ----------
     hparams, options
-        As for :func:`~cgal_plugin.training.train`.
+        See :func:`~cgal_plugin.training.train`.
     out_dir
         Folder; model n is in ``model_00n``.
     n_models
         At least 1.
     seed
-        Each model's seed is derived from it and the number of the model, so more models do not change the
-        first ones.
+        The seed of each model is derived from this seed and the number of the model, so that a larger
+        committee has the same first models.
     init_checkpoints
         One per model, or None.
     progress
@@ -105,7 +105,7 @@ def train_members(
     members
         Arguments of each member.
     progress
-        Called with the epochs of all models together; with tasks, with the number of finished models.
+        Called with the epochs of all models together; for tasks, with the number of finished models.
     executor
         Executor section of the configuration.
     folder, names
@@ -146,7 +146,7 @@ def _as_tasks(
 
 
 def train_member(member: Mapping[str, Any]) -> TrainingResult:
-    """Train one member; as a task, it must be importable."""
+    """Train one member. Tasks need an importable function."""
     return train(**member)
 
 

@@ -1,4 +1,4 @@
-"""Additions of train() to TorchMD-Net's DataModule and to Lightning's Trainer."""
+"""Additions to the DataModule of TorchMD-Net and to the Trainer of Lightning, used by train()."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "shuffle", self.epoch))
-        # in parts: a list of all numbers would take 40 bytes per item
+        # in parts, because a list of all numbers would need 40 bytes per item
         for part in torch.split(torch.randperm(self.size, generator=generator), 65536):
             yield from part.tolist()
 

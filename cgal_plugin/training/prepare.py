@@ -107,7 +107,7 @@ def _replay(
 
 
 def newest_sources(root: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Return the sources of the highest ``round`` in the records of a store; none if there is one round.
+    """Return the sources of the highest ``round`` in the records of a store; empty if there is one round.
 
     A shard without a round in its record belongs to round 0.
     """
@@ -127,8 +127,8 @@ def make_priors(
 ) -> tuple[dict[str, Any], list[nn.Module]]:
     """Return the hyper-parameters, completed by ``prior_args``, and the priors.
 
-    The priors of a checkpoint are kept. With ``frozen``, they must also equal those of ``prior_model``, if it
-    contains parameters.
+    The priors of a checkpoint are kept. With ``frozen``, they must also equal those of ``prior_model`` if
+    this contains parameters.
 
     Raises
     ------

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def replace_priors(
     checkpoint: str | os.PathLike[str], priors: PriorSet, path: str | os.PathLike[str]
 ) -> None:
-    """Write a copy of a TorchMD-Net checkpoint with ``priors`` in place of its own.
+    """Write a copy of a TorchMD-Net checkpoint with ``priors`` instead of the original ones.
 
     The parameters of priors are in the hyper-parameters of a checkpoint, not in its state dict.
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 MODES = ("scratch", "finetune", "replay")
 #: called as ``progress(finished epochs, all epochs, metrics of the last epoch)``
 Progress = Callable[[int, int, Mapping[str, Any]], None]
-#: settings that may change when a training is resumed
+#: settings that may differ when a training is resumed
 _FREE = (
     "num_epochs",
     "num_workers",
@@ -88,8 +88,8 @@ def train(
 
     Every epoch writes a checkpoint in TorchMD-Net's format (for ``load_model`` and
     ``cgal-train --load-model``); the best, the last and the last but one are kept. Each epoch starts from the
-    previous checkpoint and a shuffle that depends only on seed and epoch, so on a CPU a resumed training
-    equals an uninterrupted one bit for bit.
+    previous checkpoint, in an order of frames that depends only on seed and epoch. On a CPU, a resumed
+    training therefore equals an uninterrupted one bit for bit.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def train(
         ``"scratch"``; ``"finetune"``; ``"replay"``: like ``finetune``, with frames of the newest sources
         repeated ``replay_weight`` times per epoch.
     replay_weight
-        At least 1; may be fractional.
+        Repetitions per epoch of a frame of the newest sources; at least 1, may be fractional.
     newest
         Newest sources (default: those of the highest round in the records of the store).
     config_hash

@@ -44,7 +44,7 @@ _NOT_HERE = {
 
 
 def resolve(hparams: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all keys of TorchMD-Net: given values, else our defaults, else TorchMD-Net's.
+    """Return all keys of TorchMD-Net: given values, else defaults of this package, else of TorchMD-Net.
 
     Text is converted as on TorchMD-Net's command line (YAML reads ``1e-4`` as text).
 

@@ -97,8 +97,8 @@ def test_events_of_a_sampler_become_blow_ups() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"events": [{"replica": 0, "when": 8}]}, "events that are no blow-ups"),
-        ({"events": ["at step 8"]}, "events that are no blow-ups"),
+        ({"events": [{"replica": 0, "when": 8}]}, "events that are not blow-ups"),
+        ({"events": ["at step 8"]}, "events that are not blow-ups"),
         ({"files": (Path("a"), Path("b"))}, "2 files for 1 trajectories"),
     ],
 )
@@ -117,7 +117,7 @@ def test_a_checkpoint_must_be_in_its_folder(tmp_path: Path) -> None:
     ("model", "message"),
     [
         (None, "NoneType"),
-        (TrainedModel(Path("nowhere.ckpt")), "which is not there"),
+        (TrainedModel(Path("nowhere.ckpt")), "which does not exist"),
         (TrainedModel(Path(__file__)), "expected a file in"),
     ],
 )

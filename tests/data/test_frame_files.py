@@ -90,7 +90,7 @@ def test_what_is_not_fit_is_refused(store: DataStore, tmp_path: Path) -> None:
 
     refuse(tmp_path / "nowhere", "does not exist")
     (tmp_path / "empty").mkdir()
-    refuse(tmp_path / "empty", "no data store and has no")
+    refuse(tmp_path / "empty", "not a data store and has no")
     DataStore.create(tmp_path / "new", TOPOLOGY, temperature=400.0, force_map_hash="m")
     refuse(tmp_path / "new", "no frames yet")
     bad = frames_of(9, 1)

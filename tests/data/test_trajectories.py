@@ -58,7 +58,7 @@ def test_what_is_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="give a topology file"):
         load_trajectories(tmp_path / "t.dcd", TOPOLOGY)
     mdtraj.Trajectory(_frames() / 10, TOPOLOGY.to_mdtraj())[0].save_pdb(str(tmp_path / "t.pdb"))
-    with pytest.raises(DataError, match="is of YYDPETGTWY, not AAAAAAAAAA"):
+    with pytest.raises(DataError, match="is for YYDPETGTWY, not AAAAAAAAAA"):
         load_trajectories(tmp_path / "t.pdb", CGTopology.from_sequence("A" * 10))
 
 

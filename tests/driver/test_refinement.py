@@ -179,8 +179,8 @@ def test_a_run_is_refined_for_every_seed(chance_seed: int, tmp_path: Path) -> No
             {"training": {"priors": {"terms": ["bonds", "angles", "repulsion"]}}},
             "pair energies fitted to forces",
         ),
-        ({"oracle": {**TINY["oracle"], "mode": "steered", "restraint": 2.0}}, "move freely .* for 0"),
-        ({"refinement": {"lag_ps": 3.0}}, "move freely for longer than its lag_ps 3"),
+        ({"oracle": {**TINY["oracle"], "mode": "steered", "restraint": 2.0}}, "these labels have 0"),
+        ({"refinement": {"lag_ps": 3.0}}, "more than lag_ps = 3"),
     ],
     ids=["priors", "steered", "lag"],
 )

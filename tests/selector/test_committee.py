@@ -116,7 +116,7 @@ def test_bad_committees(frames: np.ndarray) -> None:
         CommitteeSelector(3, [springs(1.0)] * 2, reduce="median")
     with pytest.raises(SelectionError, match="batch_size"):
         CommitteeSelector(3, [springs(1.0)] * 2, batch_size=0)
-    with pytest.raises(SelectionError, match="int is no force function"):
+    with pytest.raises(SelectionError, match="int is neither a force function"):
         CommitteeSelector(3, [1, 2])
     with pytest.raises(SelectionError, match="member 1 returned forces of shape"):
         CommitteeSelector(3, [springs(1.0), lambda x: x[:, :2]]).select(frames)

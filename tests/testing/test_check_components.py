@@ -174,7 +174,7 @@ class NoSeed:
         (Empty(), "no trajectory has a frame"),
         (Moves(), "changed the start positions"),
         (Elsewhere(), r"events name replicas \[7\] of 2"),
-        (Unnamed(), "events that are no blow-ups"),
+        (Unnamed(), "events that are not blow-ups"),
         (NoSeed(), "unexpected keyword argument 'temperature'"),
     ],
 )
@@ -233,7 +233,7 @@ class Refinable(Untrained):
 @pytest.mark.parametrize(
     ("trainer", "match"),
     [
-        (NothingWritten(), "model.ckpt, which is not there"),
+        (NothingWritten(), "model.ckpt, which does not exist"),
         (WrongFolder(), "expected a file in"),
         (NotExported(), "did not write .*potential_x1.pt"),
         (Measured(), "metrics cannot be written as JSON"),

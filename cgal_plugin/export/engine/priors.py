@@ -85,7 +85,7 @@ def series_energy(
 ) -> float:
     """Gaussian series; ``index`` rows i, j, row of ``value``; its rows first centre, width, coefficients.
 
-    exp(−(t − k)²/2) from the nearest centre outwards: the ratio of neighbours changes by e a step.
+    exp(−(t − k)²/2) from the nearest centre outwards: the ratio of neighbours changes by e per step.
     """
     energy, shrink = 0.0, math.exp(-1.0)
     for n in range(index.shape[0]):

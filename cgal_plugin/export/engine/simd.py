@@ -19,7 +19,7 @@ from numba.extending import models, overload
 
 from cgal_plugin.export.engine.jit import Float32s, Lanes, intrinsic
 
-#: values in a vector; feature sizes are padded to multiples of it
+#: values in a vector; feature sizes are padded to multiples of this number
 LANES = 16
 #: coefficients of a filter in one table interval
 ORDER = 6
