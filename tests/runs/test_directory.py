@@ -9,9 +9,12 @@ import pytest
 
 from cgal_plugin.config import parse_config
 from cgal_plugin.errors import StateError
+from cgal_plugin.provenance import write_json
+from cgal_plugin.reporting.collect import report_run
 from cgal_plugin.runs.directory import RunDirectory
 from cgal_plugin.runs.log import Progress
 from cgal_plugin.runs.stage import MANIFEST, StageOutput
+from cgal_plugin.runs.status import run_status
 
 SYSTEM = {"sequence": "AAA", "temperature": 400}
 
@@ -26,6 +29,20 @@ def test_second_holder_is_refused_and_named(tmp_path: Path) -> None:
         pass
     with directory.locked():
         pass
+
+
+@pytest.mark.parametrize("facts", [None, {"name": "run"}, {"layout": 1}, {"layout": 3}])
+def test_a_directory_of_another_layout_is_refused(tmp_path: Path, facts: dict[str, object] | None) -> None:
+    config, directory = parse_config({"system": SYSTEM}), RunDirectory(tmp_path)
+    directory.adopt(config)
+    (tmp_path / "run.json").unlink()
+    if facts is not None:
+        write_json(tmp_path / "run.json", facts)
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    for call in (lambda: directory.adopt(config), lambda: run_status(tmp_path), lambda: report_run(tmp_path)):
+        with pytest.raises(StateError, match=r"made by another version .* start a new run in another folder"):
+            call()
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
