@@ -1,8 +1,16 @@
-"""The option ``--seeds`` and the fixture ``chance_seed``, for tests whose outcome depends on chance."""
+"""Threads of test workers; the option ``--seeds`` and the fixture ``chance_seed``."""
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # one thread per worker, set before numpy and torch are imported: with more threads than cores, the
+    # workers of `pytest -n` slow each other down
+    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENMM_CPU_THREADS"):
+        os.environ.setdefault(_name, "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
