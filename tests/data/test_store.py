@@ -101,7 +101,7 @@ def test_damage_is_seen(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="damaged"):
         store.load("a")
     path.unlink()
-    with pytest.raises(DataError, match="gone"):
+    with pytest.raises(DataError, match="does not exist"):
         store.load("a")
 
 
