@@ -197,3 +197,19 @@ def check_trained(model: Any, trainer: object, folder: Path) -> TrainedModel:
         if not path.resolve().is_relative_to(folder.resolve()):
             raise StateError(f"{name} returned the checkpoint {path}; expected a file in {folder}")
     return model
+
+
+def check_exported(paths: Sequence[Path], trainer: object) -> None:
+    """Check that a trainer wrote the potentials that it was asked to export.
+
+    Raises
+    ------
+    StateError
+        A file is missing.
+    """
+    for path in paths:
+        if not path.is_file():
+            raise StateError(
+                f"the trainer {type(trainer).__qualname__} wrote no file {path} in export(model, topology, "
+                "path, n_replicas)"
+            )

@@ -80,14 +80,16 @@ def run(
         SIGTERM, SIGUSR1 or SIGINT arrived (in the main thread). The same call resumes.
     """
     directory = RunDirectory(out_dir)
-    with interrupts.handled(), directory.locked(), disk_errors(directory.root):
-        # before the run directory is created, so that a wrong setting does not leave one
+    with interrupts.handled():
+        # before the directory is written to: what is refused leaves no trace
         built = build_components(config, **components)
-        directory.adopt(config, accept_changes=accept_changes)
-        directory.sweep()
-        log = RunLog(reporter or SilentReporter(), directory.root / LOG)
-        with log.recorded(config.hash):
-            return _Loop(*prepare_data(config, directory, built, log)).run()
+        directory.check_layout()
+        with directory.locked(), disk_errors(directory.root):
+            directory.adopt(config, accept_changes=accept_changes)
+            directory.sweep()
+            log = RunLog(reporter or SilentReporter(), directory.root / LOG)
+            with log.recorded(config.hash):
+                return _Loop(*prepare_data(config, directory, built, log)).run()
 
 
 def prepare_data(
@@ -154,8 +156,6 @@ class _Loop:
 
         stage, inputs = context.directory.stage("priors"), {"shards": context.store.names()}
         stage.run(compute, title="priors", inputs=inputs, reporter=context.log, restore=prepare)
-
-    # ------------------------------------------------------------------ stopping
 
     def _affordable(self) -> int | None:
         """Return how many labels the oracle's budget allows; None without a budget or a known cost."""

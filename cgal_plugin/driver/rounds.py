@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cgal_plugin.components.checks import check_component, check_selection, check_trained
+from cgal_plugin.components.checks import check_component, check_exported, check_selection, check_trained
 from cgal_plugin.components.frames import coverage, start_positions
 from cgal_plugin.components.label_job import round_label_job
 from cgal_plugin.components.protocols import DistanceSelector, TrainedModel, TrainRequest
@@ -74,6 +74,7 @@ class Round:
             for n_replicas in sorted({1, run.components.packed_replicas}):
                 potentials.append(self.potential(n_replicas))
                 trainer.export(model, run.store.topology, potentials[-1], n_replicas)
+            check_exported(potentials, trainer)
             results = {
                 "checkpoint": model.checkpoint.relative_to(folder).as_posix(),
                 "committee": [p.relative_to(folder).as_posix() for p in model.committee],

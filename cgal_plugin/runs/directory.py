@@ -144,7 +144,7 @@ class RunDirectory:
         path = self.root / "config.yaml"
         if not path.is_file():
             raise StateError(f"{self.root} is not a run directory: it has no config.yaml")
-        self._check_layout()
+        self.check_layout()
         try:
             content = read_mapping(path)[0]
         except ConfigError as error:
@@ -157,7 +157,16 @@ class RunDirectory:
             )
         return content
 
-    def _check_layout(self) -> None:
+    def check_layout(self) -> None:
+        """Check that a run in this folder, if there is one, has the layout of this version.
+
+        Raises
+        ------
+        StateError
+            It has another layout, or ``run.json`` is damaged.
+        """
+        if not (self.root / "config.yaml").exists():
+            return
         path = self.root / "run.json"
         try:
             found = read_json(path).get("layout", 1) if path.is_file() else 1

@@ -13,7 +13,7 @@ from cgal_plugin.config import parse_config
 from cgal_plugin.data import LabelledFrames, Quarantined
 from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.driver import run
-from cgal_plugin.errors import ConfigError, DataError, DynamicsError, OracleError, SelectionError
+from cgal_plugin.errors import ConfigError, DataError, DynamicsError, OracleError, SelectionError, StateError
 from cgal_plugin.selector import Selection
 from tests.driver import stand_ins
 from tests.driver.cheap import Log, cheap_run
@@ -124,6 +124,21 @@ def test_seed_data_of_another_system_are_refused(
 def test_an_unknown_component_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown components"):
         run(parse_config(TINY), tmp_path / "run", orcale=stand_ins.Springs())
+
+
+def test_a_refused_run_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        run(stand_ins.config(tmp_path), tmp_path / "run", oracle=object())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_trainer_that_exports_nothing_is_an_error(tmp_path: Path) -> None:
+    class Forgetful(stand_ins.Untrained):
+        def export(self, model: Any, topology: Any, path: Path, n_replicas: int) -> None:
+            """Write nothing."""
+
+    with pytest.raises(StateError, match=r"trainer .*Forgetful wrote no file .*potential"):
+        cheap_run(tmp_path / "run", stand_ins.config(tmp_path), trainer=Forgetful())
 
 
 def test_more_rounds_continue_from_the_end(tmp_path: Path) -> None:
