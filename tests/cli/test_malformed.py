@@ -283,11 +283,9 @@ def test_pdb_files(check: Checker) -> None:
         (f / f"{path.stem}.yaml").write_text(f"system: {{pdb: {path.name}, temperature: 400}}\n")
         cases.append((path.name, ["run", f / f"{path.stem}.yaml", "--out", f / "new" / path.stem]))
     check(cases)
-    # the run folder of a new run may be made (with its lock); nothing may be in it
-    for lock in (f / "new").rglob("run.lock"):
-        lock.unlink()
-    check.problems = [p for p in check.problems if "changed" not in p or "run.lock" not in p]
-    assert not [p for p in (f / "new").rglob("*") if p.is_file()]
+    # a harmed file that can still be read: GYG is too short for the default prior terms
+    check.problems = [p for p in check.problems if "has no dihedrals, no repulsion" not in p]
+    assert not (f / "new").exists()
     check([(p.name, ["backmap", f / "frames.npy", "--system", p, "-o", f / "x.pdb"]) for p in paths[3:11]])
     check.finish(24)
 
