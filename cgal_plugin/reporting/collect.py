@@ -65,7 +65,7 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
         after=without_equilibration(sampled_trajectories(refined[-1]))
         if refined
         else sampled_trajectories(rounds[-1].stages["simulate"]),
-        training_frames=store.load_all().positions,
+        training_frames=store.positions(),
         seed_trajectories=[store.load(n).positions for n in store.names() if shard_round(n) < 0],
         tica=evaluator.tica,
         lag_frames=evaluator.lag_frames if evaluator.reference else _seed_lag(config),
