@@ -90,8 +90,8 @@ def test_schema_names_every_top_level_key() -> None:
         ("system: {sequence: AAA}\nstopping: {rounds: true}", ["stopping.rounds", "integer"]),
         ("system: {sequence: AAA}\nstopping: {rounds: 1.5}", ["stopping.rounds", "integer"]),
         ("system: {sequence: AAA}\noracle: 3", ["oracle", "section"]),
-        ("system: {}", ["system", "exactly one of 'sequence' and 'pdb'"]),
-        ("system: {pdb: nowhere.pdb}", ["run.yaml:1", "system.pdb", "nowhere.pdb", "no such file"]),
+        ("system: {}", ["system", "exactly one of 'sequence' and 'structure'"]),
+        ("system: {pdb: nowhere.pdb}", ["run.yaml:1", "system.structure", "nowhere.pdb", "no such file"]),
         ("system: {sequence: AAA}\nsystem: {sequence: GGG}", ["'system' is given twice", "line 2"]),
         ("system: [", ["not valid YAML"]),
         ("- 1", ["expected keys"]),
@@ -210,7 +210,7 @@ def test_relative_paths_start_from_the_file(tmp_path: Path) -> None:
     (tmp_path / "sub" / "x.pdb").write_text("END\n")
     path = tmp_path / "sub" / "run.yaml"
     path.write_text("system: {pdb: x.pdb}")
-    assert load_yaml(path).system.pdb == (tmp_path / "sub" / "x.pdb").resolve()
+    assert load_yaml(path).system.structure == (tmp_path / "sub" / "x.pdb").resolve()
 
 
 _scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)

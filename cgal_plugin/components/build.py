@@ -161,6 +161,7 @@ def _seed_source(config: Config) -> SeedSource:
 
 def _openmm_oracle(config: Config) -> OpenMMOracle:
     from cgal_plugin.oracle import OpenMMOracle
+    from cgal_plugin.oracle.options import ReadOptions
 
     system = config.system
     settings = config.oracle if isinstance(config.oracle, OpenMMOracleConfig) else OpenMMOracleConfig()
@@ -169,6 +170,14 @@ def _openmm_oracle(config: Config) -> OpenMMOracle:
         temperature=system.temperature,
         mapping=system.mapping,
         solvent=settings.solvent,
+        options=ReadOptions(
+            ph=system.ph,
+            ignore=system.ignore,
+            replace=system.replace,
+            repair=system.repair,
+            chains=system.chains,
+            model=system.model,
+        ),
         mode=settings.mode,
         production_ps=settings.production_ps,
         relax_ps=settings.relax_ps,

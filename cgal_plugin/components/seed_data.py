@@ -15,7 +15,8 @@ from cgal_plugin.data import DataStore
 from cgal_plugin.errors import DataError, OracleError
 from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.mapping import CGTopology
-from cgal_plugin.provenance import atomic_path, derive_seed
+from cgal_plugin.oracle.record import StructureRecord
+from cgal_plugin.provenance import atomic_path, derive_seed, write_json
 from cgal_plugin.runs.layout import FORCE_MAP, WORK
 from cgal_plugin.runs.log import Progress
 
@@ -34,10 +35,20 @@ _STARTS = {
 }
 
 
+#: what was read from the structure or sequence (file of the seed stage)
+STRUCTURE = "structure.json"
+
+
 class OpenMMSeeds:
     """All-atom trajectories at the temperature of the run, their force map and their backmapping library.
 
-    Files of the stage: ``trajectory_*.npz``, ``force_map.npz``, ``library.npz``, ``native.pdb``.
+    Files of the stage: ``trajectory_*.npz``, ``force_map.npz``, ``library.npz``, ``native.pdb``,
+    ``structure.json``.
+
+    Raises
+    ------
+    OracleError
+        The start that the configuration names does not exist for this molecule.
     """
 
     def __init__(self, config: Config, oracle: OpenMMOracle) -> None:
@@ -45,7 +56,17 @@ class OpenMMSeeds:
         self.oracle = oracle
         self.topology = oracle.topology
         self.force_map_hash = ""
+        self.starts = _starts(config.seed_data.start, oracle)
         self._trajectories: list[AllAtomTrajectory] = []
+
+    @property
+    def record(self) -> StructureRecord:
+        """What was read from the structure or sequence, and where the trajectories start."""
+        record = self.oracle.model.record or StructureRecord()
+        start = self.config.seed_data.start
+        names = [name for name, hotter, heat_ps in self.starts]
+        chosen = f"{start} ({names[0]})" if start == "auto" else start
+        return record.with_fact("notes", f"seed trajectories start {chosen}")
 
     @property
     def oracle_ns(self) -> float:
@@ -78,12 +99,13 @@ class OpenMMSeeds:
         self.oracle = self.oracle.with_library(AllAtomLibrary.load(library_path, self.oracle.model))
         if not native.exists():
             self._save_native(native)
+        write_structure(out_dir / STRUCTURE, self.record)
 
     def _task(self, i: int) -> TrajectoryTask:
         from cgal_plugin.oracle.trajectory_task import TrajectoryTask
 
         data = self.config.seed_data
-        structure, hotter, heat_ps = _STARTS[data.start][i % len(_STARTS[data.start])]
+        structure, hotter, heat_ps = self.starts[i % len(self.starts)]
         return TrajectoryTask(
             None,  # each worker has its own copy
             structure,
@@ -136,6 +158,32 @@ class OpenMMSeeds:
             if name not in store:
                 frames = self.oracle.map_trajectory(trajectory)
                 store.append(name, frames, source="seed", config_hash=self.config.hash)
+
+
+def write_structure(path: Path, record: StructureRecord) -> None:
+    """Write what was read, unless the file exists."""
+    if not path.exists():
+        write_json(path, record.to_dict())
+
+
+def _starts(start: str, oracle: OpenMMOracle) -> tuple[tuple[str, float, float], ...]:
+    """Return the starts of the seed trajectories, in turn.
+
+    Raises
+    ------
+    OracleError
+        The molecule has no fold, or cannot be stretched, and the start needs it.
+    """
+    from cgal_plugin.oracle.sampling import check_fold, check_stretch
+
+    if start == "auto":
+        return (_FOLDED,) if oracle.model.folded else (_EXTENDED,)
+    names = {name for name, _, _ in _STARTS[start]}
+    if "folded" in names:
+        check_fold(oracle.model, start)
+    if "extended" in names:
+        check_stretch(oracle.model)
+    return _STARTS[start]
 
 
 def _is_whole(path: Path) -> bool:

@@ -18,7 +18,7 @@ from cgal_plugin.errors import ConfigError
 
 _MAX_NODES = 100_000
 _PATH_KEYS = (
-    ("system", "pdb"),
+    ("system", "structure"),
     ("seed_data", "store"),
     ("training", "priors", "file"),
     ("evaluation", "reference"),

@@ -5,34 +5,74 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from cgal_plugin.config.quantities import Count, Kelvin, Picoseconds
+from cgal_plugin.config.quantities import Count, Kelvin, Number, Picoseconds
 from cgal_plugin.config.section import Section
+
+
+def _yaml_name(value: Any) -> Any:
+    """Refuse names that YAML has read as another type."""
+    if isinstance(value, bool):
+        raise ValueError(f"YAML reads this name as {str(value).lower()}; put it in quotes")
+    return str(value) if isinstance(value, int) else value
+
+
+#: name of a residue or chain; YAML reads NO and Y as truth values
+Name = Annotated[str, BeforeValidator(_yaml_name)]
 
 
 class System(Section):
     """The molecule, its CG mapping and its temperature."""
 
     sequence: str | None = None
-    """One-letter codes, such as YYDPETGTWY. Give this or `pdb`."""
-    pdb: Path | None = None
-    """All-atom structure file (PDB). Give this or `sequence`."""
+    """One-letter codes, such as YYDPETGTWY. Give this or `structure`."""
+    structure: Path | None = None
+    """All-atom structure file: PDB or mmCIF, also .gz. Give this or `sequence`."""
+    ph: Annotated[Number, Field(ge=0, le=14)] = 7.0
+    """pH that decides about hydrogens that the structure does not have."""
+    chains: tuple[Name, ...] | None = None
+    """structure: chains to read, such as [A, B]. None: all."""
+    model: int | None = None
+    """structure: number of the model to read. None: the first."""
+    ignore: tuple[Name, ...] = ()
+    """structure: residues that may be left out, such as [ZN, GOL]. Water, Na, K and Cl always are."""
+    replace: dict[Name, Name] = Field(default_factory=dict)
+    """structure: residues to replace by standard ones, such as {MSE: MET, NLE: LEU}."""
+    repair: bool = False
+    """structure: add missing side-chain atoms."""
     mapping: str | dict[str, Any] = "CA"
     """Beads: CA, CACB, a YAML file, or the content of such a file."""
     temperature: Annotated[Kelvin, Field(gt=0, le=2000)] = 300.0
     """Temperature of labels, CG dynamics and evaluation, K."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _old_name(cls, data: Any) -> Any:
+        """Accept ``pdb``, the former name of ``structure``."""
+        if not isinstance(data, dict) or "pdb" not in data:
+            return data
+        rest = {k: v for k, v in data.items() if k != "pdb"}
+        if data["pdb"] is None:
+            return rest
+        if rest.get("structure") is not None:
+            raise ValueError("give 'structure' only; 'pdb' is its former name")
+        return {**rest, "structure": data["pdb"]}
+
     @model_validator(mode="after")
     def _one_source(self) -> System:
-        if (self.sequence is None) == (self.pdb is None):
-            raise ValueError("give exactly one of 'sequence' and 'pdb'")
+        if (self.sequence is None) == (self.structure is None):
+            raise ValueError("give exactly one of 'sequence' and 'structure'")
+        if self.sequence is not None:
+            given = [k for k in ("chains", "model", "ignore", "replace", "repair") if getattr(self, k)]
+            if given:
+                raise ValueError(f"{', '.join(given)}: for a structure only; this system has a sequence")
         return self
 
     @property
     def source(self) -> str | Path:
-        """The sequence or the PDB file, whichever is given."""
-        source = self.pdb if self.sequence is None else self.sequence
+        """The sequence or the structure file, whichever is given."""
+        source = self.structure if self.sequence is None else self.sequence
         assert source is not None
         return source
 
@@ -48,10 +88,10 @@ class SeedData(Section):
     """Equilibration at the start of each trajectory, which is discarded, ps."""
     save_ps: Annotated[Picoseconds, Field(gt=0)] = 0.1
     """Time between saved frames, ps."""
-    start: Literal["folded", "extended", "mixed", "diverse"] = "folded"
-    """folded: the given or built structure; extended: a stretched chain; mixed: folded and extended in turn;
-    diverse: in turn folded, partly unfolded (200 ps at the temperature, then 100 ps at 100 K above it),
-    extended."""
+    start: Literal["auto", "folded", "extended", "mixed", "diverse"] = "auto"
+    """folded: the given structure, or the known fold of CLN025; extended: a stretched chain; auto: folded if
+    there is a fold, else extended; mixed: folded and extended in turn; diverse: in turn folded, partly
+    unfolded (200 ps at the temperature, then 100 ps at 100 K above it), extended."""
     force_map: Literal["optimal", "basic"] = "optimal"
     """How atomistic forces are mapped to bead forces; optimal has the least noise and needs 200 frames."""
     store: Path | None = None

@@ -16,7 +16,7 @@ from cgal_plugin.oracle.force_error import frame_noise, mean_and_error
 from cgal_plugin.oracle.label_settings import LabelSettings
 from cgal_plugin.oracle.labels import free_label, frozen_label, steered_label
 from cgal_plugin.oracle.library import AllAtomLibrary
-from cgal_plugin.oracle.sampling import stretched_positions
+from cgal_plugin.oracle.sampling import can_stretch, stretched_positions
 from cgal_plugin.oracle.screen import Screen, screen
 from cgal_plugin.oracle.structure import PROTEIN_FORCE_FIELD
 from cgal_plugin.oracle.system import AllAtomModel
@@ -140,7 +140,8 @@ class Labeller:
         if start not in self._backmappers:
             model, library, n = self.model.implicit, self.library, self.settings.n_starts
             if library is None:
-                library = AllAtomLibrary(model, stretched_positions(model)[None])
+                stretched = stretched_positions(model)[None] if can_stretch(model) else None
+                library = AllAtomLibrary(model, stretched)
             elif len(library) >= _MIN_SHARE * n:
                 library = AllAtomLibrary(model, library.positions[start::n])
             seed = derive_seed(self.seed, "start", start)

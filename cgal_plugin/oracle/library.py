@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.errors import BackmapError
+from cgal_plugin.errors import BackmapError, MappingError
 from cgal_plugin.mapping.geometry import superposed_rmsd
+from cgal_plugin.mapping.residues import canonical_residue
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, hash_array
 from cgal_plugin.units import as_angstrom
 
@@ -147,8 +148,16 @@ def atom_keys(topology: mdtraj.Topology) -> tuple[str, ...]:
             for atom in residue.atoms:
                 alias = _ALIASES.get(atom.name, atom.name)
                 name = atom.name if alias in own else alias
-                keys.append(f"{chain.index}:{number}:{residue.name[:3].upper()}:{name}")
+                keys.append(f"{chain.index}:{number}:{_code(residue.name)}:{name}")
     return tuple(keys)
+
+
+def _code(residue: str) -> str:
+    """Return a code that does not depend on the program that named the protonation state."""
+    try:
+        return canonical_residue(residue)
+    except MappingError:
+        return residue[:3].upper()
 
 
 def match_atoms(source: mdtraj.Topology, target: tuple[str, ...]) -> NDArray[np.int64]:

@@ -20,6 +20,7 @@ from cgal_plugin.oracle.checks import check_library, check_methods, check_number
 from cgal_plugin.oracle.label_settings import LabelSettings
 from cgal_plugin.oracle.labelling import Labeller
 from cgal_plugin.oracle.library import AllAtomLibrary
+from cgal_plugin.oracle.options import ReadOptions
 from cgal_plugin.oracle.sampling import (
     fit_force_map,
     native_positions,
@@ -65,13 +66,16 @@ class OpenMMOracle:
     Parameters
     ----------
     sequence_or_pdb
-        One-letter codes or a PDB file; or an :class:`AllAtomModel`, which includes mapping and solvent.
+        One-letter codes or a structure file (PDB, mmCIF); or an :class:`AllAtomModel`, which includes
+        mapping and solvent.
     temperature
         K.
     mapping
         ``"CA"``, ``"CACB"``, a YAML file or its content.
     solvent
         ``"obc2"``, ``"gbn2"`` or ``"tip3pfb"``.
+    options
+        How to read the structure (:class:`~cgal_plugin.oracle.options.ReadOptions`).
     mode, production_ps, relax_ps, save_ps, n_starts, restraint, release_ps, platform, n_threads
         See :class:`~cgal_plugin.oracle.label_settings.LabelSettings`. The default of ``n_starts`` is 2 in
         mode ``mean_force`` and 1 in the others.
@@ -98,6 +102,7 @@ class OpenMMOracle:
         temperature: float,
         mapping: Any = "CA",
         solvent: str = "obc2",
+        options: ReadOptions | None = None,
         mode: str = "free",
         production_ps: float = 5.0,
         relax_ps: float = 2.0,
@@ -122,7 +127,7 @@ class OpenMMOracle:
         if isinstance(sequence_or_pdb, AllAtomModel):
             self.model = sequence_or_pdb
         else:
-            self.model = AllAtomModel.create(sequence_or_pdb, mapping, solvent)
+            self.model = AllAtomModel.create(sequence_or_pdb, mapping, solvent, options)
         self.library = check_library(library, self.mapping)
         if mode == "mean_force" and not self.mapping.is_slice:
             raise OracleError(
@@ -223,7 +228,8 @@ class OpenMMOracle:
         Parameters
         ----------
         start
-            ``"folded"`` (the native structure), ``"extended"``, or ``(n_solute, 3)`` Å.
+            ``"folded"`` (the given structure or known fold), ``"extended"``, ``"auto"`` (folded if there is
+            a fold), or ``(n_solute, 3)`` Å.
         picoseconds, save_ps, equilibrate_ps
             Length, interval of the frames (default: that of the labels), and discarded equilibration, ps.
         seed

@@ -95,7 +95,7 @@ class Puller:
 
         self.model = model.implicit
         self.settings = s = settings or PullSettings()
-        self.tables = stereo_tables(self.model.mdtraj_topology)
+        self.tables = stereo_tables(self.model.mdtraj_topology, self.model.positions)
         self._restraint = BeadRestraint(self.model.mapping)
         system = self.model.make_system()
         for index in reversed(range(system.getNumForces())):
@@ -117,8 +117,8 @@ class Puller:
         force = openmm.CustomTorsionForce(f"{_STEREO}*(1-cos(theta-theta0))")
         force.addGlobalParameter(_STEREO, 0.0)
         force.addPerTorsionParameter("theta0")
-        for atoms in self.tables.omegas.tolist():
-            force.addTorsion(*atoms, [np.pi])
+        for atoms, cis in zip(self.tables.omegas.tolist(), self.tables.cis, strict=True):
+            force.addTorsion(*atoms, [0.0 if cis else np.pi])
         for centre, a, b, c in self.tables.centres.tolist():
             force.addTorsion(a, centre, b, c, [-_TETRAHEDRAL])
         force.setForceGroup(RESTRAINT_GROUP)

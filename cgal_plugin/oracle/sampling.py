@@ -12,7 +12,7 @@ from cgal_plugin.errors import OracleError
 from cgal_plugin.mapping.forces import ForceMap, basic_force_map, optimal_force_map, slice_force_map
 from cgal_plugin.mapping.geometry import dihedral_angles
 from cgal_plugin.oracle.label_settings import LabelSettings
-from cgal_plugin.oracle.structure import EXTENDED_PHI, EXTENDED_PSI
+from cgal_plugin.oracle.peptide import EXTENDED_PHI, EXTENDED_PSI
 from cgal_plugin.oracle.system import AllAtomModel
 from cgal_plugin.oracle.trajectory import (
     AllAtomTrajectory,
@@ -76,19 +76,23 @@ def run_dynamics(
 
 
 def start_positions(model: AllAtomModel, start: str | ArrayLike) -> NDArray[np.float64]:
-    """Return ``(n_solute, 3)`` Å of ``"folded"``, ``"extended"``, or of the coordinates given.
+    """Return ``(n_solute, 3)`` Å of ``"folded"``, ``"extended"``, ``"auto"``, or of the coordinates given.
 
     Raises
     ------
     OracleError
-        The name is unknown, the shape is wrong, or coordinates are not finite.
+        The name is unknown, the molecule has no fold or cannot be stretched, the shape is wrong, or
+        coordinates are not finite.
     """
     if isinstance(start, str):
+        if start == "auto":
+            start = "folded" if model.folded else "extended"
         if start == "folded":
+            check_fold(model, start)
             return native_positions(model)
         if start == "extended":
             return stretched_positions(model.implicit)
-        raise OracleError(f"start {start!r} is not known; use folded, extended or coordinates in Å")
+        raise OracleError(f"start {start!r} is not known; use auto, folded, extended or coordinates in Å")
     positions = np.asarray(start, dtype=np.float64)
     if positions.shape != (model.n_solute, 3) or not np.isfinite(positions).all():
         raise OracleError(
@@ -96,6 +100,21 @@ def start_positions(model: AllAtomModel, start: str | ArrayLike) -> NDArray[np.f
             f"expected finite ({model.n_solute}, 3) in Å, in the order of atom_topology"
         )
     return positions
+
+
+def check_fold(model: AllAtomModel, start: str) -> None:
+    """Check that the molecule has a fold to start from.
+
+    Raises
+    ------
+    OracleError
+        It was built as a stretched chain.
+    """
+    if not model.folded:
+        raise OracleError(
+            f"start {start!r} needs a fold, but {model.sequence} was built from its sequence as a stretched "
+            "chain: give a structure file (system.structure), or use start auto or extended"
+        )
 
 
 def native_positions(model: AllAtomModel) -> NDArray[np.float64]:
@@ -131,13 +150,7 @@ def stretched_positions(model: AllAtomModel) -> NDArray[np.float64]:
     OracleError
         A bond links residues that are not neighbours (a disulfide), so the chain cannot be stretched.
     """
-    for bond in model.topology.bonds():
-        left, right = bond[0].residue, bond[1].residue
-        if left.chain is not right.chain or abs(left.index - right.index) > 1:
-            raise OracleError(
-                f"{left.name}{left.id} and {right.name}{right.id} are linked, so the chain cannot be "
-                "stretched; start from 'folded' or from coordinates"
-            )
+    check_stretch(model)
     xyz = np.array(model.positions)
     for chain in model.topology.chains():
         residues = list(chain.residues())
@@ -156,6 +169,36 @@ def stretched_positions(model: AllAtomModel) -> NDArray[np.float64]:
                 quad = (atoms["N"], atoms["CA"], atoms["C"], names[i + 1]["N"])
                 _turn(xyz, quad, moved, EXTENDED_PSI)
     return model.minimise(xyz)
+
+
+def check_stretch(model: AllAtomModel) -> None:
+    """Check that the molecule is one chain without bridges, which can be stretched.
+
+    Raises
+    ------
+    OracleError
+        There are several chains, or a disulfide.
+    """
+    remedy = "start from 'folded' or from coordinates"
+    n_chains = model.implicit.topology.getNumChains()
+    if n_chains > 1:
+        raise OracleError(f"{model.sequence} has {n_chains} chains and cannot be stretched; {remedy}")
+    for a, b in model.topology.bonds():
+        left, right = a.residue, b.residue
+        if abs(left.index - right.index) > 1 or {a.name, b.name} == {"SG"}:
+            raise OracleError(
+                f"{left.name}{left.id} and {right.name}{right.id} are linked, so the chain cannot be "
+                f"stretched; {remedy}"
+            )
+
+
+def can_stretch(model: AllAtomModel) -> bool:
+    """Return whether :func:`stretched_positions` can stretch the molecule."""
+    try:
+        check_stretch(model)
+    except OracleError:
+        return False
+    return True
 
 
 def _turn(

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.errors import BackmapError
+from cgal_plugin.errors import BackmapError, OracleError
 from cgal_plugin.mapping.geometry import dihedral_angles
+from cgal_plugin.oracle.record import StructureRecord
 from cgal_plugin.oracle.stereo import StereoTables, piercing_candidates, stereo_tables
 
 if TYPE_CHECKING:
@@ -70,8 +71,9 @@ def screen(positions: ArrayLike, topology: Any, *, omega_min: float = OMEGA_MIN)
 
     Notes
     -----
-    Proline must be trans like every other residue: a cis bond does not isomerise during a label and would
-    represent another molecule. The thresholds are constants of this module and of ``stereo``.
+    A peptide bond must be trans, unless it is cis in the molecule's own structure (``stereo_tables(topology,
+    reference)``): it does not isomerise during a label, and a structure with the other isomer would represent
+    another molecule. The thresholds are constants of this module and of ``stereo``.
     """
     tables = topology if isinstance(topology, StereoTables) else stereo_tables(topology)
     xyz = np.asarray(positions, dtype=np.float64)
@@ -83,6 +85,30 @@ def screen(positions: ArrayLike, topology: Any, *, omega_min: float = OMEGA_MIN)
     if xyz.ndim == 2:
         return _screen_one(xyz, tables, omega_min)
     return [_screen_one(frame, tables, omega_min) for frame in xyz]
+
+
+def check_start(topology: Any, positions: NDArray[np.float64], record: StructureRecord) -> StructureRecord:
+    """Refuse a minimised start structure with wrong stereochemistry; record its cis peptide bonds.
+
+    ``positions`` ``(n_atoms, 3)`` Å. Returns the record with these bonds.
+
+    Raises
+    ------
+    OracleError
+        An inverted stereocentre, a broken bond, a clash or a pierced ring.
+    """
+    tables = stereo_tables(topology, positions)
+    verdict = _screen_one(positions, tables, 90.0)
+    if not verdict:
+        raise OracleError(
+            f"{'; '.join(record.facts.get('source', ('the structure',)))} is wrong after minimisation: "
+            f"{'; '.join(verdict.reasons)}. The molecule must consist of L-amino acids without overlaps: "
+            "correct the structure, or replace D-residues (system.replace)"
+        )
+    for _, c, n, _ in tables.omegas[tables.cis].tolist():
+        left, right = (tables.labels[i].split("-")[0] for i in (c, n))
+        record = record.with_fact("notes", f"the peptide bond {left}–{right} is cis and stays so")
+    return record
 
 
 def _screen_one(xyz: NDArray[np.float64], tables: StereoTables, omega_min: float) -> Screen:
@@ -102,7 +128,7 @@ def _screen_one(xyz: NDArray[np.float64], tables: StereoTables, omega_min: float
         ]),
         _describe("cis or twisted peptide bond", [
             f"{label[tables.omegas[i, 1]]}–{label[tables.omegas[i, 2]]} (ω {omega[i]:.0f}°)"
-            for i in np.flatnonzero(np.abs(omega) < omega_min)
+            for i in np.flatnonzero(np.where(tables.cis, 180.0 - np.abs(omega), np.abs(omega)) < omega_min)
         ]),
         _describe("broken bond", [
             f"{label[tables.bonds[i, 0]]}–{label[tables.bonds[i, 1]]} ({length[i]:.2f} Å)"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import BackmapError
+from cgal_plugin.mapping.geometry import dihedral_angles
 from cgal_plugin.mapping.residues import CAPS_AND_SOLVENT
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ class StereoTables:
     centres
         ``(n, 4)`` int64: centre, a, b, c of each stereocentre; a·(b×c) > 0 if correct.
     omegas
-        ``(n, 4)`` int64: atoms of each peptide torsion; trans if correct.
+        ``(n, 4)`` int64: atoms of each peptide torsion.
+    cis
+        ``(n,)`` bool: peptide bonds that are cis if correct; the others are trans.
     bonds, bond_range
         ``(n, 2)`` int64, and shortest and longest allowed length, ``(n, 2)`` float64, Å.
     far_pairs, far_limits
@@ -51,6 +54,7 @@ class StereoTables:
 
     centres: NDArray[np.int64]
     omegas: NDArray[np.int64]
+    cis: NDArray[np.bool_]
     bonds: NDArray[np.int64]
     bond_range: NDArray[np.float64]
     far_pairs: NDArray[np.int64]
@@ -64,8 +68,11 @@ class StereoTables:
         return len(self.labels)
 
 
-def stereo_tables(topology: Any) -> StereoTables:
+def stereo_tables(topology: Any, reference: ArrayLike | None = None) -> StereoTables:
     """Return the tables of an ``mdtraj.Topology`` or ``openmm.app.Topology``, without water and ions.
+
+    ``reference`` ``(n_atoms, 3)`` Å is a correct structure: its cis peptide bonds are cis in every correct
+    structure. Without it all are trans.
 
     Raises
     ------
@@ -95,9 +102,14 @@ def stereo_tables(topology: Any) -> StereoTables:
     hydrogen = np.array([s == "H" for s in symbols])
     solute = [a.index for a in atoms if a.residue.name.upper() not in CAPS_AND_SOLVENT - _CAPS]
     far = _far_pairs(neighbours, solute)
+    omegas = _omegas(top)
+    cis = np.zeros(len(omegas), dtype=bool)
+    if reference is not None and len(omegas):
+        cis = np.abs(dihedral_angles(np.asarray(reference, dtype=np.float64)[omegas])) < np.pi / 2
     return StereoTables(
         centres=_centres(top),
-        omegas=_omegas(top),
+        omegas=omegas,
+        cis=cis,
         bonds=bonds,
         bond_range=np.stack([BOND_RANGE[0] * sums, BOND_RANGE[1] * sums], axis=1),
         far_pairs=far,

@@ -26,13 +26,12 @@ from cgal_plugin.oracle.forcefield import (
     drop_motion_remover,
     force_field,
 )
+from cgal_plugin.oracle.options import ReadOptions
+from cgal_plugin.oracle.peptide import build_peptide, is_sequence
+from cgal_plugin.oracle.record import StructureRecord
 from cgal_plugin.oracle.restraint import BeadRestraint
-from cgal_plugin.oracle.structure import (
-    build_peptide,
-    is_sequence,
-    read_pdb,
-    seeded_random,
-)
+from cgal_plugin.oracle.screen import check_start
+from cgal_plugin.oracle.structure import PreparedStructure, read_structure, seeded_random
 from cgal_plugin.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
@@ -58,6 +57,10 @@ class AllAtomModel:
         :class:`CGMapping` of the solute's atoms.
     solvent
         ``"obc2"``, ``"gbn2"`` (implicit) or ``"tip3pfb"`` (periodic box).
+    record
+        What was read, added and left out; None for a topology that was given.
+    folded
+        Whether the positions are a given or known fold, rather than a stretched chain.
 
     Raises
     ------
@@ -69,6 +72,8 @@ class AllAtomModel:
     positions: NDArray[np.float64]
     mapping: CGMapping
     solvent: str = "obc2"
+    record: StructureRecord | None = None
+    folded: bool = True
 
     def __post_init__(self) -> None:
         if self.solvent not in SOLVENTS:
@@ -97,38 +102,54 @@ class AllAtomModel:
         psi: Sequence[float] | None = None,
         ph: float = 7.0,
     ) -> AllAtomModel:
-        """Build a peptide and minimise it; see :func:`~cgal_plugin.oracle.structure.build_peptide`."""
-        return cls._minimised(*build_peptide(sequence, phi=phi, psi=psi, ph=ph), mapping, solvent)
+        """Build a peptide and minimise it; see :func:`~cgal_plugin.oracle.peptide.build_peptide`."""
+        return cls._minimised(build_peptide(sequence, phi=phi, psi=psi, ph=ph), mapping, solvent)
 
     @classmethod
-    def from_pdb(
-        cls, path: str | os.PathLike[str], mapping: Any = "CA", solvent: str = "obc2", *, ph: float = 7.0
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        mapping: Any = "CA",
+        solvent: str = "obc2",
+        options: ReadOptions | None = None,
     ) -> AllAtomModel:
-        """Read a PDB file and minimise; see :func:`~cgal_plugin.oracle.structure.read_pdb`."""
-        return cls._minimised(*read_pdb(path, ph=ph), mapping, solvent)
+        """Read a PDB or mmCIF file and minimise.
+
+        See :func:`~cgal_plugin.oracle.structure.read_structure`.
+
+        Raises
+        ------
+        OracleError, MappingError
+            The structure is refused, has a wrong stereocentre or a pierced ring, or cannot be mapped.
+        """
+        return cls._minimised(read_structure(path, options), mapping, solvent)
 
     @classmethod
     def create(
         cls,
-        sequence_or_pdb: str | os.PathLike[str],
+        source: str | os.PathLike[str],
         mapping: Any = "CA",
         solvent: str = "obc2",
-        **options: Any,
+        options: ReadOptions | None = None,
     ) -> AllAtomModel:
-        """Call :meth:`from_sequence` for a one-letter sequence, :meth:`from_pdb` for a file."""
-        if is_sequence(sequence_or_pdb):
-            return cls.from_sequence(str(sequence_or_pdb), mapping, solvent, **options)
-        return cls.from_pdb(sequence_or_pdb, mapping, solvent, **options)
+        """Call :meth:`from_sequence` for a one-letter sequence, :meth:`from_file` for a file."""
+        if is_sequence(source):
+            ph = ReadOptions().ph if options is None else options.ph
+            return cls.from_sequence(str(source), mapping, solvent, ph=ph)
+        return cls.from_file(source, mapping, solvent, options)
 
     @classmethod
-    def _minimised(
-        cls, topology: app.Topology, positions: NDArray[np.float64], mapping: Any, solvent: str
-    ) -> AllAtomModel:
+    def _minimised(cls, structure: PreparedStructure, mapping: Any, solvent: str) -> AllAtomModel:
         if solvent not in SOLVENTS:
             raise OracleError(f"solvent {solvent!r} is not known; use one of {', '.join(SOLVENTS)}")
         implicit = "gbn2" if solvent == "gbn2" else "obc2"
-        model = cls(topology, positions, CGMapping.from_topology(topology, mapping), implicit)
+        map_ = CGMapping.from_topology(structure.topology, mapping)
+        model = cls(
+            structure.topology, structure.positions, map_, implicit, structure.record, structure.folded
+        )
         model = replace(model, positions=model.minimise(model.positions))
+        record = check_start(model.mdtraj_topology, model.positions, structure.record)
+        model = replace(model, record=record)
         return model if solvent == implicit else model.solvated()
 
     def solvated(
@@ -146,7 +167,7 @@ class AllAtomModel:
         with seeded_random(seed):
             modeller.addSolvent(force_field("tip3pfb"), model="tip3p", padding=_PADDING, neutralize=True)
         placed = np.array(modeller.positions.value_in_unit(unit.nanometer)) * ANGSTROM_PER_NM
-        model = AllAtomModel(modeller.topology, placed, self.mapping, "tip3pfb")
+        model = AllAtomModel(modeller.topology, placed, self.mapping, "tip3pfb", self.record, self.folded)
         if not minimise:
             return model
         return replace(model, positions=model.minimise(placed, max_iterations=200))
@@ -161,7 +182,8 @@ class AllAtomModel:
         modeller = app.Modeller(self.topology, [None] * self.topology.getNumAtoms())
         modeller.delete([a for a in self.topology.atoms() if a.index >= self.n_solute])
         modeller.topology.setPeriodicBoxVectors(None)
-        return AllAtomModel(modeller.topology, self.positions[: self.n_solute], self.mapping, "obc2")
+        xyz = self.positions[: self.n_solute]
+        return AllAtomModel(modeller.topology, xyz, self.mapping, "obc2", self.record, self.folded)
 
     # ------------------------------------------------------------------ facts
 

@@ -126,7 +126,7 @@ def plan(config: Config) -> str:
         else training.name
     )
     lines = [
-        f"{config.name}: {config.system.sequence or config.system.pdb}, {config.system.temperature:g} K",
+        f"{config.name}: {config.system.source}, {config.system.temperature:g} K",
         f"  seed data    {source}",
         f"  training     {models}",
         f"  simulation   {dynamics}",

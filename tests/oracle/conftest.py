@@ -46,12 +46,12 @@ def aa_oracle() -> OpenMMOracle:
 @pytest.fixture(scope="session")
 def aa_short(aa_oracle: OpenMMOracle) -> AllAtomTrajectory:
     """250 frames at 400 K, one per 0.04 ps: enough to fit a force map, too few for averages."""
-    return aa_oracle.run("folded", 10.0, seed=1, equilibrate_ps=1.0)
+    return aa_oracle.run("auto", 10.0, seed=1, equilibrate_ps=1.0)
 
 
 @cache
 def _aa_run(oracle: OpenMMOracle, seed: int) -> AllAtomTrajectory:
-    return oracle.run("folded", 60.0, seed=seed, equilibrate_ps=4.0)
+    return oracle.run("auto", 60.0, seed=seed, equilibrate_ps=4.0)
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from cgal_plugin.oracle import cgback
 from cgal_plugin.oracle.backmap import Backmapper, BackmapSettings, as_model, backmap
 from cgal_plugin.oracle.contexts import potential_energy, set_positions
 from cgal_plugin.oracle.library import AllAtomLibrary
+from cgal_plugin.oracle.peptide import build_peptide
 from cgal_plugin.oracle.pull import Puller, PullSettings
 from cgal_plugin.oracle.screen import screen
-from cgal_plugin.oracle.structure import build_peptide
 from cgal_plugin.oracle.system import AllAtomModel
 
 CLN025 = "YYDPETGTWY"
@@ -32,7 +32,7 @@ def small() -> AllAtomModel:
 @pytest.fixture(scope="module")
 def small_frame(small) -> np.ndarray:
     """The beads of another conformation of the small peptide, (5, 3) Å."""
-    return small.mapping.map_positions(build_peptide("AIPTA", **OTHER)[1])
+    return small.mapping.map_positions(build_peptide("AIPTA", **OTHER).positions)
 
 
 def assert_sound(result, model, frame, rmsd=0.5):
@@ -67,8 +67,8 @@ def test_frame_anywhere_in_space_and_energy_is_the_models(small, chance_seed):
 
 def test_helix_reaches_the_stretched_chain_without_a_library(chance_seed):
     """4 Å or more away from the only structure."""
-    helix = AllAtomModel.create("GAGAGAGA", **HELIX)
-    stretched = build_peptide("GAGAGAGA")[1]
+    helix = AllAtomModel.from_sequence("GAGAGAGA", **HELIX)
+    stretched = build_peptide("GAGAGAGA").positions
     frame = helix.mapping.map_positions(stretched)
     assert superposed_rmsd(helix.mapping.map_positions(helix.positions)[None], frame)[0] > 4.0
     (result,) = backmap(frame, helix, methods=["library"], seed=chance_seed)
@@ -95,7 +95,7 @@ def test_result_depends_on_frame_and_seed_only(small, small_frame):
 
 
 def test_units_and_nearer_library_structures_are_used(small, small_frame):
-    library = AllAtomLibrary(small, build_peptide("AIPTA", **OTHER)[1][None])
+    library = AllAtomLibrary(small, build_peptide("AIPTA", **OTHER).positions[None])
     mapper = Backmapper(small, library=library, methods=["library"])
     far = [distance for _, distance in mapper._library_starts(small_frame)]
     assert far[0] < 1e-3  # the library's frame first, the model's own after it
@@ -109,7 +109,7 @@ def test_units_and_nearer_library_structures_are_used(small, small_frame):
 
 def test_beads_of_side_chains_are_targets_too(chance_seed):
     model = AllAtomModel.create("AGV", mapping="CACB")
-    frame = model.mapping.map_positions(build_peptide("AGV", phi=[-80, -110], psi=[130, 150])[1])
+    frame = model.mapping.map_positions(build_peptide("AGV", phi=[-80, -110], psi=[130, 150]).positions)
     assert frame.shape == (5, 3)
     (result,) = backmap(frame, model, methods=["library"], seed=chance_seed)
     assert_sound(result, model, frame, rmsd=0.2)
@@ -267,7 +267,7 @@ def test_thirty_diverse_frames_from_a_library_of_the_folded_basin():
     for temperature, start, ps in ((350.0, None, 10), (600.0, None, 120), (450.0, "stretched", 40)):
         xyz = hairpin.positions
         if start:
-            xyz = hairpin.minimise(build_peptide(CLN025, phi=[-120.0] * 9, psi=[140.0] * 9)[1])
+            xyz = hairpin.minimise(build_peptide(CLN025, phi=[-120.0] * 9, psi=[140.0] * 9).positions)
         context = hairpin.context(temperature, seed=3)
         set_positions(context, xyz)
         context.setVelocitiesToTemperature(temperature, 3)

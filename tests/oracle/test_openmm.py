@@ -71,7 +71,7 @@ def test_models_survive_pickling(gyg: AllAtomModel) -> None:
 
 def test_gbn2_is_another_solvent(gyg: AllAtomModel) -> None:
     oracle = OpenMMOracle("AA", temperature=400.0, solvent="gbn2")
-    assert len(oracle.run("folded", 0.4, seed=1, equilibrate_ps=0.2)) == 10
+    assert len(oracle.run("auto", 0.4, seed=1, equilibrate_ps=0.2)) == 10
     assert oracle.metadata["solvent"] == "gbn2"
 
 
@@ -210,7 +210,7 @@ def test_mean_force_needs_beads_of_one_atom() -> None:
 
 def test_unknown_platform_is_named(aa_oracle: OpenMMOracle) -> None:
     with pytest.raises(OracleError, match=r"'Abacus'.*Reference"):
-        OpenMMOracle(aa_oracle.model, temperature=400.0, platform="Abacus").run("folded", 1.0, seed=0)
+        OpenMMOracle(aa_oracle.model, temperature=400.0, platform="Abacus").run("auto", 1.0, seed=0)
 
 
 def test_force_maps_that_cannot_be_made(aa_oracle: OpenMMOracle, aa_short: AllAtomTrajectory) -> None:
@@ -227,7 +227,7 @@ def test_force_maps_that_cannot_be_made(aa_oracle: OpenMMOracle, aa_short: AllAt
 def test_trajectories_of_another_temperature_are_refused(
     aa_oracle: OpenMMOracle, aa_short: AllAtomTrajectory
 ) -> None:
-    hot = aa_oracle.run("folded", 0.04, seed=1, temperature=600.0, equilibrate_ps=0.0)
+    hot = aa_oracle.run("auto", 0.04, seed=1, temperature=600.0, equilibrate_ps=0.0)
     with pytest.raises(OracleError, match="600 K cannot be used at 400 K"):
         aa_oracle.fit_force_map([aa_short, hot])
     with pytest.raises(OracleError, match="600 K"):
@@ -237,10 +237,10 @@ def test_trajectories_of_another_temperature_are_refused(
 @pytest.mark.parametrize(
     ("start", "options", "match"),
     [
-        ("folded", {"picoseconds": "1 ps"}, r"picoseconds = '1 ps'"),
+        ("auto", {"picoseconds": "1 ps"}, r"picoseconds = '1 ps'"),
         ("unfolded", {}, r"'unfolded'.*folded, extended"),
         (np.zeros((5, 3)), {}, r"\(5, 3\).*\(23, 3\)"),
-        ("folded", {"picoseconds": 0.1, "save_ps": 0.2}, "no frame"),
+        ("auto", {"picoseconds": 0.1, "save_ps": 0.2}, "no frame"),
         (np.zeros((23, 3)), {"picoseconds": 0.4, "equilibrate_ps": 0.0}, r"blew up|failed"),
     ],
     ids=["length", "name", "shape", "no frame", "all atoms in one place"],
@@ -252,4 +252,4 @@ def test_bad_runs_are_named(aa_oracle: OpenMMOracle, start: Any, options: dict[s
 
 def test_a_task_without_an_oracle_is_refused() -> None:
     with pytest.raises(OracleError, match="no oracle"):
-        run_trajectory(TrajectoryTask(None, "folded", 1.0, 0))
+        run_trajectory(TrajectoryTask(None, "auto", 1.0, 0))

@@ -13,9 +13,9 @@ from cgal_plugin.oracle import AllAtomLibrary, AllAtomModel, LabelSettings, Open
 from cgal_plugin.oracle.backmap import Backmapper
 from cgal_plugin.oracle.contexts import set_positions
 from cgal_plugin.oracle.labels import free_label, steered_label
+from cgal_plugin.oracle.peptide import build_peptide
 from cgal_plugin.oracle.restraint import RESTRAINT_GROUP, RESTRAINT_PARAMETER, BeadRestraint
 from cgal_plugin.oracle.screen import screen
-from cgal_plugin.oracle.structure import build_peptide
 from cgal_plugin.provenance import derive_seed, hash_array
 from cgal_plugin.units import kT
 
@@ -120,7 +120,7 @@ def chain() -> OpenMMOracle:
 @pytest.fixture(scope="module")
 def turned(chain: OpenMMOracle) -> np.ndarray:
     """Beads (4, 3) of a turn."""
-    positions = build_peptide("GGGG", phi=[-70.0] * 3, psi=[60.0] * 3)[1]
+    positions = build_peptide("GGGG", phi=[-70.0] * 3, psi=[60.0] * 3).positions
     return chain.mapping.map_positions(positions).astype(np.float32)
 
 

@@ -14,9 +14,10 @@ from cgal_plugin.errors import MappingError, OracleError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.mapping.geometry import dihedral_angles
 from cgal_plugin.oracle import AllAtomModel
+from cgal_plugin.oracle.peptide import build_peptide, is_sequence
 from cgal_plugin.oracle.sampling import stretched_positions
 from cgal_plugin.oracle.screen import screen
-from cgal_plugin.oracle.structure import build_peptide, is_sequence, read_pdb
+from cgal_plugin.oracle.structure import read_structure
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +35,15 @@ def gyg_pdb(gyg: AllAtomModel, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_zwitterion_with_all_hydrogens_and_no_trace_on_python_random() -> None:
     random.seed(11)
     expected = random.Random(11).random()
-    topology, positions = build_peptide("GYG")
+    built = build_peptide("GYG")
+    topology, positions = built.topology, built.positions
     assert random.random() == expected
     names = [{a.name for a in r.atoms()} for r in topology.residues()]
     assert {"H", "H2", "H3"} <= names[0]
     assert "OXT" in names[-1]
     assert "HH" in names[1]
     assert positions.shape == (topology.getNumAtoms(), 3)
-    again = build_peptide(" gyg\n")[1]
+    again = build_peptide(" gyg\n").positions
     np.testing.assert_array_equal(positions, again)
 
 
@@ -65,7 +67,8 @@ def test_a_helix_is_stretched() -> None:
 
 
 def test_angles_are_those_asked_for() -> None:
-    topology, positions = build_peptide("AAAA", phi=[-60, -70, -80], psi=[-40, -50, 120])
+    built = build_peptide("AAAA", phi=[-60, -70, -80], psi=[-40, -50, 120])
+    topology, positions = built.topology, built.positions
     atoms = [{a.name: a.index for a in r.atoms()} for r in topology.residues()]
     phi = dihedral_angles(positions[[atoms[0]["C"], atoms[1]["N"], atoms[1]["CA"], atoms[1]["C"]]])
     psi = dihedral_angles(positions[[atoms[2]["N"], atoms[2]["CA"], atoms[2]["C"], atoms[3]["N"]]])
@@ -91,7 +94,7 @@ def test_pdb_without_hydrogens_and_oxt_is_completed(gyg: AllAtomModel, gyg_pdb: 
     water = "HETATM  999  O   HOH B  99      20.000  20.000  20.000  1.00  0.00           O"
     path = tmp_path / "bare.pdb"
     path.write_text("\n".join([*lines[:-1], water, "END"]) + "\n")
-    topology, _ = read_pdb(path)
+    topology = read_structure(path).topology
     assert sorted(a.name for a in topology.atoms()) == sorted(a.name for a in gyg.mdtraj_topology.atoms)
 
 
@@ -119,7 +122,7 @@ def torn(text: str) -> str:
         (lambda text: without(text, drop="CZ"), r"TYR2 lacks CZ"),
         (lambda text: without(text, keep="CA"), r"GLY1 lacks"),
         (lambda text: text.replace("TYR", "MSE"), "MSE2"),
-        (torn, r"broken.*TYR2-GLY3"),
+        (torn, r"broken.*TYR2 – GLY3"),
     ],
     ids=["empty", "one atom missing", "CA only", "non-standard residue", "broken chain"],
 )
@@ -129,16 +132,16 @@ def test_wrong_pdb_files_are_named(
     path = tmp_path / "x.pdb"
     path.write_text(damage(gyg_pdb.read_text()))
     with pytest.raises(OracleError, match=match):
-        read_pdb(path)
+        read_structure(path)
 
 
 def test_files_that_are_not_pdb(tmp_path: Path) -> None:
     path = tmp_path / "x.pdb"
     with pytest.raises(OracleError, match="does not exist"):
-        read_pdb(path)
+        read_structure(path)
     path.write_bytes(b"\xff\xfe\x00\x81" * 20)
     with pytest.raises(OracleError, match="not a text file"):
-        read_pdb(path)
+        read_structure(path)
 
 
 def test_wrong_sequences_are_named() -> None:
