@@ -52,8 +52,11 @@ def run(
 
     settings = load_yaml(config)
     if dry_run:
+        from cgal_plugin.components.build import build_components
         from cgal_plugin.runs.cost import plan
 
+        for line in build_components(settings).what_was_read:
+            typer.echo(line)
         typer.echo(plan(settings))
         return
     from cgal_plugin.cli.progress import RichReporter
@@ -68,10 +71,17 @@ def run(
 
 @app.command()
 def validate(config: ConfigFile) -> None:
-    """Check a configuration file and print it with all defaults."""
+    """Build what a configuration describes, say what was read, and print it with all defaults.
+
+    The configuration goes to standard output, everything else to standard error.
+    """
+    from cgal_plugin.components.build import build_components
     from cgal_plugin.config import dump_yaml, load_yaml
 
-    typer.echo(dump_yaml(load_yaml(config)), nl=False)
+    settings = load_yaml(config)
+    for line in build_components(settings).what_was_read:
+        typer.echo(line, err=True)
+    typer.echo(dump_yaml(settings), nl=False)
 
 
 @app.command()

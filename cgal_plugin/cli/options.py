@@ -9,12 +9,21 @@ import typer
 
 if TYPE_CHECKING:
     from cgal_plugin.mapping import CGTopology
+    from cgal_plugin.oracle.options import ReadOptions
 
 ConfigFile = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Output file or folder.")]
 Store = Annotated[Path, typer.Argument(help="Data store.")]
 Frames = Annotated[Path, typer.Argument(help="CG frames: trajectory, npz or npy.")]
-System = Annotated[str, typer.Option(help="One-letter sequence, or PDB file.")]
+System = Annotated[str, typer.Option(help="One-letter sequence, or structure file (PDB, mmCIF, .gz).")]
+Ph = Annotated[float, typer.Option("--ph", help="pH for missing hydrogens.")]
+Chains = Annotated[list[str] | None, typer.Option("--chain", help="Chain to read (repeatable).")]
+Model = Annotated[int | None, typer.Option("--model", help="Number of the model to read.")]
+Ignore = Annotated[list[str] | None, typer.Option("--ignore", help="Residue to leave out (repeatable).")]
+Replace = Annotated[
+    list[str] | None, typer.Option("--replace", help="Residue to replace, as MSE=MET (repeatable).")
+]
+Repair = Annotated[bool, typer.Option("--repair", help="Add missing side-chain atoms.")]
 Molecule = Annotated[
     str,
     typer.Option(
@@ -40,3 +49,28 @@ def load_topology(molecule: str, mapping: str) -> CGTopology:
     if Path(molecule).suffix or Path(molecule).exists():
         return CGTopology.from_file(molecule, mapping)
     return CGTopology.from_sequence(molecule, mapping)
+
+
+def read_options(
+    ph: float,
+    chains: list[str] | None,
+    model: int | None,
+    ignore: list[str] | None,
+    replace: list[str] | None,
+    repair: bool,
+) -> ReadOptions:
+    """Return the options of a structure from those of a command.
+
+    Raises
+    ------
+    ConfigError
+        ``--replace`` is not of the form OLD=NEW.
+    """
+    from cgal_plugin.errors import ConfigError
+    from cgal_plugin.oracle.options import ReadOptions
+
+    pairs = [text.partition("=") for text in replace or ()]
+    wrong = [old + equal + new for old, equal, new in pairs if not (old and equal and new)]
+    if wrong:
+        raise ConfigError(f"--replace {wrong[0]!r}: expected OLD=NEW, such as MSE=MET")
+    return ReadOptions(ph, ignore or (), {old: new for old, _, new in pairs}, repair, chains or None, model)

@@ -7,7 +7,23 @@ from typing import Annotated
 
 import typer
 
-from cgal_plugin.cli.options import ConfigFile, Frames, Mapping, Out, Seed, System, Temperature, Top
+from cgal_plugin.cli.options import (
+    Chains,
+    ConfigFile,
+    Frames,
+    Ignore,
+    Mapping,
+    Model,
+    Out,
+    Ph,
+    Repair,
+    Replace,
+    Seed,
+    System,
+    Temperature,
+    Top,
+    read_options,
+)
 from cgal_plugin.errors import OracleError
 
 
@@ -39,12 +55,28 @@ def backmap(
     mapping: Mapping = "CA",
     top: Top = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: this process.")] = 0,
+    ph: Ph = 7.0,
+    chain: Chains = None,
+    model: Model = None,
+    ignore: Ignore = None,
+    replace: Replace = None,
+    repair: Repair = False,
     seed: Seed = 0,
 ) -> None:
     """Rebuild all atoms from CG frames and check the stereochemistry."""
     from cgal_plugin.components.label_files import backmap_file
 
-    results = backmap_file(frames, system, out, mapping=mapping, top=top, workers=workers, seed=seed)
+    results = backmap_file(
+        frames,
+        system,
+        out,
+        mapping=mapping,
+        top=top,
+        workers=workers,
+        seed=seed,
+        options=read_options(ph, chain, model, ignore, replace, repair),
+        message=lambda text: typer.echo(text, err=True),
+    )
     for i, result in enumerate(results):
         typer.echo(f"{i}\t{result.method}\t{'ok' if result.ok else result.reason}")
     if not any(result.ok for result in results):
@@ -65,6 +97,12 @@ def label(
     mapping: Mapping = "CA",
     top: Top = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: this process.")] = 1,
+    ph: Ph = 7.0,
+    chain: Chains = None,
+    model: Model = None,
+    ignore: Ignore = None,
+    replace: Replace = None,
+    repair: Repair = False,
     seed: Seed = 0,
 ) -> None:
     """Label CG frames with the all-atom oracle; repeat the command to resume."""
@@ -83,6 +121,8 @@ def label(
         solvent=solvent,
         mapping=mapping,
         seed=seed,
+        options=read_options(ph, chain, model, ignore, replace, repair),
+        message=lambda text: typer.echo(text, err=True),
     )
     for index, reason in failed:
         typer.echo(f"frame {index} quarantined: {reason}")

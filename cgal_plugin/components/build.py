@@ -17,6 +17,7 @@ from cgal_plugin.components.protocols import (
     OracleSeedSource,
     PackedSampler,
     PricedOracle,
+    RecordedSeedSource,
     RefinableTrainer,
     ReplicaSampler,
     Sampler,
@@ -32,9 +33,9 @@ from cgal_plugin.config import Config
 from cgal_plugin.config.models import ExternalComponent, OpenMMOracleConfig, Simulation
 from cgal_plugin.config.selector import CommitteeSelectorConfig, RMSDSelectorConfig
 from cgal_plugin.data import DataStore
-from cgal_plugin.errors import ConfigError
+from cgal_plugin.errors import ConfigError, StateError
 from cgal_plugin.mapping import CGTopology
-from cgal_plugin.provenance import derive_seed
+from cgal_plugin.provenance import derive_seed, read_json, write_json
 from cgal_plugin.runs.layout import FORCE_MAP
 
 if TYPE_CHECKING:
@@ -61,6 +62,12 @@ class Components:
     def connect(self) -> None:
         """Create the oracle. It needs the seed data, which must exist."""
         self.oracle = self.make_oracle()
+
+    @property
+    def what_was_read(self) -> list[str]:
+        """What was read from the structure or sequence, one line per heading."""
+        source = self.seed_source
+        return source.record.lines() if isinstance(source, RecordedSeedSource) else []
 
     @property
     def n_replicas(self) -> int:
@@ -104,7 +111,14 @@ def build_components(config: Config, **given: Any) -> Components:
         raise ConfigError(f"unknown components {unknown}; components are {', '.join(ROLES)}")
     for role, component in given.items():
         check_component(role, component)
-    seed_source: SeedSource = given["seed_source"] if "seed_source" in given else _seed_source(config)
+    own_oracle = isinstance(config.oracle, OpenMMOracleConfig) and "oracle" not in given
+    openmm = None
+    if "seed_source" in given:
+        seed_source: SeedSource = given["seed_source"]
+    else:
+        # now, so that a molecule that cannot be simulated is an error before anything is spent
+        openmm = _openmm_oracle(config) if own_oracle or config.seed_data.store is None else None
+        seed_source = _seed_source(config, openmm)
     topology = seed_source.topology
 
     # external components are created now, so that their errors do not appear after hours of work
@@ -114,7 +128,7 @@ def build_components(config: Config, **given: Any) -> Components:
         load_external(config.selector, "selector")
 
     def oracle() -> Oracle:
-        return given["oracle"] if "oracle" in given else _oracle(config, seed_source)
+        return given["oracle"] if "oracle" in given else _oracle(config, seed_source, openmm)
 
     def selector(model: TrainedModel, seed: int) -> Selector:
         return given["selector"] if "selector" in given else _selector(config, model, topology, seed)
@@ -143,17 +157,42 @@ def seed_store(config: Config, out_dir: str | os.PathLike[str]) -> DataStore:
     source = build_components(config).seed_source
     folder = out / "seed"
     folder.mkdir(parents=True, exist_ok=True)
+    _check_seed_settings(config, folder / "settings.json")
     source.prepare(folder)
     return filled_store(config, out, source)
+
+
+def _check_seed_settings(config: Config, path: Path) -> None:
+    """Record the settings of the seed data, or compare them with the recorded ones.
+
+    Raises
+    ------
+    StateError
+        The folder was made with other settings.
+    """
+    resolved = config.resolved()
+    now = {key: resolved[key] for key in ("seed", "system", "seed_data", "oracle")}
+    if not path.exists():
+        write_json(path, now)
+        return
+    before = read_json(path)
+    changed = [key for key, value in now.items() if before.get(key) != value]
+    if changed:
+        raise StateError(
+            f"{path.parent.parent} holds seed data with other settings of {', '.join(changed)} (see {path}). "
+            "Use the same settings, or another folder"
+        )
 
 
 # ---------------------------------------------------------------------- from the configuration
 
 
-def _seed_source(config: Config) -> SeedSource:
+def _seed_source(config: Config, oracle: OpenMMOracle | None) -> SeedSource:
     system = config.system
-    if config.seed_data.store is None:
-        return OpenMMSeeds(config, _openmm_oracle(config))
+    if oracle is not None:
+        if config.seed_data.store is None:
+            return OpenMMSeeds(config, oracle)
+        return StoredSeeds(config, oracle.topology, oracle.model.record)
     if system.sequence is not None:
         return StoredSeeds(config, CGTopology.from_sequence(system.sequence, system.mapping))
     return StoredSeeds(config, CGTopology.from_file(system.source, system.mapping))
@@ -191,7 +230,7 @@ def _openmm_oracle(config: Config) -> OpenMMOracle:
     )
 
 
-def _oracle(config: Config, seed_source: SeedSource) -> Oracle:
+def _oracle(config: Config, seed_source: SeedSource, made: OpenMMOracle | None) -> Oracle:
     if isinstance(seed_source, OracleSeedSource):
         return seed_source.oracle  # with the force map and the library of the seed data
     from cgal_plugin.mapping.forces import ForceMap
@@ -202,7 +241,7 @@ def _oracle(config: Config, seed_source: SeedSource) -> Oracle:
             f"oracle.kind openmm needs the force map of the seed data, but {path} does not exist; "
             "leave out seed_data.store to run seed trajectories, or give your own oracle (kind: custom)"
         )
-    return _openmm_oracle(config).with_force_map(ForceMap.load(path))
+    return (made or _openmm_oracle(config)).with_force_map(ForceMap.load(path))
 
 
 def _selector(config: Config, model: TrainedModel, topology: CGTopology, seed: int) -> Selector:

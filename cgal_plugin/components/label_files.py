@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +22,15 @@ from cgal_plugin.units import ANGSTROM_PER_NM
 if TYPE_CHECKING:
     from cgal_plugin.oracle import AllAtomModel
     from cgal_plugin.oracle.backmap import BackmapResult
+    from cgal_plugin.oracle.options import ReadOptions
 
 #: groups of frames per worker; OpenMM is set up once per group
 _CHUNKS = 4
+#: settings of a label that are compared with those of the labels in a store
+_SETTINGS = (
+    "solvent", "mode", "seed", "production_ps", "relax_ps", "save_ps", "n_starts", "restraint", "release_ps",
+    "backmap_methods",
+)  # fmt: skip
 
 
 def label_file(
@@ -33,6 +40,7 @@ def label_file(
     *,
     top: str | os.PathLike[str] | None = None,
     workers: int = 1,
+    message: Callable[[str], None] | None = None,
     **oracle_options: Any,
 ) -> tuple[int, list[tuple[int, str]]]:
     """Label the frames of a file and add the labels to a data store. A second call resumes.
@@ -42,13 +50,15 @@ def label_file(
     frames
         Any file that :func:`~cgal_plugin.data.trajectories.load_trajectories` reads.
     system
-        One-letter sequence, or PDB file.
+        One-letter sequence, or structure file.
     out
         Data store. If it exists, labels are added to it with its force map.
     top
         Topology file for formats without one.
     workers
         Number of processes.
+    message
+        Called with each line that says what was read.
     **oracle_options
         Options of :class:`~cgal_plugin.oracle.OpenMMOracle`.
 
@@ -84,6 +94,8 @@ def label_file(
     quarantine = Quarantine(store.root / "quarantine")
     quarantine.release(all_kinds=True)
     first = sorted({name: i for i, name in reversed(list(enumerate(names)))}.values())
+    _say(oracle.model, message)
+    _check_settings(store, [n for n in names if n in store], oracle.metadata)
     job = LabelJob(
         positions[first],
         [names[i] for i in first],
@@ -100,6 +112,28 @@ def label_file(
         for i in first
         if names[i] not in store
     ]
+
+
+def _check_settings(store: DataStore, names: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Refuse to leave labels in the store that were made with other settings than these.
+
+    Raises
+    ------
+    DataError
+        A label of one of these frames has other settings.
+    """
+    for name in names:
+        found = store.record(name)["metadata"]
+        changes = [
+            f"{key} {found[key]!r} (now {settings[key]!r})"
+            for key in _SETTINGS
+            if key in found and key in settings and found[key] != settings[key]
+        ]
+        if changes:
+            raise DataError(
+                f"store {store.root} has labels of these frames with other settings: {', '.join(changes)}. "
+                "Use the same settings, or another folder"
+            )
 
 
 def backmap_frames(
@@ -127,6 +161,8 @@ def backmap_file(
     top: str | os.PathLike[str] | None = None,
     seed: int = 0,
     workers: int = 0,
+    options: ReadOptions | None = None,
+    message: Callable[[str], None] | None = None,
 ) -> list[BackmapResult]:
     """Backmap the frames of a file; see :func:`label_file` and :func:`backmap_frames`.
 
@@ -141,11 +177,18 @@ def backmap_file(
 
     from cgal_plugin.oracle import AllAtomModel
 
-    model = AllAtomModel.create(system, mapping)
+    model = AllAtomModel.create(system, mapping, options=options)
     beads = np.concatenate(load_trajectories(frames, model.cg_topology, top=top))
+    _say(model, message)
     results = backmap_frames(beads, model, seed=seed, workers=workers)
     good = [result.positions for result in results if result.ok]
     if good:
         trajectory = mdtraj.Trajectory(np.array(good) / ANGSTROM_PER_NM, model.mdtraj_topology)
         atomic_path(out, trajectory.save_pdb)
     return results
+
+
+def _say(model: AllAtomModel, message: Callable[[str], None] | None) -> None:
+    if message is not None and model.record is not None:
+        for line in model.record.lines():
+            message(line)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from cgal_plugin.data import DataStore, LabelledFrames
     from cgal_plugin.mapping import CGMapping, CGTopology
+    from cgal_plugin.oracle.record import StructureRecord
     from cgal_plugin.priors import PriorSet
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "PricedOracle",
     "PricedSeedSource",
     "Progress",
+    "RecordedSeedSource",
     "RefinableTrainer",
     "ReplicaSampler",
     "SampledFrames",
@@ -296,6 +298,16 @@ class PricedSeedSource(SeedSource, Protocol):
     @property
     def oracle_ns(self) -> float:
         """All-atom MD of the seed data, ns."""
+        ...
+
+
+@runtime_checkable
+class RecordedSeedSource(SeedSource, Protocol):
+    """A seed source that says what was read from the structure or sequence."""
+
+    @property
+    def record(self) -> StructureRecord:
+        """What was read, added and left out."""
         ...
 
 

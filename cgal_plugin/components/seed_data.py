@@ -211,7 +211,7 @@ class StoredSeeds:
 
     oracle_ns = 0.0
 
-    def __init__(self, config: Config, topology: CGTopology) -> None:
+    def __init__(self, config: Config, topology: CGTopology, record: StructureRecord | None = None) -> None:
         assert config.seed_data.store is not None
         self.source = DataStore(config.seed_data.store)
         if self.source.topology != topology:
@@ -228,8 +228,12 @@ class StoredSeeds:
         self.topology = topology
         self.force_map_hash = self.source.force_map_hash
 
+        record = record or StructureRecord({"source": (f"{config.system.source}: {topology.sequence}",)})
+        self.record = record.with_fact("notes", f"seed data from {self.source.root}")
+
     def prepare(self, out_dir: Path, progress: Progress | None = None) -> None:
-        """Do nothing: no dynamics is needed."""
+        """Write what was read; no dynamics is needed."""
+        write_structure(out_dir / STRUCTURE, self.record)
 
     def fill(self, store: DataStore) -> None:
         """Copy the shards as seed data, and the force map if there is one."""

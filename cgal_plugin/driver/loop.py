@@ -99,6 +99,7 @@ def prepare_data(
     source = components.seed_source
 
     def compute(folder: Path, progress: Progress) -> StageOutput:
+        log.messages(components.what_was_read)
         source.prepare(folder, progress)
         store = filled_store(config, directory.root / "data", source)
         cost = source.oracle_ns if isinstance(source, PricedSeedSource) else 0.0

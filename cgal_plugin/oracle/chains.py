@@ -178,8 +178,8 @@ def _split(residues: list[Residue], what: str) -> list[list[Residue]]:
         texts = [f"{a} – {b} (C–N {d:.1f} Å{_lacking(a, b)})" for a, b, d in gaps]
         raise OracleError(
             f"{what} has broken chains (a gap): {', '.join(texts)}. Add the missing residues with a "
-            "modelling program, choose other chains (system.chains), or write a TER record at the gap to simulate two "
-            "chains"
+            "modelling program, choose other chains (system.chains), or write a TER record at the gap to "
+            "simulate two chains"
         )
     return chains
 

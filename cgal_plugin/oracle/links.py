@@ -92,5 +92,6 @@ def check_other_bonds(chains: list[list[Residue]], bridges: list[Pair], what: st
             kind = "a head-to-tail cyclic peptide" if {one, two} == {"N", "C"} else "a bond or an overlap"
             raise OracleError(
                 f"{what}: {one} of {residues[i]} and {two} of {residues[j]} are "
-                f"{distance.min():.2f} Å apart: {kind} that the force field does not have. Give a structure without it"
+                f"{distance.min():.2f} Å apart: {kind} that the force field does not have. Give a structure "
+                "without it"
             )

@@ -91,9 +91,9 @@ def prepare(
     check_caps(chains, what)
     for chain in chains:
         for i, residue in enumerate(chain):
-            ends = {"first": i == 0, "last": i == len(chain) - 1, "what": what}
-            protonation.assign_hydrogens(residue, **ends)
-            protonation.check_titration(residue, **ends)
+            first, last = i == 0, i == len(chain) - 1
+            protonation.assign_hydrogens(residue, first=first, last=last, what=what)
+            protonation.check_titration(residue, first=first, last=last, what=what)
     bridges = find_bridges(chains, found.bridges, what)
     if not built:  # side chains of a built peptide may overlap before the minimisation
         check_other_bonds(chains, bridges, what)

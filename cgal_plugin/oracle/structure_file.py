@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -144,13 +144,12 @@ def _text(path: Path, what: str) -> str:
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise OracleError(f"{what} cannot be read: {error}") from error
+    if b"\x00" in content or content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise OracleError(f"{what} is not a text file")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
-        pass
-    if b"\x00" in content or content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise OracleError(f"{what} is not a text file")
-    return content.decode("latin-1")  # old headers have names with accents
+        return content.decode("latin-1")  # old headers have names with accents
 
 
 def _parse(text: str, cif: bool, what: str) -> gemmi.Structure:
@@ -165,12 +164,29 @@ def _parse(text: str, cif: bool, what: str) -> gemmi.Structure:
                 raise OracleError(f"{what} has no protein residue: no _atom_site records")
             structure = gemmi.make_structure_from_block(blocks[0])
         else:
-            structure = gemmi.read_pdb_string(text, split_chain_on_ter=True)
+            structure = gemmi.read_pdb_string(_with_chain_ends(text), split_chain_on_ter=True)
     except (ValueError, RuntimeError, IndexError) as error:
         raise OracleError(f"{what} cannot be read as {'mmCIF' if cif else 'PDB'}: {error}") from error
     if not len(structure) or not any(len(c) for c in structure[0]):
         raise OracleError(f"{what} has no protein residue: no {'_atom_site' if cif else 'ATOM'} record")
     return structure
+
+
+def _with_chain_ends(text: str) -> str:
+    """Write TER where an atom occurs again: numbers restart in a file without names of chains."""
+    lines: list[str] = []
+    seen: set[str] = set()
+    for line in text.splitlines():
+        if line.startswith(("ATOM", "HETATM")):
+            atom = line[12:27]  # name, alternative location, residue, chain, number
+            if atom in seen:
+                lines.append("TER")
+                seen = set()
+            seen.add(atom)
+        elif line.startswith(("MODEL", "TER")):
+            seen = set()
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def _one_model(structure: gemmi.Structure, model: int | None, what: str) -> StructureFile:
@@ -207,26 +223,20 @@ def _residues(chain: gemmi.Chain) -> list[tuple[Residue, _Alternative]]:
     """Return the residues of a part with the alternative location and occupancy of each atom.
 
     Atoms of a residue that come later in the file (such as hydrogens after all heavy atoms) are added to
-    their residue. An atom that the residue has already begins a new residue: numbers can restart.
+    their residue.
     """
-    found: list[tuple[Residue, _Alternative]] = []
-    latest: dict[tuple[str, str], int] = {}
-    present: list[set[tuple[str, str]]] = []
+    found: dict[tuple[str, str], tuple[Residue, _Alternative]] = {}
     for residue in chain:
         key = (str(residue.seqid), residue.name)
+        if key not in found:
+            het = residue.het_flag == "H"
+            found[key] = (Residue(residue.name, str(residue.seqid), chain.name, [], het), [])
+        target, alternatives = found[key]
         for atom in residue:
-            location = "" if atom.altloc == "\0" else atom.altloc
-            if key not in latest or (atom.name, location) in present[latest[key]]:
-                latest[key] = len(found)
-                het = residue.het_flag == "H"
-                found.append((Residue(residue.name, str(residue.seqid), chain.name, [], het), []))
-                present.append(set())
-            target, alternatives = found[latest[key]]
             xyz = np.array([atom.pos.x, atom.pos.y, atom.pos.z])
             target.atoms.append(Atom(atom.name, atom.element.name, xyz))
-            alternatives.append((location, atom.occ))
-            present[latest[key]].add((atom.name, location))
-    return found
+            alternatives.append(("" if atom.altloc == "\0" else atom.altloc, atom.occ))
+    return list(found.values())
 
 
 def _drop_alternatives(parts: list[list[tuple[Residue, _Alternative]]]) -> int:
@@ -240,7 +250,7 @@ def _drop_alternatives(parts: list[list[tuple[Residue, _Alternative]]]) -> int:
         for residue, alternatives in part:
             positions.setdefault(residue.number, []).append((residue, alternatives))
         for entries in positions.values():
-            occupancy: Counter[str] = Counter()
+            occupancy: dict[str, float] = defaultdict(float)
             for _, alternatives in entries:
                 for location, value in alternatives:
                     if location:

@@ -13,11 +13,13 @@ import yaml
 from numpy.typing import NDArray
 
 from cgal_plugin.components.evaluator import ReferenceEvaluator
+from cgal_plugin.components.seed_data import STRUCTURE
 from cgal_plugin.config import Config
 from cgal_plugin.config.models import ExternalComponent
 from cgal_plugin.data import DataStore, Quarantined
 from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.errors import StateError
+from cgal_plugin.oracle.record import StructureRecord
 from cgal_plugin.priors import PriorSet
 from cgal_plugin.provenance import read_json
 from cgal_plugin.reporting.page import write_report
@@ -76,6 +78,7 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
         selected=_selected(rounds),
         quarantine={i: r.failures for i, r in enumerate(rounds) if r.failures},
         provenance=_provenance(directory, config),
+        structure=_structure(directory.root / "seed" / STRUCTURE),
         facts=_facts(config),
         notes=_notes(directory, evaluator) + _refinement_notes(len(rounds), refined),
     )
@@ -197,6 +200,10 @@ def _notes(directory: RunDirectory, evaluator: ReferenceEvaluator) -> list[str]:
     if evaluator.reweighting is not None:
         notes.append(f"Reference: {evaluator.reweighting.note}.")
     return notes
+
+
+def _structure(path: Path) -> list[tuple[str, str]]:
+    return StructureRecord.from_dict(read_json(path)).rows() if path.exists() else []
 
 
 def _facts(config: Config) -> dict[str, str]:

@@ -157,6 +157,8 @@ class ReportInput:
         Round → selected frames that could not be labelled.
     provenance
         Nested dict: versions, seeds, hashes, configuration.
+    structure
+        What was read from the structure or sequence: heading and text of each row.
     facts
         Further rows for the head of the report, text → text.
     notes
@@ -181,5 +183,6 @@ class ReportInput:
     selected: SelectedFrames | None = None
     quarantine: Mapping[int, Sequence[Quarantined]] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    structure: Sequence[tuple[str, str]] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()

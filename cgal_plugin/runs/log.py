@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -144,6 +144,11 @@ class RunLog:
         """Write a message."""
         self.event("message", text=text)
         self.inner.message(text)
+
+    def messages(self, texts: Iterable[str]) -> None:
+        """Write several messages."""
+        for text in texts:
+            self.message(text)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

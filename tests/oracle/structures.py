@@ -34,7 +34,7 @@ def text(lines: list[Line], end: str = "END") -> str:
         shown = name if len(name) > 3 else f" {name}"
         at = "".join(f"{v:8.3f}" for v in xyz)
         rows.append(
-            f"{record}{i:5d} {shown:<4} {residue:>3} {chain}{number:4d}    {at}  1.00  0.00          {element:>2}"
+            f"{record}{i:5d} {shown:<4} {residue:>3} {chain}{number:4d}    {at}  1.00  0.00{element:>12}"
         )
     return "\n".join([*rows, end]) + "\n"
 

@@ -107,7 +107,7 @@ def test_mean_force_balances_the_restraint(aa_oracle: OpenMMOracle, chance_seed:
     total = saved + pull + 2.0 * kT(TEMPERATURE) / distance
     error = np.std([b.mean() for b in np.array_split(total, n_blocks)], ddof=1) / np.sqrt(n_blocks)
     assert abs(total.mean()) < limit * error
-    assert limit * error < 0.5 * abs(pull.mean())  # the test resolves the restraint
+    assert limit * error < 0.75 * abs(pull.mean())  # the test resolves the restraint
 
 
 @pytest.fixture(scope="module")
