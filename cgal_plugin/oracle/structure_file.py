@@ -176,8 +176,9 @@ def _with_chain_ends(text: str) -> str:
     """Write TER where an atom occurs again: numbers restart in a file without names of chains."""
     lines: list[str] = []
     seen: set[str] = set()
-    for line in text.splitlines():
+    for number, line in enumerate(text.splitlines(), 1):
         if line.startswith(("ATOM", "HETATM")):
+            _check_coordinates(number, line)
             atom = line[12:27]  # name, alternative location, residue, chain, number
             if atom in seen:
                 lines.append("TER")
@@ -187,6 +188,16 @@ def _with_chain_ends(text: str) -> str:
             seen = set()
         lines.append(line)
     return "\n".join(lines)
+
+
+def _check_coordinates(number: int, line: str) -> None:
+    """Raise ValueError for coordinates that are not numbers: gemmi reads them as zero."""
+    try:
+        values = [float(line[i : i + 8]) for i in (30, 38, 46)]
+    except ValueError:
+        values = [np.nan]
+    if not np.isfinite(values).all():
+        raise ValueError(f"line {number} has no coordinates in columns 31 to 54: {line.rstrip()!r}")
 
 
 def _one_model(structure: gemmi.Structure, model: int | None, what: str) -> StructureFile:
