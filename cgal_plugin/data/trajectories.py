@@ -14,6 +14,7 @@ from cgal_plugin._native import silent
 from cgal_plugin.data.file_checks import check_file
 from cgal_plugin.errors import DataError, MappingError
 from cgal_plugin.mapping.files import load_topology
+from cgal_plugin.mapping.molecule import say_left_out
 from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write
 from cgal_plugin.units import ANGSTROM_PER_NM
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 
 #: exceptions of the mdtraj readers for damaged files
 _UNREADABLE: tuple[type[Exception], ...] = (*BAD_ARCHIVE, AttributeError, AssertionError)
+#: remedy for the right residues in other chains
+_BROKEN = (
+    "The residues are the same, the chains are not. If residues are missing in the molecule, use a topology "
+    "with the same gap; if it is broken across the periodic box, write whole molecules (gmx trjconv -pbc "
+    "whole)"
+)
 
 
 def save_trajectories(path: str | os.PathLike[str], trajectories: Sequence[NDArray[np.floating]]) -> None:
@@ -223,6 +230,11 @@ def to_beads(
         cg = CGMapping.from_topology(trajectory, chosen)
     except MappingError as error:
         raise DataError(f"{source or 'trajectory'} cannot be mapped to beads: {error}") from error
+    say_left_out(source or "trajectory", cg.left_out)
     if topology is not None and cg.topology.sequence != topology.sequence:
-        raise DataError(f"{source or 'trajectory'} is for {cg.topology.sequence}, not {topology.sequence}")
+        found, wanted = cg.topology.sequence, topology.sequence
+        raise DataError(
+            f"{source or 'trajectory'} is for {found}, not {wanted}"
+            + (f". {_BROKEN}" if found.replace(":", "") == wanted.replace(":", "") else "")
+        )
     return cg.map_positions(trajectory)

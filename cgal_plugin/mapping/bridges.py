@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from cgal_plugin.errors import MappingError
+from cgal_plugin.errors import CGALWarning, MappingError
 from cgal_plugin.mapping.residues import BRIDGED_CYSTEINE, standard_name
 from cgal_plugin.mapping.structure import Residue
 
@@ -96,6 +96,7 @@ def find_bridges(chains: Sequence[Sequence[Residue]], evidence: Evidence) -> lis
             f"{', '.join(labels[i] for i in named)}: named as bridged cysteines, but the partner is not "
             f"known (no bond, no sulfur within {MAX_BRIDGE} Å): no disulfide bridge was set for them; give "
             "bridges=[(i, j), ...], residues counted from 0",
+            CGALWarning,
             stacklevel=2,
         )
     return sorted(found)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,8 @@ class CGMapping:
         sum one: R_I = Σ_i c_Ii r_i.
     topology
         The :class:`CGTopology` of the beads.
+    left_out
+        Residue name → number of residues without beads: water, ions, and caps that the map does not define.
 
     Raises
     ------
@@ -44,6 +46,7 @@ class CGMapping:
 
     matrix: NDArray[np.float64]
     topology: CGTopology
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         matrix = np.array(self.matrix, dtype=np.float64)
@@ -100,7 +103,7 @@ class CGMapping:
         matrix = np.zeros((len(rows), n_atoms(topology)))
         for row, (indices, weights) in zip(matrix, rows, strict=True):
             row[indices] = weights
-        return cls(matrix, cg)
+        return cls(matrix, cg, molecule.left_out)
 
     @property
     def n_beads(self) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cgal_plugin.errors import MappingError
+from cgal_plugin.errors import CGALWarning, MappingError
 from cgal_plugin.mapping.bridges import Pair, check_bridges, find_bridges
 from cgal_plugin.mapping.chain_ends import Evidence, is_bonded, peptide_distance
 from cgal_plugin.mapping.residues import CAPS, IONS, WATER
@@ -29,9 +29,12 @@ class Molecule:
     bridges: list[Pair]
     left_out: dict[str, int]
 
-    def left_out_text(self) -> str:
-        """Return what was left out, such as ``2 ACE, 310 HOH``; empty if nothing was."""
-        return ", ".join(f"{n} {name}" for name, n in sorted(self.left_out.items()))
+
+def say_left_out(source: str, left_out: Mapping[str, int]) -> None:
+    """Warn of the residues of a file that have no beads, such as ``2 ACE, 310 HOH``."""
+    if left_out:
+        text = ", ".join(f"{n} {name}" for name, n in sorted(left_out.items()))
+        warnings.warn(f"{source}: left out of the CG topology: {text}", CGALWarning, stacklevel=3)
 
 
 def read_molecule(
@@ -98,6 +101,7 @@ def read_molecule(
         warnings.warn(
             f"the chain is broken between {', '.join(gaps)}: these residues are not bonded, and the pieces "
             "are separate chains",
+            CGALWarning,
             stacklevel=4,
         )
     _warn_of_rings(chains, evidence)
@@ -138,6 +142,7 @@ def _warn_of_rings(chains: list[list[Residue]], evidence: Evidence) -> None:
             warnings.warn(
                 f"{chain[-1].label} and {chain[0].label} are bonded (C–N {d:.1f} Å): the ring is open in the "
                 "CG topology, without this bond",
+                CGALWarning,
                 stacklevel=5,
             )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +22,7 @@ from cgal_plugin.mapping.bond_graph import (
 )
 from cgal_plugin.mapping.bridges import check_bridges
 from cgal_plugin.mapping.files import lists_all_bonds, load_structure
-from cgal_plugin.mapping.molecule import Molecule, check_atoms, read_molecule
+from cgal_plugin.mapping.molecule import Molecule, check_atoms, read_molecule, say_left_out
 from cgal_plugin.mapping.residues import THREE_TO_ONE, sequence_to_residues
 from cgal_plugin.mapping.spec import MapSpec, resolve_spec
 from cgal_plugin.provenance import hash_object, read_json, write_json
@@ -205,8 +204,7 @@ class CGTopology:
             check_atoms(molecule, spec, beads_suffice=True)
         except MappingError as error:
             raise MappingError(f"structure file {str(path)!r}: {error}") from error
-        if molecule.left_out:
-            warnings.warn(f"{path}: left out of the CG topology: {molecule.left_out_text()}", stacklevel=2)
+        say_left_out(str(path), molecule.left_out)
         return cls.from_molecule(molecule, spec)
 
     # ------------------------------------------------------------------ tables

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgal_plugin.errors import ConfigError, TrainingError
+from cgal_plugin.errors import CGALWarning, ConfigError, TrainingError
 from cgal_plugin.provenance import atomic_write, hash_array, hash_object
 
 if TYPE_CHECKING:
@@ -173,6 +173,7 @@ def _check_bridges(priors: Sequence[nn.Module], topology: CGTopology | None) -> 
         warnings.warn(
             f"{topology!r} has {len(topology.bridge_index)} disulfide bridges, and prior_model has CGBonds "
             "but no CGBridges: nothing but the network holds the bridges; add CGBridges to prior_model",
+            CGALWarning,
             stacklevel=2,
         )
 

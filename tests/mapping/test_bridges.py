@@ -9,7 +9,7 @@ import mdtraj
 import numpy as np
 import pytest
 
-from cgal_plugin.errors import MappingError
+from cgal_plugin.errors import CGALWarning, MappingError
 from cgal_plugin.mapping import CGMapping, CGTopology
 from tests.mapping.peptides import change, name, near, number, peptide, trajectory, without, write, write_cif
 
@@ -70,7 +70,7 @@ def test_a_bridge_is_found_from_bonds_and_from_names(tmp_path: Path) -> None:
         residue.name = "CYX" if residue.index in (1, 9) else residue.name
     assert CGTopology.from_mdtraj(named).bridge_index.tolist() == [[1, 9]]
     named.residue(4).name = "CYX"
-    with pytest.warns(UserWarning, match=r"CYX2, A:CYX5, A:CYX10: named as bridged.*give bridges=\[\(i, j\)"):
+    with pytest.warns(CGALWarning, match=r"CYX2, A:CYX5, A:CYX10: named as bridged.*give bridges=\[\(i, j\)"):
         assert CGTopology.from_mdtraj(named).bridge_index.tolist() == []
     assert CGTopology.from_mdtraj(named, bridges=[(9, 4)]).bridge_index.tolist() == [[4, 9]]
     assert CGTopology.from_mdtraj(top, bridges=()).bridge_index.tolist() == []
@@ -128,7 +128,7 @@ def test_neighbours_may_be_bridged(tmp_path: Path) -> None:
 
 
 def test_gaps_and_bridges_count_the_same_residues(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="broken between"):
+    with pytest.warns(CGALWarning, match="broken between"):
         top = CGTopology.from_file(write(tmp_path / "x.pdb", without(BRIDGED, 5)))
     assert top.sequence == "ACGK:WACDC"
     assert top.bridge_index.tolist() == [[1, 6]]

@@ -8,7 +8,7 @@ import mdtraj
 import numpy as np
 import pytest
 
-from cgal_plugin.errors import MappingError
+from cgal_plugin.errors import CGALWarning, MappingError
 from cgal_plugin.mapping import CGMapping, CGTopology
 from tests.mapping.peptides import atom, change, peptide, write
 
@@ -42,7 +42,7 @@ def capped(tmp_path: Path, cap: str = "NME", methyl: str = "C") -> Path:
 
 def test_caps_without_beads_are_left_out_and_named(tmp_path: Path) -> None:
     path = capped(tmp_path)
-    with pytest.warns(UserWarning, match="left out of the CG topology: 1 ACE, 1 NME"):
+    with pytest.warns(CGALWarning, match="left out of the CG topology: 1 ACE, 1 NME"):
         top = CGTopology.from_file(path)
     assert top == CGTopology.from_sequence("AKG")
     assert CGMapping.from_topology(mdtraj.load(str(path))).n_beads == 3
@@ -87,7 +87,7 @@ def test_the_bead_next_to_the_chain_is_the_link(tmp_path: Path) -> None:
 
 def test_one_listed_cap_does_not_bring_the_other(tmp_path: Path) -> None:
     only = {"name": "ace", "residues": {"*": {"CA": ["CA"]}, "ACE": {"CH3": ["CH3"]}}}
-    with pytest.warns(UserWarning, match=r"left out of the CG topology: 1 NME$"):
+    with pytest.warns(CGALWarning, match=r"left out of the CG topology: 1 NME$"):
         top = CGTopology.from_file(capped(tmp_path), only)
     assert top.residue_names == ("ACE", "ALA", "LYS", "GLY")
 
@@ -97,7 +97,7 @@ def test_a_cap_far_away_is_not_bonded(tmp_path: Path) -> None:
     moved = [x[:30] + f"{float(x[30:38]) + 30:8.3f}" + x[38:] if " NME " in x else x for x in text]
     path = tmp_path / "far.pdb"
     path.write_text("\n".join(moved))
-    with pytest.warns(UserWarning, match=r"broken between A:GLY4 and A:NME5 \(C–N"):
+    with pytest.warns(CGALWarning, match=r"broken between A:GLY4 and A:NME5 \(C–N"):
         top = CGTopology.from_file(path, CAPPED_MAP)
     assert top.bond_index.tolist() == [[0, 1], [1, 2], [2, 3]]
     assert top.chain_index.tolist() == [0, 0, 0, 0, 1]

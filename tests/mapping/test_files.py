@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cgal_plugin.data.trajectories import load_trajectories
-from cgal_plugin.errors import DataError, MappingError
+from cgal_plugin.errors import CGALWarning, DataError, MappingError
 from cgal_plugin.mapping import CGMapping, CGTopology
 from cgal_plugin.mapping.files import load_structure
 from cgal_plugin.mapping.residues import canonical_residue
@@ -128,7 +128,7 @@ def test_a_psf_is_bonded_as_its_bond_list_says(tmp_path: Path, wide: bool, segme
     atoms = [(10 * k + 3, segment, n, r, "CA", 12.011) for k, (r, n) in enumerate(residues)]
     path = tmp_path / "x.psf"
     path.write_text(psf(atoms, [(1, 2), (2, 3), (4, 5)], wide))
-    with pytest.warns(UserWarning, match=r"LYS20 and .*HSD21 \(no bond in the topology\)"):
+    with pytest.warns(CGALWarning, match=r"LYS20 and .*HSD21 \(no bond in the topology\)"):
         top = CGTopology.from_file(path)
     assert top.sequence == "AGK:HW"
     assert top.bond_index.tolist() == [[0, 1], [1, 2], [3, 4]]
@@ -197,14 +197,18 @@ def test_water_and_ions_are_left_out_and_named(tmp_path: Path) -> None:
     ]  # fmt: skip
     path = write(tmp_path / "solvated.pdb", peptide("AKG"), rest)
     with pytest.warns(
-        UserWarning, match="left out of the CG topology: 1 CA, 1 CL, 3 HOH, 1 NA, 1 ZN"
+        CGALWarning, match="left out of the CG topology: 1 CA, 1 CL, 3 HOH, 1 NA, 1 ZN"
     ) as caught:
         top = CGTopology.from_file(path)
     assert [str(w.message) for w in caught if "left out" in str(w.message)] == [
         f"{path}: left out of the CG topology: 1 CA, 1 CL, 3 HOH, 1 NA, 1 ZN"
     ]
     assert top == CGTopology.from_sequence("AKG")
-    assert CGMapping.from_topology(mdtraj.load(str(path))).topology == top
+    mapping = CGMapping.from_topology(mdtraj.load(str(path)))
+    assert mapping.topology == top
+    assert mapping.left_out == {"CA": 1, "CL": 1, "HOH": 3, "NA": 1, "ZN": 1}
+    with pytest.warns(CGALWarning, match=r"solvated\.pdb: left out of the CG topology: 1 CA"):
+        load_trajectories(path, top)
 
 
 def test_ligands_and_unknown_residues_are_refused_by_name_and_number(tmp_path: Path) -> None:
@@ -257,7 +261,7 @@ def test_variants_in_a_gro_file(tmp_path: Path) -> None:
         text = text.replace(old, f"{number:>5d}{residue:<5s}")
     path.write_text(text)
     assert {r.name for r in mdtraj.load(str(path)).topology.residues} == set(names.values())
-    with pytest.warns(UserWarning, match="CYS23: named as bridged cysteines"):
+    with pytest.warns(CGALWarning, match="CYS23: named as bridged cysteines"):
         top = CGTopology.from_file(path)
     assert top == CGTopology.from_sequence("AHCKEA")
     assert CGTopology.from_file(write(tmp_path / "plain.pdb", change(peptide("AHCKEA")))) == top

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cgal_plugin.data.trajectories import load_trajectories
-from cgal_plugin.errors import DataError, MappingError
+from cgal_plugin.errors import CGALWarning, DataError, MappingError
 from cgal_plugin.mapping import CGMapping, CGTopology
 from tests.mapping.peptides import atom, change, name, number, peptide, trajectory, without, write, write_cif
 
@@ -26,15 +26,18 @@ def test_a_missing_residue_is_a_gap_in_files_and_trajectories(tmp_path: Path, su
     gapped = trajectory(tmp_path, without(peptide("AKAGAK"), 4))
     path = tmp_path / f"gap.{suffix}"
     gapped.save(str(path))
-    with pytest.warns(UserWarning, match=rf"{GAP} (A:)?ALA\d and (A:)?ALA\d \(C–N \d+\.\d Å\)"):
+    with pytest.warns(CGALWarning, match=rf"{GAP} (A:)?ALA\d and (A:)?ALA\d \(C–N \d+\.\d Å\)"):
         top = CGTopology.from_file(path)
     assert top.sequence == "AKA:AK"
     assert bonds_of(top) == [[0, 1], [1, 2], [3, 4]]
     assert top.chain_index.tolist() == [0, 0, 0, 1, 1]
     assert top.residue_index.tolist() == [0, 1, 2, 3, 4]
-    with pytest.warns(UserWarning, match=GAP):
+    with pytest.warns(CGALWarning, match=GAP):
         assert CGMapping.from_topology(gapped).topology == top
-    with pytest.warns(UserWarning, match=GAP), pytest.raises(DataError, match="is for AKA:AK, not AKAAK"):
+    with (
+        pytest.warns(CGALWarning, match=GAP),
+        pytest.raises(DataError, match=r"is for AKA:AK, not AKAAK\. The residues are the same, the chains"),
+    ):
         load_trajectories(path, CGTopology.from_sequence("AKAAK"), top=None)
 
 
@@ -42,10 +45,10 @@ def test_a_gap_without_coordinates_shows_in_the_residue_numbers(tmp_path: Path) 
     gapped = trajectory(tmp_path, without(peptide("AKAGAK"), 4))
     for source, build in ((gapped.topology, CGTopology.from_mdtraj), (gapped.topology.to_openmm(), None)):
         build = build or CGTopology.from_openmm
-        with pytest.warns(UserWarning, match=r"residue numbers 3 and 5"):
+        with pytest.warns(CGALWarning, match=r"residue numbers 3 and 5"):
             assert build(source).sequence == "AKA:AK"
         # positions decide where they are given
-        with pytest.warns(UserWarning, match="C–N"):
+        with pytest.warns(CGALWarning, match="C–N"):
             assert build(source, positions=gapped.xyz[0] * 10).sequence == "AKA:AK"
 
 
@@ -113,7 +116,7 @@ def test_chain_ends_are_found_without_coordinates() -> None:
     ):
         assert CGTopology.from_mdtraj(chain(*ends, whole)).sequence == "AA:AA"
     assert CGTopology.from_mdtraj(chain([], [], [1, 2, 1, 2])).sequence == "AA:AA"
-    with pytest.warns(UserWarning, match="residue numbers 2 and 5"):
+    with pytest.warns(CGALWarning, match="residue numbers 2 and 5"):
         assert CGTopology.from_mdtraj(chain([], [], [1, 2, 5, 6])).sequence == "AA:AA"
 
 
@@ -151,13 +154,13 @@ def test_a_molecule_across_the_periodic_box_is_whole(tmp_path: Path) -> None:
 def test_a_placeholder_cell_hides_no_gap(tmp_path: Path) -> None:
     cell = "CRYST1    1.000    1.000    1.000  90.00  90.00  90.00 P 1           1"
     path = write(tmp_path / "nmr.pdb", without(peptide("AKAGAK"), 4), head=[cell])
-    with pytest.warns(UserWarning, match=GAP):
+    with pytest.warns(CGALWarning, match=GAP):
         assert CGTopology.from_file(path).sequence == "AKA:AK"
 
 
 def test_a_ca_file_with_a_gap_and_two_chains(tmp_path: Path) -> None:
     ca = [x for x in peptide("AKAGAKWW") if name(x) == "CA"]
-    with pytest.warns(UserWarning, match=r"ALA3 and A:ALA5 \(CA–CA \d\.\d Å\)"):
+    with pytest.warns(CGALWarning, match=r"ALA3 and A:ALA5 \(CA–CA \d\.\d Å\)"):
         assert CGTopology.from_file(write(tmp_path / "ca.pdb", without(ca, 4))).sequence == "AKA:AKWW"
     # two chains of one id, the second starts 3.9 Å from the end of the first
     last = np.array([float(ca[-1][k : k + 8]) for k in (30, 38, 46)])
@@ -193,7 +196,7 @@ def test_a_ring_is_named(tmp_path: Path) -> None:
     c = next(x for x in lines if number(x) == 6 and name(x) == "C")
     x, y, z = (float(c[k : k + 8]) for k in (30, 38, 46))
     ring = [atom(1, "N", "ALA", 1, (x + 1.33, y, z)), *lines]
-    with pytest.warns(UserWarning, match="the ring is open"):
+    with pytest.warns(CGALWarning, match="the ring is open"):
         assert CGTopology.from_file(write(tmp_path / "ring.pdb", ring)).sequence == "AKAGAK"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from cgal_plugin.errors import ConfigError, PriorFitError
+from cgal_plugin.errors import CGALWarning, ConfigError, PriorFitError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.priors import CGBonds, CGBridges, CGRepulsion, PriorSet, fit_priors, make_prior
 from cgal_plugin.priors.nonbonded import batch_pairs, molecule_pairs
@@ -233,7 +233,7 @@ def test_a_data_set_gives_the_bridges_to_torchmdnet(
         str(tmp_path), prebatch=True, **{**source, "topology": CGTopology.from_sequence("AA" + "G" * 6)}
     )
     assert plain.__getitems__([0, 1])[0].bridge_index.shape == (2, 0)
-    with pytest.warns(UserWarning, match="1 disulfide bridges, and prior_model has CGBonds but no CGBridges"):
+    with pytest.warns(CGALWarning, match="1 disulfide bridges, and prior_model has CGBonds but no CGBridges"):
         _check_bridges([make_prior(CGBonds, dataset)], topology)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
