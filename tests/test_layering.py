@@ -151,8 +151,8 @@ PUBLIC = {
         AllAtomLibrary AllAtomModel AllAtomTrajectory BackmapResult BackmapSettings Backmapper LabelSettings
         LabelledFrames OpenMMOracle Quarantined TrajectoryTask backmap run_trajectory""",
     "priors": """
-        CGAngleSeries CGAngles CGBonds CGDihedrals CGPairs CGRepulsion FitSettings PriorSet fit_priors
-        make_prior""",
+        CGAngleSeries CGAngles CGBonds CGBridges CGDihedrals CGPairs CGRepulsion FitSettings PriorSet
+        fit_priors make_prior""",
     "refinement": "Correction DynamicStates Populations correction populations",
     "reporting": "ReportInput RoundSummary SelectedFrames write_report",
     "selector": """

@@ -15,13 +15,16 @@ from cgal_plugin.config.section import Section
 class PriorConfig(Section):
     """Prior terms, fitted once to the seed data and then frozen, unless `refit` is set."""
 
-    terms: tuple[Literal["bonds", "angles", "angle_series", "dihedrals", "repulsion", "pairs"], ...] = (
+    terms: tuple[
+        Literal["bonds", "bridges", "angles", "angle_series", "dihedrals", "repulsion", "pairs"], ...
+    ] = (
         "bonds",
         "angles",
         "dihedrals",
         "repulsion",
     )
-    """Terms; an empty list trains without priors. angle_series and pairs need method force_matching."""
+    """Terms; an empty list trains without priors. Bridges are added to bonds if the molecule has disulfide
+    bridges. angle_series and pairs need method force_matching."""
     method: Literal["likelihood", "force_matching"] = "likelihood"
     """likelihood: from distributions; force_matching: angle_series, dihedrals and pairs from the labelled
     forces, which does not depend on how the frames were chosen."""

@@ -26,8 +26,8 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
 
     Items have ``z`` ``(n_beads,)`` bead types, ``pos`` ``(n_beads, 3)`` Å, ``neg_dy`` ``(n_beads, 3)``
     kcal/mol/Å and the tables ``bond_index`` ``(2, n)``, ``angle_index`` ``(3, n)``,
-    ``dihedral_index`` ``(4, n)``; PyG adds offsets to them in batches. There is no energy: train with
-    ``y_weight: 0`` and ``derivative: true``.
+    ``dihedral_index`` ``(4, n)``, ``bridge_index`` ``(2, n)``; PyG adds offsets to them in batches.
+    There is no energy: train with ``y_weight: 0`` and ``derivative: true``.
 
     The first ``n_frames`` items are the frames; the copies made by ``repeat`` follow. A split made by
     :func:`block_splits` keeps all copies of a frame on one side.
@@ -119,7 +119,7 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
         self._layout: dict[str, torch.Tensor] = {}
         self._tables = {
             name: torch.tensor(np.asarray(getattr(table.topology, name)).T.copy())
-            for name in ("bond_index", "angle_index", "dihedral_index")
+            for name in ("bond_index", "angle_index", "dihedral_index", "bridge_index")
         }
 
     @property
@@ -179,7 +179,7 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
             self._layout = {
                 "batch": torch.arange(n).repeat_interleave(size),
                 "z": self._z.repeat(n),
-                **{k: (t.unsqueeze(1) + first).reshape(len(t), -1) for k, t in self._tables.items()},
+                **{k: (t.unsqueeze(1) + first).flatten(1) for k, t in self._tables.items()},
             }
         return self._layout
 

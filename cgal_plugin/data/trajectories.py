@@ -13,6 +13,8 @@ import numpy as np
 from cgal_plugin._native import silent
 from cgal_plugin.data.file_checks import check_file
 from cgal_plugin.errors import DataError, MappingError
+from cgal_plugin.mapping.files import load_topology
+from cgal_plugin.mapping.molecule import say_left_out
 from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write
 from cgal_plugin.units import ANGSTROM_PER_NM
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
 
 #: exceptions of the mdtraj readers for damaged files
 _UNREADABLE: tuple[type[Exception], ...] = (*BAD_ARCHIVE, AttributeError, AssertionError)
+#: remedy for the right residues in other chains
+_BROKEN = (
+    "The residues are the same, the chains are not. If residues are missing in the molecule, use a topology "
+    "with the same gap; if it is broken across the periodic box, write whole molecules (gmx trjconv -pbc "
+    "whole)"
+)
 
 
 def save_trajectories(path: str | os.PathLike[str], trajectories: Sequence[NDArray[np.floating]]) -> None:
@@ -147,7 +155,7 @@ def _load_mdtraj(
 
     check_file(path)
     with _reading(path, top), silent(1):  # the DCD reader of mdtraj prints to standard output
-        loaded = mdtraj.load(str(path)) if top is None else mdtraj.load(str(path), top=str(top))
+        loaded = mdtraj.load(str(path)) if top is None else mdtraj.load(str(path), top=load_topology(top))
     return to_beads(loaded, topology, mapping, source=str(path))
 
 
@@ -163,9 +171,9 @@ def iter_mdtraj(
     """
     import mdtraj
 
-    given = {} if top is None else {"top": str(top)}
     check_file(path)
     with _reading(path, top), silent(1):
+        given = {} if top is None else {"top": load_topology(top)}
         pieces = mdtraj.iterload(str(path), chunk=chunk, **given)
     while True:
         with _reading(path, top), silent(1):
@@ -184,6 +192,8 @@ def _reading(path: Path, top: str | os.PathLike[str] | None) -> Iterator[None]:
             f"trajectory {str(path)!r}: mdtraj needs another package to read {path.suffix}: {error} "
             "(HDF5: pip install 'cgal_plugin[hdf5]')"
         ) from error
+    except MappingError as error:
+        raise DataError(f"trajectory {str(path)!r}: {error}") from error
     except _UNREADABLE as error:
         reason = str(error) or type(error).__name__
         if top is None and "topology" in reason:
@@ -217,9 +227,14 @@ def to_beads(
             return xyz
     chosen = mapping if mapping is not None else "CA" if topology is None else topology.mapping
     try:
-        cg = CGMapping.from_topology(trajectory.topology, chosen)
+        cg = CGMapping.from_topology(trajectory, chosen)
     except MappingError as error:
         raise DataError(f"{source or 'trajectory'} cannot be mapped to beads: {error}") from error
+    say_left_out(source or "trajectory", cg.left_out)
     if topology is not None and cg.topology.sequence != topology.sequence:
-        raise DataError(f"{source or 'trajectory'} is for {cg.topology.sequence}, not {topology.sequence}")
+        found, wanted = cg.topology.sequence, topology.sequence
+        raise DataError(
+            f"{source or 'trajectory'} is for {found}, not {wanted}"
+            + (f". {_BROKEN}" if found.replace(":", "") == wanted.replace(":", "") else "")
+        )
     return cg.map_positions(trajectory)

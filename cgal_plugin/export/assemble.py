@@ -152,6 +152,7 @@ def prior_terms(prior: CGPrior, topology: CGTopology) -> tuple[Tensor, Tensor]:
         raise ExportError(f"prior {name} has other bead types than {topology!r}, first at beads {different}")
     tables = {
         "bond_index": topology.bond_index,
+        "bridge_index": topology.bridge_index,
         "angle_index": topology.angle_index,
         "dihedral_index": topology.dihedral_index,
     }

@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from cgal_plugin.errors import MappingError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Neighbours = list[list[int]]
+
+
+def sorted_pairs(table: Any, n_beads: int, name: str) -> NDArray[np.int64]:
+    """Return a table of pairs ``(n, 2)`` int64, lower bead first, sorted, read-only.
+
+    Raises
+    ------
+    MappingError
+        A pair names a bead that does not exist, or a bead twice; the message names the table.
+    """
+    pairs = np.sort(np.array(table, dtype=np.int64).reshape(-1, 2), axis=1)
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    if pairs.size and (pairs.min() < 0 or pairs.max() >= n_beads or (pairs[:, 0] == pairs[:, 1]).any()):
+        raise MappingError(
+            f"{name} {pairs.tolist()} names beads outside 0..{n_beads - 1} or bonds a bead to itself"
+        )
+    pairs.setflags(write=False)
+    return pairs
 
 
 def bonded_neighbours(n_beads: int, bond_index: NDArray[np.int64]) -> Neighbours:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgal_plugin.errors import MappingError
+from cgal_plugin.mapping.molecule import check_atoms, read_molecule
 from cgal_plugin.mapping.spec import resolve_spec
-from cgal_plugin.mapping.structure import n_atoms, residue_atoms
+from cgal_plugin.mapping.structure import n_atoms
 from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.provenance import hash_array
 from cgal_plugin.units import as_angstrom
@@ -33,6 +35,8 @@ class CGMapping:
         sum one: R_I = Σ_i c_Ii r_i.
     topology
         The :class:`CGTopology` of the beads.
+    left_out
+        Residue name → number of residues without beads: water, ions, and caps that the map does not define.
 
     Raises
     ------
@@ -42,6 +46,7 @@ class CGMapping:
 
     matrix: NDArray[np.float64]
     topology: CGTopology
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         matrix = np.array(self.matrix, dtype=np.float64)
@@ -55,16 +60,28 @@ class CGMapping:
         object.__setattr__(self, "matrix", matrix)
 
     @classmethod
-    def from_topology(cls, topology: Any, mapping: Any = "CA") -> CGMapping:
+    def from_topology(
+        cls,
+        topology: Any,
+        mapping: Any = "CA",
+        *,
+        positions: ArrayLike | None = None,
+        bridges: Iterable[Sequence[int]] | None = None,
+    ) -> CGMapping:
         """Build the map of an all-atom topology.
 
         Parameters
         ----------
         topology
-            ``mdtraj.Topology``, ``mdtraj.Trajectory`` or ``openmm.app.Topology``. Caps, water and
-            ions have no beads; their columns are zero.
+            ``mdtraj.Topology``, ``mdtraj.Trajectory`` or ``openmm.app.Topology``. Water, ions, and caps that
+            the map does not define have no beads; their columns are zero. Coordinates, if there are any,
+            decide about gaps and bridges (:meth:`CGTopology.from_mdtraj`).
         mapping
             ``"CA"``, ``"CACB"``, a YAML file, its content, or a :class:`MapSpec`.
+        positions
+            ``(n_atoms, 3)`` or ``(n_frames, n_atoms, 3)`` Å; default: those of a trajectory.
+        bridges
+            Disulfide bridges, pairs of 0-based residue indices; None: from the structure.
 
         Raises
         ------
@@ -72,27 +89,21 @@ class CGMapping:
             A residue is unknown, an atom is missing or occurs twice, or a bead occurs twice. The message
             names the residue, atom or bead.
         """
-        topology = getattr(topology, "topology", topology)
-        if not callable(getattr(topology, "chains", None)):
-            cg = CGTopology.from_mdtraj(topology, mapping)
-        else:
-            cg = CGTopology.from_openmm(topology, mapping)
         spec = resolve_spec(mapping)
-        rows: list[tuple[list[int], NDArray[np.float64]]] = []
-        missing = []
-        for name, label, atoms in residue_atoms(topology):
-            for bead in spec.beads_of(name):
-                absent = [a for a in bead.atoms if a not in atoms]
-                if absent:
-                    missing.append(f"{label} lacks {', '.join(absent)} (bead {bead.name})")
-                    continue
-                rows.append(([atoms[a] for a in bead.atoms], bead.normalised_weights))
-        if missing:
-            raise MappingError(f"missing atoms for mapping {spec.name!r}: {'; '.join(missing)}")
+        molecule = read_molecule(topology, spec, positions=positions, bridges=bridges)
+        check_atoms(molecule, spec, beads_suffice=False)
+        cg = CGTopology.from_molecule(molecule, spec)
+        rows = [
+            ([residue.atoms[a] for a in bead.atoms], bead.normalised_weights)
+            for chain in molecule.chains
+            for residue in chain
+            for bead in spec.beads_of(residue.name)
+        ]
+        topology = getattr(topology, "topology", topology)
         matrix = np.zeros((len(rows), n_atoms(topology)))
         for row, (indices, weights) in zip(matrix, rows, strict=True):
             row[indices] = weights
-        return cls(matrix, cg)
+        return cls(matrix, cg, molecule.left_out)
 
     @property
     def n_beads(self) -> int:

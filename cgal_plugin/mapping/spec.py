@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from cgal_plugin.errors import MappingError
-from cgal_plugin.mapping.residues import STANDARD_RESIDUES, canonical_residue
+from cgal_plugin.mapping.residues import CAPS, CAPS_BEFORE, STANDARD_RESIDUES, canonical_residue, same_cap
 from cgal_plugin.provenance import hash_object
 
 if TYPE_CHECKING:
@@ -100,10 +100,12 @@ class MapSpec:
     residues
         Three-letter code → beads, in order.
     backbone
-        Name of the bead that is bonded to the bead of the same name in the next residue.
+        Name of the bead that is bonded to the bead of the same name in the next residue. A cap (ACE, FOR,
+        NME, NH2, ...) may lack it: then the last bead of a cap at the start of a chain, and the first of one
+        at its end, is bonded to the backbone bead of the neighbour.
     bonds
         Three-letter code → pairs of bead names bonded inside the residue. In a residue
-        without an entry every other bead is bonded to the backbone bead.
+        without an entry every other bead is bonded to the backbone bead (:meth:`link_of`).
 
     Raises
     ------
@@ -124,7 +126,7 @@ class MapSpec:
                 raise MappingError(
                     f"mapping {self.name!r}: residue {residue} has duplicate beads {duplicates}"
                 )
-            if self.backbone not in names:
+            if self.backbone not in names and residue not in CAPS:
                 raise MappingError(
                     f"mapping {self.name!r}: residue {residue} has no backbone bead "
                     f"{self.backbone!r} (has {names})"
@@ -162,6 +164,30 @@ class MapSpec:
             }
         )
 
+    def has_beads(self, residue: str) -> bool:
+        """Return whether the map defines this residue by its name, or a cap by another name of it."""
+        name = residue.strip().upper()
+        return name in self.residues or same_cap(name) in self.residues
+
+    def key_of(self, residue: str) -> str:
+        """Return the entry of a residue: its own name, another name of a cap, or of the standard residue.
+
+        Raises
+        ------
+        MappingError
+            The residue is unknown or has no beads.
+        """
+        name = residue.strip().upper()
+        if name in self.residues:
+            return name
+        other = same_cap(name)
+        if other is not None and other in self.residues:
+            return other
+        canonical = canonical_residue(residue)
+        if canonical not in self.residues:
+            raise MappingError(f"mapping {self.name!r} has no beads for residue {canonical}")
+        return canonical
+
     def beads_of(self, residue: str) -> tuple[BeadSpec, ...]:
         """Return the beads of a residue, by its name or the name of a variant (``HIE`` finds ``HIS``).
 
@@ -170,21 +196,31 @@ class MapSpec:
         MappingError
             The residue is unknown or has no beads.
         """
-        exact = residue.strip().upper()
-        if exact in self.residues:
-            return self.residues[exact]
-        canonical = canonical_residue(residue)
-        if canonical not in self.residues:
-            raise MappingError(f"mapping {self.name!r} has no beads for residue {canonical}")
-        return self.residues[canonical]
+        return self.residues[self.key_of(residue)]
+
+    def link_of(self, residue: str) -> str:
+        """Return the name of the bead that is bonded to the neighbours; see :attr:`backbone`."""
+        key = self.key_of(residue)
+        names = [bead.name for bead in self.residues[key]]
+        if self.backbone in names:
+            return self.backbone
+        return names[-1] if key in CAPS_BEFORE else names[0]
 
     def bonds_of(self, residue: str) -> tuple[tuple[str, str], ...]:
         """Return the pairs of bead names that are bonded inside the residue."""
-        exact = residue.strip().upper()
-        key = exact if exact in self.residues else canonical_residue(residue)
+        key = self.key_of(residue)
         if key in self.bonds:
             return self.bonds[key]
-        return tuple((self.backbone, b.name) for b in self.beads_of(residue) if b.name != self.backbone)
+        link = self.link_of(residue)
+        return tuple((link, b.name) for b in self.residues[key] if b.name != link)
+
+    def bridge_bead(self, residue: str) -> str:
+        """Return the bead where a disulfide bridge ends: that of SG, else of CB, else the backbone bead."""
+        for atom in ("SG", "CB"):
+            for bead in self.beads_of(residue):
+                if atom in bead.atoms:
+                    return bead.name
+        return self.link_of(residue)
 
 
 _CA = BeadSpec("CA", ("CA",))
@@ -199,7 +235,8 @@ def resolve_spec(mapping: str | os.PathLike[str] | Mapping[str, Any] | MapSpec) 
 
     The YAML has ``name``, ``residues`` (three-letter code or ``"*"`` for all others → bead name →
     list of atoms or ``{atoms: [...], weights: center | mass | [...]}``), and optionally ``backbone``
-    (default ``CA``) and ``bonds`` (residue → list of pairs).
+    (default ``CA``) and ``bonds`` (residue → list of pairs). Caps (``ACE``, ``NME``, ...) have beads if they
+    are listed by name.
 
     Raises
     ------

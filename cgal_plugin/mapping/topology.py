@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,15 +12,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import MappingError
-from cgal_plugin.mapping.bond_graph import angle_table, bonded_neighbours, dihedral_table, pair_table
-from cgal_plugin.mapping.residues import THREE_TO_ONE, canonical_residue, sequence_to_residues
+from cgal_plugin.mapping.beads import bead_fields, bead_values, check_unique, mdtraj_topology
+from cgal_plugin.mapping.bond_graph import (
+    angle_table,
+    bonded_neighbours,
+    dihedral_table,
+    pair_table,
+    sorted_pairs,
+)
+from cgal_plugin.mapping.bridges import check_bridges
+from cgal_plugin.mapping.files import lists_all_bonds, load_structure
+from cgal_plugin.mapping.molecule import Molecule, check_atoms, read_molecule, say_left_out
+from cgal_plugin.mapping.residues import THREE_TO_ONE, sequence_to_residues
 from cgal_plugin.mapping.spec import MapSpec, resolve_spec
-from cgal_plugin.mapping.structure import residue_chains
 from cgal_plugin.provenance import hash_object, read_json, write_json
 
 if TYPE_CHECKING:
     import mdtraj
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +53,10 @@ class CGTopology:
         ``(n_bonds, 2)`` int64, lower bead first, sorted.
     mapping
         Name of the map; ``mapping_hash`` is its hash.
+    bridge_index
+        ``(n_bridges, 2)`` int64, lower bead first, sorted: disulfide bridges, between the beads that contain
+        SG, else CB, else the backbone beads. They are not in :attr:`bond_index`: angles and dihedrals do not
+        run through a bridge. A bridge between beads that are already bonded is left out.
 
     Raises
     ------
@@ -61,41 +74,29 @@ class CGTopology:
     bond_index: NDArray[np.int64]
     mapping: str
     mapping_hash: str
+    bridge_index: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
 
     def __post_init__(self) -> None:
         n = len(self.bead_names)
         if n == 0:
             raise MappingError("the topology has no beads")
-        for name, dtype in (
-            ("residue_index", np.int64),
-            ("chain_index", np.int64),
-            ("types", np.int64),
-            ("masses", np.float64),
-        ):
-            array = np.array(getattr(self, name), dtype=dtype)
-            if array.shape != (n,):
-                raise MappingError(f"{name} has shape {array.shape}; expected ({n},), one value per bead")
-            array.setflags(write=False)
-            object.__setattr__(self, name, array)
-        bonds = np.sort(np.array(self.bond_index, dtype=np.int64).reshape(-1, 2), axis=1)
-        bonds = bonds[np.lexsort((bonds[:, 1], bonds[:, 0]))]
-        if bonds.size and (bonds.min() < 0 or bonds.max() >= n or (bonds[:, 0] == bonds[:, 1]).any()):
-            raise MappingError(
-                f"bond_index {bonds.tolist()} names beads outside 0..{n - 1} or bonds a bead to itself"
-            )
-        bonds.setflags(write=False)
-        object.__setattr__(self, "bond_index", bonds)
+        for name in ("residue_index", "chain_index", "types", "masses"):
+            object.__setattr__(self, name, bead_values(getattr(self, name), n, name))
+        for name in ("bond_index", "bridge_index"):
+            object.__setattr__(self, name, sorted_pairs(getattr(self, name), n, name))
+        bonds = set(map(tuple, self.bond_index.tolist()))
+        if bonds & set(map(tuple, self.bridge_index.tolist())):
+            raise MappingError(f"bridge_index {self.bridge_index.tolist()} repeats bonds")
         if not (np.isfinite(self.masses).all() and (self.masses > 0).all()):
             raise MappingError(f"bead masses must be positive: {self.masses.tolist()}")
-        keys = list(zip(self.chain_index.tolist(), self.residue_index.tolist(), self.bead_names, strict=True))
-        duplicates = sorted({f"{k[2]} of residue {k[1] + 1}" for k in keys if keys.count(k) > 1})
-        if duplicates:
-            raise MappingError(f"duplicate beads: {', '.join(duplicates)}")
+        check_unique(self.chain_index, self.residue_index, self.bead_names)
 
     # ------------------------------------------------------------------ construction
 
     @classmethod
-    def from_sequence(cls, sequence: str, mapping: Any = "CA") -> CGTopology:
+    def from_sequence(
+        cls, sequence: str, mapping: Any = "CA", *, bridges: Iterable[Sequence[int]] = ()
+    ) -> CGTopology:
         """Build the topology of one chain from one-letter codes.
 
         Parameters
@@ -104,39 +105,88 @@ class CGTopology:
             One-letter codes, such as ``"YYDPETGTWY"``.
         mapping
             ``"CA"``, ``"CACB"``, a YAML file, its content, or a :class:`MapSpec`.
+        bridges
+            Disulfide bridges, pairs of 0-based residue indices such as ``[(2, 9)]``.
 
         Raises
         ------
         MappingError
-            The sequence has unknown residues, or the mapping is unknown.
+            The sequence has unknown residues, the mapping is unknown, or a bridge is not between two
+            cysteines.
         """
-        residues = sequence_to_residues(sequence)
-        return _build([residues], resolve_spec(mapping))
+        spec, names = resolve_spec(mapping), sequence_to_residues(sequence)
+        return cls(**bead_fields([list(names)], check_bridges(bridges, names), spec))
 
     @classmethod
-    def from_mdtraj(cls, topology: mdtraj.Topology, mapping: Any = "CA") -> CGTopology:
-        """Build the topology from the residues of an all-atom or CG :class:`mdtraj.Topology`.
+    def from_mdtraj(
+        cls,
+        topology: mdtraj.Topology | mdtraj.Trajectory,
+        mapping: Any = "CA",
+        *,
+        positions: ArrayLike | None = None,
+        bridges: Iterable[Sequence[int]] | None = None,
+    ) -> CGTopology:
+        """Build the topology from the residues of an all-atom or CG structure.
 
-        Caps, water and ions are left out.
+        Residues that follow each other are bonded unless there is a gap or a chain end between them: C and N
+        more than 2.5 Å apart (CA–CA: 5 Å) in the coordinates, or without coordinates a missing bond, the
+        atoms of a chain end, a cap, or residue numbers that jump. The pieces are chains; a gap is named in a
+        warning. Water, ions, and caps that the map does not define are left out.
+
+        Parameters
+        ----------
+        topology
+            ``mdtraj.Topology``, or ``mdtraj.Trajectory``, which has coordinates and the periodic cell.
+        mapping
+            ``"CA"``, ``"CACB"``, a YAML file, its content, or a :class:`MapSpec`.
+        positions
+            ``(n_atoms, 3)`` or ``(n_frames, n_atoms, 3)`` Å, in place of those of a trajectory.
+        bridges
+            Disulfide bridges, pairs of 0-based residue indices. None: from the bonds, the sulfurs, or
+            the names of the cysteines.
 
         Raises
         ------
         MappingError
-            A residue is unknown or lacks an atom that a bead needs; the message names both.
+            A residue is unknown or lacks an atom that a bead needs (the message names both), or ``positions``
+            or ``bridges`` are not valid.
         """
         spec = resolve_spec(mapping)
-        return _build(residue_chains(topology, spec), spec)
+        molecule = read_molecule(topology, spec, positions=positions, bridges=bridges)
+        check_atoms(molecule, spec, beads_suffice=True)
+        return cls.from_molecule(molecule, spec)
 
     @classmethod
-    def from_openmm(cls, topology: Any, mapping: Any = "CA") -> CGTopology:
+    def from_openmm(
+        cls,
+        topology: Any,
+        mapping: Any = "CA",
+        *,
+        positions: ArrayLike | None = None,
+        bridges: Iterable[Sequence[int]] | None = None,
+    ) -> CGTopology:
         """Build the topology from an :class:`openmm.app.Topology`; see :meth:`from_mdtraj`."""
-        import mdtraj
-
-        return cls.from_mdtraj(mdtraj.Topology.from_openmm(topology), mapping)
+        return cls.from_mdtraj(topology, mapping, positions=positions, bridges=bridges)
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], mapping: Any = "CA") -> CGTopology:
-        """Read the topology from a structure file that mdtraj supports (PDB, GRO, ...) or a saved ``.json``.
+    def from_molecule(cls, molecule: Molecule, spec: MapSpec) -> CGTopology:
+        """Build the topology from the residues of :func:`~cgal_plugin.mapping.molecule.read_molecule`."""
+        chains = [[residue.name for residue in chain] for chain in molecule.chains]
+        return cls(**bead_fields(chains, molecule.bridges, spec))
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        mapping: Any = "CA",
+        *,
+        bridges: Iterable[Sequence[int]] | None = None,
+    ) -> CGTopology:
+        """Read the topology from a structure file or a saved ``.json``.
+
+        PDB, mmCIF, GRO, PSF and the other formats of mdtraj, also compressed (``.gz``); see
+        :func:`~cgal_plugin.mapping.files.load_structure` and :meth:`from_mdtraj`. What is left out (water,
+        ions, caps without beads) is named in a warning.
 
         Raises
         ------
@@ -144,17 +194,18 @@ class CGTopology:
             The file is missing, cannot be read, or cannot be mapped.
         """
         path = Path(path)
-        if not path.is_file():
-            raise MappingError(f"structure file {str(path)!r} does not exist")
         if path.suffix.lower() == ".json":
+            if bridges is not None:
+                raise MappingError(f"{str(path)!r} is a saved topology: it contains its bridges")
             return cls.load(path)
-        import mdtraj
-
+        structure, spec = load_structure(path), resolve_spec(mapping)
         try:
-            topology = mdtraj.load_topology(str(path))
-        except (OSError, ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
-            raise MappingError(f"structure file {str(path)!r} cannot be read: {error}") from error
-        return cls.from_mdtraj(topology, mapping)
+            molecule = read_molecule(structure, spec, bridges=bridges, complete=lists_all_bonds(path))
+            check_atoms(molecule, spec, beads_suffice=True)
+        except MappingError as error:
+            raise MappingError(f"structure file {str(path)!r}: {error}") from error
+        say_left_out(str(path), molecule.left_out)
+        return cls.from_molecule(molecule, spec)
 
     # ------------------------------------------------------------------ tables
 
@@ -188,8 +239,16 @@ class CGTopology:
         return dihedral_table(self._neighbours)
 
     def exclusions(self, max_bonds: int) -> NDArray[np.int64]:
-        """``(n_pairs, 2)`` int64: pairs of beads at most ``max_bonds`` bonds apart, lower first, sorted."""
-        return pair_table(self._neighbours, max_bonds)
+        """``(n_pairs, 2)`` int64: pairs of beads at most ``max_bonds`` bonds apart, lower first, sorted.
+
+        With the pairs of :attr:`bridge_index` if ``max_bonds`` is 1 or more; paths do not run through them.
+        """
+        pairs = pair_table(self._neighbours, max_bonds)
+        if max_bonds < 1 or not len(self.bridge_index):
+            return pairs
+        both = np.unique(np.concatenate([pairs, self.bridge_index]), axis=0)
+        both.setflags(write=False)
+        return both
 
     # ------------------------------------------------------------------ identity and files
 
@@ -209,7 +268,7 @@ class CGTopology:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values that can be written as JSON."""
-        return {
+        values = {
             "bead_names": list(self.bead_names),
             "residue_names": list(self.residue_names),
             "residue_index": self.residue_index.tolist(),
@@ -221,6 +280,8 @@ class CGTopology:
             "mapping": self.mapping,
             "mapping_hash": self.mapping_hash,
         }
+        # without bridges, hash and file are those of releases that had none
+        return values | ({"bridge_index": self.bridge_index.tolist()} if len(self.bridge_index) else {})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> CGTopology:
@@ -232,7 +293,7 @@ class CGTopology:
             Keys are missing or unknown.
         """
         wanted = set(cls.__dataclass_fields__)
-        if not isinstance(data, dict) or set(data) != wanted:
+        if not isinstance(data, dict) or set(data) | {"bridge_index"} != wanted:
             found = sorted(data) if isinstance(data, dict) else type(data).__name__
             raise MappingError(f"not a saved CG topology: expected keys {sorted(wanted)}, found {found}")
         tuples = ("bead_names", "residue_names", "type_names")
@@ -264,65 +325,13 @@ class CGTopology:
             raise MappingError(f"topology file {str(path)!r}: {error}") from error
 
     def to_mdtraj(self) -> mdtraj.Topology:
-        """Return an :class:`mdtraj.Topology` with one atom per bead, bonds, residues and chains.
+        """Return an :class:`mdtraj.Topology` with one atom per bead, bonds, bridges, residues and chains.
 
         CA and CB beads are carbons, other beads virtual sites.
         """
-        import mdtraj
-
-        top = mdtraj.Topology()
-        chains: dict[int, Any] = {}
-        residues: dict[tuple[int, int], Any] = {}
-        atoms = []
-        for i, name in enumerate(self.bead_names):
-            c, r = int(self.chain_index[i]), int(self.residue_index[i])
-            if c not in chains:
-                chains[c] = top.add_chain()
-            if (c, r) not in residues:
-                residues[c, r] = top.add_residue(self.residue_names[i], chains[c], resSeq=r + 1)
-            element = mdtraj.element.carbon if name in ("CA", "CB") else mdtraj.element.virtual
-            atoms.append(top.add_atom(name, element, residues[c, r]))
-        for i, j in self.bond_index.tolist():
-            top.add_bond(atoms[i], atoms[j])
-        return top
-
-
-def _build(chains: Sequence[Sequence[str]], spec: MapSpec) -> CGTopology:
-    names: list[str] = []
-    residue_names: list[str] = []
-    residue_index: list[int] = []
-    chain_index: list[int] = []
-    masses: list[float] = []
-    bonds: list[tuple[int, int]] = []
-    r = 0
-    for c, residues in enumerate(chains):
-        previous = None
-        for residue in residues:
-            key = residue.strip().upper()
-            canonical = key if key in spec.residues else canonical_residue(residue)
-            index = {}
-            for bead in spec.beads_of(residue):
-                index[bead.name] = len(names)
-                names.append(bead.name)
-                residue_names.append(canonical)
-                residue_index.append(r)
-                chain_index.append(c)
-                masses.append(bead.mass)
-            bonds += [(index[a], index[b]) for a, b in spec.bonds_of(residue)]
-            if previous is not None:
-                bonds.append((previous, index[spec.backbone]))
-            previous = index[spec.backbone]
-            r += 1
-    type_names = tuple(f"{n}_{res}" for n, res in zip(names, residue_names, strict=True))
-    return CGTopology(
-        bead_names=tuple(names),
-        residue_names=tuple(residue_names),
-        residue_index=np.array(residue_index),
-        chain_index=np.array(chain_index),
-        types=np.array([spec.type_ids[t] for t in type_names]),
-        type_names=type_names,
-        masses=np.array(masses),
-        bond_index=np.array(bonds, dtype=np.int64).reshape(-1, 2),
-        mapping=spec.name,
-        mapping_hash=spec.hash,
-    )
+        return mdtraj_topology(
+            self.bead_names,
+            self.residue_names,
+            list(zip(self.chain_index.tolist(), self.residue_index.tolist(), strict=True)),
+            [*self.bond_index.tolist(), *self.bridge_index.tolist()],
+        )

@@ -8,21 +8,18 @@ from itertools import pairwise
 
 import numpy as np
 
-from cgal_plugin.errors import MappingError, OracleError
-from cgal_plugin.mapping.residues import canonical_residue
+from cgal_plugin.errors import OracleError
+from cgal_plugin.mapping.residues import WATER, canonical_residue, standard_name
 from cgal_plugin.oracle.hydrogens import heavy_atoms
 from cgal_plugin.oracle.options import ReadOptions
 from cgal_plugin.oracle.record import StructureRecord
 from cgal_plugin.oracle.structure_file import Atom, Residue, StructureFile
 
-WATER = frozenset(
-    ("HOH", "WAT", "TIP", "TP3", "TIP3", "TIP4", "TIP5", "TP4", "T3P", "SOL", "SPC", "H2O", "DOD", "OPC")
-)
 #: monovalent ions of a solution
 SOLVENT_IONS = frozenset(("NA", "NA+", "SOD", "CL", "CL-", "CLA", "K", "K+", "POT"))
 #: caps that the force field has → name in the force field's files
 START_CAPS = {"ACE": "ACE"}
-END_CAPS = {"NME": "NME", "NMA": "NME", "CT3": "NME", "NH2": "NH2", "NHE": "NH2"}
+END_CAPS = {"NME": "NME", "NMA": "NME", "NAC": "NME", "CT3": "NME", "NH2": "NH2", "NHE": "NH2"}
 _CAP_ATOMS = {"ACE": 3, "NME": 2, "NH2": 1}
 #: longest bond between C and the next residue's N, Å
 MAX_PEPTIDE_BOND = 2.0
@@ -75,7 +72,7 @@ def choose_residues(
             record = record.with_fact("left out", f"{residue} was bonded to {bonded}")
     for text in replaced:
         record = record.with_fact("replaced", text)
-    if not any(_is_amino_acid(r.name) for r in kept_all):
+    if not any(standard_name(r.name) for r in kept_all):
         raise OracleError(f"{what} has no protein residue")
     return chains, record
 
@@ -107,18 +104,10 @@ def _belongs(residue: Residue, part: list[Residue]) -> bool:
     if name in START_CAPS or name in END_CAPS:
         residue.name = START_CAPS.get(name) or END_CAPS[name]
         return True
-    if not _is_amino_acid(name):
+    if standard_name(name) is None:
         return False
     # an amino acid alone among hetero atoms is a ligand
-    return not (residue.het and not any(_is_amino_acid(r.name) for r in part if r is not residue))
-
-
-def _is_amino_acid(name: str) -> bool:
-    try:
-        canonical_residue(name)
-    except MappingError:
-        return False
-    return True
+    return not (residue.het and not any(standard_name(r.name) for r in part if r is not residue))
 
 
 def _replace(residue: Residue, name: str) -> str:

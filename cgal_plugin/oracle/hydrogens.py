@@ -21,7 +21,11 @@ VARIANTS = {
     "ASH": "ASH", "ASPH": "ASH", "ASPP": "ASH",
     "GLH": "GLH", "GLUH": "GLH", "GLUP": "GLH",
     "LYN": "LYN", "LSN": "LYN",
-    "CYX": "CYX", "CYS2": "CYX", "CYM": "CYM",
+    "CYX": "CYX", "CYS2": "CYX", "CYSS": "CYX", "CYM": "CYM", "CYN": "CYM",
+    "LYSH": "LYS", "LYP": "LYS", "CYSH": "CYS", "HISP": "HIP", "HSH": "HIP", "HIH": "HIP",
+}  # fmt: skip
+_WITHOUT_PARAMETERS = {
+    "ARN": "neutral arginine", "ARGN": "neutral arginine", "TYM": "charged tyrosine",
 }  # fmt: skip
 #: atoms that carry the titratable hydrogens
 _SITES = {"HIS": ("ND1", "NE2"), "ASP": ("OD1", "OD2"), "GLU": ("OE1", "OE2"), "LYS": ("NZ",), "CYS": ("SG",)}
@@ -137,6 +141,11 @@ def choose_variant(residue: Residue, ph: float, *, bridged: bool, what: str) -> 
         Name and hydrogens contradict each other.
     """
     base = canonical_residue(residue.name)
+    if not residue.replaced and residue.given.upper() in _WITHOUT_PARAMETERS:
+        raise OracleError(
+            f"{what}: {residue} is a {_WITHOUT_PARAMETERS[residue.given.upper()]}, which the force field does "
+            f"not have. Use system.replace: {{{residue.given}: {base}}}"
+        )
     if base not in _SITES:
         return None, ""
     named = None if residue.replaced else VARIANTS.get(residue.given.upper())

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.errors import BackmapError, MappingError
+from cgal_plugin.errors import BackmapError
 from cgal_plugin.mapping.geometry import superposed_rmsd
-from cgal_plugin.mapping.residues import canonical_residue
+from cgal_plugin.mapping.residues import standard_name
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, hash_array
 from cgal_plugin.units import as_angstrom
 
@@ -154,10 +154,7 @@ def atom_keys(topology: mdtraj.Topology) -> tuple[str, ...]:
 
 def _code(residue: str) -> str:
     """Return a code that does not depend on the program that named the protonation state."""
-    try:
-        return canonical_residue(residue)
-    except MappingError:
-        return residue[:3].upper()
+    return standard_name(residue) or residue[:3].upper()
 
 
 def match_atoms(source: mdtraj.Topology, target: tuple[str, ...]) -> NDArray[np.int64]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cgal_plugin.errors import MappingError, OracleError
-from cgal_plugin.mapping.residues import canonical_residue
+from cgal_plugin.errors import OracleError
+from cgal_plugin.mapping.residues import STANDARD_RESIDUES, standard_name
 
 
 @dataclass(frozen=True)
@@ -56,21 +56,14 @@ class ReadOptions:
             if not self.chains:
                 raise OracleError("chains is an empty list; name one chain or more, or leave the key out")
         for old, new in replace.items():
-            try:
-                canonical_residue(new)
-            except MappingError as error:
-                raise OracleError(f"replace {old}: {new!r} is not a standard residue: {error}") from None
-        protein = [n for n in self.ignore if _is_amino_acid(n)]
+            if standard_name(new) is None:
+                raise OracleError(
+                    f"replace {old}: {new!r} is not a standard residue; use one of "
+                    f"{', '.join(STANDARD_RESIDUES)}, or a protonation state such as HIE"
+                )
+        protein = [n for n in self.ignore if standard_name(n) is not None]
         if protein:
             raise OracleError(
                 f"ignore names amino acids: {', '.join(protein)}. A chain cannot lose residues; "
                 "choose chains with the option chains"
             )
-
-
-def _is_amino_acid(name: str) -> bool:
-    try:
-        canonical_residue(name)
-    except MappingError:
-        return False
-    return True

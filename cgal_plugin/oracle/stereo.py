@@ -9,7 +9,7 @@ import numpy as np
 
 from cgal_plugin.errors import BackmapError
 from cgal_plugin.mapping.geometry import dihedral_angles
-from cgal_plugin.mapping.residues import CAPS_AND_SOLVENT
+from cgal_plugin.mapping.residues import IONS, WATER
 
 if TYPE_CHECKING:
     import mdtraj
@@ -22,7 +22,6 @@ CLASH_HEAVY, CLASH_HYDROGEN = 2.2, 1.2
 # Cordero et al., Dalton Trans. 2008, 2832 (Å)
 _COVALENT_RADIUS = {"H": 0.31, "C": 0.76, "N": 0.71, "O": 0.66, "S": 1.05, "P": 1.07, "Se": 1.20}
 _MAX_RING = 6
-_CAPS = frozenset({"ACE", "NME", "NH2"})
 
 # L-amino acids, (2S,3S)-isoleucine and (2S,3R)-threonine: neighbours a, b, c of the centre in the
 # order in which a·(b×c) is positive
@@ -100,7 +99,7 @@ def stereo_tables(topology: Any, reference: ArrayLike | None = None) -> StereoTa
     radii = np.array([_COVALENT_RADIUS.get(s, 0.77) for s in symbols])
     sums = radii[bonds].sum(axis=1)
     hydrogen = np.array([s == "H" for s in symbols])
-    solute = [a.index for a in atoms if a.residue.name.upper() not in CAPS_AND_SOLVENT - _CAPS]
+    solute = [a.index for a in atoms if a.residue.name.upper() not in WATER | IONS]
     far = _far_pairs(neighbours, solute)
     omegas = _omegas(top)
     cis = np.zeros(len(omegas), dtype=bool)

@@ -1,4 +1,4 @@
-"""Prior energies of CG models (bonds, angles, dihedrals, repulsion, pairs), fitted to frames.
+"""Prior energies of CG models (bonds, bridges, angles, dihedrals, repulsion, pairs), fitted to frames.
 
 The prior classes (``CGBonds`` ...) import TorchMD-Net, which takes seconds: names are loaded on first use.
 """
@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cgal_plugin.priors.factory import make_prior
     from cgal_plugin.priors.fit import fit_priors
-    from cgal_plugin.priors.modules import CGAngles, CGAngleSeries, CGBonds, CGDihedrals, CGPairs, CGRepulsion
+    from cgal_plugin.priors.modules import (
+        CGAngles,
+        CGAngleSeries,
+        CGBonds,
+        CGBridges,
+        CGDihedrals,
+        CGPairs,
+        CGRepulsion,
+    )
     from cgal_plugin.priors.prior_set import PriorSet
     from cgal_plugin.priors.settings import FitSettings
 
@@ -19,6 +27,7 @@ __all__ = [
     "CGAngleSeries",
     "CGAngles",
     "CGBonds",
+    "CGBridges",
     "CGDihedrals",
     "CGPairs",
     "CGRepulsion",
@@ -31,6 +40,7 @@ __all__ = [
 _HOME = {
     "CGAngles": "modules",
     "CGBonds": "modules",
+    "CGBridges": "modules",
     "CGDihedrals": "modules",
     "CGAngleSeries": "modules",
     "CGPairs": "modules",

@@ -31,8 +31,9 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
         with the most exact types applies.
     molecule
         ``{"types": [...], "type_names": [...], "index": [[...], ...]}``: bead types of one molecule
-        and its terms (for repulsion and pairs: its bonds). Used for a batch without index tables, which
-        may have any number of copies of the molecule. None: the batch must have index tables.
+        and its terms (for repulsion and pairs: its bonds, and ``"bridges"`` if it has any). Used for a batch
+        without index tables, which may have any number of copies of the molecule. None: the batch must have
+        index tables.
     file
         A file written by :meth:`PriorSet.save`, instead of ``table`` and ``molecule``.
     dataset
@@ -51,6 +52,8 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
 
     term = ""
     width = 2
+    #: index table of a batch, if it is not that of the bonds, angles or dihedrals
+    index_name = ""
     columns: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = {}
 
@@ -74,7 +77,7 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
         self._settings = {name: settings.get(name, value) for name, value in self.defaults.items()}
         self._table = [self._row(row, i) for i, row in enumerate(table)]
         self._molecule = None if molecule is None else _check_molecule(molecule, self.width)
-        self.index_key = _INDEX_KEYS[self.width]
+        self.index_key = self.index_name or _INDEX_KEYS[self.width]
         self._build()
 
     @classmethod
@@ -217,7 +220,7 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
         if copies * n != z.shape[0] or not bool((z.view(copies, n) == self.molecule_types).all()):
             raise DataError("the beads are not copies of the prior's molecule; give index tables")
         shift = torch.arange(copies, device=z.device).view(1, copies, 1) * n
-        index = (self.molecule_index.unsqueeze(1) + shift).reshape(self.molecule_index.shape[0], -1)
+        index = (self.molecule_index.unsqueeze(1) + shift).flatten(1)
         return index, self.molecule_row.repeat(copies)
 
     def energy(self, pos: Tensor, index: Tensor, row: Tensor) -> Tensor:
@@ -242,16 +245,20 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
 
 
 def _check_molecule(molecule: Mapping[str, Any], width: int) -> dict[str, Any]:
-    if not isinstance(molecule, Mapping) or set(molecule) != {"types", "type_names", "index"}:
+    if not isinstance(molecule, Mapping) or set(molecule) - {"bridges"} != {"types", "type_names", "index"}:
         raise ConfigError(f"prior molecule needs keys types, type_names, index; found {molecule!r:.200}")
     n = len(molecule["types"])
     index = [[int(i) for i in term] for term in molecule["index"]]
+    bridges = [[int(i) for i in pair] for pair in molecule.get("bridges", ())]
     if len(molecule["type_names"]) != n:
         raise ConfigError(f"prior molecule has {n} types and {len(molecule['type_names'])} type_names")
     if any(len(term) != width or not all(0 <= i < n for i in term) for term in index):
         raise ConfigError(f"prior molecule: each term in index needs {width} beads of 0..{n - 1}")
+    if any(len(pair) != 2 or not all(0 <= i < n for i in pair) for pair in bridges):
+        raise ConfigError(f"prior molecule: each bridge needs 2 beads of 0..{n - 1}")
     return {
         "types": [int(t) for t in molecule["types"]],
         "type_names": [str(t) for t in molecule["type_names"]],
         "index": index,
+        **({"bridges": bridges} if bridges else {}),
     }

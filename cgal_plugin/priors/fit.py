@@ -22,6 +22,7 @@ import numpy as np
 from cgal_plugin.errors import ConfigError, PriorFitError
 from cgal_plugin.priors import estimate as est
 from cgal_plugin.priors.fit_input import (
+    add_bridges,
     check_forces,
     check_frames,
     check_method,
@@ -30,7 +31,7 @@ from cgal_plugin.priors.fit_input import (
     complete_settings,
 )
 from cgal_plugin.priors.nonbonded import molecule_pairs
-from cgal_plugin.priors.prior_set import FORCE_TERMS, LIKELIHOOD_TERMS, TERMS, PriorSet
+from cgal_plugin.priors.prior_set import DEFAULT_TERMS, FORCE_TERMS, TERMS, PriorSet
 from cgal_plugin.priors.settings import FitSettings
 from cgal_plugin.priors.tables import bead_kinds, canonical, group_terms
 from cgal_plugin.units import kT
@@ -40,13 +41,15 @@ if TYPE_CHECKING:
 
     from cgal_plugin.mapping.topology import CGTopology
 
+_DISTANCES = ("bonds", "bridges")
+
 
 def fit_priors(
     topology: CGTopology,
     frames: ArrayLike,
     temperature: float,
     *,
-    terms: Sequence[str] = LIKELIHOOD_TERMS,
+    terms: Sequence[str] = DEFAULT_TERMS,
     method: str = "likelihood",
     forces: ArrayLike | None = None,
     weights: ArrayLike | None = None,
@@ -66,8 +69,9 @@ def fit_priors(
     temperature
         Temperature of the frames, K.
     terms
-        Any of ``"bonds"``, ``"angles"``, ``"dihedrals"``, ``"repulsion"``; with force matching also
-        ``"angle_series"`` and ``"pairs"``.
+        Any of ``"bonds"``, ``"bridges"``, ``"angles"``, ``"dihedrals"``, ``"repulsion"``; with force matching
+        also ``"angle_series"`` and ``"pairs"``. Bridges are added to bonds if the molecule has disulfide
+        bridges.
     method
         ``"likelihood"``, or ``"force_matching"``: angle series, dihedrals and pairs together by least
         squares on the forces minus those of the other terms.
@@ -93,6 +97,7 @@ def fit_priors(
     ConfigError
         A term or a setting is not valid.
     """
+    terms = add_bridges(topology, terms)
     check_method(terms, method)
     settings = complete_settings(terms, settings, options)
     check_terms(topology, terms, settings.exclude_bonds)
@@ -150,7 +155,7 @@ def internal_coordinate(
     shift = torch.arange(n).view(1, n, 1) * beads
     table = torch.from_numpy(np.array(index.T)).unsqueeze(1) + shift
     flat = table.reshape(index.shape[1], -1)
-    if term == "bonds":
+    if term in _DISTANCES:
         x = bonded.bond_length(pos, flat)
     elif term == "angles":
         x = (bonded.bond_angle if angle_form == "theta" else bonded.bond_angle_cosine)(pos, flat)
@@ -165,6 +170,7 @@ def _fit_bonded(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     index = {
         "bonds": topology.bond_index,
+        "bridges": topology.bridge_index,
         "angles": topology.angle_index,
         "dihedrals": topology.dihedral_index,
     }[term]
@@ -206,7 +212,7 @@ def _linear(term: str, x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _estimate(term: str, x: NDArray[np.float64], beta: float, settings: FitSettings) -> est.Estimate:
-    if term == "bonds":
+    if term in _DISTANCES:
         return est.fit_harmonic(x, beta, np.square, (0.0, np.inf), settings.bond_k)
     if term == "dihedrals":
         return est.fit_cosines(x, beta, settings.n_dihedral, settings.dihedral_k, settings.uniform_fraction)
@@ -219,7 +225,7 @@ def _row(
     facts: dict[str, Any], fit: est.Estimate, samples: NDArray[np.float64], n_effective: float
 ) -> dict[str, Any]:
     parameters, error = dict(fit.parameters), dict(fit.error)
-    if facts["term"] == "bonds":
+    if facts["term"] in _DISTANCES:
         parameters, error = ({"k": d["k"], "r0": d["x0"]} for d in (parameters, error))
     if not np.isfinite(np.concatenate([np.atleast_1d(v) for v in parameters.values()])).all():
         raise PriorFitError(f"{facts['term']} {'-'.join(facts['types'])}: the fit gave {parameters}")
@@ -255,7 +261,8 @@ def _histogram(
 def _fit_repulsion(
     topology: CGTopology, frames: NDArray[np.float64], beta: float, settings: FitSettings
 ) -> list[dict[str, Any]]:
-    pairs = molecule_pairs(topology.n_beads, topology.bond_index, settings.exclude_bonds).T
+    excluded = topology.bond_index, settings.exclude_bonds, topology.bridge_index
+    pairs = molecule_pairs(topology.n_beads, *excluded).T
     r = internal_coordinate("bonds", frames, pairs)
     kinds, names = bead_kinds(topology), topology.type_names
     epsilon = 1.0

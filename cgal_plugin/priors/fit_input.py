@@ -54,6 +54,12 @@ def complete_settings(
     return FitSettings(**{**defaults, **options})
 
 
+def add_bridges(topology: CGTopology, terms: Sequence[str]) -> tuple[str, ...]:
+    """Return the terms, with bridges if bonds are among them and the molecule has disulfide bridges."""
+    missing = "bonds" in terms and "bridges" not in terms and len(topology.bridge_index) > 0
+    return (*terms, "bridges") if missing else tuple(terms)
+
+
 def check_method(terms: Sequence[str], method: str) -> None:
     """Check that a method can fit these terms.
 
@@ -87,10 +93,13 @@ def check_terms(topology: CGTopology, terms: Sequence[str], exclude_bonds: int |
         exclude_bonds = complete_settings(terms).exclude_bonds
     instances = {
         "bonds": topology.bond_index,
+        "bridges": topology.bridge_index,
         "angles": topology.angle_index,
         "angle_series": topology.angle_index,
         "dihedrals": topology.dihedral_index,
-        "repulsion": molecule_pairs(topology.n_beads, topology.bond_index, exclude_bonds).T,
+        "repulsion": molecule_pairs(
+            topology.n_beads, topology.bond_index, exclude_bonds, topology.bridge_index
+        ).T,
     }
     instances["pairs"] = instances["repulsion"]
     missing = [t for t in terms if len(instances[t]) == 0]

@@ -227,7 +227,8 @@ def build_terms(topology: CGTopology, terms: Sequence[str], settings: FitSetting
             for types, members in group_terms(index, names).items():
                 found.append(AngleSeries(types, index[members], size, settings.ridge_angles))
             continue
-        index = molecule_pairs(topology.n_beads, topology.bond_index, settings.exclude_bonds).T
+        excluded = topology.bond_index, settings.exclude_bonds, topology.bridge_index
+        index = molecule_pairs(topology.n_beads, *excluded).T
         width = spacing(settings.first, settings.last, settings.n_pairs)
         names = exact if settings.pairs_per_type else ["*"] * topology.n_beads
         for types, members in group_terms(index, names).items():

@@ -36,6 +36,7 @@ __all__ = [
     "CGAngleSeries",
     "CGAngles",
     "CGBonds",
+    "CGBridges",
     "CGDihedrals",
     "CGPairs",
     "CGPrior",
@@ -55,6 +56,16 @@ class CGBonds(CGPrior):
         # in float64: the float32 error of a distance of 3.8 Å is 1e-7 Å, which a stiff bond amplifies
         length = bond_length(pos.to(torch.float64), index)
         return harmonic_energy(length, self.k.index_select(0, row), self.r0.index_select(0, row))
+
+
+class CGBridges(CGBonds):
+    """Harmonic disulfide bridges, ½ k (r − r₀)²; columns ``k`` (kcal/mol/Å²) and ``r0`` (Å).
+
+    The terms are the ``bridge_index`` of the topology or of the batch. See :class:`CGPrior`.
+    """
+
+    term = "bridges"
+    index_name = "bridge_index"
 
 
 class CGAngles(CGPrior):
@@ -126,7 +137,7 @@ class CGDihedrals(CGPrior):
 
 
 class _NonBonded(CGPrior):
-    """A term of all pairs of a molecule that are more than ``exclude_bonds`` bonds apart."""
+    """A term of all pairs of a molecule that are more than ``exclude_bonds`` bonds apart, without bridges."""
 
     width = 2
 
@@ -143,7 +154,8 @@ class _NonBonded(CGPrior):
         return value
 
     def _molecule_terms(self, molecule: Mapping[str, Any]) -> NDArray[np.int64]:
-        return molecule_pairs(len(molecule["types"]), molecule["index"], self.exclude_bonds)
+        bridges = molecule.get("bridges", ())
+        return molecule_pairs(len(molecule["types"]), molecule["index"], self.exclude_bonds, bridges)
 
     def batch_terms(
         self,
@@ -154,15 +166,18 @@ class _NonBonded(CGPrior):
     ) -> Tensor:
         """See :meth:`CGPrior.batch_terms`."""
         assert extra_args is not None
-        return batch_pairs(batch, extra_args[self.index_key], self.exclude_bonds, n_molecules)
+        bridges: Optional[Tensor] = None  # noqa: UP045
+        if "bridge_index" in extra_args:
+            bridges = extra_args["bridge_index"]
+        return batch_pairs(batch, extra_args[self.index_key], self.exclude_bonds, n_molecules, bridges)
 
 
 class CGRepulsion(_NonBonded):
     """Repulsion ε (σ/r)ⁿ of pairs that are more than ``exclude_bonds`` bonds apart.
 
     Columns ``epsilon`` (kcal/mol) and ``sigma`` (Å); settings ``power`` (n, default 6) and
-    ``exclude_bonds`` (default 1). The pairs of a batch follow from its ``bond_index``. See
-    :class:`CGPrior`.
+    ``exclude_bonds`` (default 1). The pairs of a batch follow from its ``bond_index`` and
+    ``bridge_index``. See :class:`CGPrior`.
     """
 
     term = "repulsion"
@@ -217,5 +232,5 @@ class CGPairs(_NonBonded):
 
 #: prior classes by term
 PRIORS: dict[str, type[CGPrior]] = {
-    cls.term: cls for cls in (CGBonds, CGAngles, CGAngleSeries, CGDihedrals, CGRepulsion, CGPairs)
+    cls.term: cls for cls in (CGBonds, CGBridges, CGAngles, CGAngleSeries, CGDihedrals, CGRepulsion, CGPairs)
 }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 #: fraction of σ below which the repulsion is linear in r, so that energy and force stay finite
 CORE = 0.1
@@ -64,7 +64,12 @@ def spacing(first: float, last: float, n_centres: int) -> float:
     return (last - first) / (n_centres - 1)
 
 
-def molecule_pairs(n_beads: int, bond_index: NDArray[np.int64], exclude_bonds: int) -> NDArray[np.int64]:
+def molecule_pairs(
+    n_beads: int,
+    bond_index: NDArray[np.int64],
+    exclude_bonds: int,
+    bridge_index: ArrayLike = (),
+) -> NDArray[np.int64]:
     """Return all pairs i < j of one molecule that are more than ``exclude_bonds`` bonds apart.
 
     Parameters
@@ -75,6 +80,9 @@ def molecule_pairs(n_beads: int, bond_index: NDArray[np.int64], exclude_bonds: i
         ``(n_bonds, 2)`` int64.
     exclude_bonds
         0 keeps every pair, 1 excludes bonded pairs, 2 also the ends of angles, and so on.
+    bridge_index
+        ``(n_bridges, 2)`` int64: excluded if ``exclude_bonds`` is 1 or more. Their neighbours are not,
+        because no angle runs through a bridge.
 
     Returns
     -------
@@ -87,10 +95,19 @@ def molecule_pairs(n_beads: int, bond_index: NDArray[np.int64], exclude_bonds: i
     step[bonds[:, 1], bonds[:, 0]] = 1
     for _ in range(exclude_bonds):
         near = (near.astype(np.int64) @ step) > 0
+    if exclude_bonds > 0:
+        bridges = np.asarray(bridge_index, dtype=np.int64).reshape(-1, 2)
+        near[bridges[:, 0], bridges[:, 1]] = near[bridges[:, 1], bridges[:, 0]] = True
     return np.stack(np.nonzero(np.triu(~near, 1))).astype(np.int64)
 
 
-def batch_pairs(batch: Tensor, bond_index: Tensor, exclude_bonds: int, n_molecules: int) -> Tensor:
+def batch_pairs(
+    batch: Tensor,
+    bond_index: Tensor,
+    exclude_bonds: int,
+    n_molecules: int,
+    bridge_index: Optional[Tensor] = None,  # noqa: UP045 - TorchScript reads these annotations
+) -> Tensor:
     """Return the pairs of :func:`molecule_pairs` for a batch of different molecules, in tensor operations.
 
     Parameters
@@ -103,6 +120,8 @@ def batch_pairs(batch: Tensor, bond_index: Tensor, exclude_bonds: int, n_molecul
         See :func:`molecule_pairs`.
     n_molecules
         Number of molecules.
+    bridge_index
+        ``(2, n_bridges)`` int64 into the whole batch, or None.
 
     Returns
     -------
@@ -124,6 +143,12 @@ def batch_pairs(batch: Tensor, bond_index: Tensor, exclude_bonds: int, n_molecul
     near = eye
     for _ in range(exclude_bonds):
         near = torch.bmm(near, step).clamp_max(1.0)
+    if bridge_index is not None and exclude_bonds > 0:
+        molecule = batch.index_select(0, bridge_index[0])
+        i = within.index_select(0, bridge_index[0])
+        j = within.index_select(0, bridge_index[1])
+        near[molecule, i, j] = 1.0
+        near[molecule, j, i] = 1.0
     slot = torch.arange(size, device=batch.device)
     exists = slot.unsqueeze(0) < counts.unsqueeze(1)
     allowed = exists.unsqueeze(1) & exists.unsqueeze(2) & (slot.unsqueeze(1) < slot.unsqueeze(0))

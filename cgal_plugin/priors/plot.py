@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
     from cgal_plugin.priors.prior_set import PriorSet
 
-_LABELS = {"bonds": "bond length / Å", "angles": "angle / °", "dihedrals": "dihedral / °"}
+_LABELS = {
+    "bonds": "bond length / Å",
+    "bridges": "bridge length / Å",
+    "angles": "angle / °",
+    "dihedrals": "dihedral / °",
+}
 _COLUMNS = 5
 
 
@@ -62,7 +67,7 @@ def _panel(ax: Axes, priors: PriorSet, record: dict[str, Any]) -> None:
     row = next(r for r in priors.rows if r["term"] == record["term"] and r["types"] == record["types"])
     counts = np.array(record["counts"], dtype=float)
     cosine = record["term"] == "angles" and priors.angle_form == "cos"
-    scale = 1.0 if cosine or record["term"] == "bonds" else 180.0 / np.pi
+    scale = 1.0 if cosine or record["term"] in ("bonds", "bridges") else 180.0 / np.pi
     low, high = record["range"]
     edges = np.linspace(low, high, len(counts) + 1) * scale
     ax.stairs(counts / counts.sum() / np.diff(edges), edges, fill=True, color="#9bb8d3")

@@ -15,13 +15,16 @@ from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.priors.tables import describe_molecule
 from cgal_plugin.provenance import atomic_write, hash_object, versions
 
-#: default terms, fitted by maximum likelihood
-LIKELIHOOD_TERMS = ("bonds", "angles", "dihedrals", "repulsion")
+#: terms that are fitted by default; bridges are added to the bonds of a molecule that has them
+DEFAULT_TERMS = ("bonds", "angles", "dihedrals", "repulsion")
+#: terms that are fitted by maximum likelihood
+LIKELIHOOD_TERMS = ("bonds", "bridges", "angles", "dihedrals", "repulsion")
 #: terms that are fitted to forces
 FORCE_TERMS = ("angle_series", "dihedrals", "pairs")
 TERMS = (*LIKELIHOOD_TERMS, "angle_series", "pairs")
 _CLASSES = {
     "bonds": "CGBonds",
+    "bridges": "CGBridges",
     "angles": "CGAngles",
     "angle_series": "CGAngleSeries",
     "dihedrals": "CGDihedrals",

@@ -124,16 +124,19 @@ def describe_molecule(topology: CGTopology, term: str) -> dict[str, Any]:
     """Return the description of a molecule in a prior: types, type names, index table of the term."""
     index = {
         "bonds": topology.bond_index,
+        "bridges": topology.bridge_index,
         "angles": topology.angle_index,
         "angle_series": topology.angle_index,
         "dihedrals": topology.dihedral_index,
         "repulsion": topology.bond_index,
         "pairs": topology.bond_index,
     }[term]
+    excluded = term in ("repulsion", "pairs") and len(topology.bridge_index)
     return {
         "types": topology.types.tolist(),
         "type_names": list(topology.type_names),
         "index": index.tolist(),
+        **({"bridges": topology.bridge_index.tolist()} if excluded else {}),
     }
 
 

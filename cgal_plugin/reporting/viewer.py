@@ -51,7 +51,7 @@ def viewer_data(report: ReportInput) -> tuple[dict[str, Any] | None, str]:
     rmsd = np.asarray(selected.nearest_rmsd, dtype=np.float64)
     return {
         "frames": np.round(_superposed(positions[usable]), 2).tolist(),
-        "bonds": report.topology.bond_index.tolist(),
+        "bonds": [*report.topology.bond_index.tolist(), *report.topology.bridge_index.tolist()],
         "beads": _beads(report),
         "info": [
             {

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgal_plugin.errors import ConfigError, TrainingError
+from cgal_plugin.errors import CGALWarning, ConfigError, TrainingError
 from cgal_plugin.provenance import atomic_write, hash_array, hash_object
 
 if TYPE_CHECKING:
     from torch import nn
 
     from cgal_plugin.data.sources import FrameTable
+    from cgal_plugin.mapping.topology import CGTopology
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,8 +156,26 @@ def make_priors(
                 )
         hparams["prior_args"] = theirs.get("prior_args")
     priors = create_prior_models(dict(hparams), prepared.dataset)
+    _check_bridges(priors, getattr(prepared.dataset, "topology", None))
     hparams["prior_args"] = [p.get_init_args() for p in priors]
     return hparams, priors
+
+
+def _check_bridges(priors: Sequence[nn.Module], topology: CGTopology | None) -> None:
+    """Warn if the molecule has disulfide bridges, and the priors have bonds but no bridges."""
+    names = {type(prior).__name__ for prior in priors}
+    if (
+        topology is not None
+        and len(topology.bridge_index)
+        and "CGBonds" in names
+        and "CGBridges" not in names
+    ):
+        warnings.warn(
+            f"{topology!r} has {len(topology.bridge_index)} disulfide bridges, and prior_model has CGBonds "
+            "but no CGBridges: nothing but the network holds the bridges; add CGBridges to prior_model",
+            CGALWarning,
+            stacklevel=2,
+        )
 
 
 def _prior_names(hparams: Mapping[str, Any]) -> list[str]:

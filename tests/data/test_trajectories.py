@@ -57,7 +57,8 @@ def test_what_is_not_fit_is_refused(tmp_path: Path) -> None:
     mdtraj.Trajectory(_frames() / 10, TOPOLOGY.to_mdtraj()).save_dcd(str(tmp_path / "t.dcd"))
     with pytest.raises(DataError, match="give a topology file"):
         load_trajectories(tmp_path / "t.dcd", TOPOLOGY)
-    mdtraj.Trajectory(_frames() / 10, TOPOLOGY.to_mdtraj())[0].save_pdb(str(tmp_path / "t.pdb"))
+    straight = np.arange(10.0)[None, :, None] * np.array([0.38, 0.0, 0.0])
+    mdtraj.Trajectory(straight, TOPOLOGY.to_mdtraj()).save_pdb(str(tmp_path / "t.pdb"))
     with pytest.raises(DataError, match="is for YYDPETGTWY, not AAAAAAAAAA"):
         load_trajectories(tmp_path / "t.pdb", CGTopology.from_sequence("A" * 10))
 

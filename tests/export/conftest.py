@@ -26,7 +26,7 @@ def unscripted(model: Any, topology: CGTopology, n_replicas: int, filters: str, 
 
 @pytest.fixture(scope="session")
 def topology() -> CGTopology:
-    return CGTopology.from_sequence("YYDPETGTWY")
+    return CGTopology.from_sequence("YYDPCTGCWY", bridges=[(4, 7)])
 
 
 @pytest.fixture(scope="session")

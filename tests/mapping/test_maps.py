@@ -49,7 +49,8 @@ def test_order_of_atoms_does_not_matter(order: Any, seed: int) -> None:
 
 def test_mdtraj_openmm_and_trajectory_agree() -> None:
     top = topology([(n, ATOMS[n]) for n in ("ALA", "GLY", "TYR")])
-    xyz = np.random.default_rng(0).normal(size=(3, top.n_atoms, 3)).astype(np.float32)
+    xyz = np.random.default_rng(0).normal(scale=0.02, size=(3, top.n_atoms, 3)).astype(np.float32)
+    xyz += np.array([[0.15 * atom.residue.index, 0.0, 0.0] for atom in top.atoms], dtype=np.float32)
     trajectory = mdtraj.Trajectory(xyz, top)
     from_mdtraj = CGMapping.from_topology(top)
     from_openmm = CGMapping.from_topology(top.to_openmm())

@@ -27,7 +27,7 @@ TEMPERATURE = 400.0
 
 @pytest.fixture(scope="module")
 def topology() -> CGTopology:
-    return CGTopology.from_sequence("YYDPETGTWY")
+    return CGTopology.from_sequence("YYDPCTGCWY", bridges=[(4, 7)])
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,8 @@ def fitted(topology: CGTopology, frames: np.ndarray) -> PriorSet:
 
 def tables(*molecules: CGTopology) -> dict[str, Tensor]:
     """Index tables of a batch, with PyG's offsets."""
-    found: dict[str, list[np.ndarray]] = {"bond_index": [], "angle_index": [], "dihedral_index": []}
+    names = ("bond_index", "angle_index", "dihedral_index", "bridge_index")
+    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
     offset = 0
     for molecule in molecules:
         for name, parts in found.items():
