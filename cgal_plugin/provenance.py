@@ -9,6 +9,7 @@ import os
 import platform
 import struct
 import tempfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -34,6 +35,9 @@ BAD_ARCHIVE: tuple[type[Exception], ...] = (
     zlib.error,
     zipfile.BadZipFile,
 )
+#: external attribute of a folder in a zip archive (MS-DOS)
+_IS_FOLDER = 0x10
+_PIECE = 1 << 20
 _PACKAGES = (
     "cgal_plugin",
     "torch",
@@ -99,6 +103,50 @@ def hash_file(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 (hex) of a file's bytes."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def archive_damage(source: str | os.PathLike[str] | IO[bytes]) -> str | None:
+    """Check each member of a zip archive (``.ckpt``, ``.pt``, ``.npz``) against its CRC-32.
+
+    torch does not check them, and numpy does not if a damaged header makes an array shorter.
+
+    Returns
+    -------
+    str or None
+        What is wrong, or None. An archive without checksums (``torch.serialization.set_crc32_options``) gives
+        None and a warning.
+    """
+    try:
+        with zipfile.ZipFile(source) as archive:
+            members = archive.infolist()
+            if any(m.file_size for m in members) and not any(m.CRC for m in members):
+                name = source if isinstance(source, str | os.PathLike) else archive.filename
+                warnings.warn(f"{name} has no checksums: damage cannot be detected", stacklevel=2)
+                return None
+            for member in members:
+                # torch takes such a member for a folder and leaves its tensor uninitialised
+                if member.external_attr & _IS_FOLDER and not member.is_dir():
+                    return f"{member.filename} is marked as a folder"
+                with archive.open(member) as handle:
+                    size = sum(len(piece) for piece in iter(lambda: handle.read(_PIECE), b""))
+                if size != member.file_size:
+                    return f"{member.filename} has {size} bytes, not {member.file_size}"
+    except BAD_ARCHIVE as error:
+        return str(error) or type(error).__name__
+    return None
+
+
+def check_archive(path: str | os.PathLike[str]) -> None:
+    """Check an archive as :func:`archive_damage` does.
+
+    Raises
+    ------
+    zipfile.BadZipFile
+        It is damaged.
+    """
+    damage = archive_damage(path)
+    if damage is not None:
+        raise zipfile.BadZipFile(damage)
 
 
 def derive_seed(root: int, *names: str | int) -> int:
@@ -168,8 +216,29 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 def write_sealed(path: str | os.PathLike[str], obj: Mapping[str, Any], *, sync: bool = True) -> None:
     """Write JSON as :func:`write_json` does, with a checksum of the content in the key ``seal``."""
+    write_json(path, sealed(obj), sync=sync)
+
+
+def sealed(obj: Mapping[str, Any]) -> dict[str, Any]:
+    """Return JSON-ready content with its checksum in the key ``seal``."""
     content = json.loads(json.dumps(obj, default=_jsonable))
-    write_json(path, {**content, "seal": _seal(content)}, sync=sync)
+    return {**content, "seal": _seal(content)}
+
+
+def unsealed(content: Any) -> dict[str, Any]:
+    """Return the content of :func:`sealed` without the seal, after a check; without a seal, all content.
+
+    Raises
+    ------
+    ValueError
+        The content is not a mapping, or its checksum is wrong.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"{type(content).__name__} where an object was expected")
+    rest = {key: value for key, value in content.items() if key != "seal"}
+    if "seal" in content and content["seal"] != _seal(rest):
+        raise ValueError("its content is not what was written (checksum)")
+    return rest
 
 
 def read_sealed(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -182,13 +251,7 @@ def read_sealed(path: str | os.PathLike[str]) -> dict[str, Any]:
     ValueError
         The file is not a JSON object, or its checksum is wrong.
     """
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise ValueError(f"{type(content).__name__} where an object was expected")
-    seal = content.pop("seal", None)
-    if seal is not None and seal != _seal(content):
-        raise ValueError("its content is not what was written (checksum)")
-    return content
+    return unsealed(read_json(path))
 
 
 def _seal(content: Mapping[str, Any]) -> str:

@@ -15,7 +15,15 @@ from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.data.dcd import append_dcd, checksum_dcd, create_dcd
 from cgal_plugin.errors import DynamicsError, StateError
 from cgal_plugin.file_lock import locked
-from cgal_plugin.provenance import BAD_ARCHIVE, atomic_path, atomic_write, read_json, versions, write_json
+from cgal_plugin.provenance import (
+    BAD_ARCHIVE,
+    atomic_path,
+    atomic_write,
+    check_archive,
+    read_json,
+    versions,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -212,6 +220,7 @@ class SimulationFolder:
         """
         path = self.root / CHECKPOINT
         try:
+            check_archive(path)
             with path.open("rb") as handle, np.load(handle, allow_pickle=False) as data:
                 binary = data["openmm"].tobytes()
                 content = json.loads(str(data["progress"]))

@@ -26,7 +26,7 @@ import numpy as np
 
 from cgal_plugin.errors import MappingError
 from cgal_plugin.mapping.maps import CGMapping, apply_map
-from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, canonical_json, hash_object
+from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, canonical_json, check_archive, hash_object
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -130,6 +130,7 @@ class ForceMap:
         if not Path(path).is_file():
             raise MappingError(f"force map file {str(path)!r} does not exist")
         try:
+            check_archive(path)
             with np.load(path, allow_pickle=False) as data:
                 facts, matrix, stored = json.loads(str(data["facts"])), data["matrix"], str(data["hash"])
             found = cls(facts["kind"], matrix, facts["mapping_hash"], facts["diagnostics"])

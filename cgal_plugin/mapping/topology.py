@@ -16,7 +16,7 @@ from cgal_plugin.mapping.bond_graph import angle_table, bonded_neighbours, dihed
 from cgal_plugin.mapping.residues import THREE_TO_ONE, canonical_residue, sequence_to_residues
 from cgal_plugin.mapping.spec import MapSpec, resolve_spec
 from cgal_plugin.mapping.structure import residue_chains
-from cgal_plugin.provenance import hash_object, read_json, write_json
+from cgal_plugin.provenance import hash_object, read_json, unsealed, write_sealed
 
 if TYPE_CHECKING:
     import mdtraj
@@ -240,17 +240,17 @@ class CGTopology:
         return cls(**values)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the topology as JSON."""
-        write_json(path, self.to_dict())
+        """Write the topology as JSON, with a checksum in the key ``seal``."""
+        write_sealed(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CGTopology:
-        """Read a topology written by :meth:`save`.
+        """Read a topology written by :meth:`save`; a file without checksum is accepted.
 
         Raises
         ------
         MappingError
-            The file is missing or is not a saved topology.
+            The file is missing, damaged, or is not a saved topology.
         """
         if not Path(path).is_file():
             raise MappingError(f"topology file {str(path)!r} does not exist")
@@ -259,7 +259,14 @@ class CGTopology:
         except ValueError as error:
             raise MappingError(f"topology file {str(path)!r} is not JSON: {error}") from error
         try:
-            return cls.from_dict(data)
+            content = unsealed(data)
+        except ValueError as error:
+            raise MappingError(
+                f"topology file {str(path)!r} is damaged or was edited: {error}. If you edited it on "
+                'purpose, delete its line "seal"; otherwise make it again'
+            ) from error
+        try:
+            return cls.from_dict(content)
         except (MappingError, ValueError, TypeError, AttributeError) as error:
             raise MappingError(f"topology file {str(path)!r}: {error}") from error
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from cgal_plugin.errors import BackmapError
 from cgal_plugin.mapping.geometry import superposed_rmsd
-from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, hash_array
+from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, check_archive, hash_array
 from cgal_plugin.units import as_angstrom
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ class AllAtomLibrary:
         if not path.is_file():
             raise BackmapError(f"library file {str(path)!r} does not exist")
         try:
+            check_archive(path)
             with np.load(path, allow_pickle=False) as data:
                 positions, keys = data["positions"], [str(k) for k in data["atoms"]]
         except BAD_ARCHIVE as error:
