@@ -59,3 +59,7 @@ class AnalysisError(CGALError):
 
 class StateError(CGALError):
     """A run directory or another folder cannot be used: it is in use, damaged, or belongs to another run."""
+
+
+class DamageError(StateError):
+    """A file in a folder of this package is damaged or missing. A run makes it again."""

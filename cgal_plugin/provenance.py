@@ -9,7 +9,6 @@ import os
 import platform
 import struct
 import tempfile
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -35,9 +34,6 @@ BAD_ARCHIVE: tuple[type[Exception], ...] = (
     zlib.error,
     zipfile.BadZipFile,
 )
-#: external attribute of a folder in a zip archive (MS-DOS)
-_IS_FOLDER = 0x10
-_PIECE = 1 << 20
 _PACKAGES = (
     "cgal_plugin",
     "torch",
@@ -103,50 +99,6 @@ def hash_file(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 (hex) of a file's bytes."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def archive_damage(source: str | os.PathLike[str] | IO[bytes]) -> str | None:
-    """Check each member of a zip archive (``.ckpt``, ``.pt``, ``.npz``) against its CRC-32.
-
-    torch does not check them, and numpy does not if a damaged header makes an array shorter.
-
-    Returns
-    -------
-    str or None
-        What is wrong, or None. An archive without checksums (``torch.serialization.set_crc32_options``) gives
-        None and a warning.
-    """
-    try:
-        with zipfile.ZipFile(source) as archive:
-            members = archive.infolist()
-            if any(m.file_size for m in members) and not any(m.CRC for m in members):
-                name = source if isinstance(source, str | os.PathLike) else archive.filename
-                warnings.warn(f"{name} has no checksums: damage cannot be detected", stacklevel=2)
-                return None
-            for member in members:
-                # torch takes such a member for a folder and leaves its tensor uninitialised
-                if member.external_attr & _IS_FOLDER and not member.is_dir():
-                    return f"{member.filename} is marked as a folder"
-                with archive.open(member) as handle:
-                    size = sum(len(piece) for piece in iter(lambda: handle.read(_PIECE), b""))
-                if size != member.file_size:
-                    return f"{member.filename} has {size} bytes, not {member.file_size}"
-    except BAD_ARCHIVE as error:
-        return str(error) or type(error).__name__
-    return None
-
-
-def check_archive(path: str | os.PathLike[str]) -> None:
-    """Check an archive as :func:`archive_damage` does.
-
-    Raises
-    ------
-    zipfile.BadZipFile
-        It is damaged.
-    """
-    damage = archive_damage(path)
-    if damage is not None:
-        raise zipfile.BadZipFile(damage)
 
 
 def derive_seed(root: int, *names: str | int) -> int:

@@ -12,15 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.analysis.trajectory_checks import as_trajectories
+from cgal_plugin.damage import check_archive
 from cgal_plugin.errors import AnalysisError
-from cgal_plugin.provenance import (
-    BAD_ARCHIVE,
-    atomic_write,
-    canonical_json,
-    check_archive,
-    hash_array,
-    versions,
-)
+from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, canonical_json, hash_array, versions
 from cgal_plugin.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import zipfile
 
+from cgal_plugin.damage import archive_damage
 from cgal_plugin.errors import ExportError
-from cgal_plugin.provenance import archive_damage
 
 
 def check_potential_file(path: str | os.PathLike[str]) -> None:

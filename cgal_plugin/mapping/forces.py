@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.damage import check_archive
 from cgal_plugin.errors import MappingError
 from cgal_plugin.mapping.maps import CGMapping, apply_map
-from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, canonical_json, check_archive, hash_object
+from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, canonical_json, hash_object
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

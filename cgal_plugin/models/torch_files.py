@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import IO, Any
 
+from cgal_plugin.damage import archive_damage
 from cgal_plugin.errors import CGALError
-from cgal_plugin.provenance import BAD_ARCHIVE, archive_damage
+from cgal_plugin.provenance import BAD_ARCHIVE
 
 _UNREADABLE: tuple[type[Exception], ...] = (*BAD_ARCHIVE, pickle.UnpicklingError, AttributeError, ImportError)
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.damage import check_archive
 from cgal_plugin.errors import BackmapError
 from cgal_plugin.mapping.geometry import superposed_rmsd
-from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, check_archive, hash_array
+from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, hash_array
 from cgal_plugin.units import as_angstrom
 
 if TYPE_CHECKING:

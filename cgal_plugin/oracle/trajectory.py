@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cgal_plugin.damage import check_archive
 from cgal_plugin.errors import CGALError, OracleError
-from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, check_archive
+from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write
 from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL, KJ_PER_MOL_NM_TO_KCAL_PER_MOL_ANGSTROM
 
 if TYPE_CHECKING:

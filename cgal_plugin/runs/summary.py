@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cgal_plugin.damage import check_archive
 from cgal_plugin.errors import StateError
-from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, check_archive
+from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write
 
 _QUANTILES = (5, 25, 50, 75, 95)
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import cgal_plugin
+from cgal_plugin.damage import archive_damage
 from cgal_plugin.dynamics import add_potential, build_system, simulate
 from cgal_plugin.dynamics.force import make_force, read_metadata
 from cgal_plugin.dynamics.openmmml import CGSchNetPotentialFactory
@@ -29,7 +30,6 @@ from cgal_plugin.mapping import CGTopology
 from cgal_plugin.models import build_model, from_mlcg, from_torchmdnet_gn
 from cgal_plugin.models.torch_files import check_torch, read_torch
 from cgal_plugin.priors import PriorSet, fit_priors
-from cgal_plugin.provenance import archive_damage
 from cgal_plugin.training import load_model, train
 from cgal_plugin.training.prepare import read_hparams
 from cgal_plugin.training.replace_priors import replace_priors
