@@ -174,7 +174,11 @@ def _wrap_get_args(original: Callable[..., Any]) -> Callable[..., Any]:
         import torch
         from lightning_utilities.core.rank_zero import rank_zero_warn
 
+        from cgal_plugin.models.torch_files import check_torch
+
         args = original()
+        if args.load_model:
+            check_torch(args.load_model)  # TorchMD-Net reads it without a check
         if isinstance(args.dataset_arg, str):
             # JSON from the command line: TorchMD-Net decodes it in input.yaml only
             args.dataset_arg = json.loads(args.dataset_arg)

@@ -61,5 +61,9 @@ class StateError(CGALError):
     """A run directory or another folder cannot be used: it is in use, damaged, or belongs to another run."""
 
 
+class DamageError(StateError):
+    """A file in a folder of this package is damaged or missing. A run makes it again."""
+
+
 class CGALWarning(UserWarning):
     """Something was changed, left out or assumed when data were read; the text names it."""

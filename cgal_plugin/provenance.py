@@ -168,8 +168,29 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 def write_sealed(path: str | os.PathLike[str], obj: Mapping[str, Any], *, sync: bool = True) -> None:
     """Write JSON as :func:`write_json` does, with a checksum of the content in the key ``seal``."""
+    write_json(path, sealed(obj), sync=sync)
+
+
+def sealed(obj: Mapping[str, Any]) -> dict[str, Any]:
+    """Return JSON-ready content with its checksum in the key ``seal``."""
     content = json.loads(json.dumps(obj, default=_jsonable))
-    write_json(path, {**content, "seal": _seal(content)}, sync=sync)
+    return {**content, "seal": _seal(content)}
+
+
+def unsealed(content: Any) -> dict[str, Any]:
+    """Return the content of :func:`sealed` without the seal, after a check; without a seal, all content.
+
+    Raises
+    ------
+    ValueError
+        The content is not a mapping, or its checksum is wrong.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"{type(content).__name__} where an object was expected")
+    rest = {key: value for key, value in content.items() if key != "seal"}
+    if "seal" in content and content["seal"] != _seal(rest):
+        raise ValueError("its content is not what was written (checksum)")
+    return rest
 
 
 def read_sealed(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -182,13 +203,7 @@ def read_sealed(path: str | os.PathLike[str]) -> dict[str, Any]:
     ValueError
         The file is not a JSON object, or its checksum is wrong.
     """
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise ValueError(f"{type(content).__name__} where an object was expected")
-    seal = content.pop("seal", None)
-    if seal is not None and seal != _seal(content):
-        raise ValueError("its content is not what was written (checksum)")
-    return content
+    return unsealed(read_json(path))
 
 
 def _seal(content: Mapping[str, Any]) -> str:

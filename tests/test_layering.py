@@ -20,6 +20,7 @@ ORDER = [
     ["interrupts"],
     ["units"],
     ["provenance"],
+    ["damage"],
     ["_native"],
     ["config"],
     ["execution"],

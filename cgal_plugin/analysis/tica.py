@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.analysis.trajectory_checks import as_trajectories
+from cgal_plugin.damage import check_archive
 from cgal_plugin.errors import AnalysisError
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, canonical_json, hash_array, versions
 from cgal_plugin.units import ANGSTROM_PER_NM
@@ -218,6 +219,7 @@ class TICAModel:
         if not path.is_file():
             raise AnalysisError(f"TICA model {str(path)!r} does not exist")
         try:
+            check_archive(path)
             with np.load(path, allow_pickle=False) as data:
                 version = int(data["format_version"])
                 if version != FORMAT_VERSION:

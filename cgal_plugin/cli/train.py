@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
     """Register with TorchMD-Net and run its training script with the same arguments.
@@ -10,11 +12,16 @@ def main() -> None:
     running ``sys.argv`` again.
     """
     from cgal_plugin import register
+    from cgal_plugin.errors import CGALError
 
     register()
     from torchmdnet.scripts.train import main as torchmd_train
 
-    torchmd_train()
+    try:
+        torchmd_train()
+    except CGALError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

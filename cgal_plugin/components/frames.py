@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cgal_plugin.data import DataStore, FrameFiles
+from cgal_plugin.errors import DynamicsError
 
 #: frames among which spread start frames are chosen
 _POOL = 5000
@@ -60,3 +63,25 @@ def coverage(
     from cgal_plugin.selector import nearest_rmsd
 
     return nearest_rmsd(candidates, FrameFiles(store, shards=shards))[0]
+
+
+def check_any_frame(
+    trajectories: Sequence[NDArray[np.floating]],
+    events: Sequence[Mapping[str, Any]],
+    where: str,
+    folder: Path,
+) -> None:
+    """Check that a simulation gave at least one frame.
+
+    Raises
+    ------
+    DynamicsError
+        There is none; the message names the blow-ups.
+    """
+    if sum(len(t) for t in trajectories):
+        return
+    details = "; ".join(sorted({f"{e['kind']}: {e['detail']}" for e in events})[:3])
+    raise DynamicsError(
+        f"{where}: every replica blew up before its first frame ({details or 'no events'}). Train longer, "
+        f"use stronger priors or a smaller simulation.timestep_fs; delete {folder} to simulate again"
+    )

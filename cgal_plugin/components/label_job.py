@@ -75,6 +75,7 @@ class LabelJob:
         DataError
             A label does not fit the store (temperature, force map, beads).
         """
+        self.quarantine.repair()
         todo = [i for i, n in enumerate(self.names) if n not in self.store and n not in self.quarantine]
         labelled = sum(name in self.store for name in self.names)
         failed, total = len(self.quarantine), len(self.names)
@@ -204,7 +205,7 @@ def round_label_job(
         selected["positions"],
         [shard_name(index, i) for i in range(len(selected["positions"]))],
         store,
-        Quarantine(folder),
+        Quarantine(folder, log.event),
         store.root.parent / WORK,
         source=round_name(index),
         where=f"round {index}",

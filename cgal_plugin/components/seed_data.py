@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING
 from cgal_plugin.components.protocols import SeedSource
 from cgal_plugin.components.tasks import SeedTask, write_trajectory
 from cgal_plugin.config import Config
+from cgal_plugin.damage import DAMAGED, set_aside
 from cgal_plugin.data import DataStore
-from cgal_plugin.errors import DataError, OracleError
+from cgal_plugin.errors import CGALError, DataError
 from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.oracle.record import StructureRecord
@@ -86,11 +86,11 @@ class OpenMMSeeds:
         self._run_missing(paths, progress)
         self._trajectories = [AllAtomTrajectory.load(p) for p in paths]
         map_path, library_path, native = (out_dir / n for n in (FORCE_MAP, "library.npz", "native.pdb"))
-        if not map_path.exists():
+        if not _whole(map_path, ForceMap.load):
             self.oracle.fit_force_map(self._trajectories, self.config.seed_data.force_map).save(map_path)
         self.oracle = self.oracle.with_force_map(ForceMap.load(map_path))
         self.force_map_hash = self.oracle.force_map.hash
-        if not library_path.exists():
+        if not _whole(library_path, lambda path: AllAtomLibrary.load(path, self.oracle.model)):
             library = AllAtomLibrary(self.oracle.model)
             stride = max(1, round(1.0 / self.config.seed_data.save_ps))  # one frame per ps is dense enough
             for trajectory in self._trajectories:
@@ -99,7 +99,7 @@ class OpenMMSeeds:
         self.oracle = self.oracle.with_library(AllAtomLibrary.load(library_path, self.oracle.model))
         if not native.exists():
             self._save_native(native)
-        write_structure(out_dir / STRUCTURE, self.record)
+        write_json(out_dir / STRUCTURE, self.record.to_dict())
 
     def _task(self, i: int) -> TrajectoryTask:
         from cgal_plugin.oracle.trajectory_task import TrajectoryTask
@@ -118,7 +118,10 @@ class OpenMMSeeds:
         )
 
     def _run_missing(self, paths: list[Path], progress: Progress | None) -> None:
-        tasks = [SeedTask(path, self._task(i)) for i, path in enumerate(paths) if not _is_whole(path)]
+        from cgal_plugin.oracle.trajectory import AllAtomTrajectory
+
+        load = AllAtomTrajectory.load
+        tasks = [SeedTask(path, self._task(i)) for i, path in enumerate(paths) if not _whole(path, load)]
         done = len(paths) - len(tasks)
 
         def count(task: int, n_frames: int) -> None:
@@ -160,12 +163,6 @@ class OpenMMSeeds:
                 store.append(name, frames, source="seed", config_hash=self.config.hash)
 
 
-def write_structure(path: Path, record: StructureRecord) -> None:
-    """Write what was read, unless the file exists."""
-    if not path.exists():
-        write_json(path, record.to_dict())
-
-
 def _starts(start: str, oracle: OpenMMOracle) -> tuple[tuple[str, float, float], ...]:
     """Return the starts of the seed trajectories, in turn.
 
@@ -186,16 +183,16 @@ def _starts(start: str, oracle: OpenMMOracle) -> tuple[tuple[str, float, float],
     return _STARTS[start]
 
 
-def _is_whole(path: Path) -> bool:
-    """Return whether a trajectory exists and is valid; rename a damaged one so that it is run again."""
-    from cgal_plugin.oracle.trajectory import AllAtomTrajectory
-
+def _whole(path: Path, load: Callable[[Path], object], on_damage: Callable[..., None] | None = None) -> bool:
+    """Return whether a file exists and is valid; put a damaged one aside so that it is made again."""
     if not path.exists():
         return False
     try:
-        AllAtomTrajectory.load(path)
-    except OracleError:
-        os.replace(path, path.with_name(f".{path.name}.damaged"))
+        load(path)
+    except CGALError as error:
+        kept = set_aside(path, path.parent)
+        if on_damage is not None:
+            on_damage("damage", what=str(error), remedy=f"it is kept in {kept} and made again")
         return False
     return True
 
@@ -233,7 +230,7 @@ class StoredSeeds:
 
     def prepare(self, out_dir: Path, progress: Progress | None = None) -> None:
         """Write what was read; no dynamics is needed."""
-        write_structure(out_dir / STRUCTURE, self.record)
+        write_json(out_dir / STRUCTURE, self.record.to_dict())
 
     def fill(self, store: DataStore) -> None:
         """Copy the shards as seed data, and the force map if there is one."""
@@ -263,19 +260,24 @@ def filled_store(
     on_damage
         Called as ``on_damage("damage", what=..., remedy=...)`` for each damaged shard.
     """
+    from cgal_plugin.mapping.forces import ForceMap
+
     store = DataStore.create(
         root,
         source.topology,
         temperature=config.system.temperature,
         force_map_hash=source.force_map_hash,
         config_hash=config.hash,
+        on_damage=on_damage,
     )
+    _whole(store.root / FORCE_MAP, ForceMap.load, on_damage)
     for name in store.names():
         try:
             store.verify(name)
         except DataError as error:
             store.set_aside(name)
             if on_damage is not None:
-                on_damage("damage", what=str(error), remedy="it is made again")
+                remedy = f"it is kept in {store.root / DAMAGED} and made again"
+                on_damage("damage", what=str(error), remedy=remedy)
     source.fill(store)
     return store

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.damage import set_aside
 from cgal_plugin.data.frames import LabelledFrames, StoredFrames
 from cgal_plugin.data.shard_files import ShardFile, read_frames, read_positions, verify_bytes
-from cgal_plugin.errors import DataError
+from cgal_plugin.errors import DataError, MappingError
 from cgal_plugin.mapping.topology import CGTopology
-from cgal_plugin.provenance import hash_file, read_json, read_sealed, versions, write_json, write_sealed
+from cgal_plugin.provenance import hash_file, hash_object, read_sealed, versions, write_sealed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,17 +44,18 @@ class DataStore:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
+        self._sha256: dict[str, str] = {}
         path = self.root / "store.json"
         if not path.is_file():
             raise DataError(f"{str(self.root)!r} is not a data store: it has no store.json")
         try:
-            header = read_json(path)
+            header = read_sealed(path)
             self.topology = CGTopology.from_dict(header["topology"])
             self.temperature = float(header["temperature"])
             self.force_map_hash = str(header["force_map_hash"])
             version = header["format_version"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} is damaged: {error!r}") from error
+        except (ValueError, KeyError, TypeError, MappingError) as error:
+            raise DataError(f"{path} is damaged: {error}") from error
         if version != FORMAT_VERSION:
             raise DataError(f"{path} has format version {version}; this release reads {FORMAT_VERSION}")
 
@@ -66,8 +68,12 @@ class DataStore:
         temperature: float,
         force_map_hash: str,
         config_hash: str = "",
+        on_damage: Callable[..., None] | None = None,
     ) -> DataStore:
         """Create a store, or open the existing one if it is for the same data.
+
+        With ``on_damage``, a damaged ``store.json`` is put aside and written again, and
+        ``on_damage("damage", what=..., remedy=...)`` is called.
 
         Raises
         ------
@@ -75,11 +81,18 @@ class DataStore:
             A store for another topology, temperature or force map exists.
         """
         path = Path(root) / "store.json"
-        if path.exists():
-            store = cls(root)
+        try:
+            store = cls(root) if path.exists() else None
+        except DataError as error:
+            if on_damage is None:
+                raise
+            remedy = f"it is kept in {set_aside(path, path.parent)}, and written again"
+            on_damage("damage", what=str(error), remedy=remedy)
+            store = None
+        if store is not None:
             store._check_same(topology, temperature, force_map_hash)
             return store
-        write_json(
+        write_sealed(
             path,
             {
                 "format_version": FORMAT_VERSION,
@@ -226,14 +239,18 @@ class DataStore:
 
     def set_aside(self, name: str) -> None:
         """Move the files of a shard to the folder ``damaged``; its name can then be used again."""
-        folder = self.root / "damaged"
-        folder.mkdir(exist_ok=True)
-        for path in reversed(
-            self._paths(name)
-        ):  # the record first: without its record, a shard does not count
+        arrays, record = self._paths(name)
+        for path in (record, arrays):  # the record first: without its record, a shard does not count
             if path.exists():
-                number = sum(1 for _ in folder.glob(f"{path.name}.*"))
-                os.replace(path, folder / f"{path.name}.{number}")
+                set_aside(path, self.root)
+        self._sha256.pop(name, None)
+
+    def digest(self, names: Sequence[str]) -> str:
+        """Return a digest of the content of the named shards, from their records."""
+        for name in names:
+            if name not in self._sha256:
+                self._sha256[name] = str(self.record(name).get("sha256"))
+        return hash_object([[name, self._sha256[name]] for name in names])
 
     def load(self, name: str) -> LabelledFrames:
         """Read one shard, verified as by :meth:`verify`.

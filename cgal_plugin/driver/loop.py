@@ -21,6 +21,7 @@ from cgal_plugin.driver.rounds import Round
 from cgal_plugin.provenance import atomic_path
 from cgal_plugin.runs.directory import RunDirectory
 from cgal_plugin.runs.disk import disk_errors
+from cgal_plugin.runs.layout import REFINEMENT, seed_digest
 from cgal_plugin.runs.log import LOG, Progress, Reporter, RunLog, SilentReporter
 from cgal_plugin.runs.stage import StageOutput, visible_files
 
@@ -85,9 +86,9 @@ def run(
         built = build_components(config, **components)
         directory.check_layout()
         with directory.locked(), disk_errors(directory.root):
-            directory.adopt(config, accept_changes=accept_changes)
-            directory.sweep()
             log = RunLog(reporter or SilentReporter(), directory.root / LOG)
+            directory.adopt(config, accept_changes=accept_changes, event=log.event)
+            directory.sweep()
             with log.recorded(config.hash):
                 return _Loop(*prepare_data(config, directory, built, log)).run()
 
@@ -105,11 +106,10 @@ def prepare_data(
         cost = source.oracle_ns if isinstance(source, PricedSeedSource) else 0.0
         return StageOutput({"shards": store.names(), "oracle_ns": cost}, visible_files(folder))
 
-    settings = config.resolved()
     results = directory.stage("seed").run(
         compute,
         title="seed data",
-        inputs={"config": settings["seed_data"], "system": settings["system"]},
+        inputs={"config": config.resolved()["seed_data"], "system": config.resolved()["system"]},
         seeds={"root": config.seed},
         reporter=log,
         restore=source.prepare,
@@ -147,16 +147,20 @@ class _Loop:
     def _prepare(self) -> None:
         """Let the trainer prepare what all rounds use, such as the priors."""
         context = self.context
-
-        def prepare(folder: Path) -> None:
-            context.components.trainer.prepare(context.store, folder)
+        prepare = functools.partial(context.components.trainer.prepare, context.store)
 
         def compute(folder: Path, progress: Progress) -> StageOutput:
             prepare(folder)
             return StageOutput({}, visible_files(folder))
 
-        stage, inputs = context.directory.stage("priors"), {"shards": context.store.names()}
-        stage.run(compute, title="priors", inputs=inputs, reporter=context.log, restore=prepare)
+        context.directory.stage("priors").run(
+            compute,
+            title="priors",
+            inputs={"shards": context.store.names()},
+            depends=seed_digest(context.store),
+            reporter=context.log,
+            restore=prepare,
+        )
 
     def _affordable(self) -> int | None:
         """Return how many labels the oracle's budget allows; None without a budget or a known cost."""
@@ -195,9 +199,8 @@ class _Loop:
         packed = last.potential(context.components.packed_replicas)
         refinement = Refinement(context.config.refinement, trainer, context)
         refined = refinement.run(model, trainer.priors(last.train_folder), packed)
-        potential = refined.checkpoint.with_name("potential.pt")
-        if not potential.exists():
-            trainer.export(refined, context.store.topology, potential, 1)
+        potential = context.directory.root / REFINEMENT / "potential.pt"
+        trainer.export(refined, context.store.topology, potential, 1)
         return refined.checkpoint, potential
 
     def _finish(self, final: tuple[Path, Path]) -> RunResult:

@@ -19,7 +19,7 @@ from cgal_plugin.provenance import hash_file
 from cgal_plugin.refinement.target import Target, equilibrated
 from cgal_plugin.runs.layout import REFINEMENT, sampled_trajectories
 from cgal_plugin.runs.log import Progress
-from cgal_plugin.runs.stage import Stage, StageOutput
+from cgal_plugin.runs.stage import Dependencies, Stage, StageOutput
 from cgal_plugin.units import kT
 
 #: share of the all-atom frames whose populations should be known
@@ -57,6 +57,7 @@ class Refinement:
                 title=f"refinement: iteration {k}",
                 inputs=inputs,
                 seeds={"simulate": context.seed(REFINEMENT, k), "evaluate": context.seed("evaluate")},
+                depends=Dependencies({"iteration": self._stage(k - 1).digest()} if k else {}),
                 reporter=context.log,
                 usable=partial(self._usable, inputs),
             )

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgal_plugin.components.checks import check_component, check_exported, check_selection, check_trained
-from cgal_plugin.components.frames import coverage, start_positions
+from cgal_plugin.components.frames import check_any_frame, coverage, start_positions
 from cgal_plugin.components.label_job import round_label_job
 from cgal_plugin.components.protocols import DistanceSelector, TrainedModel, TrainRequest
 from cgal_plugin.driver.context import RunContext
-from cgal_plugin.errors import DynamicsError
-from cgal_plugin.runs.layout import round_name, sampled_trajectories, shard_round
+from cgal_plugin.runs.layout import round_dependencies, round_name, sampled_trajectories, shard_round
 from cgal_plugin.runs.log import Progress
 from cgal_plugin.runs.stage import Stage, StageOutput
 from cgal_plugin.runs.summary import load_arrays, save_arrays, summary
@@ -49,9 +48,14 @@ class Round:
         seeds: Mapping[str, int] | None = None,
         usable: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> dict[str, Any]:
-        title = f"round {self.index}: {name}"
         return self._stage(name).run(
-            compute, title=title, inputs=inputs, seeds=seeds, reporter=self.run.log, usable=usable
+            compute,
+            title=f"round {self.index}: {name}",
+            inputs=inputs,
+            seeds=seeds,
+            depends=round_dependencies(self.run.config, self.run.directory, self.run.store, self.index, name),
+            reporter=self.run.log,
+            usable=usable,
         )
 
     @property
@@ -117,14 +121,7 @@ class Round:
                 out_dir=folder,
                 progress=progress,
             )
-            if not sum(len(t) for t in trajectories):
-                events = output.results["events"]
-                details = "; ".join(sorted({f"{e['kind']}: {e['detail']}" for e in events})[:3])
-                raise DynamicsError(
-                    f"round {self.index}: every replica blew up before its first frame "
-                    f"({details or 'no events'}). Train longer, use stronger priors or a smaller "
-                    f"simulation.timestep_fs; delete {folder} to simulate again"
-                )
+            check_any_frame(trajectories, output.results["events"], f"round {self.index}", folder)
             self._trajectories = trajectories
             return output
 

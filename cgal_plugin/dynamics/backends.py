@@ -8,7 +8,7 @@ from pathlib import Path
 from cgal_plugin.dynamics.folder import MANIFEST
 from cgal_plugin.dynamics.force import FastForce, read_metadata, resolve_backend
 from cgal_plugin.errors import DynamicsError
-from cgal_plugin.provenance import read_json
+from cgal_plugin.provenance import read_sealed
 
 _LOG = logging.getLogger(__name__)
 _ON_CPU = ("Reference", "CPU")
@@ -54,8 +54,9 @@ def _started_with(out_dir: Path) -> str | None:
     manifest = out_dir / MANIFEST
     if not manifest.is_file():
         return None
-    content = read_json(manifest)
-    # an invalid manifest is reported later
-    inputs = content.get("inputs") if isinstance(content, dict) else None
+    try:
+        inputs = read_sealed(manifest).get("inputs")
+    except ValueError:
+        return None  # it is reported when the folder is opened
     found = inputs.get("backend") if isinstance(inputs, dict) else None
     return found if isinstance(found, str) else None

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from cgal_plugin.damage import check_archive
 from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.data.dcd import append_dcd, checksum_dcd, create_dcd
-from cgal_plugin.errors import DynamicsError, StateError
+from cgal_plugin.errors import DamageError, DynamicsError, StateError
 from cgal_plugin.file_lock import locked
-from cgal_plugin.provenance import BAD_ARCHIVE, atomic_path, atomic_write, read_json, versions, write_json
+from cgal_plugin.provenance import BAD_ARCHIVE, atomic_path, atomic_write, read_sealed, versions, write_sealed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -141,7 +142,7 @@ class SimulationFolder:
         frame = mdtraj.Trajectory(centred[None], topology.to_mdtraj())
         atomic_path(self.topology_file, lambda name: frame.save_pdb(name))
         content = {"format": _FORMAT, "inputs": inputs, "status": "running", "versions": versions()}
-        write_json(manifest, content)
+        write_sealed(manifest, content)
         return False
 
     def _compare(self, inputs: dict[str, Any]) -> None:
@@ -191,7 +192,7 @@ class SimulationFolder:
         for path, n, known in zip(self.trajectories, progress.frames, progress.checksums, strict=False):
             state = _state(path, n, known)
             if state != "intact":
-                raise StateError(
+                raise DamageError(
                     f"trajectory {str(path)!r} is {state}; delete {str(self.root)!r} to simulate again, "
                     "or use another out_dir"
                 )
@@ -212,11 +213,12 @@ class SimulationFolder:
         """
         path = self.root / CHECKPOINT
         try:
+            check_archive(path)
             with path.open("rb") as handle, np.load(handle, allow_pickle=False) as data:
                 binary = data["openmm"].tobytes()
                 content = json.loads(str(data["progress"]))
         except BAD_ARCHIVE as error:
-            raise StateError(
+            raise DamageError(
                 f"checkpoint {str(path)!r} is damaged ({error}); delete {str(self.root)!r} "
                 "to simulate again, or use another out_dir"
             ) from error
@@ -225,25 +227,32 @@ class SimulationFolder:
 
     def finish(self, progress: Progress) -> None:
         """Record the completed simulation in the manifest."""
-        manifest = read_json(self.root / MANIFEST)
+        manifest = _read(self.root / MANIFEST)
         done = {"steps_done": progress.step, "n_frames": progress.frames, "timings": progress.timings()}
         events = [asdict(event) for event in progress.events]
-        write_json(self.root / MANIFEST, manifest | done | {"events": events, "status": "complete"})
+        write_sealed(self.root / MANIFEST, manifest | done | {"events": events, "status": "complete"})
 
     def is_complete(self, progress: Progress) -> bool:
         """Return whether the manifest records exactly this progress as complete."""
-        manifest = read_json(self.root / MANIFEST)
+        manifest = _read(self.root / MANIFEST)
         return bool(manifest["status"] == "complete" and manifest["steps_done"] == progress.step)
 
 
-def _read_inputs(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        manifest = read_json(path)
-    except ValueError:
-        manifest = None
-    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+        manifest = read_sealed(path)
+    except ValueError as error:
+        raise DamageError(
+            f"{str(path)!r} is damaged ({error}); delete {str(path.parent)!r} to simulate again, or use "
+            "another out_dir"
+        ) from error
+    if manifest.get("format") != _FORMAT:
         raise StateError(f"{str(path)!r} is not a manifest of format {_FORMAT}; use another out_dir")
-    return cast("dict[str, Any]", manifest["inputs"])
+    return manifest
+
+
+def _read_inputs(path: Path) -> dict[str, Any]:
+    return cast("dict[str, Any]", _read(path)["inputs"])
 
 
 def _state(path: Path, n_frames: int, checksum: int) -> str:

@@ -165,7 +165,7 @@ def read_metadata(potential: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     DynamicsError
-        The file is missing or is not TorchScript.
+        The file is missing, damaged or not TorchScript.
     """
     path = Path(potential)
     if not path.is_file():
@@ -173,16 +173,25 @@ def read_metadata(potential: str | os.PathLike[str]) -> dict[str, Any]:
     from cgal_plugin.export.fast import read_fast_metadata
     from cgal_plugin.export.script_file import load_script
 
-    saved = read_fast_metadata(path)
-    if saved is not None:
-        return saved
     try:
-        return load_script(path)[1]
+        saved = read_fast_metadata(path)
+        return load_script(path)[1] if saved is None else saved
+    except ExportError as error:
+        raise DynamicsError(str(error)) from error
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DynamicsError(
             f"potential {str(path)!r} is not a TorchScript file ({reason}); make it with `cgal export`"
         ) from error
+
+
+def _check_file(path: str) -> None:
+    from cgal_plugin.export.potential_file import check_potential_file
+
+    try:
+        check_potential_file(path)
+    except ExportError as error:
+        raise DynamicsError(str(error)) from error
 
 
 def check_metadata(
@@ -240,7 +249,7 @@ def add_potential(
     Raises
     ------
     DynamicsError
-        The backend is missing, or the potential does not fit the topology or the System.
+        The backend is missing, or the potential is damaged or does not fit the topology or the System.
     """
     chosen = resolve_backend(backend)
     metadata = read_metadata(potential)
@@ -282,12 +291,13 @@ def make_force(
     Raises
     ------
     DynamicsError
-        ``particles`` were given for TorchForce, or the fast engine cannot use the file.
+        ``particles`` were given for TorchForce, the file is damaged, or the fast engine cannot use it.
     """
     path = str(Path(potential).resolve())
     if backend == "torchforce":
         if particles is not None:
             raise DynamicsError("TorchForce acts on all particles of a System; use backend 'python'")
+        _check_file(path)  # TorchForce reads it without a check
         force = _import_openmmtorch().TorchForce(path)
         force.setOutputsForces(True)
     else:

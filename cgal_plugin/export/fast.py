@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from cgal_plugin.errors import ExportError
+from cgal_plugin.export.potential_file import check_potential_file
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, versions
 from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
 
@@ -184,12 +185,11 @@ class FastPotential:
         if _is_saved(path):
             return cls.load(path, n_replicas=n_replicas)
         _require_numba()
-        from cgal_plugin.export.potential import load_metadata
-        from cgal_plugin.export.script_file import load_script
+        from cgal_plugin.export.potential import load_exported
 
-        described = load_metadata(path)
+        module, described = load_exported(path)
         # parameters keep the precision of the file; tables are built in float64
-        potential = load_script(path)[0].double()
+        potential = module.double()
         if not hasattr(potential, "network"):
             raise ExportError(
                 f"{str(path)!r} contains no CGSchNet to tabulate; use a file of export_torchscript or a "
@@ -246,7 +246,7 @@ class FastPotential:
         Raises
         ------
         ExportError
-            The file is missing or was not written by :meth:`save`, or numba is missing.
+            The file is missing, damaged or was not written by :meth:`save`, or numba is missing.
         """
         if not Path(path).is_file():
             raise ExportError(f"potential {str(path)!r} does not exist")
@@ -255,18 +255,28 @@ class FastPotential:
 
 
 def read_fast_metadata(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Return the metadata of a file of :meth:`FastPotential.save`; None for another kind of file."""
+    """Return the metadata of a file of :meth:`FastPotential.save`; None for another kind of file.
+
+    Raises
+    ------
+    ExportError
+        The file is damaged.
+    """
     return _read(path)[1] if _is_saved(path) else None
 
 
 def _is_saved(path: str | os.PathLike[str]) -> bool:
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return "metadata.npy" in archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "metadata.npy" in archive.namelist()
+    except BAD_ARCHIVE:
+        return False  # its reader names the damage
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    check_potential_file(path)
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}

@@ -129,19 +129,24 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     ExportError
-        The file is missing, or was not written by :func:`export_torchscript`.
+        The file is missing, damaged, or was not written by :func:`export_torchscript`.
     """
+    return load_exported(path)[1]
+
+
+def load_exported(path: str | os.PathLike[str]) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
+    """Return the module and the metadata of an exported potential; raises as :func:`load_metadata`."""
     if not Path(path).is_file():
         raise ExportError(f"potential {str(path)!r} does not exist")
     try:
-        metadata = load_script(path)[1]
+        module, metadata = load_script(path)
     except (RuntimeError, ValueError) as error:
         raise ExportError(f"{str(path)!r} is not a TorchScript file: {error}") from error
     if not metadata:
         raise ExportError(
             f"{str(path)!r} has no {METADATA_FILE}: it was not written by cgal_plugin's export_torchscript"
         )
-    return metadata
+    return module, metadata
 
 
 def potential_module(

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 
+from cgal_plugin.export.potential_file import check_potential_file
 from cgal_plugin.provenance import atomic_write
 
 METADATA_FILE = "cgal.json"
@@ -29,13 +30,16 @@ def save_script(module: torch.nn.Module, path: str | os.PathLike[str], metadata:
 def load_script(
     path: str | os.PathLike[str], device: str = "cpu"
 ) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
-    """Load a TorchScript file and its metadata (empty if it has none).
+    """Load a TorchScript file and its metadata (empty if it has none), after a check of its checksums.
 
     Raises
     ------
+    ExportError
+        The file is damaged.
     RuntimeError, ValueError
         The file is not TorchScript (raised by torch).
     """
+    check_potential_file(path)
     extra = {METADATA_FILE: ""}
     with _no_deprecation_warnings():
         module = torch.jit.load(str(path), device, extra)  # type: ignore[no-untyped-call] # untyped in torch

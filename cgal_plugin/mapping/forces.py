@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.damage import check_archive
 from cgal_plugin.errors import MappingError
 from cgal_plugin.mapping.maps import CGMapping, apply_map
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, canonical_json, hash_object
@@ -130,6 +131,7 @@ class ForceMap:
         if not Path(path).is_file():
             raise MappingError(f"force map file {str(path)!r} does not exist")
         try:
+            check_archive(path)
             with np.load(path, allow_pickle=False) as data:
                 facts, matrix, stored = json.loads(str(data["facts"])), data["matrix"], str(data["hash"])
             found = cls(facts["kind"], matrix, facts["mapping_hash"], facts["diagnostics"])

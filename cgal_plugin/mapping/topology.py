@@ -25,7 +25,7 @@ from cgal_plugin.mapping.files import lists_all_bonds, load_structure
 from cgal_plugin.mapping.molecule import Molecule, check_atoms, read_molecule, say_left_out
 from cgal_plugin.mapping.residues import THREE_TO_ONE, sequence_to_residues
 from cgal_plugin.mapping.spec import MapSpec, resolve_spec
-from cgal_plugin.provenance import hash_object, read_json, write_json
+from cgal_plugin.provenance import hash_object, read_json, unsealed, write_sealed
 
 if TYPE_CHECKING:
     import mdtraj
@@ -301,17 +301,17 @@ class CGTopology:
         return cls(**values)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the topology as JSON."""
-        write_json(path, self.to_dict())
+        """Write the topology as JSON, with a checksum in the key ``seal``."""
+        write_sealed(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CGTopology:
-        """Read a topology written by :meth:`save`.
+        """Read a topology written by :meth:`save`; a file without checksum is accepted.
 
         Raises
         ------
         MappingError
-            The file is missing or is not a saved topology.
+            The file is missing, damaged, or is not a saved topology.
         """
         if not Path(path).is_file():
             raise MappingError(f"topology file {str(path)!r} does not exist")
@@ -320,7 +320,14 @@ class CGTopology:
         except ValueError as error:
             raise MappingError(f"topology file {str(path)!r} is not JSON: {error}") from error
         try:
-            return cls.from_dict(data)
+            content = unsealed(data)
+        except ValueError as error:
+            raise MappingError(
+                f"topology file {str(path)!r} is damaged or was edited: {error}. If you edited it on "
+                'purpose, delete its line "seal"; otherwise make it again'
+            ) from error
+        try:
+            return cls.from_dict(content)
         except (MappingError, ValueError, TypeError, AttributeError) as error:
             raise MappingError(f"topology file {str(path)!r}: {error}") from error
 

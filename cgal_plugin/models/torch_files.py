@@ -1,4 +1,4 @@
-"""Read files of ``torch.save`` safely: a pickle can run code, so reading is restricted by default."""
+"""Read files of ``torch.save`` safely: without running code by default, and only if they are intact."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import IO, Any
 
+from cgal_plugin.damage import archive_damage
 from cgal_plugin.errors import CGALError
 from cgal_plugin.provenance import BAD_ARCHIVE
 
@@ -25,7 +26,7 @@ def read_torch(
     error: type[CGALError] = CGALError,
     name: str | None = None,
 ) -> Any:
-    """Return the content of a file written by ``torch.save``, on the CPU.
+    """Return the content of a file written by ``torch.save``, on the CPU, after a check of its checksums.
 
     Parameters
     ----------
@@ -42,11 +43,12 @@ def read_torch(
     Raises
     ------
     CGALError
-        The file cannot be read, or needs ``trust``.
+        The file is damaged, cannot be read, or needs ``trust``.
     """
     import torch
 
     name = name or str(source)
+    _check_intact(source, name, error)
     try:
         with warnings.catch_warnings(), _plain_types():
             warnings.simplefilter("ignore")  # warnings about old pickle protocols
@@ -60,6 +62,15 @@ def read_torch(
             ) from problem
         text = str(problem).splitlines()[-1] if str(problem) else type(problem).__name__
         raise error(f"{name} cannot be read as a checkpoint: {text}") from problem
+
+
+def _check_intact(source: str | os.PathLike[str] | IO[bytes], name: str, error: type[CGALError]) -> None:
+    """Refuse a damaged archive; a file of another kind (torch before 1.6) has no checksums."""
+    damage = archive_damage(source) if zipfile.is_zipfile(source) else None
+    if not isinstance(source, str | os.PathLike):
+        source.seek(0)
+    if damage is not None:
+        raise error(f"{name} is damaged ({damage}): copy it again, or write it again")
 
 
 @contextmanager
@@ -81,19 +92,20 @@ def _plain_types() -> Iterator[None]:
 def check_torch(
     path: str | os.PathLike[str], *, trust: bool = False, error: type[CGALError] = CGALError
 ) -> None:
-    """Check that a checkpoint, or each checkpoint of a ``.zip``, can be read; see :func:`read_torch`.
+    """Check that a checkpoint, or each checkpoint of a ``.zip``, is intact; see :func:`read_torch`.
 
     Call it before code that reads the file without restriction, such as TorchMD-Net's ``load_model``.
 
     Raises
     ------
     CGALError
-        The file cannot be read, or a name in the archive points outside the archive.
+        The file is damaged, cannot be read, or a name in the archive points outside the archive.
     """
     if not str(path).endswith(".zip"):
         read_torch(path, trust=trust, error=error)
         return
     try:
+        _check_intact(path, str(path), error)
         with zipfile.ZipFile(path) as archive:
             for member in archive.namelist():
                 parts = PurePosixPath(member.replace("\\", "/"))

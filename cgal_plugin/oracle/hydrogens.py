@@ -143,8 +143,8 @@ def choose_variant(residue: Residue, ph: float, *, bridged: bool, what: str) -> 
     base = canonical_residue(residue.name)
     if not residue.replaced and residue.given.upper() in _WITHOUT_PARAMETERS:
         raise OracleError(
-            f"{what}: {residue} is a {_WITHOUT_PARAMETERS[residue.given.upper()]}, which the force field does "
-            f"not have. Use system.replace: {{{residue.given}: {base}}}"
+            f"{what}: {residue} is a {_WITHOUT_PARAMETERS[residue.given.upper()]}, which the force field "
+            f"does not have. Use system.replace: {{{residue.given}: {base}}}"
         )
     if base not in _SITES:
         return None, ""

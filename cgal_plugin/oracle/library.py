@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.damage import check_archive
 from cgal_plugin.errors import BackmapError
 from cgal_plugin.mapping.geometry import superposed_rmsd
 from cgal_plugin.mapping.residues import standard_name
@@ -130,6 +131,7 @@ class AllAtomLibrary:
         if not path.is_file():
             raise BackmapError(f"library file {str(path)!r} does not exist")
         try:
+            check_archive(path)
             with np.load(path, allow_pickle=False) as data:
                 positions, keys = data["positions"], [str(k) for k in data["atoms"]]
         except BAD_ARCHIVE as error:

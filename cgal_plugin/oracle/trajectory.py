@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cgal_plugin.damage import check_archive
 from cgal_plugin.errors import CGALError, OracleError
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write
 from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL, KJ_PER_MOL_NM_TO_KCAL_PER_MOL_ANGSTROM
@@ -99,6 +100,7 @@ class AllAtomTrajectory:
         if not Path(path).is_file():
             raise OracleError(f"trajectory file {str(path)!r} does not exist")
         try:
+            check_archive(path)
             with np.load(path, allow_pickle=False) as data:
                 return cls(**{name: data[name] for name in _ARRAYS}, temperature=float(data["temperature"]))
         except BAD_ARCHIVE as error:

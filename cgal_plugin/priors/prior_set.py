@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 from cgal_plugin.errors import ConfigError, MappingError
 from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.priors.tables import describe_molecule
-from cgal_plugin.provenance import atomic_write, hash_object, versions
+from cgal_plugin.provenance import atomic_write, hash_object, sealed, unsealed, versions
 
 #: terms that are fitted by default; bridges are added to the bonds of a molecule that has them
 DEFAULT_TERMS = ("bonds", "angles", "dihedrals", "repulsion")
@@ -32,6 +33,10 @@ _CLASSES = {
     "pairs": "CGPairs",
 }
 FORMAT_VERSION = 1
+_EDITED = (
+    "it is damaged or was edited. Fit the priors again; if you edited the file on purpose, delete its lines "
+    "'hash:' and 'seal:'"
+)
 #: fields that are missing in files of earlier releases
 _LATER = {"pair_range"}
 # libyaml's safe loader and dumper are ten times faster, but PyYAML may lack them
@@ -128,7 +133,7 @@ class PriorSet:
     # ------------------------------------------------------------------ files
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a YAML file, atomically."""
+        """Write a YAML file with a checksum of its content in the key ``seal``, atomically."""
         content = {f.name: getattr(self, f.name) for f in fields(self)}
         content |= {
             "format_version": FORMAT_VERSION,
@@ -141,11 +146,13 @@ class PriorSet:
             "versions": versions(),
         }
         with atomic_write(path, "w") as handle:
-            yaml.dump(content, handle, Dumper=_Dumper, sort_keys=False, width=110)
+            yaml.dump(sealed(content), handle, Dumper=_Dumper, sort_keys=False, width=110)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PriorSet:
-        """Read a file written by :meth:`save` and check its hash.
+        """Read a file written by :meth:`save` and check its checksum and hash.
+
+        A file without the lines ``hash`` and ``seal`` was edited on purpose; it is read with a warning.
 
         Raises
         ------
@@ -158,9 +165,18 @@ class PriorSet:
             content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_LOADER)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"prior file {str(path)!r} is not YAML: {error}") from error
+        try:
+            content = unsealed(content) if isinstance(content, dict) else content
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"prior file {str(path)!r}: {error}; {_EDITED}") from error
         wanted = {f.name for f in fields(cls)} | {"format_version", "hash", "versions"}
         if isinstance(content, dict) and not set(content) & _LATER:
             content |= dict.fromkeys(_LATER)
+        if isinstance(content, dict) and set(content) == wanted - {"hash"}:
+            warnings.warn(
+                f"prior file {str(path)!r} has no hash: its values are used as edited", stacklevel=2
+            )
+            content["hash"] = None
         if not isinstance(content, dict) or set(content) != wanted:
             raise ConfigError(f"{str(path)!r} is not a prior file: it must have the keys {sorted(wanted)}")
         if content["format_version"] != FORMAT_VERSION:
@@ -178,10 +194,10 @@ class PriorSet:
             actual = priors.hash
         except (KeyError, TypeError, ValueError, MappingError) as error:
             raise ConfigError(f"prior file {str(path)!r} is damaged: {error!r}") from error
-        if actual != content["hash"]:
+        if content["hash"] is not None and actual != content["hash"]:
             raise ConfigError(
                 f"prior file {str(path)!r} was changed after it was saved (hash {actual[:12]}, recorded "
-                f"{content['hash'][:12]}); priors are frozen: fit them again, or write parameters inline"
+                f"{str(content['hash'])[:12]}); {_EDITED}"
             )
         return priors
 

@@ -184,7 +184,7 @@ def _priors(folder: Path) -> tuple[list[dict[str, Any]], Path | None]:
 
 
 def _provenance(directory: RunDirectory, config: Config) -> dict[str, Any]:
-    run = read_json(directory.root / "run.json")
+    run = directory.facts()
     changes = directory.root / "config_changes.json"
     return {
         "configuration hash": run["config_hash"],

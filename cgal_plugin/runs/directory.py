@@ -14,14 +14,11 @@ from typing import Any
 
 from cgal_plugin.config import Config, dump_yaml, parse_config
 from cgal_plugin.config.load import read_mapping
-from cgal_plugin.errors import ConfigError, StateError
+from cgal_plugin.damage import set_aside
+from cgal_plugin.errors import ConfigError, DamageError, StateError
+from cgal_plugin.execution.window import Event, no_event
 from cgal_plugin.file_lock import locked
-from cgal_plugin.provenance import (
-    atomic_write,
-    read_json,
-    versions,
-    write_json,
-)
+from cgal_plugin.provenance import atomic_write, read_json, read_sealed, versions, write_json, write_sealed
 from cgal_plugin.runs.stage import MANIFEST, Stage
 
 #: version of the layout of a run directory (key ``layout`` of run.json)
@@ -62,8 +59,10 @@ class RunDirectory:
                 raise StateError(f"run directory {self.root} cannot be written: {error}") from error
             yield
 
-    def adopt(self, config: Config, *, accept_changes: bool = False) -> None:
+    def adopt(self, config: Config, *, accept_changes: bool = False, event: Event = no_event) -> None:
         """Record the configuration, or compare it with the recorded one.
+
+        Damaged files are put aside and written again, after ``event("damage", what=..., remedy=...)``.
 
         Raises
         ------
@@ -72,8 +71,9 @@ class RunDirectory:
             ``accept_changes`` is false, or by a version of this package with another layout.
         """
         path = self.root / "config.yaml"
-        if path.exists():
-            changes = _difference(self.config().resolved(), config.resolved())
+        recorded = self._recorded(config, accept_changes, event)
+        if recorded is not None:
+            changes = _difference(recorded.resolved(), config.resolved())
             serious = [text for key, text in changes if not key.startswith(HARMLESS)]
             if serious and not accept_changes:
                 raise StateError(
@@ -86,14 +86,62 @@ class RunDirectory:
                 self._restart_unfinished()
             if changes:
                 history = self.root / "config_changes.json"
-                past = read_json(history) if history.exists() else []
+                try:
+                    past = list(read_json(history)) if history.exists() else []
+                except (ValueError, TypeError) as error:
+                    self._put_aside(history, error, event)
+                    past = []
                 write_json(history, [*past, {"time": time.time(), "changes": [text for _, text in changes]}])
         facts = {"name": config.name, "config_hash": config.hash, "seed": config.seed}
         # before the configuration: a directory with a configuration has a layout
-        write_json(self.root / "run.json", {**facts, "layout": LAYOUT, "versions": versions()})
+        write_sealed(self.root / "run.json", {**facts, "layout": LAYOUT, "versions": versions()})
         text = dump_yaml(config)
         with atomic_write(path, "w") as handle:
             handle.write(f"{_CHECKSUM}{_digest(text)}\n{text}")
+
+    def _recorded(self, config: Config, accept_changes: bool, event: Event) -> Config | None:
+        """Return the recorded configuration; None in a new run, or if it was damaged and is ``config``."""
+        path, facts = self.root / "config.yaml", self.root / "run.json"
+        if not path.exists():
+            return None
+        self.check_layout()
+        known = ""
+        try:
+            known = str(self.facts()["config_hash"])
+        except DamageError as error:
+            self._put_aside(facts, error, event)
+        try:
+            return self.config()
+        except DamageError as error:
+            if known != config.hash and not accept_changes:
+                raise DamageError(
+                    f"{error}. The given configuration cannot be compared with it: give exactly the one of "
+                    "the last call, or --accept-changes to continue with the given one"
+                ) from error
+            self._put_aside(path, error, event)
+            if known != config.hash:
+                self._restart_unfinished()
+            return None
+
+    def _put_aside(self, path: Path, error: Exception, event: Event) -> None:
+        what = str(error) if isinstance(error, DamageError) else f"{path} is damaged ({error})"
+        if path.exists():
+            kept = set_aside(path, self.root)
+            event("damage", what=what, remedy=f"it is kept in {kept}, and written again")
+
+    def facts(self) -> dict[str, Any]:
+        """Return the content of ``run.json``: name, configuration hash, seed, layout and versions.
+
+        Raises
+        ------
+        DamageError
+            It is missing or damaged.
+        """
+        path = self.root / "run.json"
+        try:
+            return read_sealed(path)
+        except (OSError, ValueError) as error:
+            raise DamageError(f"{path} is damaged ({error})") from error
 
     def sweep(self) -> None:
         """Delete temporary files of a killed process, and the files that were sent to its workers."""
@@ -125,20 +173,22 @@ class RunDirectory:
         Raises
         ------
         StateError
-            The folder is not a run directory, its configuration is damaged, or it has another layout.
+            The folder is not a run directory, or it has another layout.
+        DamageError
+            Its configuration is damaged.
         """
         try:
             source = str(self.root / "config.yaml")
             return parse_config(self.read_config(), base=self.root, source=source, look_up=False)
         except ConfigError as error:
-            raise StateError(f"the configuration of this run is damaged: {error}") from error
+            raise DamageError(f"the configuration of this run is damaged: {error}") from error
 
     def read_config(self) -> dict[str, Any]:
         """Return the configuration as stored, without a check of its keys.
 
         Raises
         ------
-        StateError
+        StateError, DamageError
             As :meth:`config`.
         """
         path = self.root / "config.yaml"
@@ -148,14 +198,19 @@ class RunDirectory:
         try:
             content = read_mapping(path)[0]
         except ConfigError as error:
-            raise StateError(f"the configuration of this run is damaged: {error}") from error
-        first, _, text = path.read_text(encoding="utf-8").partition("\n")
-        if first.startswith(_CHECKSUM) and first.removeprefix(_CHECKSUM) != _digest(text):
-            raise StateError(
+            raise DamageError(f"the configuration of this run is damaged: {error}") from error
+        if self._intact_config() is False:
+            raise DamageError(
                 f"{path} does not match its checksum: it is damaged or was edited; edit the file that is "
                 "given to `cgal run` instead"
             )
         return content
+
+    def _intact_config(self) -> bool | None:
+        """Return whether the configuration matches its checksum; None if it has none."""
+        text = (self.root / "config.yaml").read_bytes().decode("utf-8", errors="replace")
+        first, _, rest = text.partition("\n")
+        return first.removeprefix(_CHECKSUM) == _digest(rest) if first.startswith(_CHECKSUM) else None
 
     def check_layout(self) -> None:
         """Check that a run in this folder, if there is one, has the layout of this version.
@@ -163,15 +218,16 @@ class RunDirectory:
         Raises
         ------
         StateError
-            It has another layout, or ``run.json`` is damaged.
+            It has another layout, or ``run.json`` and the configuration are damaged.
         """
         if not (self.root / "config.yaml").exists():
             return
-        path = self.root / "run.json"
         try:
-            found = read_json(path).get("layout", 1) if path.is_file() else 1
-        except (ValueError, AttributeError) as error:
-            raise StateError(f"{path} is damaged: {error}") from error
+            found = self.facts().get("layout", 1) if (self.root / "run.json").is_file() else 1
+        except DamageError:
+            if not self._intact_config():  # only this layout has a checksum there
+                raise
+            return
         if found != LAYOUT:
             raise StateError(
                 f"{self.root} was made by another version of cgal_plugin (run directory layout {found}; this "

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cgal_plugin.config import Config
+from cgal_plugin.config.models import Training
+from cgal_plugin.data import DataStore
 from cgal_plugin.data.dcd import read_dcd
 from cgal_plugin.data.trajectories import load_replicas, save_trajectories
 from cgal_plugin.runs.directory import RunDirectory
-from cgal_plugin.runs.stage import Stage
+from cgal_plugin.runs.stage import Dependencies, Stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +44,41 @@ def shard_name(index: int, frame: int) -> str:
 def shard_round(name: str) -> int:
     """Return the round in which the labels of a shard were made; -1 for seed data."""
     return int(name[1:4]) if name[:1] == "r" and name[1:4].isdigit() and name[4:6] == "_f" else -1
+
+
+def seed_digest(store: DataStore) -> Dependencies:
+    """Return what the priors depend on: the seed data."""
+    return Dependencies({"shards": store.digest([n for n in store.names() if shard_round(n) < 0])})
+
+
+def round_dependencies(
+    config: Config, directory: RunDirectory, store: DataStore, index: int, stage: str
+) -> Dependencies:
+    """Return what a stage of a round depends on.
+
+    Labels depend on no other stage: they are forces of the frames that they hold, and an intact label is
+    never computed again. A selection whose frames were labelled is kept with its labels.
+    """
+
+    def stage_of(number: int, name: str) -> tuple[str, str]:
+        folder = round_name(number)
+        return f"{folder}/{name}", directory.stage("rounds", folder, name).digest()
+
+    shards = [n for n in store.names() if shard_round(n) < index]
+    data = [("shards", store.digest(shards))]
+    if stage == "train":
+        scratch = isinstance(config.training, Training) and config.training.mode == "scratch"
+        before = [] if scratch or index == 0 else [stage_of(index - 1, "train")]
+        return Dependencies(dict([*data, ("priors", directory.stage("priors").digest()), *before]))
+    if stage == "simulate":
+        return Dependencies(dict([*data, stage_of(index, "train")]))
+    if stage == "evaluate":
+        return Dependencies(dict([*data, stage_of(index, "simulate")]))
+    if stage == "select":
+        labelled = any(shard_round(n) == index for n in store.names())
+        sources = [*data, stage_of(index, "train"), stage_of(index, "simulate")]
+        return Dependencies(dict(sources), "its frames are labelled" if labelled else "")
+    return Dependencies({})
 
 
 def refined_stages(directory: RunDirectory) -> list[Stage]:

@@ -23,6 +23,7 @@ _SHOWN = {
     "stall": "workers accepted no more tasks; they were restarted",
     "timeout": "a task exceeded executor.task_timeout and was ended",
     "damage": "{what}; {remedy}",
+    "message": "{text}",
 }
 
 #: called as ``progress(done, total)``
@@ -40,9 +41,21 @@ class StageReporter(Protocol):
         """Report a stage that an earlier call completed."""
         ...
 
+    def event(self, kind: str, /, **facts: Any) -> None:
+        """Receive an event of :class:`RunLog`."""
+        ...
 
-class Reporter(StageReporter, Protocol):
+
+class Reporter(Protocol):
     """Receives stages, one line of results per round, and messages."""
+
+    def stage(self, title: str) -> AbstractContextManager[Progress]:
+        """Return a context manager around a stage that yields a :data:`Progress` callback."""
+        ...
+
+    def skipped(self, title: str) -> None:
+        """Report a stage that an earlier call completed."""
+        ...
 
     def round(self, row: Mapping[str, Any]) -> None:
         """Report the results of one round."""
@@ -62,6 +75,9 @@ class SilentReporter:
         yield lambda done, total: None
 
     def skipped(self, title: str) -> None:
+        """Report nothing."""
+
+    def event(self, kind: str, /, **facts: Any) -> None:
         """Report nothing."""
 
     def round(self, row: Mapping[str, Any]) -> None:
@@ -143,7 +159,6 @@ class RunLog:
     def message(self, text: str) -> None:
         """Write a message."""
         self.event("message", text=text)
-        self.inner.message(text)
 
     def messages(self, texts: Iterable[str]) -> None:
         """Write several messages."""

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cgal_plugin.damage import set_aside
 from cgal_plugin.data import Quarantined
-from cgal_plugin.errors import OracleError, StateError
-from cgal_plugin.execution.window import Failure
+from cgal_plugin.errors import DamageError, OracleError
+from cgal_plugin.execution.window import Event, Failure, no_event
 from cgal_plugin.provenance import read_sealed, write_sealed
 
 #: smallest number of tried frames for which the failure rate is checked
@@ -31,10 +32,13 @@ class Quarantine:
     ----------
     folder
         Folder of the records, ``quarantined_NAME.json``.
+    event
+        Receives ``event("damage", what=..., remedy=...)`` for each damaged record.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, event: Event = no_event) -> None:
         self.folder = folder
+        self.event = event
         self._known: set[str] | None = None  # so that the folder is listed only once
 
     def _path(self, name: str) -> Path:
@@ -61,7 +65,7 @@ class Quarantine:
 
         Raises
         ------
-        StateError
+        DamageError
             The record cannot be read.
         """
         path = self._path(name)
@@ -71,7 +75,20 @@ class Quarantine:
                 raise ValueError("no reason")
             return record
         except (ValueError, KeyError, TypeError) as error:
-            raise StateError(f"{path} is damaged ({error}); delete it to label the frame again") from error
+            raise DamageError(f"{path} is damaged ({error}); delete it to label the frame again") from error
+
+    def repair(self) -> None:
+        """Put damaged records aside, so that these frames are tried again."""
+        for name in self.names():
+            try:
+                self.record(name)
+            except DamageError as error:
+                kept = set_aside(self._path(name), self.folder)
+                self._names().discard(name)
+                what = str(error).partition(";")[0]
+                self.event(
+                    "damage", what=what, remedy=f"it is kept in {kept}, and the frame is labelled again"
+                )
 
     def refused(self, name: str, quarantined: Sequence[Quarantined], inputs: Mapping[str, Any]) -> None:
         """Record a frame that the oracle returned in ``quarantined``."""
@@ -99,6 +116,7 @@ class Quarantine:
 
     def release(self, *, all_kinds: bool = False) -> list[str]:
         """Delete the records of failed tasks (or all records), so that these frames are tried again."""
+        self.repair()
         released = [n for n in self.names() if all_kinds or self.record(n).get("kind", "oracle") != "oracle"]
         for name in released:
             self._path(name).unlink()

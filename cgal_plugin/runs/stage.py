@@ -1,4 +1,4 @@
-"""One stage of a run: computed once, recorded in a manifest, loaded afterwards."""
+"""One stage of a run: computed once, recorded in a manifest, loaded afterwards, and made again if damaged."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cgal_plugin.errors import StateError
+from cgal_plugin.damage import set_aside
+from cgal_plugin.errors import DamageError, StateError
 from cgal_plugin.provenance import hash_file, hash_object, read_sealed, versions, write_sealed
 from cgal_plugin.runs.log import Progress, SilentReporter, StageReporter
 
 MANIFEST = "manifest.json"
+#: output files on which no other stage depends
+_FOR_USERS = (".png", ".pdb")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,22 @@ class StageOutput:
     inputs: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Dependencies:
+    """Content on which a stage depends.
+
+    Attributes
+    ----------
+    digests
+        Digest of each input by name.
+    keep
+        Why a complete stage is kept although its inputs have changed; empty: it is computed again.
+    """
+
+    digests: Mapping[str, str]
+    keep: str = ""
+
+
 class Stage:
     """The folder of one stage. The stage is complete when its manifest exists.
 
@@ -49,6 +68,7 @@ class Stage:
     def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder
         self.name = name
+        self.root = folder.parents[name.count("/")]
 
     @property
     def done(self) -> bool:
@@ -62,22 +82,30 @@ class Stage:
         title: str,
         inputs: Mapping[str, Any],
         seeds: Mapping[str, int] | None = None,
+        depends: Dependencies | None = None,
         reporter: StageReporter | None = None,
         restore: Callable[[Path], object] | None = None,
         usable: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> dict[str, Any]:
         """Compute the stage and write its manifest, or load the results of a complete stage.
 
+        A damaged or missing file of a complete stage is put aside, and the stage is computed again: in the
+        same folder or, if ``compute`` finds more damage there, in an empty one.
+
         Parameters
         ----------
         compute
-            ``compute(folder, progress)``. After an interruption, it is called again with the same folder.
+            ``compute(folder, progress)``. After an interruption or damage, it is called again with the same
+            folder. Damage that it finds there must be a :class:`~cgal_plugin.errors.DamageError`.
         title
             Name of the stage for the reporter.
         inputs, seeds
             Recorded in the manifest.
+        depends
+            Content on which the stage depends. A complete stage that was computed from other content is moved
+            aside and computed again.
         reporter
-            Receives the start, progress and end of the stage.
+            Receives the start, progress and end of the stage, and what is damaged.
         restore
             ``restore(folder)``, called instead of ``compute`` if the stage is complete.
         usable
@@ -91,28 +119,42 @@ class Stage:
         Raises
         ------
         StateError
-            The manifest or an output file of a complete stage is missing or damaged.
+            The manifest names files outside the folder.
         """
         reporter = SilentReporter() if reporter is None else reporter
-        if self.done:
-            manifest = self.manifest()
-            if usable is None or usable(manifest):
-                reporter.skipped(title)
-                if restore is not None:
-                    restore(self.folder)
-                return dict(manifest["results"])
+        depends = Dependencies({}) if depends is None else depends
+        manifest, lost = self._intact(reporter)
+        if (
+            manifest is not None
+            and self._current(manifest, depends, reporter)
+            and (usable is None or usable(manifest))
+        ):
+            reporter.skipped(title)
+            if restore is not None:
+                restore(self.folder)
+            return dict(manifest["results"])
         self.folder.mkdir(parents=True, exist_ok=True)
         started = time.time()
         with reporter.stage(title) as progress:
-            output = compute(self.folder, progress)
+            try:
+                output = compute(self.folder, progress)
+            except DamageError as error:
+                self._put_aside(self.folder, str(error), reporter)
+                self.folder.mkdir(parents=True)
+                output = compute(self.folder, progress)
         recorded = {**inputs, **output.inputs}
+        outputs = {os.path.relpath(p, self.folder): hash_file(p) for p in output.files}
+        for name in sorted(outputs.keys() & lost.keys()):
+            same = "equal to" if outputs[name] == lost[name] else "different from"
+            reporter.event("message", text=f"{self.folder / name} is made again, {same} the damaged one")
         write_sealed(
             self.folder / MANIFEST,
             {
                 "stage": self.name,
                 "inputs": recorded,
                 "inputs_hash": hash_object(recorded),
-                "outputs": {os.path.relpath(p, self.folder): hash_file(p) for p in output.files},
+                "upstream": dict(depends.digests),
+                "outputs": outputs,
                 "results": dict(output.results),
                 "seeds": dict(seeds or {}),
                 "seconds": time.time() - started,
@@ -122,28 +164,91 @@ class Stage:
         )
         return dict(read_sealed(self.folder / MANIFEST)["results"])
 
+    def _intact(self, reporter: StageReporter) -> tuple[dict[str, Any] | None, dict[str, str]]:
+        """Return the manifest of a complete and intact stage, or None; put damaged files aside.
+
+        Also return the SHA-256 of the files that are damaged or missing.
+        """
+        if not self.done:
+            return None, {}
+        path = self.folder / MANIFEST
+        try:
+            manifest = self._read()
+        except DamageError as error:
+            self._put_aside(path, str(error), reporter)
+            return None, {}
+        lost = self._damaged(manifest)
+        if not lost:
+            return manifest, {}
+        set_aside(path, self.root)  # first: without it the stage is not complete
+        for name in lost:
+            file = self.file(name)
+            self._put_aside(file, f"{file} is {'damaged' if file.is_file() else 'missing'}", reporter)
+        return None, lost
+
+    def _put_aside(self, path: Path, what: str, reporter: StageReporter) -> None:
+        kept = f"it is kept in {set_aside(path, self.root)}, and " if path.exists() else ""
+        reporter.event("damage", what=what, remedy=f"{kept}stage {self.name} is run again")
+
+    def _current(self, manifest: Mapping[str, Any], depends: Dependencies, reporter: StageReporter) -> bool:
+        """Return whether a complete stage was computed from its present inputs; if not, move it aside."""
+        now, before = depends.digests, manifest.get("upstream", {})  # earlier versions recorded none
+        changed = sorted(k for k in now if before.get(k, now[k]) != now[k])
+        if not changed:
+            return True
+        text = f"stage {self.name} was computed from other data than there are now ({', '.join(changed)})"
+        if depends.keep:
+            reporter.event("message", text=f"{text}; it is kept, because {depends.keep}")
+            return True
+        self._put_aside(self.folder, text, reporter)
+        return False
+
+    def _read(self) -> dict[str, Any]:
+        path = self.folder / MANIFEST
+        try:
+            manifest = read_sealed(path)
+            if not all(isinstance(manifest[key], dict) for key in ("inputs", "outputs", "results")):
+                raise TypeError("inputs, outputs and results must be objects")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DamageError(f"{path} is damaged ({error})") from error
+        return manifest
+
+    def _damaged(self, manifest: Mapping[str, Any]) -> dict[str, str]:
+        found = {}
+        for name, digest in manifest["outputs"].items():
+            file = self.file(name)
+            if not file.is_file() or hash_file(file) != digest:
+                found[name] = digest
+        return found
+
     def manifest(self) -> dict[str, Any]:
         """Return the manifest of a complete stage, after a check of its output files.
 
         Raises
         ------
-        StateError
+        DamageError
             The manifest cannot be read, or an output file is missing or damaged.
         """
-        path = self.folder / MANIFEST
+        remedy = f"run `cgal run` again: it makes stage {self.name} again"
         try:
-            manifest = read_sealed(path)
-            outputs = manifest["outputs"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StateError(
-                f"{path} is damaged ({error!r}); delete it to run stage {self.name} again"
-            ) from error
-        for name, digest in outputs.items():
-            file = self.file(name)
-            if not file.is_file() or hash_file(file) != digest:
-                state = "damaged" if file.is_file() else "missing"
-                raise StateError(f"{file} is {state}; delete {path} to run stage {self.name} again")
+            manifest = self._read()
+        except DamageError as error:
+            raise DamageError(f"{error}; {remedy}") from error
+        for name in self._damaged(manifest):
+            state = "damaged" if self.file(name).is_file() else "missing"
+            raise DamageError(f"{self.file(name)} is {state}; {remedy}")
         return manifest
+
+    def digest(self) -> str:
+        """Return a digest of the output files on which other stages depend, from the manifest.
+
+        Raises
+        ------
+        DamageError
+            The manifest cannot be read.
+        """
+        outputs = self._read()["outputs"]
+        return hash_object({k: v for k, v in outputs.items() if not k.endswith(_FOR_USERS)})
 
     def file(self, name: str) -> Path:
         """Return the path of a file that a manifest names.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cgal_plugin.damage import check_archive
 from cgal_plugin.errors import StateError
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write
 
@@ -30,6 +31,7 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
         The file is missing or damaged.
     """
     try:
+        check_archive(path)
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except BAD_ARCHIVE as error:

@@ -22,11 +22,13 @@ def replace_priors(
     Raises
     ------
     TrainingError
-        ``checkpoint`` is not a checkpoint of a model with these prior terms.
+        ``checkpoint`` is damaged, or is not a checkpoint of a model with these prior terms.
     """
     import torch
 
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    from cgal_plugin.models.torch_files import read_torch
+
+    content = read_torch(checkpoint, error=TrainingError)
     before = content.get("hyper_parameters", {}).get("prior_model") or []
     model = priors.to_prior_model()
     names = [[next(iter(p)) if isinstance(p, dict) else str(p) for p in some] for some in (before, model)]

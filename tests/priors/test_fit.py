@@ -238,7 +238,7 @@ def test_save_load_hash_and_plot(tmp_path: Path) -> None:
     content = yaml.safe_load(path.read_text())
     content["rows"][0]["parameters"]["k"] *= 1.01
     path.write_text(yaml.safe_dump(content))
-    with pytest.raises(ConfigError, match="frozen"):
+    with pytest.raises(ConfigError, match="damaged or was edited"):
         PriorSet.load(path)
     path.write_text("a: [1")
     with pytest.raises(ConfigError, match="not YAML"):
