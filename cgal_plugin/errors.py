@@ -59,3 +59,7 @@ class AnalysisError(CGALError):
 
 class StateError(CGALError):
     """A run directory or another folder cannot be used: it is in use, damaged, or belongs to another run."""
+
+
+class CGALWarning(UserWarning):
+    """Something was changed, left out or assumed when data were read; the text names it."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.data.arrays import load_numpy, natural_key
+from cgal_plugin.data.bond_lengths import check_bonds
 from cgal_plugin.data.error_weights import source_weights
+from cgal_plugin.data.pairing import pair_files
 from cgal_plugin.data.store import DataStore
 from cgal_plugin.errors import DataError
 from cgal_plugin.mapping.topology import CGTopology
-from cgal_plugin.provenance import BAD_ARCHIVE, hash_array, hash_object
+from cgal_plugin.provenance import hash_array, hash_object
 from cgal_plugin.units import KJ_PER_MOL_NM_TO_KCAL_PER_MOL_ANGSTROM, as_angstrom
 
 if TYPE_CHECKING:
@@ -119,13 +122,17 @@ def read_files(
     length_unit: str = "angstrom",
     force_unit: str = "kcal/mol/angstrom",
 ) -> FrameTable:
-    """Read ``.npy`` files, one trajectory each; the n-th force file belongs to the n-th coordinate file.
+    """Read ``.npy`` files (one trajectory each) or ``.npz`` files (arrays named ``coords`` and ``forces``).
+
+    Coordinate and force files belong together by name and number, see
+    :func:`~cgal_plugin.data.pairing.pair_files`; an npz file may be given as both.
 
     Raises
     ------
     DataError
-        A pattern matches no file, counts or shapes differ, values are not finite, the topology is
-        missing or has another number of beads, or a unit is unknown.
+        A pattern matches no file, counts or shapes differ, values are not finite, bonds are impossible, the
+        names do not say which files belong together, the topology is missing or has another number of
+        beads, or a unit is unknown.
     """
     if force_unit not in _FORCE_UNITS:
         raise DataError(f"force_unit {force_unit!r} is not known; use one of {sorted(_FORCE_UNITS)}")
@@ -134,26 +141,29 @@ def read_files(
     top = (
         topology if isinstance(topology, CGTopology) else CGTopology.from_file(_find(root, topology), mapping)
     )
-    coord_files, force_files = _expand(root, "coords", coords), _expand(root, "forces", forces)
-    if len(coord_files) != len(force_files):
-        raise DataError(
-            f"{len(coord_files)} coordinate files and {len(force_files)} force files; they belong in pairs"
-        )
-    positions, targets, blocks, offset = [], [], [], 0
-    for c, f in zip(coord_files, force_files, strict=True):
-        xyz = as_angstrom(_load(c), length_unit)
-        force = _load(f) * _FORCE_UNITS[force_unit]
-        if xyz.shape != force.shape:
-            raise DataError(f"{f} has shape {force.shape}, {c} {xyz.shape}; they must agree")
-        if xyz.shape[1] != top.n_beads:
-            raise DataError(f"{c} has {xyz.shape[1]} beads; {top!r} has {top.n_beads}")
-        if len(xyz) == 0:
-            raise DataError(f"{c} has no frames")
-        positions.append(xyz)
-        targets.append(force)
-        pieces = min(len(xyz), _BLOCKS_PER_FILE)
-        blocks.append(offset + np.arange(len(xyz)) * pieces // len(xyz))
-        offset += pieces
+    pairs = pair_files(
+        _expand(root, "coords", coords),
+        _expand(root, "forces", forces),
+        listed=not any(glob.has_magic(str(p)) for p in (*_listed(coords), *_listed(forces))),
+    )
+    positions, targets, blocks, sources, offset = [], [], [], [], 0
+    for number, (c, f) in enumerate(pairs):
+        for (name, xyz), (force_name, force) in _arrays(c, f):
+            xyz = as_angstrom(_checked(name, xyz), length_unit)
+            force = _checked(force_name, force) * _FORCE_UNITS[force_unit]
+            if xyz.shape != force.shape:
+                raise DataError(f"{force_name} has shape {force.shape}, {name} {xyz.shape}; they must agree")
+            if xyz.shape[1] != top.n_beads:
+                raise DataError(f"{name} has {xyz.shape[1]} beads; {top!r} has {top.n_beads}")
+            if len(xyz) == 0:
+                raise DataError(f"{name} has no frames")
+            check_bonds(xyz, top, name, unit_remedy="give length_unit: {unit} in dataset_arg")
+            positions.append(xyz)
+            targets.append(force)
+            pieces = min(len(xyz), _BLOCKS_PER_FILE)
+            blocks.append(offset + np.arange(len(xyz)) * pieces // len(xyz))
+            offset += pieces
+            sources.append(number)
     dtype = np.result_type(*[a.dtype for a in positions + targets], np.float32)
     xyz, force = (np.concatenate(a).astype(dtype, copy=False) for a in (positions, targets))
     return FrameTable(
@@ -162,8 +172,8 @@ def read_files(
         positions=xyz,
         forces=force,
         block=np.concatenate(blocks).astype(np.int64),
-        source=np.repeat(np.arange(len(coord_files)), [len(a) for a in positions]),
-        sources=tuple(p.name for p in coord_files),
+        source=np.repeat(sources, [len(a) for a in positions]).astype(np.int64),
+        sources=_names([c for c, _ in pairs]),
         fingerprint=hash_array(xyz, force),
     )
 
@@ -174,26 +184,49 @@ def _find(root: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
     return under if under.exists() else Path(name).expanduser()
 
 
+def _names(files: Sequence[Path]) -> tuple[str, ...]:
+    """Return the file names; with their folders if two are equal."""
+    names = tuple(path.name for path in files)
+    return names if len(set(names)) == len(names) else tuple(str(path) for path in files)
+
+
+def _listed(patterns: str | Sequence[str]) -> list[str]:
+    return [patterns] if isinstance(patterns, str) else list(patterns)
+
+
 def _expand(root: str | os.PathLike[str], key: str, patterns: str | Sequence[str]) -> list[Path]:
+    """Return the files that the patterns match, those of one pattern in the order of their numbers."""
     found: list[Path] = []
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        matches = sorted(glob.glob(str(Path(root).expanduser() / pattern))) or sorted(glob.glob(str(pattern)))
+    folder = Path(root).expanduser()
+    for pattern in _listed(patterns):
+        literal = _find(root, pattern)
+        if literal.is_file():
+            found.append(literal)
+            continue
+        # root_dir: the folder's own name may have brackets
+        matches = [folder / m for m in glob.glob(str(pattern), root_dir=folder)]
+        matches = matches or [Path(m) for m in glob.glob(str(pattern))]
         if not matches:
             raise DataError(f"{key}: no file matches {pattern!r}, under {str(root)!r} or {os.getcwd()!r}")
-        found += [Path(m) for m in matches]
+        found += sorted(matches, key=lambda m: natural_key(str(m)))
     return found
 
 
-def _load(path: Path) -> NDArray[np.floating]:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except BAD_ARCHIVE as error:
-        raise DataError(f"{path} cannot be read as .npy: {error}") from error
-    if not isinstance(array, np.ndarray) or array.ndim != 3 or array.shape[-1] != 3:
-        shape = getattr(array, "shape", type(array).__name__)
-        raise DataError(f"{path} has shape {shape}; expected (n_frames, n_beads, 3)")
+def _arrays(coords: Path, forces: Path) -> Iterator[tuple[tuple[str, Any], tuple[str, Any]]]:
+    """Yield the trajectories of two files that belong together, each with its name for messages."""
+    one, two = list(load_numpy(coords)), list(load_numpy(forces, role="forces"))
+    if len(one) != len(two):
+        raise DataError(f"{coords} has {len(one)} trajectories, {forces} has {len(two)}; they must agree")
+    yield from zip(one, two, strict=True)
+
+
+def _checked(name: str, array: NDArray[Any]) -> NDArray[np.floating]:
+    if array.ndim != 3 or array.shape[-1] != 3 or array.dtype.kind not in "fiu":
+        raise DataError(
+            f"{name} has shape {array.shape} and type {array.dtype}; expected (n_frames, n_beads, 3)"
+        )
     array = array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2)))
     if bad.size:
-        raise DataError(f"{path}: {bad.size} of {len(array)} frames are not finite (first: frame {bad[0]})")
+        raise DataError(f"{name}: {bad.size} of {len(array)} frames are not finite (first: frame {bad[0]})")
     return array
