@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from cgal_plugin.cli.options import ConfigFile, Frames, Mapping, Out, Seed, System, Temperature, Top
+from cgal_plugin.cli.options import (
+    ConfigFile,
+    Frames,
+    Mapping,
+    Out,
+    Seed,
+    System,
+    Temperature,
+    Top,
+    Units,
+    length_unit,
+)
 from cgal_plugin.errors import OracleError
 
 
@@ -38,13 +49,16 @@ def backmap(
     out: Annotated[Path, typer.Option("--out", "-o", help="All-atom PDB of the rebuilt frames.")],
     mapping: Mapping = "CA",
     top: Top = None,
+    units: Units = "angstrom",
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: this process.")] = 0,
     seed: Seed = 0,
 ) -> None:
     """Rebuild all atoms from CG frames and check the stereochemistry."""
     from cgal_plugin.components.label_files import backmap_file
 
-    results = backmap_file(frames, system, out, mapping=mapping, top=top, workers=workers, seed=seed)
+    results = backmap_file(
+        frames, system, out, mapping=mapping, top=top, unit=length_unit(units), workers=workers, seed=seed
+    )
     for i, result in enumerate(results):
         typer.echo(f"{i}\t{result.method}\t{'ok' if result.ok else result.reason}")
     if not any(result.ok for result in results):
@@ -64,6 +78,7 @@ def label(
     solvent: Annotated[str, typer.Option(help="obc2, gbn2 or tip3pfb.")] = "obc2",
     mapping: Mapping = "CA",
     top: Top = None,
+    units: Units = "angstrom",
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: this process.")] = 1,
     seed: Seed = 0,
 ) -> None:
@@ -75,6 +90,7 @@ def label(
         system,
         out,
         top=top,
+        unit=length_unit(units),
         workers=workers,
         temperature=temperature,
         mode=mode,

@@ -33,12 +33,19 @@ def is_numpy(path: Path) -> bool:
     return path.suffix.lower() in NUMPY
 
 
+def is_frames(array: NDArray[Any]) -> bool:
+    """Return whether an array has the shape ``(n_frames, n_beads, 3)`` and real numbers."""
+    return array.ndim == 3 and array.shape[2] == 3 and array.dtype.kind in "fiu"
+
+
 def natural_key(name: str) -> tuple[Any, ...]:
     """Return a key that sorts ``x_2`` before ``x_10``."""
     return tuple(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name))
 
 
-def load_numpy(path: Path, *, mapped: bool = False, role: str = "positions") -> Iterator[tuple[str, NDArray[Any]]]:
+def load_numpy(
+    path: Path, *, mapped: bool = False, role: str = "positions"
+) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield the arrays of an npy or npz file that have a role, each with its name for messages.
 
     In an npz file, arrays named as positions (``coords``, ``positions``, ``xyz``, ``coordinates``, also
@@ -97,17 +104,17 @@ def choose_arrays(path: Path, content: Any, role: str = "positions") -> list[str
         doubtful = [n for n, shape in frames.items() if shape[1:] == size]
         if doubtful:
             raise DataError(
-                f"{path} has {', '.join(chosen)} and also {', '.join(doubtful)} of the same shape, whose name "
-                f"says neither positions nor forces; remove it, or name the trajectories {bases[0]}_0, "
+                f"{path} has {', '.join(chosen)} and also {', '.join(doubtful)} of the same shape, whose "
+                f"name says neither positions nor forces; remove it, or name the trajectories {bases[0]}_0, "
                 f"{bases[0]}_1, ..."
             )
         return chosen
     if other or len(frames) < len(names) or len({shape[1:] for shape in frames.values()}) != 1:
         listed = ", ".join(f"{n} {_shape(content, n)}" for n in names)
+        names_of = {"positions": "coords (or positions, xyz, coordinates)", "forces": "forces"}
         raise DataError(
-            f"{path} has the arrays {listed or '(none)'}; none is named as {role}: name the "
-            f"{'coordinates coords (or positions, xyz, coordinates)' if role == 'positions' else 'forces forces'}, "
-            "with the shape (n_frames, n_beads, 3)"
+            f"{path} has the arrays {listed or '(none)'}; none is named as {role}: name the {role} "
+            f"{names_of[role]}, with the shape (n_frames, n_beads, 3)"
         )
     return names
 
@@ -120,6 +127,8 @@ def _shape(content: Any, name: str) -> tuple[int, ...]:
     """Return the shape of an array of an npz file from its header."""
     with content.zip.open(name if name in content.zip.namelist() else f"{name}.npy") as member:
         version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
         shape: tuple[int, ...] = read(member)[0]
         return shape

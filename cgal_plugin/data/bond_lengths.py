@@ -31,6 +31,7 @@ NO_CELL = (
     "the molecule is probably broken across the periodic box, and the file has no unit cell: write whole "
     "molecules (gmx trjconv -pbc whole; mdtraj: image_molecules), or remove these frames"
 )
+OVERLAP = "beads overlap: check how the frames were made, or remove these frames"
 CELL = "its unit cell does not mend them: check that the topology is that of the file, or remove these frames"
 
 
@@ -46,11 +47,14 @@ class Broken:
         Number of frames that were checked.
     bond
         Name of the first such bond of the first such frame, its length and the possible lengths, as text.
+    long
+        Whether that bond is too long.
     """
 
     rows: NDArray[np.int64]
     n: int
     bond: str
+    long: bool
 
     def text(self, first: int = 0) -> str:
         """Describe them for the user; frames are counted from ``first``."""
@@ -59,17 +63,21 @@ class Broken:
             f"(first: frame {first + int(self.rows[0])}, {self.bond})"
         )
 
+    def error(self, source: str, remedy: str, first: int = 0) -> DataError:
+        """Return the error that refuses them; ``remedy`` is for bonds that are too long."""
+        return DataError(f"{source}: {self.text(first)}; {remedy if self.long else OVERLAP}")
+
 
 def bond_limits(topology: CGTopology) -> NDArray[np.float64]:
     """Return the smallest and the largest possible length of each bond, ``(n_bonds, 2)`` Å."""
     usual = _usual_lengths(topology)
-    limits = usual[:, None] * np.array(_RATIO)
+    limits: NDArray[np.float64] = usual[:, None] * np.array(_RATIO)
     limits[np.isnan(usual)] = _USER_MAP
     return limits
 
 
 def find_broken(frames: NDArray[np.floating], topology: CGTopology) -> Broken | None:
-    """Return the frames ``(n, n_beads, 3)`` Å that have a bond of impossible length; None if there are none."""
+    """Return the frames ``(n, n_beads, 3)`` Å that have a bond of impossible length; None without any."""
     if not len(topology.bond_index) or not len(frames):
         return None
     length, limits = bond_lengths(frames, topology), bond_limits(topology)
@@ -79,8 +87,9 @@ def find_broken(frames: NDArray[np.floating], topology: CGTopology) -> Broken | 
         return None
     k = int(bad[rows[0]].argmax())
     lo, hi = limits[k]
-    text = f"bond {_name(topology, k)} is {length[rows[0], k]:.3g} Å long, possible are {lo:.1f} to {hi:.1f} Å"
-    return Broken(rows, len(frames), text)
+    found = length[rows[0], k]
+    text = f"bond {_name(topology, k)} is {found:.3g} Å long, possible are {lo:.1f} to {hi:.1f} Å"
+    return Broken(rows, len(frames), text, bool(found > hi))
 
 
 def bond_lengths(frames: NDArray[np.floating], topology: CGTopology) -> NDArray[np.floating]:
@@ -158,11 +167,11 @@ def check_bonds(
     check_unit(frames, topology, source, remedy=unit_remedy)
     broken = find_broken(frames, topology)
     if broken is not None:
-        raise DataError(f"{source}: {broken.text(first)}; {remedy}")
+        raise broken.error(source, remedy, first)
 
 
 def _usual_lengths(topology: CGTopology) -> NDArray[np.float64]:
-    """Return the usual length of each bond, Å; NaN if the map is not built in, or the bond is no chain bond."""
+    """Return the usual length of each bond, Å; NaN for a user's map, or if the bond is no chain bond."""
     found = np.full(len(topology.bond_index), np.nan)
     if topology.mapping_hash not in {spec.hash for spec in BUILTIN.values()}:
         return found

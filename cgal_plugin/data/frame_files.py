@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from cgal_plugin.data.arrays import is_numpy, load_numpy, natural_key
+from cgal_plugin.data.arrays import is_frames, is_numpy, load_numpy, natural_key
 from cgal_plugin.data.bond_lengths import NO_CELL, check_bonds
 from cgal_plugin.data.store import DataStore
 from cgal_plugin.data.trajectories import OWN_UNIT, UNIT_REMEDY, check_frames, iter_mdtraj, made_whole, tell
@@ -107,7 +107,7 @@ class FrameFiles:
             yield store.positions([name]), 0, NO_CELL
         elif is_numpy(shard):
             for _, array in load_numpy(shard, mapped=True):
-                if array.ndim != 3 or array.dtype.kind not in "fiu":
+                if not is_frames(array):
                     yield array, 0, NO_CELL  # refused by the check
                     continue
                 for lo in range(0, len(array), _PIECE):

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 #: exceptions of the mdtraj readers for damaged files
 _UNREADABLE: tuple[type[Exception], ...] = (*BAD_ARCHIVE, AttributeError, AssertionError)
 #: formats that hold a topology
-_WITH_TOPOLOGY = (".pdb", ".pdb.gz", ".h5", ".hdf5", ".lh5", ".gro", ".cif", ".mmcif", ".pdbx", ".gsd", ".arc")
+_PDBX = (".cif", ".mmcif", ".pdbx", ".cif.gz", ".mmcif.gz", ".pdbx.gz")
+_WITH_TOPOLOGY = (".pdb", ".pdb.gz", ".h5", ".hdf5", ".lh5", ".gro", ".gsd", ".arc", *_PDBX)
 _TEMPORARY = (None, "/tmp", "/var/tmp", "/dev/shm")
 
 
@@ -67,9 +68,7 @@ def load_mdtraj(path: Path, top: str | os.PathLike[str] | None) -> mdtraj.Trajec
             return mdtraj.load(name, **options)
 
 
-def iterate_mdtraj(
-    path: Path, top: str | os.PathLike[str] | None, chunk: int
-) -> Iterator[mdtraj.Trajectory]:
+def iterate_mdtraj(path: Path, top: str | os.PathLike[str] | None, chunk: int) -> Iterator[mdtraj.Trajectory]:
     """Yield the frames of a file in a format of mdtraj, at most ``chunk`` at a time.
 
     Raises
@@ -79,7 +78,7 @@ def iterate_mdtraj(
     """
     import mdtraj
 
-    if extension(path) in (".cif", ".mmcif", ".pdbx", ".cif.gz", ".mmcif.gz", ".pdbx.gz"):
+    if extension(path) in _PDBX:
         whole = load_mdtraj(path, top)  # mdtraj cannot read these in parts
         yield from (whole[lo : lo + chunk] for lo in range(0, len(whole), chunk))
         return

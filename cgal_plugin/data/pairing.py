@@ -94,5 +94,3 @@ def _by_numbers(files: Sequence[Path]) -> list[_Key]:
         return found
     varying = [k for k in range(len(found[0])) if len({key[k] for key in found}) > 1]
     return [tuple(key[k] for k in varying) for key in found]
-
-

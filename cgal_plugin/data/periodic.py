@@ -80,7 +80,7 @@ def whole_residues(
     Atoms without a bead stay. The second result is as in :func:`whole_molecules`.
     """
     xyz = trajectory.xyz * ANGSTROM_PER_NM
-    used = mapping.matrix.any(axis=0)
+    used: Any = mapping.matrix.any(axis=0)
     tree: list[tuple[int, int]] = []
     neighbours: dict[int, list[int]] = {}
     for a, b in trajectory.topology.bonds:
@@ -167,7 +167,7 @@ def _chain_shift(
 def _moved(
     frames: NDArray[np.floating], cells: Float, shifts: Float
 ) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
-    moved: NDArray[np.bool_] = (shifts != 0).any(axis=(1, 2))
+    moved: NDArray[np.bool_] = np.any(shifts != 0, axis=(1, 2))
     if not moved.any():
         return frames, moved
     out = np.array(frames)

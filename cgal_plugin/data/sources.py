@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.data.arrays import load_numpy, natural_key
-from cgal_plugin.data.bond_lengths import check_bonds
+from cgal_plugin.data.arrays import is_frames, load_numpy, natural_key
+from cgal_plugin.data.bond_lengths import check_bonds, check_unit, find_broken
 from cgal_plugin.data.error_weights import source_weights
 from cgal_plugin.data.pairing import pair_files
 from cgal_plugin.data.store import DataStore
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _FORCE_UNITS = {"kcal/mol/angstrom": 1.0, "kJ/mol/nm": KJ_PER_MOL_NM_TO_KCAL_PER_MOL_ANGSTROM}
 _BLOCKS_PER_FILE = 20
+_STORE_REMEDY = "whoever wrote the store must write whole molecules in Å"
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,8 @@ def read_store(
     Raises
     ------
     DataError
-        The store is damaged or empty, or a chosen shard or source does not exist.
+        The store is damaged or empty, a chosen shard or source does not exist, or frames have impossible
+        bonds.
     """
     store = DataStore(root)
     names = store.names()
@@ -96,6 +98,14 @@ def read_store(
             raise DataError(f"store {root} has no frames from {missing}; it has sources {sorted(there)}")
         names = [n for n in names if records[n]["source"] in sources]
     frames = store.load_all(names)
+    check_unit(frames.positions, store.topology, f"store {root}", remedy=_STORE_REMEDY)
+    broken = find_broken(frames.positions, store.topology)
+    if broken is not None:
+        shard = int(frames.shard[broken.rows[0]])
+        first = int(np.argmax(frames.shard == shard))
+        raise DataError(
+            f"store {root}, shard {frames.names[shard]!r}: {broken.text(-first)}; {_STORE_REMEDY}"
+        )
     known = tuple(sorted(set(frames.sources)))
     of_shard = np.array([known.index(s) for s in frames.sources], dtype=np.int64)
     return FrameTable(
@@ -221,7 +231,7 @@ def _arrays(coords: Path, forces: Path) -> Iterator[tuple[tuple[str, Any], tuple
 
 
 def _checked(name: str, array: NDArray[Any]) -> NDArray[np.floating]:
-    if array.ndim != 3 or array.shape[-1] != 3 or array.dtype.kind not in "fiu":
+    if not is_frames(array):
         raise DataError(
             f"{name} has shape {array.shape} and type {array.dtype}; expected (n_frames, n_beads, 3)"
         )

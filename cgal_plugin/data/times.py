@@ -56,7 +56,7 @@ def times_of(path: Path, time: Any) -> NDArray[np.float64] | None:
     times = np.asarray(time, dtype=np.float64).reshape(-1)
     if path.suffix.lower() == ".dcd":
         interval = dcd_interval(path)
-        return None if interval is None else interval * np.arange(1, len(times) + 1)
+        return None if interval is None else _even(interval, len(times))
     if len(times) < 2 or not np.isfinite(times).all() or (times == times[0]).all():
         return None
     if (times - times[0] == np.arange(len(times))).all() and times[0] in (0.0, 1.0):
@@ -78,7 +78,7 @@ def array_times(path: Path, n_frames: int) -> NDArray[np.float64] | None:
     interval = facts.get("interval_ps")
     if isinstance(interval, bool) or not isinstance(interval, int | float) or not interval > 0:
         return None
-    return float(interval) * np.arange(n_frames)
+    return _even(float(interval), n_frames)
 
 
 def dcd_interval(path: Path) -> float | None:
@@ -167,6 +167,10 @@ def resolve_interval(
     if without:
         note += f"; the same is assumed for {', '.join(without)}"
     return Interval(interval, "files", note)
+
+
+def _even(interval: float, n: int) -> NDArray[np.float64]:
+    return np.asarray(interval * np.arange(1, n + 1), dtype=np.float64)
 
 
 def _agree(a: float, b: float) -> bool:

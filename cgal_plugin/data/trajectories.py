@@ -7,11 +7,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cgal_plugin.data.arrays import is_numpy, load_numpy
+from cgal_plugin.data.arrays import is_frames, is_numpy, load_numpy
 from cgal_plugin.data.bond_lengths import CELL, NO_CELL, check_unit, find_broken
 from cgal_plugin.data.mdtraj_files import iterate_mdtraj, load_mdtraj
 from cgal_plugin.data.periodic import usable_cells, whole_molecules, whole_residues
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 #: how to give the unit of arrays, in a message
 UNIT_REMEDY = (
-    "give the unit {unit} (option --units, key evaluation.reference_units, length_unit of a data set, or unit= "
-    "in Python)"
+    "give the unit {unit} (option --units, key evaluation.reference_units, length_unit of a data set, or "
+    "unit= in Python)"
 )
 #: for formats with a unit of their own
 OWN_UNIT = "the file is not in the unit of its format: scale its coordinates"
@@ -117,7 +117,7 @@ def read_trajectories(
     top: str | os.PathLike[str] | None = None,
     mapping: Any = None,
     unit: str = "angstrom",
-    omit_broken: bool = False,
+    broken: Literal["refuse", "omit", "keep"] = "refuse",
 ) -> list[Trajectory]:
     """Read the trajectories of one file as beads in Å, with times and notes.
 
@@ -137,15 +137,16 @@ def read_trajectories(
         Map of all-atom frames to beads; default: the map of ``topology``, or CA.
     unit
         Length unit of ``.npy`` and ``.npz`` files, ``"angstrom"`` or ``"nm"``; other formats have their own.
-    omit_broken
-        Leave out frames with an impossible bond, at most half of them, and say so in the notes; otherwise
-        they are an error.
+    broken
+        What to do with frames that have an impossible bond: ``"refuse"`` them with an error, ``"omit"`` them,
+        or ``"keep"`` them. The last two are said in the notes, and refuse more than half of the frames.
 
     Raises
     ------
     DataError
         The file is missing, empty or cannot be read, has frames that are not finite, has other beads than
-        ``topology``, bonds of impossible length, or bonds that are a tenth or ten times of what they should be.
+        ``topology``, bonds of impossible length, or bonds that are a tenth or ten times of what they should
+        be.
     UnitError
         The unit is unknown.
     """
@@ -160,12 +161,16 @@ def read_trajectories(
         rows = np.arange(len(frames))
         if topology is not None:
             check_unit(frames, topology, name, remedy=UNIT_REMEDY if is_numpy(path) else OWN_UNIT)
-            broken = find_broken(frames, topology)
-            if broken is not None:
-                if not omit_broken or 2 * len(broken.rows) > len(frames):
-                    raise DataError(f"{name}: {broken.text()}; {remedy}")
-                rows = np.delete(rows, broken.rows)
-                notes = (*notes, f"{name}: {broken.text()}; they are left out")
+            bad = find_broken(frames, topology)
+            if bad is not None:
+                if broken == "refuse" or 2 * len(bad.rows) > len(frames):
+                    raise bad.error(name, remedy)
+                if broken == "omit":
+                    rows = np.delete(rows, bad.rows)
+                notes = (
+                    *notes,
+                    f"{name}: {bad.text()}" + ("; they are left out" if broken == "omit" else ""),
+                )
         found.append(Trajectory(name, frames[rows], rows, len(frames), times, notes))
     if not found:
         raise DataError(f"trajectory {str(path)!r} has no frames")
@@ -182,11 +187,11 @@ def _pieces(
     if path.is_dir():
         from cgal_plugin.data.store import DataStore
 
-        for name, frames in DataStore(path):
-            yield f"shard {name!r} of {path}", frames.positions, None, (), NO_CELL
+        for shard, labelled in DataStore(path):
+            yield f"shard {shard!r} of {path}", labelled.positions, None, (), NO_CELL
     elif is_numpy(path):
         for name, array in load_numpy(path):
-            frames = as_angstrom(array, unit) if array.ndim == 3 and array.dtype.kind in "fiu" else array
+            frames = as_angstrom(array, unit) if is_frames(array) else array
             yield name, frames, array_times(path, len(array)) if array.ndim else None, (), NO_CELL
     else:
         loaded = load_mdtraj(path, top)
@@ -218,7 +223,7 @@ def check_frames(frames: NDArray[Any], source: str, topology: CGTopology | None,
         The shape, the number of beads or a value is wrong. The message names ``source`` and the frame,
         counted from ``first``.
     """
-    if frames.ndim != 3 or frames.shape[2] != 3 or frames.dtype.kind not in "fiu":
+    if not is_frames(frames):
         raise DataError(
             f"{source} has an array of shape {frames.shape} and type {frames.dtype}; "
             "expected real numbers (n_frames, n_beads, 3)"
