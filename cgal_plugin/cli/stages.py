@@ -58,7 +58,7 @@ def fit_priors(
     priors.save(out)
     if plot is not None:
         plot_priors(priors, plot)
-    for row in priors.table():
+    for row in (*priors.table(), *({"rejected": record} for record in priors.rejected)):
         typer.echo(json.dumps(row, default=str))
 
 

@@ -70,7 +70,7 @@ class Broken:
 
 def bond_limits(topology: CGTopology) -> NDArray[np.float64]:
     """Return the smallest and the largest possible length of each bond, ``(n_bonds, 2)`` Å."""
-    usual = _usual_lengths(topology)
+    usual = usual_lengths(topology)
     limits: NDArray[np.float64] = usual[:, None] * np.array(_RATIO)
     limits[np.isnan(usual)] = _USER_MAP
     return limits
@@ -88,7 +88,7 @@ def find_broken(frames: NDArray[np.floating], topology: CGTopology) -> Broken | 
     k = int(bad[rows[0]].argmax())
     lo, hi = limits[k]
     found = length[rows[0], k]
-    text = f"bond {_name(topology, k)} is {found:.3g} Å long, possible are {lo:.1f} to {hi:.1f} Å"
+    text = f"bond {describe_bond(topology, k)} is {found:.3g} Å long, possible are {lo:.1f} to {hi:.1f} Å"
     return Broken(rows, len(frames), text, bool(found > hi))
 
 
@@ -118,7 +118,7 @@ def check_unit(frames: NDArray[np.floating], topology: CGTopology, source: str, 
         return
     sample = frames[:: -(-len(frames) // _SAMPLE)]
     median = np.median(bond_lengths(sample, topology), axis=0)
-    usual = _usual_lengths(topology)
+    usual = usual_lengths(topology)
     user = np.isnan(usual)
 
     def within(own: tuple[float, float], ratio: tuple[float, float]) -> bool:
@@ -134,8 +134,8 @@ def check_unit(frames: NDArray[np.floating], topology: CGTopology, source: str, 
             k = int(np.argsort(median)[len(median) // 2])
             how = remedy or f"convert them to Å, or give the unit {unit!r}"
             raise DataError(
-                f"{source}: bonds have {text} (median of {_name(topology, k)}: {median[k]:.3g} Å): the "
-                f"coordinates are probably in {'nm' if unit == 'nm' else 'Å, and were read as nm'}; "
+                f"{source}: bonds have {text} (median of {describe_bond(topology, k)}: {median[k]:.3g} Å); "
+                f"the coordinates are probably in {'nm' if unit == 'nm' else 'Å, and were read as nm'}; "
                 + how.format(unit=unit)
             )
 
@@ -170,7 +170,7 @@ def check_bonds(
         raise broken.error(source, remedy, first)
 
 
-def _usual_lengths(topology: CGTopology) -> NDArray[np.float64]:
+def usual_lengths(topology: CGTopology) -> NDArray[np.float64]:
     """Return the usual length of each bond, Å; NaN for a user's map, or if the bond is no chain bond."""
     found = np.full(len(topology.bond_index), np.nan)
     if topology.mapping_hash not in {spec.hash for spec in BUILTIN.values()}:
@@ -184,6 +184,7 @@ def _usual_lengths(topology: CGTopology) -> NDArray[np.float64]:
     return found
 
 
-def _name(topology: CGTopology, bond: int) -> str:
+def describe_bond(topology: CGTopology, bond: int) -> str:
+    """Return the names of the beads of a bond, such as ``CA_TYR1–CA_TYR2``."""
     beads = topology.bond_index[bond].tolist()
     return "–".join(f"{topology.type_names[b]}{int(topology.residue_index[b]) + 1}" for b in beads)

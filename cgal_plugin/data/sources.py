@@ -16,6 +16,7 @@ from cgal_plugin.data.bond_lengths import check_bonds, check_unit, find_broken
 from cgal_plugin.data.error_weights import source_weights
 from cgal_plugin.data.pairing import pair_files
 from cgal_plugin.data.store import DataStore
+from cgal_plugin.data.trajectories import tell
 from cgal_plugin.errors import DataError
 from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.provenance import hash_array, hash_object
@@ -24,8 +25,12 @@ from cgal_plugin.units import KJ_PER_MOL_NM_TO_KCAL_PER_MOL_ANGSTROM, as_angstro
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from cgal_plugin.data.frames import StoredFrames
+
 _FORCE_UNITS = {"kcal/mol/angstrom": 1.0, "kJ/mol/nm": KJ_PER_MOL_NM_TO_KCAL_PER_MOL_ANGSTROM}
 _BLOCKS_PER_FILE = 20
+#: with more broken frames than this, a store is refused
+_MOST_BROKEN = 0.1
 _STORE_REMEDY = "whoever wrote the store must write whole molecules in Å"
 
 
@@ -52,6 +57,8 @@ class FrameTable:
     weights
         Source → weight of its frames, from the force errors in a store
         (:func:`~cgal_plugin.data.error_weights.source_weights`).
+    notes
+        Which frames of a store were left out.
     """
 
     topology: CGTopology
@@ -63,6 +70,7 @@ class FrameTable:
     sources: tuple[str, ...]
     fingerprint: str
     weights: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def frame_weights(self) -> NDArray[np.float64]:
         """Return the weight of each frame, ``(n,)``, 1 or more."""
@@ -77,11 +85,13 @@ def read_store(
 ) -> FrameTable:
     """Read a :class:`DataStore`, or the chosen shards or sources.
 
+    Frames with an impossible bond are left out, with a warning.
+
     Raises
     ------
     DataError
-        The store is damaged or empty, a chosen shard or source does not exist, or frames have impossible
-        bonds.
+        The store is damaged or empty, a chosen shard or source does not exist, more than a tenth of the frames
+        have impossible bonds, or the coordinates are in another unit.
     """
     store = DataStore(root)
     names = store.names()
@@ -99,26 +109,38 @@ def read_store(
         names = [n for n in names if records[n]["source"] in sources]
     frames = store.load_all(names)
     check_unit(frames.positions, store.topology, f"store {root}", remedy=_STORE_REMEDY)
-    broken = find_broken(frames.positions, store.topology)
-    if broken is not None:
-        shard = int(frames.shard[broken.rows[0]])
-        first = int(np.argmax(frames.shard == shard))
-        raise DataError(
-            f"store {root}, shard {frames.names[shard]!r}: {broken.text(-first)}; {_STORE_REMEDY}"
-        )
+    kept, notes = _whole(frames, store)
     known = tuple(sorted(set(frames.sources)))
     of_shard = np.array([known.index(s) for s in frames.sources], dtype=np.int64)
     return FrameTable(
         topology=store.topology,
         temperature=store.temperature,
-        positions=frames.positions,
-        forces=frames.forces,
-        block=frames.block,
-        source=of_shard[frames.shard],
+        positions=frames.positions[kept],
+        forces=frames.forces[kept],
+        block=frames.block[kept],
+        source=of_shard[frames.shard[kept]],
         sources=known,
         fingerprint=hash_object([[n, records[n]["sha256"]] for n in names]),
         weights=source_weights(frames),
+        notes=notes,
     )
+
+
+def _whole(frames: StoredFrames, store: DataStore) -> tuple[Any, tuple[str, ...]]:
+    """Return which frames of a store to use, and a note of those that have impossible bonds."""
+    broken = find_broken(frames.positions, store.topology)
+    if broken is None:
+        return slice(None), ()
+    shard = int(frames.shard[broken.rows[0]])
+    row = int(broken.rows[0]) - int(np.argmax(frames.shard == shard))
+    text = (
+        f"store {store.root}: {len(broken.rows)} of {broken.n} frames have impossible bonds (first: frame "
+        f"{row} of shard {frames.names[shard]!r}, {broken.bond})"
+    )
+    if len(broken.rows) > _MOST_BROKEN * broken.n:
+        raise DataError(f"{text}; {_STORE_REMEDY}")
+    tell([f"{text}; they are left out"])
+    return np.delete(np.arange(broken.n), broken.rows), (text,)
 
 
 def read_files(

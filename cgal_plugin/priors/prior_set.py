@@ -30,7 +30,7 @@ _CLASSES = {
 }
 FORMAT_VERSION = 1
 #: fields that are missing in files of earlier releases
-_LATER = {"pair_range"}
+_LATER: dict[str, Any] = {"pair_range": None, "rejected": []}
 # libyaml's safe loader and dumper are ten times faster, but PyYAML may lack them
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -55,6 +55,8 @@ class PriorSet:
         Number of frames of the fit.
     pair_range
         First and last centre of the pair energy, Å; None without pairs.
+    rejected
+        Frames that were left out of the fit: records with ``reason``, ``n``, ``n_frames`` and ``frames``.
     """
 
     topology: CGTopology
@@ -67,6 +69,7 @@ class PriorSet:
     histograms: tuple[dict[str, Any], ...]
     n_frames: int
     pair_range: tuple[float, float] | None = None
+    rejected: tuple[dict[str, Any], ...] = ()
 
     @cached_property
     def hash(self) -> str:
@@ -134,6 +137,7 @@ class PriorSet:
             "rows": [dict(r) for r in self.rows],
             "histograms": [dict(h) for h in self.histograms],
             "pair_range": None if self.pair_range is None else list(self.pair_range),
+            "rejected": [dict(r) for r in self.rejected],
             "hash": self.hash,
             "versions": versions(),
         }
@@ -156,8 +160,8 @@ class PriorSet:
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"prior file {str(path)!r} is not YAML: {error}") from error
         wanted = {f.name for f in fields(cls)} | {"format_version", "hash", "versions"}
-        if isinstance(content, dict) and not set(content) & _LATER:
-            content |= dict.fromkeys(_LATER)
+        if isinstance(content, dict):
+            content = _LATER | content
         if not isinstance(content, dict) or set(content) != wanted:
             raise ConfigError(f"{str(path)!r} is not a prior file: it must have the keys {sorted(wanted)}")
         if content["format_version"] != FORMAT_VERSION:

@@ -19,6 +19,7 @@ from cgal_plugin.data import DataStore, Quarantined
 from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.errors import StateError
 from cgal_plugin.priors import PriorSet
+from cgal_plugin.priors.outliers import outlier_text
 from cgal_plugin.provenance import read_json
 from cgal_plugin.reporting.page import write_report
 from cgal_plugin.reporting.records import ReportInput, RoundSummary, SelectedFrames
@@ -195,6 +196,9 @@ def _provenance(directory: RunDirectory, config: Config) -> dict[str, Any]:
 def _notes(directory: RunDirectory, evaluator: ReferenceEvaluator) -> list[str]:
     notes = [] if (directory.root / "model.ckpt").exists() else ["The run is not complete."]
     notes += [f"Reference, {note}." for note in evaluator.notes]
+    priors = directory.root / "priors" / "priors.yaml"
+    if priors.exists() and (rejected := PriorSet.load(priors).rejected):
+        notes.append(f"Priors: {outlier_text(list(rejected))}.")
     if evaluator.reweighting is not None:
         notes.append(f"Reference: {evaluator.reweighting.note}.")
     return notes
