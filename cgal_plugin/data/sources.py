@@ -90,8 +90,8 @@ def read_store(
     Raises
     ------
     DataError
-        The store is damaged or empty, a chosen shard or source does not exist, more than a tenth of the frames
-        have impossible bonds, or the coordinates are in another unit.
+        The store is damaged or empty, a chosen shard or source does not exist, more than a tenth of the
+        frames have impossible bonds, or the coordinates are in another unit.
     """
     store = DataStore(root)
     names = store.names()
