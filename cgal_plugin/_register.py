@@ -5,17 +5,21 @@ This is the only file that changes the internals of TorchMD-Net.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import inspect
 import io
+import shutil
+import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from importlib import import_module, metadata
 from types import ModuleType
 from typing import Any
 
 from cgal_plugin._native import silent
-from cgal_plugin.errors import RegistrationError
+from cgal_plugin.errors import CGALWarning, RegistrationError
 
 DATASETS = ("CGDataset",)
 #: supported torchmd-net releases: from, and below
@@ -90,10 +94,35 @@ def check_version(version: str | None = None) -> None:
 
 
 def _start_warp() -> None:
-    """Initialise NVIDIA Warp, which TorchMD-Net uses, without its startup message."""
+    """Initialise NVIDIA Warp, which TorchMD-Net uses, without its startup message.
+
+    Warp stores compiled kernels in the user's cache folder; if that cannot be written, in a temporary folder.
+    """
     warp = _module("warp")
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), silent(1, 2):
-        warp.init()
+
+    def start() -> None:
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            silent(1, 2),
+        ):
+            warp.init()
+        with tempfile.TemporaryFile(dir=warp.config.kernel_cache_dir):
+            pass
+
+    try:
+        start()
+    except OSError:
+        warnings.warn(
+            f"Warp cannot write its cache folder ({warp.config.kernel_cache_dir}); a temporary folder "
+            "is used, and each process compiles kernels again: set WARP_CACHE_PATH to a folder that can "
+            "be written",
+            CGALWarning,
+            stacklevel=4,
+        )
+        warp.config.kernel_cache_dir = tempfile.mkdtemp(prefix="cgal-warp-")
+        atexit.register(shutil.rmtree, warp.config.kernel_cache_dir, ignore_errors=True)
+        start()
 
 
 def _module(name: str) -> ModuleType:

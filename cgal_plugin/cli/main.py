@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 import sys
 import traceback
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
 from cgal_plugin import interrupts
 from cgal_plugin.cli import oracle, stages
 from cgal_plugin.cli.options import ConfigFile
-from cgal_plugin.errors import CGALError, ConfigError
+from cgal_plugin.errors import CGALError, CGALWarning, ConfigError
 
 app = typer.Typer(
     help="Active learning of coarse-grained neural potentials.",
@@ -158,6 +160,24 @@ def _unexpected(error: Exception) -> str:
     return f"{type(error).__name__}: {error}{place}; --debug shows the traceback"
 
 
+def _plain_output() -> None:
+    """Print what the terminal's encoding lacks (Å) as ``?``, and warnings as one line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # standard error replaces by itself
+        sys.stdout.reconfigure(errors="replace")
+    show = warnings.showwarning
+
+    def one_line(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int,
+        file: TextIO | None = None, line: str | None = None,
+    ) -> None:  # fmt: skip
+        if file is None and issubclass(category, CGALWarning):
+            print(f"note: {message}", file=sys.stderr, flush=True)
+        else:
+            show(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = one_line
+
+
 def _interrupted(interrupted: interrupts.Interrupted) -> None:
     command = shlex.join(["cgal", *sys.argv[1:]])
     print(
@@ -175,6 +195,7 @@ def main() -> None:
     """
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) != len(sys.argv) - 1
+    _plain_output()
     try:
         with interrupts.handled(_interrupted, keyboard=False):
             app(args=arguments, prog_name="cgal")

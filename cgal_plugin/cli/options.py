@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cgal_plugin.errors import ConfigError
+
 if TYPE_CHECKING:
     from cgal_plugin.mapping import CGTopology
     from cgal_plugin.oracle.options import ReadOptions
@@ -32,8 +34,28 @@ Molecule = Annotated[
 ]
 Mapping = Annotated[str, typer.Option(help="CA, CACB, or a YAML file.")]
 Top = Annotated[Path | None, typer.Option("--top", help="Topology file for DCD and XTC files.")]
+Units = Annotated[
+    str,
+    typer.Option("--units", help="Length unit of npy and npz files: angstrom or nm."),
+]
 Temperature = Annotated[float, typer.Option(min=1e-3, help="K.")]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
+
+
+def length_unit(units: str) -> str:
+    """Return the length unit that ``--units`` names.
+
+    Raises
+    ------
+    ConfigError
+        The unit is not known.
+    """
+    name = {"å": "angstrom", "a": "angstrom", "angstroms": "angstrom", "nanometer": "nm"}.get(
+        units.lower(), units.lower()
+    )
+    if name not in ("angstrom", "nm"):
+        raise ConfigError(f"--units {units!r} is not known; use angstrom or nm")
+    return name
 
 
 def load_topology(molecule: str, mapping: str) -> CGTopology:

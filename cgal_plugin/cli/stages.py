@@ -9,7 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
-from cgal_plugin.cli.options import Mapping, Molecule, Out, Seed, Store, Temperature, Top, load_topology
+from cgal_plugin.cli.options import (
+    Mapping,
+    Molecule,
+    Out,
+    Seed,
+    Store,
+    Temperature,
+    Top,
+    Units,
+    length_unit,
+    load_topology,
+)
 from cgal_plugin.errors import ConfigError, DynamicsError
 
 
@@ -47,7 +58,7 @@ def fit_priors(
     priors.save(out)
     if plot is not None:
         plot_priors(priors, plot)
-    for row in priors.table():
+    for row in (*priors.table(), *({"rejected": record} for record in priors.rejected)):
         typer.echo(json.dumps(row, default=str))
 
 
@@ -115,6 +126,7 @@ def simulate(
     report_interval: Annotated[int, typer.Option(min=1, help="Steps between frames.")] = 100,
     mapping: Mapping = "CA",
     top: Top = None,
+    units: Units = "angstrom",
     backend: Annotated[str, typer.Option(help="auto, torchforce, pythontorch, python, fast.")] = "auto",
     platform: Annotated[str, typer.Option(help="OpenMM platform: Reference, CUDA, ...")] = "Reference",
     seed: Seed = 0,
@@ -127,6 +139,7 @@ def simulate(
         load_topology(topology, mapping),
         start,
         top=top,
+        unit=length_unit(units),
         steps=steps,
         timestep_fs=timestep,
         temperature=temperature,
@@ -169,6 +182,7 @@ def select(
     diverse: bool = True,
     mapping: Mapping = "CA",
     top: Top = None,
+    units: Units = "angstrom",
     seed: Seed = 0,
 ) -> None:
     """Select the frames that the reference covers least; writes an npz for `cgal label`.
@@ -184,7 +198,7 @@ def select(
     selector = make_selector(
         strategy, n_select, min_rmsd=min_rmsd, max_rmsd=max_rmsd, seed=seed, diverse=diverse
     )
-    chosen = select_files(selector, candidates, reference, molecule, out, top=top)
+    chosen = select_files(selector, candidates, reference, molecule, out, top=top, unit=length_unit(units))
     for index, distance in zip(chosen.indices, chosen.distances, strict=True):
         typer.echo(f"{index}\t{distance:.3f}")
 
@@ -194,23 +208,39 @@ def evaluate(
     reference: Annotated[list[Path], typer.Option("--reference", "-r", help="Reference (repeatable).")],
     topology: Molecule,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file (default: print).")] = None,
-    lag: Annotated[int, typer.Option(min=1, help="TICA lag in frames of the reference.")] = 10,
+    lag: Annotated[
+        int | None, typer.Option(min=1, help="TICA lag in frames of the reference (default: 10).")
+    ] = None,
+    lag_ps: Annotated[float | None, typer.Option(min=1e-3, help="TICA lag in ps, instead of --lag.")] = None,
+    interval_ps: Annotated[
+        float | None,
+        typer.Option(min=1e-3, help="Time between reference frames, ps (default: from the files)."),
+    ] = None,
     temperature: Temperature = 300.0,
     mapping: Mapping = "CA",
     top: Top = None,
+    units: Units = "angstrom",
     seed: Seed = 0,
 ) -> None:
     """Compare CG trajectories with a reference: W1 in TICA space, observables, free energies."""
-    from cgal_plugin.analysis import evaluate as run
+    from cgal_plugin.analysis.evaluate_files import evaluate_files
     from cgal_plugin.cli.progress import w1_text
-    from cgal_plugin.data.trajectories import load_trajectories
     from cgal_plugin.provenance import write_json
 
-    molecule = load_topology(topology, mapping)
-    ours, theirs = (
-        [t for p in paths for t in load_trajectories(p, molecule, top=top)] for paths in (model, reference)
+    if lag is not None and lag_ps is not None:
+        raise ConfigError("give --lag (frames) or --lag-ps, not both")
+    result = evaluate_files(
+        model,
+        reference,
+        load_topology(topology, mapping),
+        lag_frames=lag,
+        lag_ps=lag_ps,
+        interval_ps=interval_ps,
+        top=top,
+        unit=length_unit(units),
+        temperature=temperature,
+        seed=seed,
     )
-    result = run(ours, theirs, molecule, lag_frames=lag, temperature=temperature, seed=seed)
     if out is None:
         typer.echo(json.dumps(result.to_dict(surfaces=False), indent=2))
         return

@@ -13,7 +13,7 @@ from cgal_plugin.config import Config
 from cgal_plugin.config.model_test import ModelTest
 from cgal_plugin.config.models import Simulation
 from cgal_plugin.data import DataStore
-from cgal_plugin.data.trajectories import load_trajectories
+from cgal_plugin.data.arrays import load_numpy
 from cgal_plugin.errors import ConfigError, DataError, DynamicsError
 from cgal_plugin.provenance import derive_seed
 from cgal_plugin.runs.directory import RunDirectory
@@ -195,10 +195,10 @@ def _forces(
     """Return the root mean square error per component of the forces on frames of the reference."""
     if path is None or n == 0:
         return {"force_rmse": None}
-    forces = np.concatenate(load_trajectories(path, evaluator.topology))
+    forces = np.concatenate([array for _, array in load_numpy(path, role="forces")])
     frames = np.concatenate(evaluator.reference)
-    if len(forces) != len(frames):
-        raise DataError(f"{path} has {len(forces)} frames; the reference has {len(frames)}")
+    if forces.shape != frames.shape:
+        raise DataError(f"{path} has forces of shape {forces.shape}; the reference has {frames.shape}")
     rows = np.unique(np.linspace(0, len(frames) - 1, min(n, len(frames))).round().astype(int))
     return {"force_rmse": float(np.sqrt(np.square(_residual(predict, frames[rows], forces[rows])).mean()))}
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgal_plugin.config import Config
-from cgal_plugin.data.trajectories import load_trajectories
+from cgal_plugin.data.times import Interval, resolve_interval
+from cgal_plugin.data.trajectories import Trajectory, read_trajectories, tell
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.provenance import derive_seed
 
@@ -26,7 +26,8 @@ class ReferenceEvaluator:
     Raises
     ------
     DataError
-        The reference cannot be read or is for another molecule (raised on first use).
+        The reference cannot be read or is for another molecule, or its times contradict the configuration
+        (raised on first use).
     """
 
     def __init__(self, config: Config, topology: CGTopology) -> None:
@@ -36,19 +37,51 @@ class ReferenceEvaluator:
     @property
     def lag_frames(self) -> int:
         """TICA lag in frames of the reference."""
-        evaluation = self.config.evaluation
-        lag: float = evaluation.lag_ps / evaluation.reference_interval_ps
+        lag: float = self.config.evaluation.lag_ps / self.interval.ps
         return max(1, round(lag))
+
+    @cached_property
+    def _read(self) -> list[Trajectory]:
+        evaluation = self.config.evaluation
+        found = [
+            trajectory
+            for path in evaluation.reference
+            for trajectory in read_trajectories(
+                path, self.topology, top=evaluation.reference_topology, unit=evaluation.reference_units
+            )
+        ]
+        tell(note for trajectory in found for note in trajectory.notes)
+        return found
 
     @cached_property
     def reference(self) -> list[NDArray[np.floating]]:
         """Reference trajectories, ``(n, n_beads, 3)`` Å each; empty without a reference."""
-        found: list[NDArray[np.floating]] = []
-        for path in self.config.evaluation.reference:
-            found += load_trajectories(
-                Path(path), self.topology, top=self.config.evaluation.reference_topology
-            )
+        return [trajectory.positions for trajectory in self._read]
+
+    @cached_property
+    def interval(self) -> Interval:
+        """Time between frames of the reference: from its files, from the configuration, or assumed.
+
+        Raises
+        ------
+        DataError
+            The files contradict each other or ``evaluation.reference_interval_ps``.
+        """
+        found = resolve_interval(
+            [(trajectory.name, trajectory.times) for trajectory in self._read],
+            self.config.evaluation.reference_interval_ps,
+            "evaluation.reference_interval_ps",
+        )
+        if found.source == "assumed" and self._read:
+            tell([found.note])
         return found
+
+    @property
+    def notes(self) -> list[str]:
+        """What was changed or assumed when the reference was read, one line each."""
+        if not self._read:
+            return []
+        return [*(note for t in self._read for note in t.notes), f"time: {self.interval.note}"]
 
     @cached_property
     def tica(self) -> TICAModel | None:
@@ -70,7 +103,7 @@ class ReferenceEvaluator:
         assert self.tica is not None
         seed = derive_seed(self.config.seed, "states")
         states = ReferenceStates.fit(self.tica.transform(self.reference), seed=seed)
-        lag = max(1, round(evaluation.msm_lag_ps / evaluation.reference_interval_ps))
+        lag = max(1, round(evaluation.msm_lag_ps / self.interval.ps))
         return reweight(states, lag_frames=lag)
 
     def check(self) -> None:
@@ -100,5 +133,7 @@ class ReferenceEvaluator:
             reference_weights=None if self.reweighting is None else self.reweighting.weights,
             n_bootstrap=n_bootstrap,
         )
-        facts = {} if self.reweighting is None else {"reference_weighting": self.reweighting.note}
+        facts: dict[str, Any] = {"reference_read": self.notes}
+        if self.reweighting is not None:
+            facts["reference_weighting"] = self.reweighting.note
         return result.to_dict(surfaces=False) | facts

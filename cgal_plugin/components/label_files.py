@@ -11,7 +11,7 @@ import numpy as np
 from cgal_plugin.components.label_job import LabelJob
 from cgal_plugin.components.tasks import backmap_chunk
 from cgal_plugin.data import DataStore
-from cgal_plugin.data.trajectories import load_trajectories
+from cgal_plugin.data.trajectories import read_trajectories, tell
 from cgal_plugin.errors import DataError
 from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.provenance import atomic_path, hash_array
@@ -20,6 +20,7 @@ from cgal_plugin.runs.quarantine import Quarantine
 from cgal_plugin.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
+    from cgal_plugin.mapping import CGTopology
     from cgal_plugin.oracle import AllAtomModel
     from cgal_plugin.oracle.backmap import BackmapResult
     from cgal_plugin.oracle.options import ReadOptions
@@ -39,6 +40,7 @@ def label_file(
     out: str | os.PathLike[str],
     *,
     top: str | os.PathLike[str] | None = None,
+    unit: str = "angstrom",
     workers: int = 1,
     message: Callable[[str], None] | None = None,
     **oracle_options: Any,
@@ -55,6 +57,8 @@ def label_file(
         Data store. If it exists, labels are added to it with its force map.
     top
         Topology file for formats without one.
+    unit
+        Length unit of ``.npy`` and ``.npz`` files, ``"angstrom"`` or ``"nm"``.
     workers
         Number of processes.
     message
@@ -76,7 +80,7 @@ def label_file(
     from cgal_plugin.oracle import OpenMMOracle
 
     oracle = OpenMMOracle(system, **oracle_options)
-    positions = np.concatenate(load_trajectories(frames, oracle.topology, top=top))
+    positions = _read(frames, oracle.topology, top, unit)
     force_map = os.path.join(os.fspath(out), FORCE_MAP)
     if os.path.exists(force_map):
         oracle = oracle.with_force_map(ForceMap.load(force_map))
@@ -159,6 +163,7 @@ def backmap_file(
     *,
     mapping: str = "CA",
     top: str | os.PathLike[str] | None = None,
+    unit: str = "angstrom",
     seed: int = 0,
     workers: int = 0,
     options: ReadOptions | None = None,
@@ -178,7 +183,7 @@ def backmap_file(
     from cgal_plugin.oracle import AllAtomModel
 
     model = AllAtomModel.create(system, mapping, options=options)
-    beads = np.concatenate(load_trajectories(frames, model.cg_topology, top=top))
+    beads = _read(frames, model.cg_topology, top, unit)
     _say(model, message)
     results = backmap_frames(beads, model, seed=seed, workers=workers)
     good = [result.positions for result in results if result.ok]
@@ -192,3 +197,12 @@ def _say(model: AllAtomModel, message: Callable[[str], None] | None) -> None:
     if message is not None and model.record is not None:
         for line in model.record.lines():
             message(line)
+
+
+def _read(
+    frames: str | os.PathLike[str], topology: CGTopology, top: str | os.PathLike[str] | None, unit: str
+) -> np.ndarray:
+    """Return all frames of a file; backmapping fails for those with impossible bonds, one by one."""
+    found = read_trajectories(frames, topology, top=top, unit=unit, broken="keep")
+    tell(note for trajectory in found for note in trajectory.notes)
+    return np.concatenate([trajectory.positions for trajectory in found])

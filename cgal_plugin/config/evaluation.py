@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -18,8 +18,11 @@ class Evaluation(Section):
     """Reference trajectories (all-atom or CG; formats that mdtraj reads). Empty: no W1."""
     reference_topology: Path | None = None
     """Topology of the reference trajectories, for formats without one."""
-    reference_interval_ps: Annotated[Picoseconds, Field(gt=0)] = 1.0
-    """Time between frames of the reference, ps."""
+    reference_units: Literal["angstrom", "nm"] = "angstrom"
+    """Length unit of reference files in npy or npz; other formats have their own."""
+    reference_interval_ps: Annotated[Picoseconds, Field(gt=0)] | None = None
+    """Time between frames of the reference, ps. Default: from the times in the files, with which a
+    number must agree; 1 ps is assumed for files without times."""
     lag_ps: Annotated[Picoseconds, Field(gt=0)] = 10.0
     """TICA lag time, ps."""
     reweight: bool = Field(default=False, strict=True)

@@ -38,7 +38,8 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
         A :class:`~cgal_plugin.data.DataStore` directory; with ``coords``, the folder of relative paths.
     coords, forces
         Plain files instead of a store: glob patterns (or lists of them) of ``.npy`` files
-        ``(n_frames, n_beads, 3)``, paired in sorted order.
+        ``(n_frames, n_beads, 3)``, or ``.npz`` files with arrays ``coords`` and ``forces``. They are paired
+        by name and number (``coords_001.npy`` with ``forces_1.npy``); what is doubtful is refused.
     topology, mapping
         For plain files: a structure file (with the mapping) or a saved ``CGTopology`` (``.json``).
     temperature

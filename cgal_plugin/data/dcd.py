@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: one AKMA time unit in ps, the unit of the header's time step
-_AKMA_PS = 0.04888821
+AKMA_PS = 0.04888821
 _HEADER_BYTES = 196
 _TITLE = b"Coarse-grained trajectory of cgal_plugin, lengths in Angstrom".ljust(80)
 
@@ -34,7 +34,7 @@ def _frame_dtype(n_beads: int) -> np.dtype[np.void]:
 
 def _header(n_frames: int, n_beads: int, interval: int, timestep_ps: float) -> bytes:
     counts = struct.pack("<4i", n_frames, interval, interval, n_frames * interval)
-    delta = struct.pack("<f", timestep_ps / _AKMA_PS)
+    delta = struct.pack("<f", timestep_ps / AKMA_PS)
     control = counts + bytes(20) + delta + bytes(36) + struct.pack("<i", 24)
     return (
         struct.pack("<i4s", 84, b"CORD")

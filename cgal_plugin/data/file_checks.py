@@ -21,9 +21,9 @@ def check_file(path: Path) -> None:
     DataError
         The file is truncated, or reading it would crash the process.
     """
-    if path.suffix == ".dcd":
+    if path.suffix.lower() == ".dcd":
         _check_dcd(path)
-    elif path.suffix in _HDF5:
+    elif path.suffix.lower() in _HDF5:
         _check_hdf5(path)
 
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from cgal_plugin.data.arrays import is_frames, is_numpy, load_numpy, natural_key
+from cgal_plugin.data.bond_lengths import NO_CELL, check_bonds
 from cgal_plugin.data.store import DataStore
-from cgal_plugin.data.trajectories import check_frames, iter_mdtraj, load_numpy
+from cgal_plugin.data.trajectories import OWN_UNIT, UNIT_REMEDY, check_frames, iter_mdtraj, made_whole, tell
 from cgal_plugin.errors import DataError
 from cgal_plugin.units import as_angstrom
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     Source: TypeAlias = str | os.PathLike[str] | DataStore
 
 _PIECE = 65536
-_NUMPY = (".npy", ".npz")
 
 
 class FrameFiles:
@@ -38,11 +39,11 @@ class FrameFiles:
         the ``positions`` of a selection or a shard), a :class:`DataStore` or its folder (one shard at
         a time), another folder (its ``.npy`` and ``.npz`` files by name), a format of mdtraj.
     topology
-        Expected beads; None accepts any.
+        Expected beads; None accepts any, and bonds are not checked.
     top
         Topology file for formats without one (DCD, XTC).
     unit
-        Unit of ``.npy`` and ``.npz`` files, ``"angstrom"`` or ``"nm"``.
+        Length unit of ``.npy`` and ``.npz`` files, ``"angstrom"`` or ``"nm"``.
     shards
         Of data stores, only these shards (default: all).
 
@@ -50,7 +51,8 @@ class FrameFiles:
     ------
     DataError
         A source or shard is missing or empty. During iteration: a source cannot be read, is damaged, has
-        frames that are not finite, or has other beads than ``topology``.
+        frames that are not finite, has other beads than ``topology``, or has impossible bonds (see
+        :func:`~cgal_plugin.data.trajectories.read_trajectories`).
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class FrameFiles:
         self.topology = topology
         self.top = top
         self.unit = unit
+        self._told: set[str] = set()
         self._shards: list[tuple[DataStore, str] | Path] = []
         listed: Sequence[Source] = (
             [sources] if isinstance(sources, str | os.PathLike | DataStore) else sources
@@ -79,30 +82,38 @@ class FrameFiles:
 
     def __iter__(self) -> Iterator[NDArray[np.floating]]:
         for shard in self._shards:
-            if isinstance(shard, tuple):
-                store, name = shard
-                pieces: Iterator[Any] = iter([store.positions([name])])
-                label = f"shard {name!r} of {store.root}"
-            elif shard.suffix in _NUMPY:
-                pieces, label = self._numpy(shard), str(shard)
-            else:
-                pieces, label = iter_mdtraj(shard, self.topology, self.top, _PIECE), str(shard)
-            first = 0
-            for piece in pieces:
+            first = whole = 0
+            label = str(shard) if isinstance(shard, Path) else f"shard {shard[1]!r} of {shard[0].root}"
+            arrays = isinstance(shard, Path) and is_numpy(shard)
+            for piece, n_moved, remedy in self._pieces(shard):
                 check_frames(piece, label, self.topology, first)
+                if self.topology is not None:
+                    unit = UNIT_REMEDY if arrays else OWN_UNIT
+                    check_bonds(piece, self.topology, label, first=first, unit_remedy=unit, remedy=remedy)
                 first += len(piece)
+                whole += n_moved
                 if len(piece):
                     yield piece
             if first == 0:
                 raise DataError(f"{label} has no frames")
+            if label not in self._told:
+                self._told.add(label)
+                tell(made_whole(label, whole, first))
 
-    def _numpy(self, path: Path) -> Iterator[NDArray[Any]]:
-        for array in load_numpy(path, mapped=True):
-            if array.ndim != 3 or array.dtype.kind not in "fiu":
-                yield array  # refused by the check
-                continue
-            for lo in range(0, len(array), _PIECE):
-                yield as_angstrom(array[lo : lo + _PIECE], self.unit)
+    def _pieces(self, shard: tuple[DataStore, str] | Path) -> Iterator[tuple[NDArray[Any], int, str]]:
+        """Yield frames, the number of them that were made whole, and the remedy for broken frames."""
+        if isinstance(shard, tuple):
+            store, name = shard
+            yield store.positions([name]), 0, NO_CELL
+        elif is_numpy(shard):
+            for _, array in load_numpy(shard, mapped=True):
+                if not is_frames(array):
+                    yield array, 0, NO_CELL  # refused by the check
+                    continue
+                for lo in range(0, len(array), _PIECE):
+                    yield as_angstrom(array[lo : lo + _PIECE], self.unit), 0, NO_CELL
+        else:
+            yield from iter_mdtraj(shard, self.topology, self.top, _PIECE)
 
 
 def _shards(source: Source, shards: Sequence[str] | None) -> list[tuple[DataStore, str] | Path]:
@@ -113,7 +124,10 @@ def _shards(source: Source, shards: Sequence[str] | None) -> list[tuple[DataStor
         if not path.is_dir():
             return [path]
         if not (path / "store.json").is_file():
-            files = sorted(p for p in path.iterdir() if p.suffix in _NUMPY and not p.name.startswith("."))
+            files = sorted(
+                (p for p in path.iterdir() if is_numpy(p) and not p.name.startswith(".")),
+                key=lambda p: natural_key(p.name),
+            )
             if not files:
                 raise DataError(f"{str(path)!r} is not a data store and has no .npy or .npz file")
             return list(files)

@@ -3,34 +3,70 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cgal_plugin._native import silent
-from cgal_plugin.data.file_checks import check_file
-from cgal_plugin.errors import DataError, MappingError
-from cgal_plugin.mapping.files import load_topology
+from cgal_plugin.data.arrays import is_frames, is_numpy, load_numpy
+from cgal_plugin.data.bond_lengths import CELL, NO_CELL, check_unit, find_broken
+from cgal_plugin.data.mdtraj_files import iterate_mdtraj, load_mdtraj
+from cgal_plugin.data.periodic import usable_cells, whole_molecules, whole_residues
+from cgal_plugin.data.times import array_times, times_of
+from cgal_plugin.errors import CGALWarning, DataError, MappingError
 from cgal_plugin.mapping.molecule import say_left_out
 from cgal_plugin.mapping.topology import CGTopology
-from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write
-from cgal_plugin.units import ANGSTROM_PER_NM
+from cgal_plugin.provenance import atomic_write
+from cgal_plugin.units import ANGSTROM_PER_NM, as_angstrom
 
 if TYPE_CHECKING:
     import mdtraj
     from numpy.typing import NDArray
 
-#: exceptions of the mdtraj readers for damaged files
-_UNREADABLE: tuple[type[Exception], ...] = (*BAD_ARCHIVE, AttributeError, AssertionError)
 #: remedy for the right residues in other chains
-_BROKEN = (
-    "The residues are the same, the chains are not. If residues are missing in the molecule, use a topology "
-    "with the same gap; if it is broken across the periodic box, write whole molecules (gmx trjconv -pbc "
+_OTHER_CHAINS = (
+    ". The residues are the same, the chains are not. If residues are missing in the molecule, use a "
+    "topology with the same gap; if it is broken across the box, write whole molecules (gmx trjconv -pbc "
     "whole)"
 )
+#: how to give the unit of arrays, in a message
+UNIT_REMEDY = (
+    "give the unit {unit} (option --units, key evaluation.reference_units, length_unit of a data set, or "
+    "unit= in Python)"
+)
+#: for formats with a unit of their own
+OWN_UNIT = "the file is not in the unit of its format: scale its coordinates"
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """One trajectory of a file as beads.
+
+    Attributes
+    ----------
+    name
+        File, and array or shard.
+    positions
+        ``(n, n_beads, 3)`` Å.
+    rows
+        ``(n,)`` int64: number of each frame in the file. Frames with impossible bonds are missing.
+    n_frames
+        Number of frames in the file.
+    times
+        ``(n_frames,)`` ps; None if the file has none.
+    notes
+        What was changed or left out, one line each.
+    """
+
+    name: str
+    positions: NDArray[np.floating]
+    rows: NDArray[np.int64]
+    n_frames: int
+    times: NDArray[np.float64] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def save_trajectories(path: str | os.PathLike[str], trajectories: Sequence[NDArray[np.floating]]) -> None:
@@ -62,44 +98,127 @@ def load_trajectories(
     *,
     top: str | os.PathLike[str] | None = None,
     mapping: Any = None,
+    unit: str = "angstrom",
 ) -> list[NDArray[np.floating]]:
-    """Read the trajectories of one file as beads in Å.
+    """Read the trajectories of one file as beads in Å; see :func:`read_trajectories`.
 
-    Parameters
-    ----------
-    path
-        ``.npz`` (one trajectory per array, Å), ``.npy`` (one trajectory, Å), the folder of a data store
-        (one trajectory per shard), or a format of mdtraj.
-    topology
-        Expected beads; None accepts any.
-    top
-        Topology file for formats without one (DCD, XTC).
-    mapping
-        Map of all-atom frames to beads; default: the map of ``topology``, or CA.
+    Warns
+    -----
+    CGALWarning
+        Molecules were broken across the periodic box and were made whole.
 
     Raises
     ------
     DataError
-        The file is missing, empty or cannot be read, has frames that are not finite, or has other beads
-        than ``topology``.
+        As :func:`read_trajectories`, or a frame has an impossible bond.
+    """
+    found = read_trajectories(path, topology, top=top, mapping=mapping, unit=unit)
+    tell(note for trajectory in found for note in trajectory.notes)
+    return [trajectory.positions for trajectory in found]
+
+
+def read_trajectories(
+    path: str | os.PathLike[str],
+    topology: CGTopology | None = None,
+    *,
+    top: str | os.PathLike[str] | None = None,
+    mapping: Any = None,
+    unit: str = "angstrom",
+    broken: Literal["refuse", "omit", "keep"] = "refuse",
+) -> list[Trajectory]:
+    """Read the trajectories of one file as beads in Å, with times and notes.
+
+    Molecules that are broken across the periodic box are made whole if the file has a unit cell.
+
+    Parameters
+    ----------
+    path
+        ``.npz`` (one trajectory per array; arrays named as forces are not read, see
+        :func:`~cgal_plugin.data.arrays.load_numpy`), ``.npy`` (one trajectory), the folder of a data store
+        (one trajectory per shard), or a format of mdtraj. Extensions may be in upper case.
+    topology
+        Expected beads; None accepts any, and bonds are not checked.
+    top
+        Topology file for formats without one (DCD, XTC).
+    mapping
+        Map of all-atom frames to beads; default: the map of ``topology``, or CA.
+    unit
+        Length unit of ``.npy`` and ``.npz`` files, ``"angstrom"`` or ``"nm"``; other formats have their own.
+    broken
+        What to do with frames that have an impossible bond: ``"refuse"`` them with an error, ``"omit"`` them,
+        or ``"keep"`` them. The last two are said in the notes, and refuse more than half of the frames.
+
+    Raises
+    ------
+    DataError
+        The file is missing, empty or cannot be read, has frames that are not finite, has other beads than
+        ``topology``, bonds of impossible length, or bonds that are a tenth or ten times of what they should
+        be.
+    UnitError
+        The unit is unknown.
     """
     path = Path(path)
     if not path.exists():
         raise DataError(f"trajectory {str(path)!r} does not exist")
+    found = []
+    for name, frames, times, notes, remedy in _pieces(path, topology, top, mapping, unit):
+        if not frames.size:
+            continue
+        check_frames(frames, name, topology)
+        rows = np.arange(len(frames))
+        if topology is not None:
+            check_unit(frames, topology, name, remedy=UNIT_REMEDY if is_numpy(path) else OWN_UNIT)
+            bad = find_broken(frames, topology)
+            if bad is not None:
+                if broken == "refuse" or 2 * len(bad.rows) > len(frames):
+                    raise bad.error(name, remedy)
+                if broken == "omit":
+                    rows = np.delete(rows, bad.rows)
+                notes = (
+                    *notes,
+                    f"{name}: {bad.text()}" + ("; they are left out" if broken == "omit" else ""),
+                )
+        found.append(Trajectory(name, frames[rows], rows, len(frames), times, notes))
+    if not found:
+        raise DataError(f"trajectory {str(path)!r} has no frames")
+    return found
+
+
+_Piece = tuple[str, "NDArray[Any]", "NDArray[np.float64] | None", tuple[str, ...], str]
+
+
+def _pieces(
+    path: Path, topology: CGTopology | None, top: str | os.PathLike[str] | None, mapping: Any, unit: str
+) -> Iterator[_Piece]:
+    """Yield name, frames (not checked), times, notes, and the remedy for broken frames."""
     if path.is_dir():
         from cgal_plugin.data.store import DataStore
 
-        trajectories: list[NDArray[np.floating]] = [frames.positions for _, frames in DataStore(path)]
-    elif path.suffix in (".npz", ".npy"):
-        trajectories = list(load_numpy(path))
+        for shard, labelled in DataStore(path):
+            yield f"shard {shard!r} of {path}", labelled.positions, None, (), NO_CELL
+    elif is_numpy(path):
+        for name, array in load_numpy(path):
+            frames = as_angstrom(array, unit) if is_frames(array) else array
+            yield name, frames, array_times(path, len(array)) if array.ndim else None, (), NO_CELL
     else:
-        trajectories = [_load_mdtraj(path, topology, top, mapping)]
-    trajectories = [t for t in trajectories if t.size]
-    if not trajectories:
-        raise DataError(f"trajectory {str(path)!r} has no frames")
-    for t in trajectories:
-        check_frames(t, str(path), topology)
-    return trajectories
+        loaded = load_mdtraj(path, top)
+        frames, moved = to_beads(loaded, topology, mapping, source=str(path))
+        notes = made_whole(str(path), int(moved.sum()), len(frames))
+        remedy = NO_CELL if usable_cells(loaded.unitcell_vectors) is None else CELL
+        yield str(path), frames, times_of(path, loaded.time), notes, remedy
+
+
+def made_whole(source: str, n_moved: int, n_frames: int) -> tuple[str, ...]:
+    """Return the note for the user, if molecules were made whole."""
+    if not n_moved:
+        return ()
+    return (f"{source}: molecules were made whole across the periodic box in {n_moved} of {n_frames} frames",)
+
+
+def tell(notes: Any) -> None:
+    """Warn of each note."""
+    for note in notes:
+        warnings.warn(note, CGALWarning, stacklevel=3)
 
 
 def check_frames(frames: NDArray[Any], source: str, topology: CGTopology | None, first: int = 0) -> None:
@@ -111,10 +230,10 @@ def check_frames(frames: NDArray[Any], source: str, topology: CGTopology | None,
         The shape, the number of beads or a value is wrong. The message names ``source`` and the frame,
         counted from ``first``.
     """
-    if frames.ndim != 3 or frames.shape[2] != 3 or frames.dtype.kind not in "fiu":
+    if not is_frames(frames):
         raise DataError(
             f"{source} has an array of shape {frames.shape} and type {frames.dtype}; "
-            "expected real numbers (n_frames, n_beads, 3) in Å"
+            "expected real numbers (n_frames, n_beads, 3)"
         )
     if topology is not None and frames.shape[1] != topology.n_beads:
         raise DataError(f"{source} has {frames.shape[1]} beads; {topology!r} has {topology.n_beads}")
@@ -123,82 +242,21 @@ def check_frames(frames: NDArray[Any], source: str, topology: CGTopology | None,
         raise DataError(f"{source} has coordinates that are not finite (first in frame {bad})")
 
 
-def load_numpy(path: Path, *, mapped: bool = False) -> Iterator[NDArray[Any]]:
-    """Yield the arrays of an npy or npz file; for a selection or a shard, only its ``positions``.
-
-    With ``mapped``, an npy file is memory-mapped.
-
-    Raises
-    ------
-    DataError
-        The file cannot be read.
-    """
-    try:
-        if mapped and path.suffix == ".npy":
-            yield np.load(path, mmap_mode="r", allow_pickle=False)
-            return
-        with open(path, "rb") as handle:  # np.load does not close a damaged archive
-            content = np.load(handle, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                yield content
-                return
-            for name in ["positions"] if "positions" in content.files else sorted(content.files):
-                yield content[name]
-    except BAD_ARCHIVE as error:
-        raise DataError(f"{path} cannot be read as {path.suffix}: {error}") from error
-
-
-def _load_mdtraj(
-    path: Path, topology: CGTopology | None, top: str | os.PathLike[str] | None, mapping: Any
-) -> NDArray[np.floating]:
-    import mdtraj
-
-    check_file(path)
-    with _reading(path, top), silent(1):  # the DCD reader of mdtraj prints to standard output
-        loaded = mdtraj.load(str(path)) if top is None else mdtraj.load(str(path), top=load_topology(top))
-    return to_beads(loaded, topology, mapping, source=str(path))
-
-
 def iter_mdtraj(
     path: Path, topology: CGTopology | None, top: str | os.PathLike[str] | None, chunk: int
-) -> Iterator[NDArray[np.floating]]:
+) -> Iterator[tuple[NDArray[np.floating], int, str]]:
     """Yield the frames of a file in a format of mdtraj as beads in Å, at most ``chunk`` at a time.
+
+    With each piece: the number of its frames that were made whole, and the remedy for broken frames.
 
     Raises
     ------
     DataError
-        See :func:`load_trajectories`.
+        See :func:`read_trajectories`.
     """
-    import mdtraj
-
-    check_file(path)
-    with _reading(path, top), silent(1):
-        given = {} if top is None else {"top": load_topology(top)}
-        pieces = mdtraj.iterload(str(path), chunk=chunk, **given)
-    while True:
-        with _reading(path, top), silent(1):
-            piece = next(pieces, None)
-        if piece is None:
-            return
-        yield to_beads(piece, topology, source=str(path))
-
-
-@contextmanager
-def _reading(path: Path, top: str | os.PathLike[str] | None) -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        raise DataError(
-            f"trajectory {str(path)!r}: mdtraj needs another package to read {path.suffix}: {error} "
-            "(HDF5: pip install 'cgal_plugin[hdf5]')"
-        ) from error
-    except MappingError as error:
-        raise DataError(f"trajectory {str(path)!r}: {error}") from error
-    except _UNREADABLE as error:
-        reason = str(error) or type(error).__name__
-        if top is None and "topology" in reason:
-            reason = f"{path.suffix or 'its'} format has no topology; give a topology file too (--top)"
-        raise DataError(f"trajectory {str(path)!r} cannot be read: {reason}") from error
+    for piece in iterate_mdtraj(path, top, chunk):
+        frames, moved = to_beads(piece, topology, source=str(path))
+        yield frames, int(moved.sum()), NO_CELL if usable_cells(piece.unitcell_vectors) is None else CELL
 
 
 def to_beads(
@@ -207,10 +265,11 @@ def to_beads(
     mapping: Any = None,
     *,
     source: str = "",
-) -> NDArray[np.floating]:
-    """Return the frames of an ``mdtraj.Trajectory`` as beads, ``(n, n_beads, 3)`` Å.
+) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+    """Return the frames of an ``mdtraj.Trajectory`` as whole molecules of beads, ``(n, n_beads, 3)`` Å.
 
     A trajectory of the beads of ``topology`` (by name and residue) is used directly; another one is mapped.
+    The second result is ``(n,)`` bool: whether the molecule was broken across the periodic box.
 
     Raises
     ------
@@ -219,12 +278,14 @@ def to_beads(
     """
     from cgal_plugin.mapping.maps import CGMapping
 
+    cells = usable_cells(trajectory.unitcell_vectors)
+    moved = np.zeros(len(trajectory), dtype=bool)
     if topology is not None:
         atoms = [(a.name, a.residue.name, a.residue.index) for a in trajectory.topology.atoms]
         beads = zip(topology.bead_names, topology.residue_names, topology.residue_index.tolist(), strict=True)
         if atoms == list(beads):
             xyz: NDArray[np.floating] = trajectory.xyz * ANGSTROM_PER_NM
-            return xyz
+            return (xyz, moved) if cells is None else whole_molecules(xyz, cells, topology)
     chosen = mapping if mapping is not None else "CA" if topology is None else topology.mapping
     try:
         cg = CGMapping.from_topology(trajectory, chosen)
@@ -233,8 +294,14 @@ def to_beads(
     say_left_out(source or "trajectory", cg.left_out)
     if topology is not None and cg.topology.sequence != topology.sequence:
         found, wanted = cg.topology.sequence, topology.sequence
-        raise DataError(
-            f"{source or 'trajectory'} is for {found}, not {wanted}"
-            + (f". {_BROKEN}" if found.replace(":", "") == wanted.replace(":", "") else "")
-        )
-    return cg.map_positions(trajectory)
+        same = found.replace(":", "") == wanted.replace(":", "")
+        raise DataError(f"{source or 'trajectory'} is for {found}, not {wanted}{_OTHER_CHAINS * same}")
+    if cells is None:
+        return cg.map_positions(trajectory), moved
+    if cg.is_slice:
+        mapped = cg.map_positions(trajectory)
+    else:
+        atoms_whole, moved = whole_residues(trajectory, cg, cells)
+        mapped = cg.map_positions(atoms_whole)
+    whole, also = whole_molecules(mapped, cells, topology or cg.topology)
+    return whole, moved | also

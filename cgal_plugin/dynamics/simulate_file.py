@@ -25,6 +25,7 @@ def simulate_file(
     temperature: float,
     n_replicas: int,
     top: str | os.PathLike[str] | None = None,
+    unit: str = "angstrom",
     message: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> SimulationResult:
@@ -32,7 +33,7 @@ def simulate_file(
 
     Parameters
     ----------
-    start, top
+    start, top, unit
         See :func:`~cgal_plugin.data.trajectories.load_trajectories`.
     message
         Called with a note if the potential was made for another temperature: a CG potential is a free energy
@@ -49,7 +50,7 @@ def simulate_file(
     DynamicsError, StateError
         See :func:`simulate`.
     """
-    frames = np.concatenate(load_trajectories(start, topology, top=top))
+    frames = np.concatenate(load_trajectories(start, topology, top=top, unit=unit))
     made_for = load_metadata(potential).get("temperature")
     if made_for is not None and abs(made_for - temperature) > 1e-6:
         message(f"note: {os.fspath(potential)} was made for {made_for:g} K, not for {temperature:g} K")

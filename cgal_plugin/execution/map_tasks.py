@@ -62,6 +62,7 @@ def map_tasks(
     Raises
     ------
     OracleError
+        ``function``, ``shared`` or an item is defined in a main script that workers cannot import.
         A task lost its worker more than ``retries`` times (without ``on_failure``), or no workers are left.
         Earlier results were passed to ``on_result``.
     StateError
@@ -78,6 +79,8 @@ def map_tasks(
         call = function if shared is None else functools.partial(function, shared)
         _in_this_process(call, items, on_result, fail)
         return
+    if isinstance(settings, LocalExecutor):
+        _check_importable(function, shared, items[0])
     with _work_folder(folder) as work:
         sent = None if shared is None else Shared.write(shared, work)
         logs = (folder or work) / "tasks"
@@ -94,6 +97,20 @@ def map_tasks(
                 return stack.enter_context(open_pool(settings, folder or work, len(items)))
 
             run_tasks(start(), len(items), make, on_result, fail, event, start)
+
+
+def _check_importable(*things: Any) -> None:
+    """Check that workers can import what they are sent, before any of them starts."""
+    from cgal_plugin.execution.processes import importable_main
+
+    for thing in things:
+        named = thing if hasattr(thing, "__qualname__") else type(thing)
+        if getattr(named, "__module__", None) == "__main__" and not importable_main():
+            raise OracleError(
+                f"{named.__qualname__} is defined in a script that worker processes cannot import (read from "
+                "standard input, or typed at a prompt or in a notebook): save it as a file and import it, or "
+                "use executor.workers: 0"
+            )
 
 
 def _raise(index: int, failure: Failure) -> None:

@@ -7,11 +7,14 @@ own pool.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -25,6 +28,32 @@ def _start_worker() -> None:
     end_with_parent()
 
 
+def importable_main() -> bool:
+    """Return whether worker processes can import the main script: not from standard input or a prompt."""
+    main = sys.modules.get("__main__")
+    name = getattr(main, "__file__", None)
+    return getattr(main, "__spec__", None) is not None or (name is not None and os.path.isfile(name))
+
+
+@contextmanager
+def _without_missing_main() -> Iterator[None]:
+    """Hide the name of a main script that is no file, such as ``<stdin>``.
+
+    A spawned process would try to run it, and die; without the name, it starts without the script. Classes of
+    the script are then missing in the process, which :class:`~cgal_plugin.execution.worker.Shared` reports.
+    """
+    main = sys.modules.get("__main__")
+    name = getattr(main, "__file__", None)
+    if main is None or name is None or importable_main():
+        yield
+        return
+    del main.__file__
+    try:
+        yield
+    finally:
+        main.__file__ = name
+
+
 class _Slot:
     """One worker process, which is replaced when it dies."""
 
@@ -35,13 +64,15 @@ class _Slot:
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         if self.pool is not None:
             try:
-                return self.pool.submit(function, *args)
+                with _without_missing_main():
+                    return self.pool.submit(function, *args)
             except BrokenProcessPool:
                 self.pool.shutdown(wait=False)
         context = multiprocessing.get_context("spawn")
         self.pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker)
         before = set(multiprocessing.active_children())
-        future = self.pool.submit(function, *args)
+        with _without_missing_main():
+            future = self.pool.submit(function, *args)
         self.processes = [p for p in multiprocessing.active_children() if p not in before]
         return future
 

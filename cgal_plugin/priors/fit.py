@@ -14,12 +14,13 @@ to the remaining forces (:mod:`.force_matching`).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.errors import ConfigError, PriorFitError
+from cgal_plugin.errors import CGALWarning, ConfigError, PriorFitError
 from cgal_plugin.priors import estimate as est
 from cgal_plugin.priors.fit_input import (
     add_bridges,
@@ -31,6 +32,7 @@ from cgal_plugin.priors.fit_input import (
     complete_settings,
 )
 from cgal_plugin.priors.nonbonded import molecule_pairs
+from cgal_plugin.priors.outliers import outlier_text, reject_outliers
 from cgal_plugin.priors.prior_set import DEFAULT_TERMS, FORCE_TERMS, TERMS, PriorSet
 from cgal_plugin.priors.settings import FitSettings
 from cgal_plugin.priors.tables import bead_kinds, canonical, group_terms
@@ -58,6 +60,9 @@ def fit_priors(
     **options: Any,
 ) -> PriorSet:
     """Fit prior terms to CG frames at one temperature.
+
+    Frames that are no structures (a bond of impossible length, an extreme force) are left out; see
+    :func:`~cgal_plugin.priors.outliers.reject_outliers`. ``PriorSet.rejected`` has their numbers.
 
     Parameters
     ----------
@@ -88,10 +93,16 @@ def fit_priors(
         angles or pairs are among the terms, else 1. With pairs, the repulsion is by default a hard core:
         ``power`` 12 and ``contact_percentile`` 0.1.
 
+    Warns
+    -----
+    CGALWarning
+        Frames were left out.
+
     Raises
     ------
     PriorFitError
-        Frames are too few for a wildcard, not finite, or have another number of beads. Force matching:
+        Frames are too few for a wildcard, not finite, in another unit, or have another number of beads; more
+        than a tenth of them are left out. Force matching:
         forces are missing, of another shape or not finite, a weight is not positive, there are fewer than
         200 frames, or the frames do not determine the coefficients.
     ConfigError
@@ -106,6 +117,12 @@ def fit_priors(
     labels: tuple[NDArray[np.float64], NDArray[np.float64] | None] | None = None
     if method == "force_matching":
         matched, labels = FORCE_TERMS, (check_forces(x, forces), check_weights(len(x), weights))
+    keep, rejected = reject_outliers(topology, x, None if labels is None else labels[0])
+    if rejected:
+        warnings.warn(outlier_text(rejected), CGALWarning, stacklevel=2)
+        x = x[keep]
+        if labels is not None:
+            labels = (labels[0][keep], None if labels[1] is None else labels[1][keep])
     if temperature is None or not np.isfinite(temperature) or temperature <= 0:
         raise ConfigError(f"temperature of the frames is {temperature} K; a positive number is needed")
     beta = 1.0 / kT(temperature)
@@ -130,6 +147,7 @@ def fit_priors(
         rows=tuple(rows),
         histograms=tuple(histograms),
         n_frames=len(x),
+        rejected=tuple(rejected),
     )
     if labels is None:
         return fitted

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.errors import ConfigError, PriorFitError
+from cgal_plugin.data.bond_lengths import check_unit
+from cgal_plugin.errors import ConfigError, DataError, PriorFitError
 from cgal_plugin.priors.nonbonded import molecule_pairs
 from cgal_plugin.priors.prior_set import FORCE_TERMS, LIKELIHOOD_TERMS, TERMS
 from cgal_plugin.priors.settings import FitSettings
@@ -119,7 +120,7 @@ def check_frames(topology: CGTopology, frames: ArrayLike, unit: str) -> NDArray[
     Raises
     ------
     PriorFitError
-        There are no frames, they have another number of beads, or they are not finite.
+        There are no frames, they have another number of beads, are not finite, or are in another unit.
     """
     array = np.asarray(as_angstrom(frames, unit), dtype=np.float64)
     if len(array) == 0:
@@ -129,6 +130,10 @@ def check_frames(topology: CGTopology, frames: ArrayLike, unit: str) -> NDArray[
     bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2)))
     if bad.size:
         raise PriorFitError(f"{bad.size} of {len(array)} frames are not finite (first: frame {bad[0]})")
+    try:
+        check_unit(array, topology, "the frames", remedy="give unit='{unit}'")
+    except DataError as error:
+        raise PriorFitError(str(error)) from None
     return array
 
 

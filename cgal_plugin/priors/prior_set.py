@@ -38,7 +38,7 @@ _EDITED = (
     "'hash:' and 'seal:'"
 )
 #: fields that are missing in files of earlier releases
-_LATER = {"pair_range"}
+_LATER: dict[str, Any] = {"pair_range": None, "rejected": []}
 # libyaml's safe loader and dumper are ten times faster, but PyYAML may lack them
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -63,6 +63,8 @@ class PriorSet:
         Number of frames of the fit.
     pair_range
         First and last centre of the pair energy, Å; None without pairs.
+    rejected
+        Frames that were left out of the fit: records with ``reason``, ``n``, ``n_frames`` and ``frames``.
     """
 
     topology: CGTopology
@@ -75,6 +77,7 @@ class PriorSet:
     histograms: tuple[dict[str, Any], ...]
     n_frames: int
     pair_range: tuple[float, float] | None = None
+    rejected: tuple[dict[str, Any], ...] = ()
 
     @cached_property
     def hash(self) -> str:
@@ -142,6 +145,7 @@ class PriorSet:
             "rows": [dict(r) for r in self.rows],
             "histograms": [dict(h) for h in self.histograms],
             "pair_range": None if self.pair_range is None else list(self.pair_range),
+            "rejected": [dict(r) for r in self.rejected],
             "hash": self.hash,
             "versions": versions(),
         }
@@ -170,8 +174,8 @@ class PriorSet:
         except (ValueError, TypeError) as error:
             raise ConfigError(f"prior file {str(path)!r}: {error}; {_EDITED}") from error
         wanted = {f.name for f in fields(cls)} | {"format_version", "hash", "versions"}
-        if isinstance(content, dict) and not set(content) & _LATER:
-            content |= dict.fromkeys(_LATER)
+        if isinstance(content, dict):
+            content = _LATER | content
         if isinstance(content, dict) and set(content) == wanted - {"hash"}:
             warnings.warn(
                 f"prior file {str(path)!r} has no hash: its values are used as edited", stacklevel=2

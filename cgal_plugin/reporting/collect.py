@@ -21,6 +21,7 @@ from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.errors import StateError
 from cgal_plugin.oracle.record import StructureRecord
 from cgal_plugin.priors import PriorSet
+from cgal_plugin.priors.outliers import outlier_text
 from cgal_plugin.provenance import read_json
 from cgal_plugin.reporting.page import write_report
 from cgal_plugin.reporting.records import ReportInput, RoundSummary, SelectedFrames
@@ -71,7 +72,7 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
         seed_trajectories=[store.load(n).positions for n in store.names() if shard_round(n) < 0],
         tica=evaluator.tica,
         lag_frames=evaluator.lag_frames if evaluator.reference else _seed_lag(config),
-        frame_interval_ps=_interval(config),
+        frame_interval_ps=evaluator.interval.ps if evaluator.reference else config.seed_data.save_ps,
         rounds=summaries,
         prior_table=table,
         prior_plot=plot,
@@ -197,6 +198,10 @@ def _provenance(directory: RunDirectory, config: Config) -> dict[str, Any]:
 
 def _notes(directory: RunDirectory, evaluator: ReferenceEvaluator) -> list[str]:
     notes = [] if (directory.root / "model.ckpt").exists() else ["The run is not complete."]
+    notes += [f"Reference, {note}." for note in evaluator.notes]
+    priors = directory.root / "priors" / "priors.yaml"
+    if priors.exists() and (rejected := PriorSet.load(priors).rejected):
+        notes.append(f"Priors: {outlier_text(list(rejected))}.")
     if evaluator.reweighting is not None:
         notes.append(f"Reference: {evaluator.reweighting.note}.")
     return notes
@@ -214,11 +219,6 @@ def _facts(config: Config) -> dict[str, str]:
         else f"{oracle.solvent}, {oracle.mode}, {oracle.production_ps:g} ps per label"
     )
     return {"Oracle": text, "Selector": config.selector.kind}
-
-
-def _interval(config: Config) -> float:
-    evaluation = config.evaluation
-    return float(evaluation.reference_interval_ps if evaluation.reference else config.seed_data.save_ps)
 
 
 def _seed_lag(config: Config) -> int:

@@ -17,6 +17,7 @@ from cgal_plugin.errors import ConfigError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.priors import PriorSet
 from tests.priors.chains import chains
+from tests.walks import walks
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -133,7 +134,7 @@ def test_train_counts_averaged_forces_by_their_error(
 def test_select_and_evaluate_on_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     topology = CGTopology.from_sequence("YYDPETGTWY")
     rng = np.random.default_rng(0)
-    walk = np.cumsum(rng.normal(scale=0.15, size=(240, 10, 3)), axis=0)
+    walk = np.cumsum(np.cumsum(rng.normal(scale=0.09, size=(240, 10, 3)), axis=0), axis=1)
     walk += np.arange(10)[:, None] * [3.8, 0, 0]
     trajectory = mdtraj.Trajectory(walk / 10, topology.to_mdtraj())
     trajectory[:120].save_dcd(str(tmp_path / "a.dcd"))
@@ -207,7 +208,7 @@ def test_a_trajectory_reader_does_not_write_into_the_results(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     topology = CGTopology.from_sequence("GYG")
-    frames = np.random.default_rng(0).normal(scale=5.0, size=(20, 3, 3))
+    frames = walks(20, 3)
     mdtraj.Trajectory(frames / 10, topology.to_mdtraj()).save_dcd(str(tmp_path / "a.dcd"))
     np.save(tmp_path / "b.npy", frames[:10])
     topology.save(tmp_path / "top.json")

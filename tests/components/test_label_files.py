@@ -10,6 +10,7 @@ import pytest
 
 from cgal_plugin.components.label_files import backmap_frames, label_file
 from cgal_plugin.data import DataStore
+from cgal_plugin.errors import CGALWarning
 from cgal_plugin.oracle import AllAtomModel
 
 
@@ -34,7 +35,10 @@ def test_frames_of_a_file_that_fail_have_records_and_are_tried_again(
     np.save(tmp_path / "frames.npy", np.stack([own, 0.01 * own, own]))
     options = {"temperature": 400.0, "production_ps": 0.2, "relax_ps": 0.1, "methods": ("library",)}
     for _ in range(2):
-        done, failed = label_file(tmp_path / "frames.npy", "AGA", tmp_path / "out", workers=1, **options)
+        with pytest.warns(
+            CGALWarning, match=r"1 of 3 frames have impossible bonds \(first: frame 1, bond CA_ALA1"
+        ):
+            done, failed = label_file(tmp_path / "frames.npy", "AGA", tmp_path / "out", workers=1, **options)
         assert done == 2  # the same frame twice
         assert [i for i, _ in failed] == [1]
         [record] = (tmp_path / "out" / "quarantine").iterdir()

@@ -13,12 +13,13 @@ from cgal_plugin.data import frame_files as module
 from cgal_plugin.data.trajectories import save_trajectories
 from cgal_plugin.errors import DataError
 from cgal_plugin.mapping import CGTopology
+from tests.walks import walks
 
 TOPOLOGY = CGTopology.from_sequence("YYDPETGTWY")
 
 
 def frames_of(n: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(n, 10, 3), scale=5).astype(np.float32)
+    return walks(n, seed=seed)
 
 
 def labelled(frames: np.ndarray) -> LabelledFrames:

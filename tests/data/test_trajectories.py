@@ -11,12 +11,13 @@ import pytest
 from cgal_plugin.data.trajectories import load_trajectories, save_trajectories
 from cgal_plugin.errors import DataError
 from cgal_plugin.mapping import CGTopology
+from tests.walks import walks
 
 TOPOLOGY = CGTopology.from_sequence("YYDPETGTWY")
 
 
 def _frames(n: int = 4, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(n, 10, 3), scale=5).astype(np.float32)
+    return walks(n, seed=seed)
 
 
 def test_npz_round_trip_keeps_order(tmp_path: Path) -> None:

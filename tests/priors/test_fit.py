@@ -172,7 +172,9 @@ def test_constant_data_reach_the_bound_without_nan() -> None:
 def test_repulsion_is_1_kT_at_contact_and_not_larger_for_pairs_without_contacts() -> None:
     topology = CGTopology.from_sequence("YYDPETGTWY")
     frames = chains(300, 10)
-    frames[:, 9] += 40.0  # the last residue has no contacts
+    ahead = frames[:, 7] - frames[:, 3]
+    ahead *= 3.8 / np.linalg.norm(ahead, axis=1, keepdims=True)
+    frames[:, 8], frames[:, 9] = frames[:, 7] + ahead, frames[:, 7] + 2 * ahead  # the end has few contacts
     priors = fit_priors(topology, frames, TEMPERATURE, terms=("repulsion",))
     wild = row(priors, "repulsion", wild=True)
     p = wild["parameters"]

@@ -81,7 +81,7 @@ def on_disk(tmp_path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         "maps": [np.load(f, mmap_mode="r") for f in files],
         "store": store,
         "store folder": store.root,
-        "frame files": FrameFiles(files, topology),
+        "frame files": FrameFiles(files),
         "mixed": [files[0], y[50:51], DataStore(store.root), trajectory(y[51:])],
     }  # fmt: skip
 

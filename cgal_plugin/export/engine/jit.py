@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -9,6 +10,8 @@ import numpy as np
 from numba import njit
 from numba.extending import intrinsic as numba_intrinsic
 from numpy.typing import NDArray
+
+from cgal_plugin.errors import CGALWarning
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -25,9 +28,8 @@ _OPTIONS: dict[str, Any] = {
     # neither nnan nor ninf: non-finite positions must be detected
     "fastmath": {"contract", "reassoc", "nsz", "arcp"},
 }
-_entry: Any = njit(**_OPTIONS)
 #: without wrappers for calls from Python, which halves the compile time
-_kernel: Any = njit(**(_OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}))
+_KERNEL: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 class Lanes(Protocol):
@@ -44,13 +46,32 @@ class Lanes(Protocol):
 
 def entry(function: F) -> F:
     """Compile a function that Python calls."""
-    compiled: F = _entry(function)
-    return compiled
+    return _compiled(function, {})
 
 
 def kernel(function: F) -> F:
     """Compile a function that only compiled functions call."""
-    compiled: F = _kernel(function)
+    return _compiled(function, _KERNEL)
+
+
+def _compiled(function: F, options: dict[str, Any]) -> F:
+    """Return numba's dispatcher; without a folder for compiled code, each process compiles it again."""
+    compiled: F
+    try:
+        compiled = njit(**(_OPTIONS | options))(function)
+    except RuntimeError as error:
+        # numba's error when neither the package nor the user's cache folder can be written
+        if not _OPTIONS["cache"] or "cannot cache function" not in str(error):
+            raise
+        warnings.warn(
+            "compiled code of the fast backend cannot be stored: neither the folder of cgal_plugin nor the "
+            "user's cache folder can be written. Each process compiles it again (about a minute); set "
+            "NUMBA_CACHE_DIR to a folder that can be written",
+            CGALWarning,
+            stacklevel=3,
+        )
+        _OPTIONS["cache"] = False
+        compiled = njit(**(_OPTIONS | options))(function)
     return compiled
 
 

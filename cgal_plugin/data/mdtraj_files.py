@@ -1,0 +1,139 @@
+"""Read files in the formats of mdtraj: any case of the extension, any characters in the path."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cgal_plugin._native import silent
+from cgal_plugin.data.file_checks import check_file
+from cgal_plugin.errors import CGALError, DataError, MappingError
+from cgal_plugin.mapping.files import load_topology
+from cgal_plugin.mapping.topology import CGTopology
+from cgal_plugin.provenance import BAD_ARCHIVE
+
+if TYPE_CHECKING:
+    import mdtraj
+
+#: exceptions of the mdtraj readers for damaged files
+_UNREADABLE: tuple[type[Exception], ...] = (*BAD_ARCHIVE, AttributeError, AssertionError)
+#: formats that hold a topology
+_PDBX = (".cif", ".mmcif", ".pdbx", ".cif.gz", ".mmcif.gz", ".pdbx.gz")
+_WITH_TOPOLOGY = (".pdb", ".pdb.gz", ".h5", ".hdf5", ".lh5", ".gro", ".gsd", ".arc", *_PDBX)
+_TEMPORARY = (None, "/tmp", "/var/tmp", "/dev/shm")
+
+
+def extension(path: Path) -> str:
+    """Return the extension in lower case, with ``.gz`` the last two."""
+    suffixes = [s.lower() for s in path.suffixes]
+    return "".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:])
+
+
+@contextmanager
+def plain_name(path: Path) -> Iterator[str]:
+    """Yield a name of the file that mdtraj can read: ASCII, with its extension in lower case.
+
+    mdtraj chooses a reader by an extension in lower case, and its XTC, TRR and DCD readers accept ASCII names
+    only. If necessary, the name is that of a link in a temporary folder.
+    """
+    lower = extension(path)
+    if str(path).isascii() and path.name.endswith(lower):
+        yield str(path)
+        return
+    places = [place for place in _TEMPORARY if (place or tempfile.gettempdir()).isascii()]
+    with tempfile.TemporaryDirectory(prefix="cgal-", dir=places[0] if places else None) as folder:
+        link = Path(folder) / f"file{lower}"
+        link.symlink_to(path.absolute())
+        yield str(link)
+
+
+def load_mdtraj(path: Path, top: str | os.PathLike[str] | None) -> mdtraj.Trajectory:
+    """Read a whole file in a format of mdtraj.
+
+    Raises
+    ------
+    DataError
+        The file, or its topology, cannot be read.
+    """
+    import mdtraj
+
+    check_file(path)
+    with plain_name(path) as name, _reading(path, top):
+        options = _options(path, top)
+        with silent(1), _quiet():  # the DCD reader of mdtraj prints to standard output
+            return mdtraj.load(name, **options)
+
+
+def iterate_mdtraj(path: Path, top: str | os.PathLike[str] | None, chunk: int) -> Iterator[mdtraj.Trajectory]:
+    """Yield the frames of a file in a format of mdtraj, at most ``chunk`` at a time.
+
+    Raises
+    ------
+    DataError
+        See :func:`load_mdtraj`.
+    """
+    import mdtraj
+
+    if extension(path) in _PDBX:
+        whole = load_mdtraj(path, top)  # mdtraj cannot read these in parts
+        yield from (whole[lo : lo + chunk] for lo in range(0, len(whole), chunk))
+        return
+    check_file(path)
+    with plain_name(path) as name:
+        with _reading(path, top):
+            options = _options(path, top)
+            with silent(1), _quiet():
+                pieces = mdtraj.iterload(name, chunk=chunk, **options)
+        while True:
+            with _reading(path, top), silent(1), _quiet():
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece
+
+
+def load_top(top: str | os.PathLike[str]) -> mdtraj.Topology:
+    """Read the topology of a structure file, or of a saved CG topology (``.json``)."""
+    if Path(top).suffix.lower() == ".json" and Path(top).is_file():
+        return CGTopology.load(top).to_mdtraj()
+    with _quiet():
+        return load_topology(top)
+
+
+def _options(path: Path, top: str | os.PathLike[str] | None) -> dict[str, Any]:
+    return {} if top is None or extension(path) in _WITH_TOPOLOGY else {"top": load_top(top)}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # mdtraj's remarks on dummy cells and its own deprecations
+        yield
+
+
+@contextmanager
+def _reading(path: Path, top: str | os.PathLike[str] | None) -> Iterator[None]:
+    try:
+        yield
+    except MappingError as error:
+        raise DataError(f"trajectory {str(path)!r}: {error}") from error
+    except CGALError:
+        raise
+    except ImportError as error:
+        raise DataError(
+            f"trajectory {str(path)!r}: mdtraj needs another package to read {path.suffix}: {error} "
+            "(HDF5: pip install 'cgal_plugin[hdf5]')"
+        ) from error
+    except _UNREADABLE as error:
+        reason = str(error) or type(error).__name__
+        if top is None and "topology" in reason:
+            reason = f"{path.suffix or 'its'} format has no topology; give a topology file too (--top)"
+        elif "no loader" in reason:
+            reason = f"the extension {path.suffix!r} is not known" if path.suffix else "it has no extension"
+            reason += "; npy, npz, dcd, xtc, trr, h5, nc, pdb, gro and other formats of mdtraj can be read"
+        raise DataError(f"trajectory {str(path)!r} cannot be read: {reason}") from error

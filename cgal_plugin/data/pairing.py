@@ -1,0 +1,96 @@
+"""Pair coordinate files with force files by their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from cgal_plugin.data.arrays import FORCES, POSITIONS
+from cgal_plugin.errors import DataError
+
+_ROLES = frozenset(name for name in (*POSITIONS, *FORCES) if len(name) > 1)
+_Key = tuple[int | str, ...]
+
+
+def pair_files(coords: Sequence[Path], forces: Sequence[Path], *, listed: bool) -> list[tuple[Path, Path]]:
+    """Return pairs of a coordinate file and its force file, in the order of the coordinate files.
+
+    A pair has the same name apart from words such as ``coords`` and ``forces`` and from leading zeros; or the
+    same numbers.
+
+    Parameters
+    ----------
+    listed
+        Whether the user listed single files, not patterns: without numbers and names that decide, their
+        order decides.
+
+    Raises
+    ------
+    DataError
+        The numbers of files differ, a file occurs twice, or the names do not decide which files belong
+        together.
+    """
+    for what, files in (("coords", coords), ("forces", forces)):
+        seen = [path.resolve() for path in files]
+        twice = sorted({str(path) for path in seen if seen.count(path) > 1})
+        if twice:
+            raise DataError(f"{what}: {', '.join(twice)} is given twice")
+    if len(coords) == len(forces) == 1:
+        return [(coords[0], forces[0])]
+    for key in (_by_name, _by_path, _by_numbers):
+        one, two = key(coords), key(forces)
+        if len(set(one)) == len(one) and len(set(two)) == len(two) and set(one) == set(two) and () not in one:
+            found = dict(zip(two, forces, strict=True))
+            if listed and [found[k] for k in one] != list(forces):
+                raise DataError(
+                    f"coords and forces are listed in different orders: {coords[0].name} would belong to "
+                    f"{forces[0].name} by order, and to {found[one[0]].name} by name; list both in one order"
+                )
+            return [(path, found[k]) for path, k in zip(coords, one, strict=True)]
+    if len(coords) != len(forces):
+        raise DataError(
+            f"{len(coords)} coordinate files and {len(forces)} force files; they belong in pairs"
+            + _unpaired(coords, forces)
+        )
+    pairs = list(zip(coords, forces, strict=True))
+    if listed and all(_numbers(c) == _numbers(f) for c, f in pairs):
+        return pairs
+    raise DataError(
+        "the names of coords and forces do not say which files belong together"
+        f"{_unpaired(coords, forces)}; give pairs the same name or number (coords_001.npy, forces_001.npy)"
+    )
+
+
+def _unpaired(coords: Sequence[Path], forces: Sequence[Path]) -> str:
+    one, two = _by_numbers(coords), _by_numbers(forces)
+    lone = [p.name for p, k in zip(coords, one, strict=True) if k not in two]
+    lone += [p.name for p, k in zip(forces, two, strict=True) if k not in one]
+    return f" (without a partner: {', '.join(lone[:4])}{', ...' if len(lone) > 4 else ''})" if lone else ""
+
+
+def _tokens(text: str) -> _Key:
+    """Return the words and numbers of a name, without those that tell coordinates from forces."""
+    parts = re.findall(r"\d+|[^\W\d_]+", text.lower())
+    return tuple(int(part) if part.isdigit() else part for part in parts if part not in _ROLES)
+
+
+def _numbers(path: Path) -> _Key:
+    return tuple(int(part) for part in re.findall(r"\d+", path.stem))
+
+
+def _by_name(files: Sequence[Path]) -> list[_Key]:
+    return [_tokens(path.stem) for path in files]
+
+
+def _by_path(files: Sequence[Path]) -> list[_Key]:
+    return [_tokens("/".join(path.with_suffix("").parts)) for path in files]
+
+
+def _by_numbers(files: Sequence[Path]) -> list[_Key]:
+    """Return the numbers in each name that differ between the files."""
+    found: list[_Key] = [_numbers(path) for path in files]
+    if len({len(key) for key in found}) != 1:
+        return found
+    varying = [k for k in range(len(found[0])) if len({key[k] for key in found}) > 1]
+    return [tuple(key[k] for k in varying) for key in found]
