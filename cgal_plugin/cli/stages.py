@@ -69,13 +69,10 @@ def train(
     from cgal_plugin.config.load import read_mapping
     from cgal_plugin.priors import PriorSet
     from cgal_plugin.training import train as run
-    from cgal_plugin.training.settings import dataset_options
+    from cgal_plugin.training.settings import store_keys
 
-    keys: dict[str, Any] = {} if config is None else dict(read_mapping(config)[0])
-    keys |= {"dataset": "CGDataset", "dataset_root": str(store)}
-    keys["dataset_arg"] = {"repeat": "error", **dataset_options(keys.get("dataset_arg"))}
-    if priors is not None:
-        keys["prior_model"] = PriorSet.load(priors).to_prior_model()
+    given: dict[str, Any] = {} if config is None else dict(read_mapping(config)[0])
+    keys = store_keys(given, store, None if priors is None else PriorSet.load(priors))
     mode = "scratch" if init is None else "finetune"
     result = run(keys, out, init_checkpoint=init, mode=mode, seed=seed, progress=_echo_epoch)
     typer.echo(str(result.checkpoint))
