@@ -207,7 +207,11 @@ def evaluate(
     ours, theirs = (
         [t for p in paths for t in load_trajectories(p, molecule, top=top)] for paths in (model, reference)
     )
-    result = run(ours, theirs, molecule, lag_frames=lag, temperature=temperature, seed=seed)
+    result = run(
+        ours, theirs, molecule, lag_frames=lag, temperature=temperature, seed=seed, on_failure="record"
+    )
+    for name, reason in result.failures.items():
+        typer.echo(f"{name} not computed: {reason}", err=True)
     if out is None:
         typer.echo(json.dumps(result.to_dict(surfaces=False), indent=2))
         return
