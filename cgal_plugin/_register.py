@@ -25,6 +25,10 @@ DATASETS = ("CGDataset",)
 #: supported torchmd-net releases: from, and below
 SUPPORTED = ((3, 1), (3, 2))
 _MARK = "_cgal_plugin"
+#: parameters of torchmdnet.data.make_splits
+_SPLITS = (
+    "dataset_len", "train_size", "val_size", "test_size", "seed", "filename", "splits", "order"
+)  # fmt: skip
 
 
 def register() -> None:
@@ -55,6 +59,7 @@ def register() -> None:
         *_function(model, "create_model", ("args", "prior_model", "mean", "std"), _wrap_create_model, module),
         *_function(script, "get_argparse", (), _wrap_get_argparse),
         *_function(script, "get_args", (), _wrap_get_args),
+        *_function(_module("torchmdnet.data"), "make_splits", _SPLITS, _wrap_make_splits),
         *_model_name(models, model.create_model),
         *_names(_module("torchmdnet.priors"), _module("cgal_plugin.priors.factory").FACTORIES),
         *_names(_module("torchmdnet.datasets"), {name: getattr(datasets, name) for name in DATASETS}),
@@ -181,6 +186,7 @@ def _wrap_get_argparse(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def get_argparse() -> Any:
         import yaml
+        from torchmdnet.loss import loss_class_mapping
 
         parser = original()
         parser.add_argument(
@@ -190,37 +196,54 @@ def _wrap_get_argparse(original: Callable[..., Any]) -> Callable[..., Any]:
             help="Options of model cgschnet, a dictionary: form (majewski or mlcg), num_filters, "
             "output_layers (list of widths), output_bias",
         )
+        parser.add_argument(
+            "--temperature",
+            default=None,
+            type=float,
+            help="Temperature of the data, K (default: that of the CGDataset); kept in the checkpoints",
+        )
+        for action in parser._actions:
+            if action.dest in ("checkpoint_monitor", "early_stopping_monitor"):
+                sides = ("train", "val")
+                action.choices = [f"{side}_total_{loss}" for side in sides for loss in loss_class_mapping]
         return parser
 
     return get_argparse
 
 
 def _wrap_get_args(original: Callable[..., Any]) -> Callable[..., Any]:
+    from cgal_plugin.models.train_arguments import completed
+
     @functools.wraps(original)
     def get_args() -> Any:
-        import json
-
-        import torch
-        from lightning_utilities.core.rank_zero import rank_zero_warn
-
-        from cgal_plugin.models.torch_files import check_torch
-
-        args = original()
-        if args.load_model:
-            check_torch(args.load_model)  # TorchMD-Net reads it without a check
-        if isinstance(args.dataset_arg, str):
-            # JSON from the command line: TorchMD-Net decodes it in input.yaml only
-            args.dataset_arg = json.loads(args.dataset_arg)
-        if args.dataset in DATASETS and not args.derivative:
-            # TorchMD-Net's default is false; without energies the loss would then not depend on the model
-            rank_zero_warn(f"dataset {args.dataset} has forces and no energies: derivative is set to true")
-            args.derivative = True
-        if args.ngpus < 0 and torch.accelerator.current_accelerator(check_available=True) is None:
-            # the default, "all GPUs", is an error in Lightning if there is none
-            args.ngpus = 1
-        return args
+        parser = _module("torchmdnet.scripts.train").get_argparse()
+        completed(parser.parse_args(), parser)  # before the original creates the log folder
+        return completed(original(), parser)
 
     return get_args
+
+
+def _wrap_make_splits(original: Callable[..., Any]) -> Callable[..., Any]:
+    from cgal_plugin.data.split_files import checked_splits
+
+    @functools.wraps(original)
+    def make_splits(
+        dataset_len: int,
+        train_size: Any,
+        val_size: Any,
+        test_size: Any,
+        seed: int,
+        filename: Any = None,
+        splits: Any = None,
+        order: Any = None,
+    ) -> Any:
+        sizes = {"train_size": train_size, "val_size": val_size, "test_size": test_size}
+        sides = checked_splits(dataset_len, sizes, splits, filename)
+        if sides is None:
+            return original(dataset_len, train_size, val_size, test_size, seed, filename, None, order)
+        return tuple(_module("torch").from_numpy(index) for index in sides)
+
+    return make_splits
 
 
 def _model_name(models: ModuleType, create_model: Any) -> list[Callable[[], None]]:

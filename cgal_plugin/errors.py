@@ -45,6 +45,10 @@ class SelectionError(CGALError):
     """Frames cannot be selected from the given candidates."""
 
 
+class NothingToSelect(SelectionError):
+    """No candidate is left to label: the training data cover the samples of the model. A run then ends."""
+
+
 class OracleError(CGALError):
     """The oracle cannot label frames."""
 

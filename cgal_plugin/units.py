@@ -17,6 +17,9 @@ KJ_PER_KCAL = 4.184
 KJ_PER_MOL_NM_TO_KCAL_PER_MOL_ANGSTROM = 1.0 / (KJ_PER_KCAL * ANGSTROM_PER_NM)
 #: Boltzmann constant times Avogadro's number, kcal/mol/K (CODATA 2018)
 BOLTZMANN_KCAL_PER_MOL_K = 8.31446261815324e-3 / KJ_PER_KCAL
+#: units of models and their checkpoints, and of exported potentials (as OpenMM expects)
+MODEL_UNITS = {"positions": "angstrom", "energy": "kcal/mol", "forces": "kcal/mol/angstrom"}
+POTENTIAL_UNITS = {"positions": "nm", "energy": "kJ/mol", "forces": "kJ/mol/nm"}
 
 _LENGTH_UNITS = {"angstrom": 1.0, "nm": ANGSTROM_PER_NM}
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from cgal_plugin.analysis.tica import TICAModel
 from cgal_plugin.analysis.trajectory_checks import as_trajectories, as_weights
 from cgal_plugin.analysis.ucsc import w1_ucsc
 from cgal_plugin.analysis.wasserstein import w1_points
+from cgal_plugin.errors import AnalysisError
 from cgal_plugin.provenance import derive_seed, hash_array
 
 if TYPE_CHECKING:
@@ -74,6 +75,9 @@ class Evaluation:
         Free-energy surfaces on one grid.
     tica
         The projection.
+    failures
+        Attribute → reason, for those that could not be computed and are None (only with
+        ``on_failure="record"``).
     """
 
     w1: W1Result
@@ -85,19 +89,22 @@ class Evaluation:
     fes_reference: FreeEnergySurface
     tica: TICAModel
     provenance: Mapping[str, Any]
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self, *, surfaces: bool = True) -> dict[str, Any]:
         """Return JSON-ready values; NaN in the surfaces becomes None."""
         out: dict[str, Any] = {
-            "w1": self.w1.to_dict(),
-            "w1_ucsc": self.w1_ucsc.to_dict(),
-            "jsd_tic": vars(self.jsd_tic).copy(),
-            "observables": {k: vars(v).copy() for k, v in self.observables.items()},
+            "w1": None if "w1" in self.failures else self.w1.to_dict(),
+            "w1_ucsc": None if "w1_ucsc" in self.failures else self.w1_ucsc.to_dict(),
+            "jsd_tic": None if "jsd_tic" in self.failures else vars(self.jsd_tic).copy(),
+            "observables": {k: vars(v).copy() for k, v in (self.observables or {}).items()},
             "contact_rmsd": self.contact_rmsd,
             "timescales_frames": [float(t) if np.isfinite(t) else None for t in self.tica.timescales],
             "provenance": dict(self.provenance),
         }
-        if surfaces:
+        if self.failures:
+            out["not_evaluated"] = dict(self.failures)
+        if surfaces and not {"fes_model", "fes_reference"} & set(self.failures):
             out["fes"] = {
                 "unit": "kcal/mol",
                 "x_edges": self.fes_model.x_edges.tolist(),
@@ -122,6 +129,7 @@ def evaluate(
     tica: TICAModel | None = None,
     n_bootstrap: int = 100,
     n_splits: int = 10,
+    on_failure: Literal["raise", "record"] = "raise",
 ) -> Evaluation:
     """Compare a model's trajectories with those of a reference.
 
@@ -141,11 +149,15 @@ def evaluate(
         One ``(n,)`` array per reference trajectory, or None.
     n_bootstrap, n_splits
         Number of bootstrap replicates for the intervals, and of split halves for the floors.
+    on_failure
+        What to do if a quantity cannot be computed, such as a density of two frames: ``"record"`` puts the
+        reason into ``failures``, and the others are computed.
 
     Raises
     ------
     AnalysisError
-        Bead counts differ from the topology, frames are not finite, or TICA fails.
+        Bead counts differ from the topology, frames are not finite, TICA fails, or with ``"raise"`` a
+        quantity cannot be computed.
     """
     model = as_trajectories(model_trajectories, "model", topology.n_beads)
     reference = as_trajectories(reference_trajectories, "reference", topology.n_beads)
@@ -162,16 +174,22 @@ def evaluate(
     x, y = np.concatenate(tics_m), np.concatenate(tics_r)
     splits = split_halves(make_blocks([len(r) for r in reference]), n_splits, derive_seed(seed, "halves"))
     halves = [h for h in splits if weights[h].sum() > 0 and weights[~h].sum() > 0]
-    edges = grid_edges(y, x)
     frames_m, frames_r = np.concatenate(model), np.concatenate(reference)
+    computed, failures = _attempt(
+        {
+            "w1": lambda: w1_points(tics_m, tics_r, notes=tica.notes, **options),
+            "w1_ucsc": lambda: w1_ucsc(model, reference, tica=tica, **options),
+            "jsd_tic": lambda: _tic_divergence(x, y, weights, halves),
+            "observables": lambda: compare_observables(frames_m, frames_r, topology, weights, halves[:4]),
+            "contact_rmsd": lambda: _contacts(frames_m, frames_r, weights, topology),
+            "fes_model": lambda: free_energy_surface(x, grid_edges(y, x), temperature),
+            "fes_reference": lambda: free_energy_surface(y, grid_edges(y, x), temperature, weights=weights),
+        },
+        on_failure,
+    )
     return Evaluation(
-        w1=w1_points(tics_m, tics_r, notes=tica.notes, **options),
-        w1_ucsc=w1_ucsc(model, reference, tica=tica, **options),
-        jsd_tic=_tic_divergence(x, y, weights, halves),
-        observables=compare_observables(frames_m, frames_r, topology, weights, halves[:4]),
-        contact_rmsd=_contacts(frames_m, frames_r, weights, topology),
-        fes_model=free_energy_surface(x, edges, temperature),
-        fes_reference=free_energy_surface(y, edges, temperature, weights=weights),
+        **computed,
+        failures=failures,
         tica=tica,
         provenance={
             "model_sha256": hash_array(*model),
@@ -186,6 +204,24 @@ def evaluate(
             "topology": topology.hash,
         },
     )
+
+
+def _attempt(
+    quantities: Mapping[str, Callable[[], Any]], on_failure: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Compute each quantity; return their values and the reasons of those that cannot be computed."""
+    computed: dict[str, Any] = {}
+    failures: dict[str, str] = {}
+    for name, compute in quantities.items():
+        try:
+            computed[name] = compute()
+        except (AnalysisError, np.linalg.LinAlgError, ValueError, ArithmeticError) as error:
+            # numpy and scipy raise errors of their own for too few or equal points
+            reason = str(error) or type(error).__name__
+            if on_failure == "raise":
+                raise AnalysisError(f"{name} cannot be computed: {reason}") from error
+            computed[name], failures[name] = None, reason
+    return computed, failures
 
 
 def compare_observables(

@@ -266,7 +266,10 @@ def newton_reversible(counts: NDArray[np.float64]) -> tuple[NDArray[np.float64],
         curvature = pairs * fraction * fraction.T
         hessian = np.diag(curvature.sum(axis=1)) - curvature
         # f is defined up to a constant: fix its mean
-        step = np.linalg.solve(hessian + hessian.trace() / len(f) ** 2, -gradient)
+        try:
+            step = np.linalg.solve(hessian + hessian.trace() / len(f) ** 2, -gradient)
+        except np.linalg.LinAlgError:  # states that are connected by less than rounding
+            break
         reach = float(np.ptp(step))
         if reach < _TOLERANCE:
             flow = both * fraction * np.exp(f - f.max())[:, None]

@@ -179,11 +179,11 @@ def _block_densities(
     points, weights, label = points[keep], weights[keep], label[keep]
     try:
         kde = gaussian_kde(points.T, weights=weights / weights.sum())
-    except (np.linalg.LinAlgError, ValueError) as error:
+        whiten = np.linalg.inv(np.linalg.cholesky(kde.covariance))
+    except (np.linalg.LinAlgError, ValueError, ZeroDivisionError) as error:
         raise AnalysisError(
             f"the density of {len(points)} points cannot be estimated: their TIC 1–2 covariance is singular"
         ) from error
-    whiten = np.linalg.inv(np.linalg.cholesky(kde.covariance))
     # centre the points, so that |c|² + |t|² − 2 c·t does not lose precision
     middle = points.mean(axis=0)
     centres, targets = (points - middle) @ whiten.T, (grid - middle) @ whiten.T

@@ -20,6 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from cgal_plugin.cli.status_text import not_evaluated_text
 from cgal_plugin.components.protocols import Progress as ProgressCallback
 
 
@@ -80,6 +81,8 @@ def round_line(row: Mapping[str, Any]) -> str:
         parts.append(
             f"{row['n_labelled']} of {row['n_selected']} labelled, {row['n_quarantined']} quarantined"
         )
+    if row.get("not_evaluated"):
+        parts.append(not_evaluated_text(row["not_evaluated"]))
     return " | ".join(parts)
 
 

@@ -80,13 +80,10 @@ def train(
     from cgal_plugin.config.load import read_mapping
     from cgal_plugin.priors import PriorSet
     from cgal_plugin.training import train as run
-    from cgal_plugin.training.settings import dataset_options
+    from cgal_plugin.training.settings import store_keys
 
-    keys: dict[str, Any] = {} if config is None else dict(read_mapping(config)[0])
-    keys |= {"dataset": "CGDataset", "dataset_root": str(store)}
-    keys["dataset_arg"] = {"repeat": "error", **dataset_options(keys.get("dataset_arg"))}
-    if priors is not None:
-        keys["prior_model"] = PriorSet.load(priors).to_prior_model()
+    given: dict[str, Any] = {} if config is None else dict(read_mapping(config)[0])
+    keys = store_keys(given, store, None if priors is None else PriorSet.load(priors))
     mode = "scratch" if init is None else "finetune"
     result = run(keys, out, init_checkpoint=init, mode=mode, seed=seed, progress=_echo_epoch)
     typer.echo(str(result.checkpoint))
@@ -240,7 +237,10 @@ def evaluate(
         unit=length_unit(units),
         temperature=temperature,
         seed=seed,
+        on_failure="record",
     )
+    for name, reason in result.failures.items():
+        typer.echo(f"{name} not computed: {reason}", err=True)
     if out is None:
         typer.echo(json.dumps(result.to_dict(surfaces=False), indent=2))
         return

@@ -18,6 +18,8 @@ def status_text(status: Mapping[str, Any]) -> str:
         lines.append(f"error: {status['last_error']}")
     for row in status["rounds"]:
         lines.append(_round_text(row))
+    if status["stopped"]:
+        lines.append(f"stopped: {status['stopped']}")
     lines.append(f"rounds planned: {status['rounds_planned']}, then a final training")
     current, queue = status["current"], status["queue"]
     if current is not None:
@@ -57,9 +59,16 @@ def _round_text(row: Mapping[str, Any]) -> str:
         text += f" | W1 {row['w1']['value']:.3f}"
     if "n_labelled" in row:
         text += f" | {row['n_labelled']} of {row['n_selected']} labelled"
+    if row.get("not_evaluated"):
+        text += f" | {not_evaluated_text(row['not_evaluated'])}"
     if row["damaged"]:
         text += f" | damaged: {', '.join(row['damaged'])}"
     return text
+
+
+def not_evaluated_text(reasons: Mapping[str, str]) -> str:
+    """Say what could not be computed, and why."""
+    return "; ".join(f"{name} not computed: {reason}" for name, reason in reasons.items())
 
 
 def _span(seconds: float) -> str:

@@ -25,7 +25,7 @@ from cgal_plugin.components.protocols import (
     Trainer,
 )
 from cgal_plugin.data.blow_up import BlowUp
-from cgal_plugin.errors import ConfigError, DynamicsError, SelectionError, StateError
+from cgal_plugin.errors import ConfigError, DynamicsError, NothingToSelect, SelectionError, StateError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -152,8 +152,10 @@ def check_selection(
 
     Raises
     ------
+    NothingToSelect
+        No frame is chosen.
     SelectionError
-        No frame is chosen, or the indices are not distinct indices of candidates with one distance each.
+        The indices are not distinct indices of candidates with one distance each.
     """
     name = f"the selector {type(selector).__qualname__}"
     if not hasattr(chosen, "indices") or not hasattr(chosen, "distances"):
@@ -162,7 +164,7 @@ def check_selection(
         )
     indices = np.asarray(chosen.indices)
     if not indices.size:
-        raise SelectionError(f"{name} chose no frame of {n_candidates}")
+        raise NothingToSelect(f"{name} chose no frame of {n_candidates}")
     if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
         raise SelectionError(
             f"{name} returned indices of shape {indices.shape} and type {indices.dtype}; "

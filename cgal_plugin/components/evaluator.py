@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from cgal_plugin.config import Config
 from cgal_plugin.data.times import Interval, resolve_interval
 from cgal_plugin.data.trajectories import Trajectory, read_trajectories, tell
+from cgal_plugin.errors import AnalysisError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.provenance import derive_seed
 
@@ -113,11 +114,24 @@ class ReferenceEvaluator:
             assert self.reweighting is not None or not self.config.evaluation.reweight
 
     def __call__(self, trajectories: list[NDArray[np.floating]], seed: int) -> dict[str, Any]:
-        """Return JSON-ready results (``w1``, ``w1_ucsc``, ...); an empty dict without a reference."""
-        return self.compare(trajectories, seed=seed) if self.reference else {}
+        """Return JSON-ready results (``w1``, ``w1_ucsc``, ...); an empty dict without a reference.
+
+        What cannot be computed, for example from two frames, is None; ``not_evaluated`` has the reasons.
+        """
+        if not self.reference:
+            return {}
+        try:
+            return self.compare(trajectories, seed=seed, on_failure="record")
+        except AnalysisError as error:
+            return {"not_evaluated": {"evaluation": str(error)}}
 
     def compare(
-        self, trajectories: list[NDArray[np.floating]], *, seed: int, n_bootstrap: int = 100
+        self,
+        trajectories: list[NDArray[np.floating]],
+        *,
+        seed: int,
+        n_bootstrap: int = 100,
+        on_failure: Literal["raise", "record"] = "raise",
     ) -> dict[str, Any]:
         """Return the results of :func:`cgal_plugin.analysis.evaluate`, without surfaces."""
         from cgal_plugin.analysis import evaluate
@@ -132,6 +146,7 @@ class ReferenceEvaluator:
             tica=self.tica,
             reference_weights=None if self.reweighting is None else self.reweighting.weights,
             n_bootstrap=n_bootstrap,
+            on_failure=on_failure,
         )
         facts: dict[str, Any] = {"reference_read": self.notes}
         if self.reweighting is not None:

@@ -59,7 +59,10 @@ class Chosen(Protocol):
 
     @property
     def indices(self) -> NDArray[np.integer]:
-        """``(k,)`` distinct indices into the candidates, at least one, the most wanted frame first."""
+        """``(k,)`` distinct indices into the candidates, the most wanted frame first.
+
+        None of them: nothing is left to label, and the run ends with the model of this round.
+        """
         ...
 
     @property
@@ -84,7 +87,12 @@ class Selector(Protocol):
         ...
 
     def select(self, candidates: NDArray[np.floating]) -> Chosen:
-        """Choose among ``(n, n_beads, 3)``, n ≥ 1. A :class:`~cgal_plugin.errors.CGALError` ends the run."""
+        """Choose among ``(n, n_beads, 3)``, n ≥ 1.
+
+        An empty choice, or :class:`~cgal_plugin.errors.NothingToSelect` with its reason, means that the
+        training data cover the candidates: the run finishes. Another
+        :class:`~cgal_plugin.errors.CGALError` ends it as an error.
+        """
         ...
 
 

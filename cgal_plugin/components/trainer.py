@@ -9,14 +9,25 @@ from cgal_plugin.components.protocols import Progress, TrainedModel, TrainReques
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.sources import FrameTable, read_store
-from cgal_plugin.errors import PriorFitError, StateError
+from cgal_plugin.errors import ConfigError, ExportError, PriorFitError, StateError
 from cgal_plugin.mapping import CGTopology
+from cgal_plugin.models.build import MODEL_NAME
 from cgal_plugin.runs.layout import WORK
 
 if TYPE_CHECKING:
     from cgal_plugin.priors import PriorSet
 
 _PRIORS = "priors.yaml"
+#: TorchMD-Net keys that the run sets, and what to use instead
+_NOT_IN_A_RUN = {
+    "dataset": "it trains on its own data store; remove the key",
+    "dataset_root": "it trains on its own data store; use seed_data.store for existing data",
+    "dataset_arg": "it trains on the shards of all rounds so far; remove the key",
+    "splits": "the data grow in each round; use validation_fraction, or val_size and train_size",
+    "prior_model": "use training.priors (with file for fitted priors)",
+    "prior_args": "use training.priors (with file for fitted priors)",
+    "temperature": "use system.temperature",
+}
 
 
 class TorchMDNetTrainer:
@@ -37,17 +48,13 @@ class TorchMDNetTrainer:
         PriorFitError
             The molecule is too small for a term, or the file is for another molecule or temperature.
         ConfigError
-            A key or value in ``training.torchmdnet`` is not allowed.
+            A key or value in ``training.torchmdnet`` is not allowed, the network cannot be built for the
+            beads of the molecule, or it could not be exported.
         """
-        from cgal_plugin.models.build import parse_options
         from cgal_plugin.priors.fit_input import check_terms
-        from cgal_plugin.training.settings import resolve
 
-        training = self.config.torchmdnet
-        if training.torchmdnet:
-            resolve(training.torchmdnet)
-            parse_options(training.torchmdnet.get("cgschnet"), training.model.embedding_dimension)
-        priors = training.priors
+        self._check_network(topology)
+        priors = self.config.torchmdnet.priors
         path = priors.file
         if path is None and priors.terms:
             check_terms(topology, priors.terms)
@@ -55,6 +62,25 @@ class TorchMDNetTrainer:
             from cgal_plugin.priors import PriorSet
 
             _check_same(PriorSet.load(path), path, topology, self.config.system.temperature)
+
+    def _check_network(self, topology: CGTopology) -> None:
+        from cgal_plugin.export.assemble import check_weights
+        from cgal_plugin.models import model_parameters
+        from cgal_plugin.models.build import parse_options
+        from cgal_plugin.models.supported import try_model
+        from cgal_plugin.training.settings import resolve
+
+        training = self.config.torchmdnet
+        keys = training.torchmdnet
+        parse_options(keys.get("cgschnet"), training.model.embedding_dimension)
+        for key, remedy in _NOT_IN_A_RUN.items():
+            if key in keys:
+                raise ConfigError(f"training.torchmdnet.{key} is set by the run: {remedy}")
+        try:
+            values = resolve({**self._network(), **keys})
+            check_weights(model_parameters(try_model(values, topology)), topology)
+        except (ConfigError, ExportError) as error:
+            raise ConfigError(f"training: {error}") from error
 
     def prepare(self, store: DataStore, out_dir: Path) -> None:
         """Fit the priors to the seed data, or load the file of the configuration; then they are frozen.
@@ -167,20 +193,9 @@ class TorchMDNetTrainer:
     def hparams(self, request: TrainRequest, fresh: bool, frames: FrameTable | None = None) -> dict[str, Any]:
         """Return TorchMD-Net's keys for this request; fit the priors if they are fitted in each round."""
         settings = self.config.torchmdnet
-        model = settings.model
         frames = read_store(request.store.root, request.shards, None) if frames is None else frames
         repeat = dict(frames.weights)
-        others = dict(settings.torchmdnet)
-        options = {"form": model.form, "filter_grid": model.filter_grid, **(others.pop("cgschnet", {}) or {})}
         return {
-            "model": "cgschnet",
-            "cgschnet": options,
-            "embedding_dimension": model.embedding_dimension,
-            "num_layers": model.num_layers,
-            "num_rbf": model.num_rbf,
-            "cutoff_lower": model.cutoff_lower,
-            "cutoff_upper": model.cutoff_upper,
-            "activation": model.activation,
             "prior_model": self._priors_of(request, frames),
             "dataset": "CGDataset",
             "dataset_root": str(request.store.root),
@@ -189,6 +204,32 @@ class TorchMDNetTrainer:
             "batch_size": settings.batch_size,
             "lr": settings.learning_rate if fresh else settings.finetune_learning_rate,
             "val_size": settings.validation_fraction,
+            **self._network(),
+        }
+
+    def _network(self) -> dict[str, Any]:
+        """Return the keys of the network, and those of ``training.torchmdnet``."""
+        settings = self.config.torchmdnet
+        model, others = settings.model, dict(settings.torchmdnet)
+        options = {"form": model.form, "filter_grid": model.filter_grid, **(others.pop("cgschnet", {}) or {})}
+        kind = others.get("model", MODEL_NAME)
+        if kind != MODEL_NAME:
+            set_ = [k for k, v in options.items() if v not in (None, "majewski")]
+            if set_:
+                raise ConfigError(
+                    f"training.torchmdnet.model is {kind}, which has no option {', '.join(set_)}: remove "
+                    "this option, or the key model"
+                )
+            options = {}
+        return {
+            "model": MODEL_NAME,
+            **({"cgschnet": options} if options else {}),
+            "embedding_dimension": model.embedding_dimension,
+            "num_layers": model.num_layers,
+            "num_rbf": model.num_rbf,
+            "cutoff_lower": model.cutoff_lower,
+            "cutoff_upper": model.cutoff_upper,
+            "activation": model.activation,
             **others,
         }
 

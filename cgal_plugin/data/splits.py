@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.data.split_files import read_splits, size_number, split_counts, write_splits
 from cgal_plugin.errors import DataError
-from cgal_plugin.provenance import atomic_write
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,6 +54,63 @@ def block_splits(
     DataError
         A fraction is out of range, or there are too few frames for one of the sets.
     """
+    write_splits(path, fraction_sides(dataset, val_fraction, test_fraction, seed))
+    return Path(path)
+
+
+def sized_sides(dataset: CGDataset, sizes: Mapping[str, Any], seed: int) -> dict[str, NDArray[np.int64]]:
+    """Split by correlated blocks into sets of the sizes that TorchMD-Net's keys give.
+
+    Fractions of ``val_size`` and ``test_size`` alone are approximated by whole blocks, as in
+    :func:`block_splits`. With a ``train_size``, or a number of frames, all sizes are exact: the last block
+    of a set is cut, and frames in no set are not used.
+
+    Parameters
+    ----------
+    dataset
+        The data set to split.
+    sizes
+        ``train_size``, ``val_size`` and ``test_size``; see
+        :func:`~cgal_plugin.data.split_files.split_counts`.
+    seed
+        Seed of the random assignment.
+
+    Returns
+    -------
+    dict
+        Indices ``idx_train``, ``idx_val``, ``idx_test`` of items, int64.
+
+    Raises
+    ------
+    ConfigError
+        A size is not allowed, or the sizes need more frames than there are.
+    DataError
+        There are too few frames for one of the sets.
+    """
+    given = {key: size_number(key, size) for key, size in sizes.items()}
+    counts = split_counts(dataset.n_frames, given)
+    val, test = given["val_size"], given["test_size"]
+    if given["train_size"] is None and all(isinstance(s, float) or s == 0 for s in (val, test)):
+        return fraction_sides(dataset, float(val or 0), float(test or 0), seed)
+    side = np.full(dataset.n_frames, -1, dtype=np.int64)
+    wanted = [counts[f"{name}_size"] for name in ("val", "test", "train")]
+    longest = max(1, min((count for count in wanted if count), default=2) // 2)
+    pieces = _pieces(dataset.table.block, longest)
+    order = iter(np.random.default_rng(seed).permutation(len(pieces)))
+    left = np.zeros(0, dtype=np.int64)
+    for number, count in zip((1, 2, 0), wanted, strict=True):
+        while count:
+            if not len(left):
+                left = pieces[next(order)]
+            side[left[:count]] = number
+            left, count = left[count:], count - min(count, len(left))
+    return _items_of(dataset, side)
+
+
+def fraction_sides(
+    dataset: CGDataset, val_fraction: float, test_fraction: float, seed: int
+) -> dict[str, NDArray[np.int64]]:
+    """Return the sets of :func:`block_splits`; parameters and errors are the same."""
     shares = {"val": val_fraction, "test": test_fraction}
     if not all(0 <= s < 1 for s in shares.values()) or sum(shares.values()) >= 1:
         raise DataError(f"splits of {val_fraction} and {test_fraction}: each must be >= 0 and their sum < 1")
@@ -79,16 +137,18 @@ def block_splits(
             f"{n} frames in {len(pieces)} blocks are too few for validation {val_fraction} "
             f"and test {test_fraction}"
         )
+    return _items_of(dataset, side)
+
+
+def _items_of(dataset: CGDataset, side: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """Return the items of each set from the set of each frame (0, 1, 2: training, validation, test)."""
     of_item = side[dataset.items]
-    first = np.arange(len(dataset.items)) < n
-    with atomic_write(path) as handle:
-        np.savez(
-            handle,
-            idx_train=np.flatnonzero(of_item == 0),
-            idx_val=np.flatnonzero((of_item == 1) & first),
-            idx_test=np.flatnonzero((of_item == 2) & first),
-        )
-    return Path(path)
+    first = np.arange(len(dataset.items)) < dataset.n_frames
+    return {
+        "idx_train": np.flatnonzero(of_item == 0),
+        "idx_val": np.flatnonzero((of_item == 1) & first),
+        "idx_test": np.flatnonzero((of_item == 2) & first),
+    }
 
 
 def _pieces(block: NDArray[np.int64], longest: int) -> list[NDArray[np.int64]]:
@@ -96,3 +156,24 @@ def _pieces(block: NDArray[np.int64], longest: int) -> list[NDArray[np.int64]]:
     order = np.argsort(block, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(block[order])) + 1)
     return [piece for group in groups for piece in np.array_split(group, -(-len(group) // longest))]
+
+
+def given_sides(dataset: CGDataset, splits: Any) -> dict[str, NDArray[np.int64]]:
+    """Return the sets of a split file or mapping, as items of a data set.
+
+    If all indices of ``idx_train`` are those of frames, the copies that ``repeat`` makes of these frames are
+    added; otherwise the indices are used as they are.
+
+    Raises
+    ------
+    ConfigError
+        See :func:`~cgal_plugin.data.split_files.read_splits`; or a frame of the training set is in
+        another set as well.
+    """
+    n, items = dataset.n_frames, dataset.items
+    sides = read_splits(splits, len(items), n)
+    if len(items) > n and sides["idx_train"].max() < n:
+        copies = n + np.flatnonzero(np.isin(items[n:], sides["idx_train"]))
+        sides["idx_train"] = np.concatenate([sides["idx_train"], copies])
+    read_splits({key: items[index] for key, index in sides.items()}, n)
+    return sides

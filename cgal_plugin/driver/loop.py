@@ -24,6 +24,7 @@ from cgal_plugin.runs.disk import disk_errors
 from cgal_plugin.runs.layout import REFINEMENT, seed_digest
 from cgal_plugin.runs.log import LOG, Progress, Reporter, RunLog, SilentReporter
 from cgal_plugin.runs.stage import StageOutput, visible_files
+from cgal_plugin.runs.stopping import stop_reason
 
 
 @dataclass(frozen=True)
@@ -127,21 +128,25 @@ class _Loop:
 
     def run(self) -> RunResult:
         self._prepare()
+        context = self.context
         model: TrainedModel | None = None
         while True:
-            current = Round(len(self.rows), self.context)
+            current = Round(len(self.rows), context)
             model = current.train(model)
             current.simulate()
             row = current.evaluate()
             most = self._affordable()
-            reason = self._stop_reason(row, most)
+            reason = stop_reason(context.config.stopping, self.rows, row, self._oracle_ns(), most)
             if reason is None:
-                current.select(model, most)
-                row |= current.label()
+                covered = current.select(model, most)
+                if covered is None:
+                    row |= current.label()
+                else:
+                    reason = f"converged, nothing is left to label ({covered})"
             self.rows.append(row | {"round": current.index, "stop": reason})
-            self.context.log.round(self.rows[-1])
+            context.log.round(self.rows[-1])
             if reason is not None:
-                self.context.log.message(f"stopped after round {current.index}: {reason}")
+                context.log.message(f"stopped after round {current.index}: {reason}")
                 return self._finish(self._refine(model, current))
 
     def _prepare(self) -> None:
@@ -173,20 +178,6 @@ class _Loop:
     def _oracle_ns(self) -> float:
         return self.seed_ns + sum(float(r["oracle_ns"]) for r in self.rows)
 
-    def _stop_reason(self, row: Mapping[str, Any], most: int | None) -> str | None:
-        stopping, rows = self.context.config.stopping, self.rows
-        if len(rows) >= stopping.rounds:
-            return f"{stopping.rounds} rounds done (stopping.rounds)"
-        if stopping.oracle_ns is not None:
-            used = self._oracle_ns()
-            if most == 0 or used >= stopping.oracle_ns:
-                return f"oracle budget spent: {used:.3f} of {stopping.oracle_ns} ns (stopping.oracle_ns)"
-        if stopping.coverage_plateau is not None and rows:
-            before, now = rows[-1]["coverage"]["mean"], row["coverage"]["mean"]
-            if before - now < stopping.coverage_plateau * before:
-                return f"nearest RMSD {before:.2f} -> {now:.2f} Å, a plateau (stopping.coverage_plateau)"
-        return None
-
     # ------------------------------------------------------------------ the final model
 
     def _refine(self, model: TrainedModel, last: Round) -> tuple[Path, Path]:
@@ -199,6 +190,8 @@ class _Loop:
         packed = last.potential(context.components.packed_replicas)
         refinement = Refinement(context.config.refinement, trainer, context)
         refined = refinement.run(model, trainer.priors(last.train_folder), packed)
+        if refined is None:
+            return model.checkpoint, last.potential(1)
         potential = context.directory.root / REFINEMENT / "potential.pt"
         trainer.export(refined, context.store.topology, potential, 1)
         return refined.checkpoint, potential

@@ -14,6 +14,7 @@ from cgal_plugin.components.frames import start_positions
 from cgal_plugin.components.protocols import ExtendableSampler, RefinableTrainer, Sampler, TrainedModel
 from cgal_plugin.config.refinement import Refinement as Settings
 from cgal_plugin.driver.context import RunContext
+from cgal_plugin.errors import AnalysisError
 from cgal_plugin.priors import PriorSet
 from cgal_plugin.provenance import hash_file
 from cgal_plugin.refinement.target import Target, equilibrated
@@ -42,8 +43,8 @@ class Refinement:
         self.settings, self.trainer, self.context = settings, trainer, context
         self._sampled: dict[int, Sequence[NDArray[np.floating]]] = {}
 
-    def run(self, model: TrainedModel, priors: PriorSet, potential: Path) -> TrainedModel:
-        """Refine ``model`` with the prior energy ``priors`` and the exported ``potential``."""
+    def run(self, model: TrainedModel, priors: PriorSet, potential: Path) -> TrainedModel | None:
+        """Refine ``model`` with the energy ``priors`` and the exported ``potential``; None: not possible."""
         context = self.context
         inputs = {
             "checkpoint": hash_file(model.checkpoint),
@@ -52,7 +53,7 @@ class Refinement:
         }
         for k in range(self.settings.iterations + 1):
             stage = self._stage(k)
-            stage.run(
+            results = stage.run(
                 partial(self._iterate, k, model, priors, potential),
                 title=f"refinement: iteration {k}",
                 inputs=inputs,
@@ -61,6 +62,9 @@ class Refinement:
                 reporter=context.log,
                 usable=partial(self._usable, inputs),
             )
+            if "failed" in results:
+                context.log.message(f"{REFINEMENT} left out, the model is not refined: {results['failed']}")
+                return None
             if k < self.settings.iterations:
                 model = TrainedModel(stage.file("model.ckpt"))
                 priors = PriorSet.load(stage.file("priors.yaml"))
@@ -106,7 +110,10 @@ class Refinement:
         trajectories = equilibrated(self._trajectories(k), k)
         # the seed of the rounds, so that bootstraps draw the same reference blocks and can be paired
         results = {**output.results, **context.components.evaluate(trajectories, context.seed("evaluate"))}
-        found = self._target.compare(trajectories)
+        try:
+            found = self._target.compare(trajectories)
+        except AnalysisError as error:  # a Markov state model that did not converge, too few frames
+            return StageOutput(results | {"failed": str(error)}, output.files)
         results |= {"divergence": found.divergence, "connected": found.connected}
         results |= {"target": found.target.tolist(), "model": found.model.tolist()}
         made: list[Path] = []

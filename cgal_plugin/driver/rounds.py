@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cgal_plugin.components.checks import check_component, check_exported, check_selection, check_trained
+from cgal_plugin.components.checks import check_exported, check_trained
 from cgal_plugin.components.frames import check_any_frame, coverage, start_positions
 from cgal_plugin.components.label_job import round_label_job
-from cgal_plugin.components.protocols import DistanceSelector, TrainedModel, TrainRequest
+from cgal_plugin.components.protocols import TrainedModel, TrainRequest
+from cgal_plugin.components.selection import select_frames
 from cgal_plugin.driver.context import RunContext
 from cgal_plugin.runs.layout import round_dependencies, round_name, sampled_trajectories, shard_round
 from cgal_plugin.runs.log import Progress
@@ -167,21 +168,20 @@ class Round:
 
     # ------------------------------------------------------------------ select
 
-    def select(self, model: TrainedModel, most: int | None = None) -> None:
-        """Select the frames to label: the first ones of the selection, at most ``most``."""
+    def select(self, model: TrainedModel, most: int | None = None) -> str | None:
+        """Select the frames to label, at most ``most``; return why there is none, if the data cover all."""
         run, seed = self.run, self._seed("select")
         counts = [len(t) for t in self.trajectories()]
 
         def compute(folder: Path, progress: Progress) -> StageOutput:
             candidates = np.concatenate(self.trajectories())
-            selector = run.components.selector(model, seed)
-            if isinstance(selector, DistanceSelector):
-                chosen = selector.select_with(candidates, self.distances())
-            else:
-                fitted = selector.fit(run.store.positions(self._shards))
-                check_component("selector", fitted)  # a fit without return statement gives None
-                chosen = fitted.select(candidates)
-            indices, distances = (a[:most] for a in check_selection(chosen, selector, len(candidates)))
+            indices, distances, covered = select_frames(
+                run.components.selector(model, seed),
+                candidates,
+                lambda: run.store.positions(self._shards),
+                self.distances,
+            )
+            indices, distances = indices[:most], distances[:most]
             path = save_arrays(
                 folder / "selected.npz",
                 positions=candidates[indices],
@@ -189,10 +189,11 @@ class Round:
                 distances=distances,
                 replica=np.repeat(np.arange(len(counts)), counts)[indices],
             )
-            return StageOutput({"n_candidates": len(candidates), "n_selected": len(indices)}, [path])
+            counted = {"n_candidates": len(candidates), "n_selected": len(indices), "covered": covered}
+            return StageOutput(counted, [path])
 
         inputs = {"config": run.settings("selector"), "shards": self._shards}
-        self._run("select", compute, inputs, {"select": seed})
+        return self._run("select", compute, inputs, {"select": seed}).get("covered")
 
     # ------------------------------------------------------------------ label
 

@@ -189,6 +189,11 @@ def _check(given: Mapping[str, Any]) -> None:
         )
     if given["atom_filter"] > -1:
         raise ConfigError(f"atom_filter is {given['atom_filter']}; cgschnet sums over all beads: use -1")
+    for key in ("charge", "spin"):
+        if given.get(key):
+            raise ConfigError(
+                f"{key} is {given[key]}; model {MODEL_NAME} has no input for it: set {key}: false"
+            )
     for key in ("embedding_dimension", "num_layers", "num_rbf", "max_z", "max_num_neighbors"):
         value = given[key]
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchmdnet.models.model import TorchMD_Net
 
+from cgal_plugin.errors import ConfigError
 from cgal_plugin.models.cgschnet import CGSchNet
 from cgal_plugin.models.distances import cosine_cutoff, radial_basis
 from cgal_plugin.models.filter_grid import Stencils, grid
@@ -46,7 +47,34 @@ class CGNet(TorchMD_Net):  # type: ignore[misc]  # torchmdnet has no types
             (None: one molecule).
         box, q, s, extra_args, num_systems
             As in TorchMD_Net.
+
+        Raises
+        ------
+        ConfigError
+            A bead type is not below ``max_z``.
         """
+        try:
+            return self._forward(z, pos, batch, box, q, s, extra_args, num_systems)
+        except IndexError as error:
+            size = self.representation_model.embedding.num_embeddings
+            if not z.numel() or 0 <= int(z.min()) <= int(z.max()) < size:
+                raise
+            raise ConfigError(
+                f"bead types {int(z.min())} to {int(z.max())} do not fit this model: max_z is {size}. Use "
+                "its own topology, or train with a larger max_z (default 100)"
+            ) from error
+
+    def _forward(
+        self,
+        z: Tensor,
+        pos: Tensor,
+        batch: Tensor | None,
+        box: Tensor | None,
+        q: Tensor | None,
+        s: Tensor | None,
+        extra_args: dict[str, Tensor] | None,
+        num_systems: int | None,
+    ) -> tuple[Tensor, Tensor]:
         if not self._is_fast(pos, box):
             result: tuple[Tensor, Tensor] = super().forward(z, pos, batch, box, q, s, extra_args, num_systems)
             return result

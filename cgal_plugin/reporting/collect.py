@@ -54,6 +54,9 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
     store = DataStore(directory.root / "data")
     evaluator = ReferenceEvaluator(config, store.topology)
     refined = refined_stages(directory) if config.refinement is not None else []
+    results = [s.results() for s in refined]
+    left_out = [f"The model is not refined: {r['failed']}." for r in results if "failed" in r]
+    refined = [] if left_out else refined
     summaries = [_summary(i, r) for i, r in enumerate(rounds)]
     if refined:
         summaries.append(_refined_summary(len(rounds), refined))
@@ -81,7 +84,12 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
         provenance=_provenance(directory, config),
         structure=_structure(directory.root / "seed" / STRUCTURE),
         facts=_facts(config),
-        notes=_notes(directory, evaluator) + _refinement_notes(len(rounds), refined),
+        notes=[
+            *_notes(directory, evaluator),
+            *_round_notes(rounds),
+            *left_out,
+            *_refinement_notes(len(rounds), refined),
+        ],
     )
     return write_report(directory.root / "report.html", report)
 
@@ -164,7 +172,7 @@ def _selected(rounds: Sequence[_Round]) -> SelectedFrames | None:
     labels: list[str] = []
     for index, found in enumerate(rounds):
         arrays = found.arrays("select", "selected.npz")
-        if not arrays:
+        if not arrays or not len(arrays["positions"]):
             continue
         n = len(arrays["positions"])
         positions.append(arrays["positions"])
@@ -209,6 +217,20 @@ def _notes(directory: RunDirectory, evaluator: ReferenceEvaluator) -> list[str]:
 
 def _structure(path: Path) -> list[tuple[str, str]]:
     return StructureRecord.from_dict(read_json(path)).rows() if path.exists() else []
+
+
+def _round_notes(rounds: Sequence[_Round]) -> list[str]:
+    """Say what could not be computed, and whether the run converged."""
+    notes = []
+    for index, found in enumerate(rounds):
+        for name, reason in found.results["evaluate"].get("not_evaluated", {}).items():
+            notes.append(f"Round {index}: {name} could not be computed: {reason}.")
+        if found.results["select"].get("covered"):
+            notes.append(
+                f"The run converged in round {index}: nothing is left to label "
+                f"({found.results['select']['covered']})."
+            )
+    return notes
 
 
 def _facts(config: Config) -> dict[str, str]:

@@ -24,6 +24,8 @@ _RESULTS = (
     "n_frames",
     "coverage",
     "w1",
+    "not_evaluated",
+    "covered",
     "n_selected",
     "n_labelled",
     "n_quarantined",
@@ -40,9 +42,10 @@ def run_status(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     -------
     dict
         ``state`` (``running``, ``finished``, ``interrupted``, ``failed``, ``killed``, ``not started``),
-        ``holder``, ``rounds`` (one dict per round: seconds of each completed stage, results), ``current``
-        (stage, done, total, per_hour, seconds_left), ``queue`` (numbers of labels), ``throughput`` (rates of
-        the last completed stages), ``failures``, ``seconds_left`` (of the run; None if unknown).
+        ``holder``, ``stopped`` (why there are no further rounds, or None), ``rounds`` (one dict per round:
+        seconds of each completed stage, results), ``current`` (stage, done, total, per_hour, seconds_left),
+        ``queue`` (numbers of labels), ``throughput`` (rates of the last completed stages), ``failures``,
+        ``seconds_left`` (of the run; None if unknown).
 
     Raises
     ------
@@ -64,6 +67,7 @@ def run_status(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
         "last_sign": events[-1]["time"] if events else None,
         "last_error": next((e.get("text") for e in reversed(events) if e["event"] == "error"), None),
         "rounds_planned": planned,
+        "stopped": _stopped(events),
         "rounds": rounds,
         "current": current,
         "queue": _queue(root, rounds),
@@ -82,6 +86,17 @@ def _state(root: Path, events: Sequence[Mapping[str, Any]], holder: str | None) 
     if (root / "model.ckpt").is_file():  # run of a version without a log
         return "finished"
     return "killed" if (root / "rounds").is_dir() else "not started"
+
+
+def _stopped(events: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return why the last call ended its rounds; None if it did not."""
+    for event in reversed(events):
+        if event["event"] == "run started":
+            return None
+        if event["event"] == "round":
+            stop = event.get("results", {}).get("stop")
+            return None if stop is None else str(stop)
+    return None
 
 
 #: state of a run without holder, by the last of these events
@@ -146,6 +161,8 @@ def _queue(root: Path, rounds: Sequence[Mapping[str, Any]]) -> dict[str, int] | 
     try:
         selected = int(read_sealed(root / "rounds" / name / "select" / MANIFEST)["results"]["n_selected"])
     except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not selected:
         return None
     prefix = f"r{number:03d}_f"
     done = sum(1 for _ in (root / "data" / "shards").glob(f"{prefix}*.json"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from cgal_plugin.errors import SelectionError
+from cgal_plugin.errors import NothingToSelect, SelectionError
 from cgal_plugin.provenance import hash_array
 from cgal_plugin.selector.frame_sets import as_frames, blocks, sources, unit_of
 from cgal_plugin.selector.k_centre import k_centre
@@ -188,9 +188,10 @@ class BaseSelector:
 
         Raises
         ------
+        NothingToSelect
+            No candidate is between the cuts, and some are nearer to the reference than ``min_rmsd``.
         SelectionError
-            No candidate is between the cuts; there is no reference, although a cut or the strategy needs one;
-            or the candidates are malformed.
+            All are beyond ``max_rmsd``; a cut or the strategy needs a reference; or candidates are malformed.
         """
         array = self._check_candidates(candidates)
         if not self._reference and self._uses_distances:
@@ -241,13 +242,16 @@ class BaseSelector:
         if self._uses_distances:
             eligible = np.flatnonzero((distances >= self.min_rmsd) & (distances <= self.max_rmsd))
         if len(eligible) == 0:
-            raise SelectionError(
+            below, above = (int(n.sum()) for n in (distances < self.min_rmsd, distances > self.max_rmsd))
+            text = (
                 f"no frame selected: the nearest RMSDs of {len(array)} candidates to the reference are"
                 f" {distances.min():.4g} to {distances.max():.4g} Å, the cuts are"
                 f" min_rmsd={self.min_rmsd:g} and max_rmsd={self.max_rmsd:g} Å"
-                f" ({np.count_nonzero(distances < self.min_rmsd)} frames are below,"
-                f" {np.count_nonzero(distances > self.max_rmsd)} above); widen the cuts or simulate longer"
+                f" ({below} frames are below, {above} above)"
             )
+            if below == 0:
+                raise SelectionError(f"{text}; widen the cuts or simulate longer")
+            raise NothingToSelect(f"{text}: {'all' if above == 0 else 'those within max_rmsd'} are covered")
         indices, scores = self._choose(as_angstrom(array, unit), eligible, distances)
         return Selection(indices, distances[indices], distances, scores)
 

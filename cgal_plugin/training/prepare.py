@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cgal_plugin.errors import CGALWarning, ConfigError, TrainingError
 from cgal_plugin.provenance import atomic_write, hash_array, hash_object
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import nn
 
     from cgal_plugin.data.sources import FrameTable
@@ -21,11 +24,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Complete hyper-parameters, data set (None: TorchMD-Net loads it), and a hash of data and split."""
+    """Input of a training.
+
+    Attributes
+    ----------
+    hparams
+        Complete hyper-parameters.
+    dataset
+        The data set; None: TorchMD-Net loads it.
+    data_hash
+        Hash of data and split.
+    sides
+        Items for training, validation and test; None: TorchMD-Net splits the data.
+    """
 
     hparams: dict[str, Any]
     dataset: Any
     data_hash: str
+    sides: Mapping[str, NDArray[np.int64]] | None = None
+
+    @property
+    def frame_counts(self) -> dict[str, int]:
+        """Number of different frames in each set, and of those in none; empty if they are not known."""
+        if self.sides is None:
+            return {}
+        used = {
+            key.removeprefix("idx_"): len(np.unique(self.dataset.items[index]))
+            for key, index in self.sides.items()
+        }
+        return {**used, "unused": self.dataset.n_frames - sum(used.values())}
 
 
 def prepare(
@@ -37,60 +64,51 @@ def prepare(
     seed: int,
     frames: FrameTable | None = None,
 ) -> Prepared:
-    """Load and split the data set; ``frames`` are its frames, if they are in memory.
+    """Load and split the data set; ``frames`` are its frames, if they are in memory. Nothing is written.
 
     Raises
     ------
     ConfigError
-        Mode ``replay`` with a data set that cannot repeat frames, or ``dataset_arg`` is not a mapping.
+        Mode ``replay`` with a data set that cannot repeat frames, ``dataset_arg`` is not a mapping, sizes or
+        ``splits`` do not fit the data, or the model cannot be built for its beads.
     DataError
         The data set cannot be read or split.
     """
-    import numpy as np
-
     hparams = dict(values)
     if hparams["dataset"] != "CGDataset":
         if replay_weight is not None:
             raise ConfigError(f"mode 'replay' needs dataset CGDataset, not {hparams['dataset']!r}")
         return Prepared(hparams, None, hash_object([hparams["dataset"], hparams["dataset_arg"]]))
     from cgal_plugin.data.dataset import CGDataset
-    from cgal_plugin.data.splits import block_splits
+    from cgal_plugin.data.dataset_facts import same_temperature
+    from cgal_plugin.data.splits import given_sides, sized_sides
+    from cgal_plugin.models.supported import try_model
     from cgal_plugin.training.settings import dataset_options
 
     argument = dataset_options(hparams["dataset_arg"])
     if replay_weight is not None:
         argument["repeat"] = _replay(hparams["dataset_root"], argument, replay_weight, newest)
         hparams["dataset_arg"] = argument
+    if hparams["temperature"] is not None and argument.get("temperature") is None:
+        argument["temperature"] = hparams["temperature"]
     dataset = CGDataset(hparams["dataset_root"], table=frames, **argument)
-    if hparams["splits"] is None:
-        path = out_dir / "splits.npz"
-        fractions = {
-            f"{side}_fraction": _fraction(hparams[f"{side}_size"], dataset.n_frames, f"{side}_size")
-            for side in ("val", "test")
-        }
-        block_splits(dataset, path, seed=seed, **fractions)
-        hparams["splits"] = str(path)
-    if not Path(hparams["splits"]).is_file():
-        raise ConfigError(f"splits: {hparams['splits']!r} does not exist")
-    with np.load(hparams["splits"]) as split:
-        sides = {name: split[name] for name in ("idx_train", "idx_val", "idx_test")}
-    for name in ("idx_train", "idx_val"):
+    known = dataset.temperature
+    hparams["temperature"] = same_temperature(known, hparams["temperature"], hparams["dataset_root"])
+    try_model(hparams, dataset.topology)
+    if hparams["splits"] is not None:
+        sides = given_sides(dataset, hparams["splits"])
+    else:
+        sizes = {key: hparams[key] for key in ("train_size", "val_size", "test_size")}
+        sides = sized_sides(dataset, sizes, seed)
+    for name, key in (("idx_train", "train_size"), ("idx_val", "val_size")):
         if len(sides[name]) == 0:
-            raise TrainingError(
-                f"{hparams['splits']}: {name} is empty; set val_size to a fraction such as 0.1"
+            raise ConfigError(
+                f"{key} is {hparams[key]}: {name} is empty for {dataset.n_frames} frames; training needs "
+                "frames for training and validation, such as val_size: 0.1"
             )
-        if sides[name].max() >= len(dataset):
-            raise TrainingError(
-                f"{hparams['splits']}: the largest index in {name} is {sides[name].max()}, but the data set "
-                f"has {len(dataset)} items"
-            )
-    return Prepared(hparams, dataset, hash_object([dataset.fingerprint, hash_array(*sides.values())]))
-
-
-def _fraction(size: Any, n: int, key: str) -> float:
-    if size is None:
-        raise ConfigError(f"{key} is missing; give a fraction such as 0.1 or a number of frames")
-    return float(size) if isinstance(size, float) or size == 0 else size / n
+    hparams["splits"] = str(out_dir / "splits.npz")
+    data_hash = hash_object([dataset.fingerprint, hash_array(*sides.values())])
+    return Prepared(hparams, dataset, data_hash, sides)
 
 
 def _replay(
@@ -134,11 +152,11 @@ def make_priors(
 
     Raises
     ------
+    ConfigError
+        ``prior_model`` is wrong.
     TrainingError
         The checkpoint has other priors.
     """
-    from torchmdnet.models.model import create_prior_models
-
     hparams = dict(prepared.hparams)
     if checkpoint is not None:
         theirs = read_hparams(checkpoint)
@@ -148,14 +166,14 @@ def make_priors(
                 f"{_prior_names(hparams)}; priors are frozen: keep them, or train from scratch"
             )
         if frozen and _has_arguments(hparams):
-            ours = [p.get_init_args() for p in create_prior_models(dict(hparams), prepared.dataset)]
+            ours = [p.get_init_args() for p in _create_priors(hparams, prepared.dataset)]
             if hash_object(ours) != hash_object(theirs.get("prior_args") or []):
                 raise TrainingError(
                     f"{checkpoint} was trained with prior parameters that differ from those of prior_model; "
                     "priors are frozen: keep them, or train from scratch"
                 )
         hparams["prior_args"] = theirs.get("prior_args")
-    priors = create_prior_models(dict(hparams), prepared.dataset)
+    priors = _create_priors(hparams, prepared.dataset)
     _check_bridges(priors, getattr(prepared.dataset, "topology", None))
     hparams["prior_args"] = [p.get_init_args() for p in priors]
     return hparams, priors
@@ -176,6 +194,16 @@ def _check_bridges(priors: Sequence[nn.Module], topology: CGTopology | None) -> 
             CGALWarning,
             stacklevel=2,
         )
+
+
+def _create_priors(hparams: Mapping[str, Any], dataset: Any) -> list[Any]:
+    from torchmdnet.models.model import create_prior_models
+
+    try:
+        priors: list[Any] = create_prior_models(dict(hparams), dataset)
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, AssertionError) as error:
+        raise ConfigError(f"prior_model {_prior_names(hparams)} cannot be built: {error}") from error
+    return priors
 
 
 def _prior_names(hparams: Mapping[str, Any]) -> list[str]:

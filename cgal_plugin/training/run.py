@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from cgal_plugin.data.split_files import write_splits
 from cgal_plugin.errors import ConfigError, TrainingError
 from cgal_plugin.provenance import (
     atomic_write,
@@ -23,8 +24,9 @@ from cgal_plugin.provenance import (
     write_json,
 )
 from cgal_plugin.training.checkpoints import CheckpointFolder, Epoch
-from cgal_plugin.training.prepare import Prepared, prepare, read_checkpoint
+from cgal_plugin.training.prepare import Prepared, prepare, read_checkpoint, write_hparams
 from cgal_plugin.training.settings import resolve
+from cgal_plugin.units import MODEL_UNITS
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
@@ -45,7 +47,9 @@ _FREE = (
     "num_nodes",
     "prior_args",
     "tensorboard_use",
+    "temperature",
 )
+_CLAIM = "training.json"
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ class TrainingResult:
     Attributes
     ----------
     checkpoint
-        Checkpoint of the epoch with the lowest ``checkpoint_monitor`` (default: validation loss).
+        Checkpoint of the epoch with the lowest ``checkpoint_monitor`` (default: validation loss, whatever
+        the loss).
     last_checkpoint
         Checkpoint of the last epoch.
     metrics
@@ -95,8 +100,9 @@ def train(
     ----------
     hparams
         TorchMD-Net YAML keys. Missing keys get :data:`~cgal_plugin.training.CG_DEFAULTS`, then the defaults
-        of TorchMD-Net. Without ``splits``, a ``CGDataset`` is split by correlated blocks with ``val_size``
-        and ``test_size``.
+        of TorchMD-Net. Without ``splits``, a ``CGDataset`` is split by correlated blocks with ``train_size``,
+        ``val_size`` and ``test_size`` (:func:`~cgal_plugin.data.splits.sized_sides`). ``splits``: an
+        ``.npz`` file or a mapping with ``idx_train``, ``idx_val``, ``idx_test``, indices or boolean masks.
     out_dir
         Folder of ``epoch_*.ckpt``, ``metrics.csv``, ``training.json``, ``hparams.yaml``, ``splits.npz``.
     seed
@@ -138,7 +144,6 @@ def train(
     if mode == "scratch" and init_checkpoint is not None:
         raise ConfigError("mode 'scratch' does not take an init_checkpoint; use 'finetune' or 'replay'")
     out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
     values = {**resolve(hparams), "seed": seed, "log_dir": str(out_dir)}
     init = None if init_checkpoint is None else _existing(init_checkpoint)
     weight = replay_weight if mode == "replay" else None
@@ -150,7 +155,12 @@ def train(
         "init_checkpoint": None if init is None else hash_file(init),
         "seed": seed,
     }
+    # before the folder is written to: settings that fail must not reserve it
+    known = (out_dir / _CLAIM).exists()
+    module = None if known else _new_module(prepared, seed, init, None)
     _claim(out_dir, settings)
+    if prepared.sides is not None:
+        write_splits(out_dir / "splits.npz", prepared.sides)
     provenance = {
         "versions": versions(),
         "config_hash": config_hash,
@@ -159,8 +169,11 @@ def train(
         "mode": mode,
         "init_checkpoint": settings["init_checkpoint"],
         "seed": seed,
+        "temperature": prepared.hparams["temperature"],
+        "units": dict(MODEL_UNITS),
+        "frames": prepared.frame_counts,
     }
-    return _run(prepared, out_dir, seed, init, provenance, progress)
+    return _run(prepared, out_dir, seed, init, provenance, progress, module)
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
@@ -173,8 +186,9 @@ def _existing(path: str | os.PathLike[str]) -> Path:
 
 def _claim(out_dir: Path, settings: dict[str, Any]) -> None:
     """Reserve the folder for this training, or check that it contains this training."""
-    path = out_dir / "training.json"
+    path = out_dir / _CLAIM
     if not path.exists():
+        out_dir.mkdir(parents=True, exist_ok=True)
         write_json(path, settings)
         return
     try:
@@ -202,6 +216,7 @@ def _run(
     init: Path | None,
     provenance: dict[str, Any],
     progress: Progress | None,
+    module: LightningModule | None = None,
 ) -> TrainingResult:
     from cgal_plugin.training.lightning import SeededDataModule, fit, make_trainer, quiet
 
@@ -211,20 +226,22 @@ def _run(
     if last is not None and progress is not None:
         progress(last.number + 1, total, last.record["metrics"][-1])
     run = 0
-    module = None
-    while last is None or not _finished(last, total):
-        if module is None:
+    if last is None or not _finished(last, total):
+        if module is None or last is not None:
             module = _module(prepared, out_dir, seed, init, last)
-            data = SeededDataModule(prepared.hparams, prepared.dataset, seed)
+        else:
+            write_hparams(out_dir / "hparams.yaml", dict(module.hparams))
+    data = SeededDataModule(prepared.hparams, prepared.dataset, seed)
+    while last is None or not _finished(last, total):
         number = 0 if last is None else last.number + 1
         data.epoch = number
         started = time.monotonic()
         with quiet():
             trainer = make_trainer(prepared.hparams, out_dir, number + 1, provenance)
-            fit(trainer, module, data, None if last is None else last.checkpoint)
+            fit(trainer, cast("LightningModule", module), data, None if last is None else last.checkpoint)
             metrics = _metrics(trainer, number, time.monotonic() - started)
             history = [] if last is None else list(last.record["metrics"])
-            score = metrics.get(prepared.hparams["checkpoint_monitor"], math.inf)
+            score = metrics[prepared.hparams["checkpoint_monitor"]]
             best, best_score = number, score
             if last is not None and not score < last.record["best_score"]:
                 best, best_score = last.record["best"], last.record["best_score"]
@@ -254,11 +271,17 @@ def _finished(last: Epoch, total: int) -> bool:
 def _module(
     prepared: Prepared, out_dir: Path, seed: int, init: Path | None, last: Epoch | None
 ) -> LightningModule:
+    module = _new_module(prepared, seed, init, last)
+    write_hparams(out_dir / "hparams.yaml", dict(module.hparams))
+    return module
+
+
+def _new_module(prepared: Prepared, seed: int, init: Path | None, last: Epoch | None) -> LightningModule:
     """Return an LNNP with random weights or those of ``init``; Lightning itself loads ``last``."""
     import torch
     from torchmdnet.module import LNNP
 
-    from cgal_plugin.training.prepare import load_weights, make_priors, write_hparams
+    from cgal_plugin.training.prepare import load_weights, make_priors
 
     known = None if last is None else last.checkpoint
     hparams, priors = make_priors(prepared, known or init, frozen=known is None)
@@ -267,7 +290,6 @@ def _module(
         module: LightningModule = LNNP(hparams, prior_model=priors or None)
     if last is None and init is not None:
         load_weights(module, init)
-    write_hparams(out_dir / "hparams.yaml", dict(module.hparams))
     return module
 
 

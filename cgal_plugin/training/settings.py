@@ -5,11 +5,17 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import os
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cgal_plugin.errors import ConfigError, TrainingError
 from cgal_plugin.models.build import MODEL_DEFAULTS, MODEL_NAME
+from cgal_plugin.models.supported import check_supported, loss_options, monitors
+
+if TYPE_CHECKING:
+    from cgal_plugin.priors import PriorSet
 
 #: defaults of :func:`~cgal_plugin.training.train` that differ from TorchMD-Net's (which ``cgal-train`` uses)
 CG_DEFAULTS: dict[str, Any] = {
@@ -79,7 +85,59 @@ def resolve(hparams: Mapping[str, Any]) -> dict[str, Any]:
     if values["inference_batch_size"] is None:
         values["inference_batch_size"] = values["batch_size"]
     _check(values)
-    return values
+    check_supported(values, {key: action.default for key, action in actions.items()})
+    values["train_loss_arg"] = loss_options(values["train_loss_arg"]) or None
+    return values | monitors(values)
+
+
+def store_keys(
+    given: Mapping[str, Any], store: str | os.PathLike[str], priors: PriorSet | None
+) -> dict[str, Any]:
+    """Return the keys of a training on a data store: mean forces are weighted by their error.
+
+    Parameters
+    ----------
+    given
+        Keys of the user. Not modified.
+    store
+        Data store.
+    priors
+        Fitted priors, or None for the key ``prior_model``.
+
+    Raises
+    ------
+    ConfigError
+        A key names other data than the store, or the priors are given twice or are for other data.
+    """
+    from cgal_plugin.data.store import DataStore
+
+    options = dataset_options(given.get("dataset_arg"))
+    root = given.get("dataset_root")
+    wrong = {
+        "dataset": given.get("dataset") not in (None, "CGDataset"),
+        "dataset_root": root is not None and Path(str(root)).expanduser().resolve() != Path(store).resolve(),
+        "dataset_arg.coords": options.get("coords") is not None,
+        "dataset_arg.forces": options.get("forces") is not None,
+    }
+    for key, other in wrong.items():
+        if other:
+            raise ConfigError(
+                f"{key} names other data than the data store {os.fspath(store)!r}, which is trained on: "
+                "remove the key, or use cgal-train"
+            )
+    keys = {**given, "dataset": "CGDataset", "dataset_root": os.fspath(store)}
+    keys["dataset_arg"] = {"repeat": "error", **options}
+    if priors is not None:
+        if given.get("prior_model"):
+            raise ConfigError("priors are given twice: as a prior file and as prior_model; remove one")
+        data = DataStore(store)
+        if priors.topology != data.topology or abs(priors.temperature - data.temperature) > 1e-6:
+            raise ConfigError(
+                f"the priors are for {priors.topology!r} at {priors.temperature:g} K; the data store has "
+                f"{data.topology!r} at {data.temperature:g} K: fit them to this store (cgal fit-priors)"
+            )
+        keys["prior_model"] = priors.to_prior_model()
+    return keys
 
 
 def dataset_options(value: Any) -> dict[str, Any]:
@@ -129,6 +187,19 @@ def _check(values: Mapping[str, Any]) -> None:
             raise ConfigError(f"{key} is {values[key]}; it must be above 0")
     if values["neg_dy_weight"] > 0 and not values["derivative"]:
         raise ConfigError("derivative is false, so there are no forces to match; set derivative: true")
+    for key in ("early_stopping_patience", "lr_patience", "lr_warmup_steps"):
+        if values[key] < 0:
+            raise ConfigError(f"{key} is {values[key]}; it must be 0 or more")
+    for key in ("ngpus", "num_nodes"):
+        if values[key] > 1:
+            raise ConfigError(
+                f"{key} is {values[key]}; train() uses one device: use cgal-train, or remove it"
+            )
+    if values["test_interval"] > 0:
+        raise ConfigError(
+            f"test_interval is {values['test_interval']}; train() does not use the test set: use cgal-train, "
+            "or remove it"
+        )
     if values["wandb_use"]:
         raise ConfigError(
             "wandb_use works with cgal-train only; use tensorboard_use, or the file metrics.csv"

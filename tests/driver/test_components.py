@@ -69,9 +69,9 @@ def test_no_label_is_an_error_that_keeps_everything(tmp_path: Path) -> None:
     assert (tmp_path / "run/rounds/round_000/select/manifest.json").is_file()
 
 
-def test_no_selected_frame_is_an_error(tmp_path: Path) -> None:
-    config = stand_ins.config(tmp_path, selector={"min_rmsd": 50.0, "max_rmsd": 60.0})
-    with pytest.raises(SelectionError, match="no frame selected"):
+def test_frames_that_are_all_too_far_away_are_an_error(tmp_path: Path) -> None:
+    config = stand_ins.config(tmp_path, selector={"max_rmsd": 1e-6})
+    with pytest.raises(SelectionError, match=r"no frame selected.*widen the cuts"):
         cheap_run(tmp_path / "run", config)
 
 

@@ -1,0 +1,55 @@
+"""Molecule and temperature of a CGDataset, without its frames."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cgal_plugin.data.store import DataStore
+from cgal_plugin.errors import DataError
+from cgal_plugin.mapping.topology import CGTopology
+
+
+def dataset_facts(
+    root: str | os.PathLike[str], argument: Mapping[str, Any] | None
+) -> tuple[CGTopology, float | None]:
+    """Return the topology and the temperature (K; None: not known) of ``CGDataset(root, **argument)``.
+
+    Raises
+    ------
+    DataError
+        There is no data store, or plain files have no topology.
+    MappingError
+        The topology of plain files cannot be read.
+    """
+    argument = argument or {}
+    if argument.get("coords") is None and argument.get("forces") is None:
+        store = DataStore(Path(root).expanduser())
+        return store.topology, store.temperature
+    topology = argument.get("topology")
+    if topology is None:
+        raise DataError("coords and forces need a topology: give a structure file or a saved CG topology")
+    if not isinstance(topology, CGTopology):
+        below = Path(root).expanduser() / topology
+        found = below if below.exists() else Path(topology).expanduser()
+        topology = CGTopology.from_file(found, argument.get("mapping", "CA"))
+    temperature = argument.get("temperature")
+    return topology, None if temperature is None else float(temperature)
+
+
+def same_temperature(known: float | None, given: float | None, where: str) -> float | None:
+    """Return the temperature (K) of a data set: the one it has, or else the one given.
+
+    Raises
+    ------
+    DataError
+        Both are known and differ.
+    """
+    if known is not None and given is not None and abs(known - given) > 1e-6:
+        raise DataError(
+            f"temperature is {given:g} K, but {where} is for {known:g} K: a potential of mean force belongs "
+            "to one temperature"
+        )
+    return given if known is None else known
