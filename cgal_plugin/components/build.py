@@ -17,6 +17,7 @@ from cgal_plugin.components.protocols import (
     OracleSeedSource,
     PackedSampler,
     PricedOracle,
+    PricedSeedSource,
     RecordedSeedSource,
     RefinableTrainer,
     ReplicaSampler,
@@ -80,6 +81,12 @@ class Components:
         if isinstance(self.sampler, PackedSampler):
             return int(self.sampler.packed_replicas)
         return self.n_replicas
+
+    @property
+    def seed_ns(self) -> float:
+        """All-atom MD of the seed data, ns; 0 if the source does not report it."""
+        source = self.seed_source
+        return float(source.oracle_ns) if isinstance(source, PricedSeedSource) else 0.0
 
     @property
     def ns_per_label(self) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 
 from cgal_plugin import interrupts
 from cgal_plugin.components.build import Components, build_components
-from cgal_plugin.components.protocols import PricedSeedSource, RefinableTrainer, TrainedModel
+from cgal_plugin.components.protocols import RefinableTrainer, TrainedModel
 from cgal_plugin.components.seed_data import filled_store
 from cgal_plugin.config import Config
 from cgal_plugin.driver.context import RunContext
@@ -104,8 +104,7 @@ def prepare_data(
         log.messages(components.what_was_read)
         source.prepare(folder, progress)
         store = filled_store(config, directory.root / "data", source)
-        cost = source.oracle_ns if isinstance(source, PricedSeedSource) else 0.0
-        return StageOutput({"shards": store.names(), "oracle_ns": cost}, visible_files(folder))
+        return StageOutput({"shards": store.names(), "oracle_ns": components.seed_ns}, visible_files(folder))
 
     results = directory.stage("seed").run(
         compute,
