@@ -16,7 +16,7 @@ from cgal_plugin.errors import CGALError, DataError
 from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.oracle.record import StructureRecord
-from cgal_plugin.provenance import atomic_path, derive_seed, write_json
+from cgal_plugin.provenance import atomic_path, derive_seed, read_json, write_json
 from cgal_plugin.runs.layout import FORCE_MAP, WORK
 from cgal_plugin.runs.log import Progress
 
@@ -99,7 +99,7 @@ class OpenMMSeeds:
         self.oracle = self.oracle.with_library(AllAtomLibrary.load(library_path, self.oracle.model))
         if not native.exists():
             self._save_native(native)
-        write_json(out_dir / STRUCTURE, self.record.to_dict())
+        _write_record(out_dir / STRUCTURE, self.record)
 
     def _task(self, i: int) -> TrajectoryTask:
         from cgal_plugin.oracle.trajectory_task import TrajectoryTask
@@ -161,6 +161,16 @@ class OpenMMSeeds:
             if name not in store:
                 frames = self.oracle.map_trajectory(trajectory)
                 store.append(name, frames, source="seed", config_hash=self.config.hash)
+
+
+def _write_record(path: Path, record: StructureRecord) -> None:
+    """Write what was read, unless the file has it."""
+    try:
+        if read_json(path) == record.to_dict():
+            return
+    except (OSError, ValueError):
+        pass  # missing or damaged
+    write_json(path, record.to_dict())
 
 
 def _starts(start: str, oracle: OpenMMOracle) -> tuple[tuple[str, float, float], ...]:
@@ -230,7 +240,7 @@ class StoredSeeds:
 
     def prepare(self, out_dir: Path, progress: Progress | None = None) -> None:
         """Write what was read; no dynamics is needed."""
-        write_json(out_dir / STRUCTURE, self.record.to_dict())
+        _write_record(out_dir / STRUCTURE, self.record)
 
     def fill(self, store: DataStore) -> None:
         """Copy the shards as seed data, and the force map if there is one."""

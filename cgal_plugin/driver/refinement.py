@@ -114,8 +114,7 @@ class Refinement:
             found = self._target.compare(trajectories)
         except AnalysisError as error:  # a Markov state model that did not converge, too few frames
             return StageOutput(results | {"failed": str(error)}, output.files)
-        results |= {"divergence": found.divergence, "connected": found.connected}
-        results |= {"target": found.target.tolist(), "model": found.model.tolist()}
+        results |= found.to_dict()
         made: list[Path] = []
         if k < settings.iterations:
             energy = kT(context.config.system.temperature)

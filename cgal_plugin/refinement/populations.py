@@ -103,6 +103,11 @@ class Populations:
         """Return the same target with another model: its states, one ``(n,)`` array per trajectory."""
         return replace(self, model=_fractions(states, len(self.target)))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return divergence, connected share, and both populations, ready for JSON."""
+        populations = {"target": self.target.tolist(), "model": self.model.tolist()}
+        return {"divergence": self.divergence, "connected": self.connected, **populations}
+
     @property
     def divergence(self) -> float:
         """Kullback–Leibler divergence of ``model`` from ``target``, over states that the model visits."""

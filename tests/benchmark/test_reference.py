@@ -13,12 +13,21 @@ from cgal_plugin.config import parse_config
 from cgal_plugin.data.trajectories import load_trajectories
 from cgal_plugin.oracle import OpenMMOracle
 from cgal_plugin.provenance import hash_file
+from tests.oracle.structures import peptide, text
 
 
-def test_diverse_starts_are_folded_heated_and_stretched() -> None:
+def a_structure(folder: Path, sequence: str) -> str:
+    """A structure file, so that there is a fold to start from."""
+    path = folder / "x.pdb"
+    path.write_text(text(peptide(sequence)))
+    return str(path)
+
+
+def test_diverse_starts_are_folded_heated_and_stretched(tmp_path: Path) -> None:
+    path = a_structure(tmp_path, "GYG")
     config = parse_config(
         {
-            "system": {"sequence": "GYG", "temperature": 400},
+            "system": {"structure": path, "temperature": 400},
             "seed_data": {
                 "n_trajectories": 5,
                 "start": "diverse",
@@ -27,7 +36,7 @@ def test_diverse_starts_are_folded_heated_and_stretched() -> None:
             },
         }
     )
-    seeds = OpenMMSeeds(config, OpenMMOracle("GYG", temperature=400.0))
+    seeds = OpenMMSeeds(config, OpenMMOracle(path, temperature=400.0))
     tasks = [seeds._task(i) for i in range(5)]
     assert [(t.start, t.heat_temperature, t.heat_ps) for t in tasks] == [
         ("folded", 400.0, 0.0),
@@ -43,7 +52,7 @@ def test_reference_is_built_once_and_says_how_far_it_has_converged(tmp_path: Pat
     config = parse_config(
         {
             "seed": 5,
-            "system": {"sequence": "GYGA", "temperature": 400},
+            "system": {"structure": a_structure(tmp_path, "GYGA"), "temperature": 400},
             "seed_data": {
                 "n_trajectories": 4, "picoseconds": 4, "equilibration_ps": 0.2, "save_ps": 0.1,
                 "start": "mixed", "force_map": "basic",
