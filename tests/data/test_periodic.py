@@ -197,3 +197,18 @@ def test_arrays_in_another_unit_are_refused(tmp_path: Path, factor: float, unit:
         np.testing.assert_allclose(found, frames, rtol=1e-6)
     with pytest.raises(SelectionError, match=r"probably in nm"):
         nearest_rmsd(factor * frames, frames)
+
+
+def test_python_calls_refuse_another_unit(tmp_path: Path) -> None:
+    from cgal_plugin.analysis import evaluate
+    from cgal_plugin.dynamics import simulate
+
+    frames = walks(40, seed=1)
+    with pytest.raises(DataError, match="the model trajectories: bonds have a tenth"):
+        evaluate([frames / 10], [frames], TOPOLOGY, lag_frames=2, temperature=300.0, seed=0)
+    with pytest.raises(DataError, match="the start frames: bonds have a tenth"):
+        simulate(
+            tmp_path / "p.pt", TOPOLOGY, frames[:1] / 10, steps=10, timestep_fs=4.0, temperature=300.0,
+            friction=1.0, n_replicas=1, seed=0, out_dir=tmp_path / "out",
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
