@@ -22,6 +22,7 @@ from cgal_plugin.analysis.tica import TICAModel
 from cgal_plugin.analysis.trajectory_checks import as_trajectories, as_weights
 from cgal_plugin.analysis.ucsc import w1_ucsc
 from cgal_plugin.analysis.wasserstein import w1_points
+from cgal_plugin.data.bond_lengths import check_unit
 from cgal_plugin.errors import AnalysisError
 from cgal_plugin.provenance import derive_seed, hash_array
 
@@ -161,6 +162,8 @@ def evaluate(
     """
     model = as_trajectories(model_trajectories, "model", topology.n_beads)
     reference = as_trajectories(reference_trajectories, "reference", topology.n_beads)
+    for name, trajectories in (("model", model), ("reference", reference)):
+        check_unit(trajectories[0], topology, f"the {name} trajectories", remedy="evaluate takes Å")
     weights = as_weights(reference_weights, [len(r) for r in reference], "reference")
     if tica is None:
         tica = TICAModel.fit(reference, lag_frames, 2)

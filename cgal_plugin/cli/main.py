@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import shlex
 import sys
@@ -161,9 +162,17 @@ def _unexpected(error: Exception) -> str:
 
 
 def _plain_output() -> None:
-    """Print what the terminal's encoding lacks (Å) as ``?``, and warnings as one line."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # standard error replaces by itself
-        sys.stdout.reconfigure(errors="replace")
+    """Print what the terminal's encoding lacks without failing (Å as A), and warnings as one line."""
+
+    def replace(error: UnicodeError) -> tuple[str | bytes, int]:
+        if isinstance(error, UnicodeEncodeError) and error.object[error.start] == "Å":
+            return "A", error.start + 1
+        return codecs.backslashreplace_errors(error)
+
+    codecs.register_error("cgal", replace)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="cgal")
     show = warnings.showwarning
 
     def one_line(

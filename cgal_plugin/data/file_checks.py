@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import subprocess
 import sys
@@ -62,6 +63,12 @@ def _check_dcd(path: Path) -> None:
 
 
 def _check_hdf5(path: Path) -> None:
+    status = path.stat()
+    _probe_hdf5(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _probe_hdf5(path: Path, size: int, mtime_ns: int) -> None:
     """Read the file in another process first, since the HDF5 library can crash on a damaged file."""
     probe = subprocess.run([sys.executable, "-c", _PROBE, str(path)], capture_output=True)
     if probe.returncode < 0:

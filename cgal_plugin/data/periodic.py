@@ -47,8 +47,8 @@ def whole_molecules(
 ) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
     """Move beads by vectors of the unit cell, so that bonds are whole and chains are near each other.
 
-    A chain is moved to the image that has most contacts (10 Å) with the chains before it; without contacts,
-    to the nearest one.
+    A chain that touches the chains before it (10 Å) stays. Another one is moved to the image that has most
+    contacts with them; without contacts, to the nearest one.
 
     Parameters
     ----------
@@ -158,6 +158,9 @@ def _chain_shift(
             found[i] = -nearest.reshape(-1, 3)[distance.argmin()]
             continue
         images, votes = np.unique(nearest[near], axis=0, return_counts=True)
+        direct = np.count_nonzero(np.linalg.norm(apart, axis=-1) < _CONTACT)
+        if 2 * direct >= votes.max():  # in contact as it is, as in a complex taken from a crystal
+            continue
         # in a tie, stay
         order = np.lexsort((np.abs(images).sum(axis=1), -votes))
         found[i] = -images[order[0]]

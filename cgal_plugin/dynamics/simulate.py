@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.data.bond_lengths import check_unit
 from cgal_plugin.dynamics.backends import choose_backend
 from cgal_plugin.dynamics.engine import Settings
 from cgal_plugin.dynamics.folder import SimulationFolder
@@ -172,6 +173,7 @@ def _start_frames(start_positions: Any, topology: CGTopology, n_replicas: int | 
     bad = np.flatnonzero(~np.isfinite(start).all(axis=(1, 2)))
     if bad.size:
         raise DynamicsError(f"start frame(s) {bad.tolist()} are not finite")
+    check_unit(start, topology, "the start frames", remedy="simulate takes Å, or an mdtraj.Trajectory")
     return start
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: larger coordinates (Å) would overflow in single precision
 _LARGEST = 1e30
+#: frames that the unit is judged from
+_SAMPLE = 200
 
 
 def as_frames(frames: FrameSet, what: str) -> NDArray[Any]:
@@ -124,6 +126,28 @@ def blocks(parts: Iterable[Source], size: int, what: str) -> Iterator[tuple[int,
         yield first, _joined(pending)
     elif first == 0:
         raise SelectionError(f"{what} is empty; at least one frame of one bead is needed")
+
+
+def check_scale(candidates: NDArray[np.floating], reference: NDArray[np.floating]) -> None:
+    """Check that two sets of frames ``(n, n_beads, 3)`` Å of one molecule are not in nm and Å.
+
+    Raises
+    ------
+    SelectionError
+        The distances of beads that follow each other differ by a factor of about ten.
+    """
+    if candidates.shape[1] < 2:
+        return
+    one, two = (
+        float(np.median(np.linalg.norm(np.diff(x[:: -(-len(x) // _SAMPLE)], axis=1), axis=-1)))
+        for x in (candidates, reference)
+    )
+    if one > 0 and two > 0 and any(7 < ratio < 14 for ratio in (one / two, two / one)):
+        raise SelectionError(
+            f"beads that follow each other are {one:.3g} Å apart in the candidates and {two:.3g} Å in the "
+            f"reference: the {'candidates' if one < two else 'reference'} are probably in nm; convert one of "
+            "them, or give unit='nm' if both are"
+        )
 
 
 def _arrays(parts: Iterable[Source]) -> Iterator[tuple[NDArray[Any], str]]:

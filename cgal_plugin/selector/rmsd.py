@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import SelectionError
-from cgal_plugin.selector.frame_sets import as_frames, blocks, sources, unit_of
+from cgal_plugin.selector.frame_sets import as_frames, blocks, check_scale, sources, unit_of
 from cgal_plugin.selector.search import Frames, Index
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ def nearest_rmsd(
     Raises
     ------
     SelectionError
-        Shapes are wrong, bead counts differ, there are no frames, or coordinates are not finite.
+        Shapes are wrong, bead counts differ, there are no frames, coordinates are not finite, or one of the
+        two sets is in another length unit.
     DataError
         A file is missing, damaged or cannot be read.
     UnitError
@@ -123,6 +124,8 @@ def update_nearest(
             )
         block = Index(frames)
         for lo, some in blocks([candidates], block_frames(n_beads, 0.25), "candidates"):
+            if first == lo == 0:
+                check_scale(some, frames)
             part = slice(lo, lo + len(some))
             distance, nearest = _search(block, some, best[part], threads)
             nearer = distance < best[part]

@@ -1,0 +1,45 @@
+"""Compiled code of the fast backend where nothing can be stored."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CODE = """
+from cgal_plugin.export.engine.jit import entry, kernel
+
+@kernel
+def square(x):
+    return x * x
+
+@entry
+def double_square(x):
+    return 2.0 * square(x)
+"""
+
+
+@pytest.mark.integration
+def test_without_a_folder_for_compiled_code_it_says_so_once(tmp_path: Path) -> None:
+    (tmp_path / "compiled_here.py").write_text(CODE)
+    (tmp_path / "__pycache__").write_text("a file: no folder can be made here")
+    environment = {
+        **os.environ,
+        "HOME": "/proc/1/no-home",
+        "PYTHONPATH": f"{Path.cwd()}{os.pathsep}{tmp_path}",
+    }
+    for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
+        environment.pop(name, None)
+    code = "import compiled_here; assert compiled_here.double_square(3.0) == 18.0"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("compiled code of the fast backend cannot be stored") == 1
+    assert "NUMBA_CACHE_DIR" in done.stderr
+    environment["NUMBA_CACHE_DIR"] = str(tmp_path / "cache")
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    assert list((tmp_path / "cache").rglob("*.nbi"))
