@@ -55,7 +55,7 @@ def test_a_capped_peptide_with_beads_on_its_caps(made: Made, tmp_path: Path) -> 
             "NME": {"C": ["C"]},
         },
     }
-    found = made(text(capped("GAKYAG")), picoseconds=12.0, mapping=mapping)
+    found = made(text(capped("GAKYAG")), picoseconds=24.0, mapping=mapping)
     assert found["caps"] == ["start ACE, end NME"]
     store = DataStore(tmp_path / "run" / "data")
     assert store.topology.bead_names[0] == "CH3"
