@@ -152,7 +152,7 @@ class Few:
 
 def with_reference(folder: Path, **changes: Any) -> Config:
     np.save(folder / "reference.npy", chains(300, 5))
-    evaluation = {"reference": [str(folder / "reference.npy")], "lag_ps": 5.0}
+    evaluation = {"reference": [str(folder / "reference.npy")], "lag_ps": 5.0, "reference_interval_ps": 1.0}
     return stand_ins.config(folder, evaluation=evaluation, **changes)
 
 
