@@ -39,6 +39,9 @@ Units = Annotated[
     typer.Option("--units", help="Length unit of npy and npz files: angstrom or nm."),
 ]
 Temperature = Annotated[float, typer.Option(min=1e-3, help="K.")]
+MaybeTemperature = Annotated[
+    float | None, typer.Option("--temperature", min=1e-3, help="K (default: as recorded in the files).")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
 
 

@@ -13,6 +13,7 @@ from cgal_plugin.cli.options import (
     Frames,
     Ignore,
     Mapping,
+    MaybeTemperature,
     Model,
     Out,
     Ph,
@@ -20,7 +21,6 @@ from cgal_plugin.cli.options import (
     Replace,
     Seed,
     System,
-    Temperature,
     Top,
     Units,
     length_unit,
@@ -91,7 +91,7 @@ def label(
     frames: Frames,
     system: System,
     out: Annotated[Path, typer.Option("--out", "-o", help="Data store; new labels are added to it.")],
-    temperature: Temperature = 300.0,
+    temperature: MaybeTemperature = None,
     mode: Annotated[str, typer.Option(help="free, steered or mean_force.")] = "free",
     restraint: Annotated[
         float, typer.Option(min=0.0, help="Restraint of the beads, kcal/mol/Å² (free, steered).")

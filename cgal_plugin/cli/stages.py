@@ -11,11 +11,11 @@ import typer
 
 from cgal_plugin.cli.options import (
     Mapping,
+    MaybeTemperature,
     Molecule,
     Out,
     Seed,
     Store,
-    Temperature,
     Top,
     Units,
     length_unit,
@@ -98,15 +98,23 @@ def export(
     trust: Annotated[
         bool, typer.Option("--trust", help="Unpickle the checkpoint even if this can run code from it.")
     ] = False,
+    temperature: MaybeTemperature = None,
 ) -> None:
-    """Write a trained model as self-contained TorchScript for OpenMM."""
+    """Write a trained model as self-contained TorchScript for OpenMM, with its temperature."""
     from cgal_plugin import register
     from cgal_plugin.export import export_torchscript
     from cgal_plugin.training import load_model
 
     register()  # it silences Warp, which prints when TorchMD-Net is imported
     model = load_model(checkpoint, trust=True) if trust else checkpoint
-    export_torchscript(model, load_topology(topology, mapping), out, n_replicas=replicas)
+    molecule = load_topology(topology, mapping)
+    made = export_torchscript(model, molecule, out, n_replicas=replicas, temperature=temperature)
+    if made["temperature"] is None:
+        typer.echo(
+            f"warning: {checkpoint} does not record the temperature of its training data, and so does {out}: "
+            "export with --temperature, or give it to cgal simulate",
+            err=True,
+        )
     typer.echo(str(out))
 
 
@@ -116,7 +124,7 @@ def simulate(
     start: Annotated[Path, typer.Option(help="Start frames: trajectory, npz, npy or data store.")],
     steps: Annotated[int, typer.Option(min=1)],
     out: Out,
-    temperature: Temperature = 300.0,
+    temperature: MaybeTemperature = None,
     replicas: Annotated[int, typer.Option(min=1, help="As exported.")] = 1,
     timestep: Annotated[float, typer.Option(min=1e-3, help="fs.")] = 4.0,
     friction: Annotated[float, typer.Option(min=0.0, help="1/ps.")] = 1.0,
@@ -213,7 +221,7 @@ def evaluate(
         float | None,
         typer.Option(min=1e-3, help="Time between reference frames, ps (default: from the files)."),
     ] = None,
-    temperature: Temperature = 300.0,
+    temperature: MaybeTemperature = None,
     mapping: Mapping = "CA",
     top: Top = None,
     units: Units = "angstrom",
@@ -222,14 +230,23 @@ def evaluate(
     """Compare CG trajectories with a reference: W1 in TICA space, observables, free energies."""
     from cgal_plugin.analysis.evaluate_files import evaluate_files
     from cgal_plugin.cli.progress import w1_text
+    from cgal_plugin.data.temperature import common_temperature
     from cgal_plugin.provenance import write_json
 
     if lag is not None and lag_ps is not None:
         raise ConfigError("give --lag (frames) or --lag-ps, not both")
+    molecule = load_topology(topology, mapping)
+    temperature = common_temperature([*model, *reference], temperature)
+    if temperature is None:
+        temperature = 300.0
+        typer.echo(
+            "warning: the files record no temperature; free energies are for 300 K: give --temperature",
+            err=True,
+        )
     result = evaluate_files(
         model,
         reference,
-        load_topology(topology, mapping),
+        molecule,
         lag_frames=lag,
         lag_ps=lag_ps,
         interval_ps=interval_ps,

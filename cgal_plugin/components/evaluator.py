@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from cgal_plugin.config import Config
+from cgal_plugin.data.temperature import common_temperature
 from cgal_plugin.data.times import Interval, resolve_interval
 from cgal_plugin.data.trajectories import Trajectory, read_trajectories, tell
 from cgal_plugin.errors import AnalysisError
@@ -108,7 +109,17 @@ class ReferenceEvaluator:
         return reweight(states, lag_frames=lag)
 
     def check(self) -> None:
-        """Read the reference and fit its TICs, so that errors appear before the first round."""
+        """Read the reference and fit its TICs, so that errors appear before the first round.
+
+        Raises
+        ------
+        DataError
+            The reference cannot be read, or is for another molecule or temperature.
+        AnalysisError
+            Its TICs or its Markov state model cannot be fitted.
+        """
+        evaluation, temperature = self.config.evaluation, self.config.system.temperature
+        common_temperature(evaluation.reference, temperature, what="system.temperature")
         if self.reference:
             assert self.tica is not None
             assert self.reweighting is not None or not self.config.evaluation.reweight

@@ -11,8 +11,9 @@ import numpy as np
 from cgal_plugin.components.label_job import LabelJob
 from cgal_plugin.components.tasks import backmap_chunk
 from cgal_plugin.data import DataStore
+from cgal_plugin.data.temperature import common_temperature
 from cgal_plugin.data.trajectories import read_trajectories, tell
-from cgal_plugin.errors import DataError
+from cgal_plugin.errors import ConfigError, DataError
 from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.provenance import atomic_path, hash_array
 from cgal_plugin.runs.layout import FORCE_MAP, WORK
@@ -43,6 +44,7 @@ def label_file(
     unit: str = "angstrom",
     workers: int = 1,
     message: Callable[[str], None] | None = None,
+    temperature: float | None = None,
     **oracle_options: Any,
 ) -> tuple[int, list[tuple[int, str]]]:
     """Label the frames of a file and add the labels to a data store. A second call resumes.
@@ -63,6 +65,8 @@ def label_file(
         Number of processes.
     message
         Called with each line that says what was read.
+    temperature
+        K; default: that which the frames or the store record.
     **oracle_options
         Options of :class:`~cgal_plugin.oracle.OpenMMOracle`.
 
@@ -73,14 +77,22 @@ def label_file(
 
     Raises
     ------
+    ConfigError
+        No temperature is given or recorded.
     CGALError
         Frames, molecule, settings or store are invalid, or do not fit together.
     """
     from cgal_plugin.mapping.forces import ForceMap
     from cgal_plugin.oracle import OpenMMOracle
 
-    oracle = OpenMMOracle(system, **oracle_options)
+    temperature = common_temperature([frames, out], temperature)
+    oracle = OpenMMOracle(system, temperature=temperature or 300.0, **oracle_options)
     positions = _read(frames, oracle.topology, top, unit)
+    if temperature is None:
+        raise ConfigError(
+            f"{os.fspath(frames)!r} does not record its temperature: give that of the CG potential "
+            "(--temperature), because labels belong to one temperature"
+        )
     force_map = os.path.join(os.fspath(out), FORCE_MAP)
     if os.path.exists(force_map):
         oracle = oracle.with_force_map(ForceMap.load(force_map))

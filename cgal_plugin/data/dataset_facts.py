@@ -37,19 +37,3 @@ def dataset_facts(
         topology = CGTopology.from_file(found, argument.get("mapping", "CA"))
     temperature = argument.get("temperature")
     return topology, None if temperature is None else float(temperature)
-
-
-def same_temperature(known: float | None, given: float | None, where: str) -> float | None:
-    """Return the temperature (K) of a data set: the one it has, or else the one given.
-
-    Raises
-    ------
-    DataError
-        Both are known and differ.
-    """
-    if known is not None and given is not None and abs(known - given) > 1e-6:
-        raise DataError(
-            f"temperature is {given:g} K, but {where} is for {known:g} K: a potential of mean force belongs "
-            "to one temperature"
-        )
-    return given if known is None else known

@@ -171,8 +171,7 @@ class _Loop:
         budget, cost = self.context.config.stopping.oracle_ns, self.context.components.ns_per_label
         if budget is None or cost <= 0:
             return None
-        # the tolerance allows for rounding errors in the sum of costs
-        return max(0, int((budget - self._oracle_ns()) / cost + 1e-6))
+        return max(0, int((budget - self._oracle_ns()) / cost + 1e-6))  # 1e-6: rounding of the sum of costs
 
     def _oracle_ns(self) -> float:
         return self.seed_ns + sum(float(r["oracle_ns"]) for r in self.rows)

@@ -112,8 +112,16 @@ class SimulationFolder:
         with locked(self.root / ".lock", f"simulation folder {str(self.root)!r}"):
             yield
 
-    def open(self, inputs: dict[str, Any], topology: CGTopology, start: NDArray[np.float64]) -> bool:
+    def open(
+        self,
+        inputs: dict[str, Any],
+        topology: CGTopology,
+        start: NDArray[np.float64],
+        facts: dict[str, Any] | None = None,
+    ) -> bool:
         """Create the first files of the folder, or check that they belong to the same simulation.
+
+        ``facts`` are recorded in the manifest, and not compared.
 
         Returns
         -------
@@ -142,7 +150,7 @@ class SimulationFolder:
         frame = mdtraj.Trajectory(centred[None], topology.to_mdtraj())
         atomic_path(self.topology_file, lambda name: frame.save_pdb(name))
         content = {"format": _FORMAT, "inputs": inputs, "status": "running", "versions": versions()}
-        write_sealed(manifest, content)
+        write_sealed(manifest, content | (facts or {}))
         return False
 
     def _compare(self, inputs: dict[str, Any]) -> None:

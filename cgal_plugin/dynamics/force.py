@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from cgal_plugin.errors import DynamicsError, ExportError
+from cgal_plugin.units import POTENTIAL_UNITS
 
 if TYPE_CHECKING:
     import openmm
@@ -170,7 +171,7 @@ def read_metadata(potential: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(potential)
     if not path.is_file():
         raise DynamicsError(f"potential {str(path)!r} does not exist; make it with `cgal export`")
-    from cgal_plugin.export.fast import read_fast_metadata
+    from cgal_plugin.export.fast_file import read_fast_metadata
     from cgal_plugin.export.script_file import load_script
 
     try:
@@ -197,13 +198,15 @@ def _check_file(path: str) -> None:
 def check_metadata(
     metadata: dict[str, Any], potential: str | os.PathLike[str], topology: CGTopology, n_replicas: int
 ) -> None:
-    """Check that a potential was exported for these beads and this number of replicas.
+    """Check that a potential was exported for these beads, this number of replicas and OpenMM's units.
 
     Raises
     ------
     DynamicsError
-        The potential is for other beads or another number of replicas; the message names the difference.
+        The potential is for other beads, units or another number of replicas; the message names the
+        difference.
     """
+    check_units(metadata, potential)
     name = os.fspath(potential)
     remedy = "export it again with this topology and n_replicas"
     wanted = {
@@ -216,6 +219,22 @@ def check_metadata(
         found = metadata.get(key)
         if found is not None and found != value:
             raise DynamicsError(f"potential {name!r} was exported for {key} {found}, not {value}; {remedy}")
+
+
+def check_units(metadata: dict[str, Any], potential: str | os.PathLike[str]) -> None:
+    """Check that a potential is in the units of OpenMM; a file that does not say is accepted.
+
+    Raises
+    ------
+    DynamicsError
+        It is in other units.
+    """
+    units = metadata.get("units", POTENTIAL_UNITS)
+    if units != POTENTIAL_UNITS:
+        raise DynamicsError(
+            f"potential {os.fspath(potential)!r} is in units {units}; OpenMM needs {POTENTIAL_UNITS}: "
+            "make it with `cgal export`"
+        )
 
 
 def add_potential(

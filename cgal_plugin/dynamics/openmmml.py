@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.dynamics.force import make_force, read_metadata, resolve_backend
+from cgal_plugin.dynamics.force import check_units, make_force, read_metadata, resolve_backend
 from cgal_plugin.errors import DynamicsError
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class CGSchNetPotentialFactory:
                 f"MLPotential({name!r}) has no arguments {sorted(args)}; it takes modelPath and mapping"
             )
         path, metadata = modelPath, read_metadata(modelPath)
+        check_units(metadata, path)
         from openmmml.mlpotential import MLPotentialImpl
 
         class CGSchNetPotentialImpl(MLPotentialImpl):  # type: ignore[misc] # openmmml has no types

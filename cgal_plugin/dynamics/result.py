@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.data.dcd import read_dcd
+from cgal_plugin.data.temperature import recorded_temperature
 from cgal_plugin.dynamics.folder import Progress, SimulationFolder
 from cgal_plugin.errors import StateError
 
@@ -37,6 +38,8 @@ class SimulationResult:
         ``seconds`` of wall time over all runs, ``steps_per_second``.
     backend
         How OpenMM evaluates the potential.
+    temperature
+        K.
     """
 
     out_dir: Path
@@ -47,6 +50,7 @@ class SimulationResult:
     steps_done: int
     timings: dict[str, float]
     backend: str
+    temperature: float | None = None
 
     @property
     def total_frames(self) -> int:
@@ -58,7 +62,9 @@ class SimulationResult:
         return [read_dcd(path, n) for path, n in zip(self.trajectories, self.n_frames, strict=True)]
 
     @classmethod
-    def of(cls, folder: SimulationFolder, done: Progress, backend: str) -> SimulationResult:
+    def of(
+        cls, folder: SimulationFolder, done: Progress, backend: str, temperature: float | None = None
+    ) -> SimulationResult:
         """Return the result of a finished simulation."""
         return cls(
             out_dir=folder.root,
@@ -69,6 +75,7 @@ class SimulationResult:
             steps_done=done.step,
             timings=done.timings(),
             backend=backend,
+            temperature=temperature,
         )
 
 
@@ -88,4 +95,4 @@ def load_simulation(out_dir: str | os.PathLike[str]) -> SimulationResult:
             "call simulate() with the same arguments to resume it"
         )
     folder.check_trajectories(progress)
-    return SimulationResult.of(folder, progress, backend)
+    return SimulationResult.of(folder, progress, backend, recorded_temperature(folder.root))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from cgal_plugin.data.bond_lengths import check_unit
 from cgal_plugin.dynamics.backends import choose_backend
 from cgal_plugin.dynamics.engine import Settings
 from cgal_plugin.dynamics.folder import SimulationFolder
+from cgal_plugin.dynamics.force import read_metadata
 from cgal_plugin.dynamics.guard import Guard, Limits
 from cgal_plugin.dynamics.result import SimulationResult
 from cgal_plugin.errors import DynamicsError, StateError
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from cgal_plugin.mapping import CGTopology
 
 ProgressCallback = Callable[[int, int], None]
+#: units of the files that a simulation writes
+_UNITS = {"positions": "angstrom", "timestep": "fs", "temperature": "K", "friction": "1/ps"}
 
 
 def simulate(
@@ -70,7 +74,8 @@ def simulate(
     steps
         Total number of steps, including those of earlier calls.
     timestep_fs, temperature, friction
-        Time step, fs; temperature, K; friction coefficient, 1/ps.
+        Time step, fs; temperature, K (another one than that of the potential is a warning); friction
+        coefficient, 1/ps.
     n_replicas
         Default: the number of start frames.
     seed
@@ -115,6 +120,7 @@ def simulate(
         _check_counts(minimize_steps=minimize_steps)
     if not Path(potential).is_file():
         raise DynamicsError(f"potential {str(potential)!r} does not exist; make it with `cgal export`")
+    made_for = potential_temperature(potential, float(temperature))
     guard = Guard() if guard is None else guard
     settings = Settings(
         potential=Path(potential),
@@ -131,7 +137,8 @@ def simulate(
     inputs = _inputs(settings, start, guard, report_interval, minimize_steps, center_frames)
     folder = SimulationFolder(Path(out_dir), len(start))
     with folder.lock(), _torch_threads(n_threads):
-        saved = folder.load_checkpoint() if folder.open(inputs, topology, start) else None
+        facts = {"potential_temperature": made_for, "units": dict(_UNITS)}
+        saved = folder.load_checkpoint() if folder.open(inputs, topology, start, facts) else None
         if saved is not None and saved[0].step > steps:
             raise StateError(
                 f"{str(out_dir)!r} already holds {saved[0].step} steps, more than steps={steps}; "
@@ -139,7 +146,7 @@ def simulate(
             )
         if saved is not None and saved[0].finished(steps) and folder.is_complete(saved[0]):
             folder.check_trajectories(saved[0])
-            return SimulationResult.of(folder, saved[0], settings.backend)
+            return SimulationResult.of(folder, saved[0], settings.backend, settings.temperature)
         from cgal_plugin.dynamics.runner import Runner
 
         runner = Runner(
@@ -154,7 +161,29 @@ def simulate(
         )
         done = runner.run(steps, saved, progress)
         folder.finish(done)
-        return SimulationResult.of(folder, done, settings.backend)
+        return SimulationResult.of(folder, done, settings.backend, settings.temperature)
+
+
+def potential_temperature(potential: str | os.PathLike[str], temperature: float | None) -> float | None:
+    """Return the temperature (K) that a potential was made for; None if the file does not record it.
+
+    A CG potential is a free energy at one temperature, and an approximation at others: another
+    ``temperature`` is a warning.
+
+    Raises
+    ------
+    DynamicsError
+        The file is missing or is not a potential.
+    """
+    made_for = read_metadata(potential).get("temperature")
+    if made_for is None or temperature is None or abs(made_for - temperature) <= 1e-6:
+        return None if made_for is None else float(made_for)
+    warnings.warn(
+        f"{os.fspath(potential)} was made for {made_for:g} K, not for {temperature:g} K: a CG potential is a "
+        "free energy at one temperature",
+        stacklevel=3,
+    )
+    return float(made_for)
 
 
 def _start_frames(start_positions: Any, topology: CGTopology, n_replicas: int | None) -> NDArray[np.float64]:

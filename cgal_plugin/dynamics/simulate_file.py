@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from cgal_plugin.data.trajectories import load_trajectories
 from cgal_plugin.dynamics.result import SimulationResult
 from cgal_plugin.dynamics.simulate import simulate
+from cgal_plugin.errors import ConfigError
 from cgal_plugin.export import load_metadata
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ def simulate_file(
     topology: CGTopology,
     start: str | os.PathLike[str],
     *,
-    temperature: float,
+    temperature: float | None,
     n_replicas: int,
     top: str | os.PathLike[str] | None = None,
     unit: str = "angstrom",
@@ -35,14 +37,18 @@ def simulate_file(
     ----------
     start, top, unit
         See :func:`~cgal_plugin.data.trajectories.load_trajectories`.
+    temperature
+        K; None: that of the potential.
     message
-        Called with a note if the potential was made for another temperature: a CG potential is a free energy
-        at one temperature, and an approximation at others.
+        Called with a note if the potential records no temperature or another one: a CG potential is a free
+        energy at one temperature, and an approximation at others.
     **options
         Other arguments of :func:`simulate`.
 
     Raises
     ------
+    ConfigError
+        No temperature is given, and the potential records none.
     DataError
         The start frames cannot be read.
     ExportError
@@ -52,9 +58,23 @@ def simulate_file(
     """
     frames = np.concatenate(load_trajectories(start, topology, top=top, unit=unit))
     made_for = load_metadata(potential).get("temperature")
-    if made_for is not None and abs(made_for - temperature) > 1e-6:
-        message(f"note: {os.fspath(potential)} was made for {made_for:g} K, not for {temperature:g} K")
+    name = os.fspath(potential)
+    if made_for is None and temperature is None:
+        raise ConfigError(
+            f"{name} does not record its temperature: give the temperature of its training data "
+            "(--temperature), or export it again with a temperature"
+        )
+    if made_for is None:
+        message(f"note: {name} does not record its temperature; {temperature:g} K is used as given")
+    elif temperature is None:
+        temperature = float(made_for)
+        message(f"temperature {temperature:g} K, as recorded in {name}")
+    elif abs(made_for - temperature) > 1e-6:
+        message(f"note: {name} was made for {made_for:g} K, not for {temperature:g} K")
+    assert temperature is not None
     rows = np.linspace(0, len(frames) - 1, n_replicas).round().astype(int)
-    return simulate(
-        potential, topology, frames[rows], temperature=temperature, n_replicas=n_replicas, **options
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*a CG potential is a free energy at one temperature")
+        return simulate(
+            potential, topology, frames[rows], temperature=temperature, n_replicas=n_replicas, **options
+        )

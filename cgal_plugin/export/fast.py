@@ -11,17 +11,16 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgal_plugin.errors import ExportError
-from cgal_plugin.export.potential_file import check_potential_file
-from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, versions
-from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
+from cgal_plugin.export.fast_file import FORMAT, FORMAT_VERSION, is_fast_file, read_fast_file
+from cgal_plugin.provenance import atomic_write, versions
+from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL, POTENTIAL_UNITS
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -31,10 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FastPotential", "fast_available"]
 
-FORMAT = "cgal_plugin fast potential"
-FORMAT_VERSION = 2
-#: files of version 1 have no pair series and are otherwise identical
-_READ = (1, 2)
 #: largest accepted force error of float32 rounding (without that of the table) when an engine is built
 ROUNDING = 5e-6
 #: rows of features that are evaluated together: enough for efficient matrix products, few enough for the
@@ -145,18 +140,20 @@ class FastPotential:
             the tolerance.
         """
         _require_numba()
-        from cgal_plugin.export.potential import load_any, potential_module
+        from cgal_plugin.export.potential import differentiable, load_any, potential_module
 
-        model = load_any(model_or_ckpt)
-        potential = potential_module(model, topology, dtype="float64", verify=False)
-        described = {
-            "n_beads": topology.n_beads,
-            "topology": topology.to_dict(),
-            "topology_hash": topology.hash,
-            "types": topology.types.tolist(),
-        }
-        found = cls._build(potential, described, n_replicas, tolerance)
-        found._check_against(model, topology)
+        with differentiable():
+            model = load_any(model_or_ckpt)
+            potential = potential_module(model, topology, dtype="float64", verify=False)
+            described = {
+                "n_beads": topology.n_beads,
+                "topology": topology.to_dict(),
+                "topology_hash": topology.hash,
+                "types": topology.types.tolist(),
+                "temperature": getattr(model, "cgal_temperature", None),
+            }
+            found = cls._build(potential, described, n_replicas, tolerance)
+            found._check_against(model, topology)
         return found
 
     def _check_against(self, model: nn.Module, topology: CGTopology) -> None:
@@ -182,21 +179,23 @@ class FastPotential:
 
         Default of ``n_replicas``: that of the file. Raises the errors of :meth:`from_model` and :meth:`load`.
         """
-        if _is_saved(path):
+        if is_fast_file(path):
             return cls.load(path, n_replicas=n_replicas)
         _require_numba()
-        from cgal_plugin.export.potential import load_exported
+        from cgal_plugin.export.potential import differentiable, load_exported
 
         module, described = load_exported(path)
         # parameters keep the precision of the file; tables are built in float64
-        potential = module.double()
+        with differentiable():
+            potential = module.double()
         if not hasattr(potential, "network"):
             raise ExportError(
                 f"{str(path)!r} contains no CGSchNet to tabulate; use a file of export_torchscript or a "
                 "checkpoint"
             )
         count = int(described["n_replicas"]) if n_replicas is None else n_replicas
-        return cls._build(potential, described, count, tolerance)
+        with differentiable():
+            return cls._build(potential, described, count, tolerance)
 
     @classmethod
     def _build(cls, potential: Any, described: dict[str, Any], n: int, tolerance: float) -> FastPotential:
@@ -211,14 +210,14 @@ class FastPotential:
             )
         table, table_error = choose_table(network, tolerance)
         arrays = assemble(potential, table)
-        copied = ("n_beads", "topology", "topology_hash", "types")
+        copied = ("n_beads", "topology", "topology_hash", "types", "temperature")
         kept = {key: value for key, value in described.items() if key in copied}
         metadata: dict[str, Any] = {
             **kept,
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "n_replicas": int(n),
-            "units": {"positions": "nm", "energy": "kJ/mol", "forces": "kJ/mol/nm"},
+            "units": dict(POTENTIAL_UNITS),
             "table_intervals": table.intervals,
             "table_tolerance": tolerance,
             "table_error": table_error,
@@ -250,42 +249,5 @@ class FastPotential:
         """
         if not Path(path).is_file():
             raise ExportError(f"potential {str(path)!r} does not exist")
-        arrays, metadata = _read(path)
+        arrays, metadata = read_fast_file(path)
         return cls(arrays, metadata, int(metadata["n_replicas"]) if n_replicas is None else n_replicas)
-
-
-def read_fast_metadata(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Return the metadata of a file of :meth:`FastPotential.save`; None for another kind of file.
-
-    Raises
-    ------
-    ExportError
-        The file is damaged.
-    """
-    return _read(path)[1] if _is_saved(path) else None
-
-
-def _is_saved(path: str | os.PathLike[str]) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return "metadata.npy" in archive.namelist()
-    except BAD_ARCHIVE:
-        return False  # its reader names the damage
-
-
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    check_potential_file(path)
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        metadata = cast("dict[str, Any]", json.loads(arrays.pop("metadata").tobytes()))
-    except BAD_ARCHIVE as error:
-        raise ExportError(f"{str(path)!r} was not written by FastPotential.save: {error}") from error
-    if metadata.get("format") != FORMAT or metadata.get("format_version") not in _READ:
-        raise ExportError(
-            f"{str(path)!r} has format {metadata.get('format')!r} {metadata.get('format_version')!r}; "
-            f"this version reads {FORMAT!r} {' and '.join(map(str, _READ))}: rebuild it"
-        )
-    return arrays, metadata

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cgal_plugin.data.temperature import same_temperature
 from cgal_plugin.errors import CGALError, ExportError
 from cgal_plugin.export.script_file import METADATA_FILE, load_script, save_script
 from cgal_plugin.provenance import hash_array, hash_object, versions
-from cgal_plugin.units import ANGSTROM_PER_NM
+from cgal_plugin.units import ANGSTROM_PER_NM, POTENTIAL_UNITS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +30,14 @@ FORMAT_VERSION = 1
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """Compute gradients, also inside ``torch.no_grad()`` and ``torch.inference_mode()`` of the caller."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+@differentiable()
 def export_torchscript(
     model_or_ckpt: nn.Module | str | os.PathLike[str],
     topology: CGTopology,
@@ -62,7 +72,7 @@ def export_torchscript(
     dtype
         ``"float32"``, ``"float64"``, or None for the dtype of the model.
     temperature
-        K, recorded in the metadata.
+        K, recorded in the metadata; default: that of the checkpoint, if it records one.
     config_hash
         Hash of the configuration, recorded in the metadata.
     filters
@@ -86,7 +96,8 @@ def export_torchscript(
     Raises
     ------
     ExportError
-        The model cannot be exported or does not fit the topology, or an argument is invalid.
+        The model cannot be exported, does not fit the topology or is for another temperature, or an argument
+        is invalid.
     """
     from cgal_plugin.export.tables import check_tolerance
 
@@ -98,6 +109,8 @@ def export_torchscript(
         raise ExportError(f"unknown filters {filters!r}; use 'auto', 'exact' or 'table'")
     check_tolerance(tolerance)
     model = load_any(model_or_ckpt)
+    known: Any = getattr(model, "cgal_temperature", None)
+    temperature = same_temperature(known, temperature, "the model", "the argument temperature", ExportError)
     potential = potential_module(
         model, topology, n_replicas=int(n_replicas), dtype=dtype, pairs=pairs, skin=skin
     )
@@ -110,7 +123,7 @@ def export_torchscript(
         "topology": topology.to_dict(),
         "topology_hash": topology.hash,
         "types": topology.types.tolist(),
-        "units": {"positions": "nm", "energy": "kJ/mol", "forces": "kJ/mol/nm"},
+        "units": dict(POTENTIAL_UNITS),
         "dtype": str(potential.unit.dtype).removeprefix("torch."),
         "periodic": False,
         "temperature": temperature,
@@ -124,14 +137,18 @@ def export_torchscript(
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the metadata of an exported potential: beads, replicas, topology, units, versions, hashes.
+    """Return the metadata of an exported potential: beads, replicas, topology, units, temperature, hashes.
 
     Raises
     ------
     ExportError
-        The file is missing, damaged, or was not written by :func:`export_torchscript`.
+        The file is missing, damaged, or was not written by :func:`export_torchscript` or
+        ``FastPotential.save``.
     """
-    return load_exported(path)[1]
+    from cgal_plugin.export.fast_file import read_fast_metadata
+
+    saved = read_fast_metadata(path) if Path(path).is_file() else None
+    return load_exported(path)[1] if saved is None else saved
 
 
 def load_exported(path: str | os.PathLike[str]) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
@@ -149,6 +166,7 @@ def load_exported(path: str | os.PathLike[str]) -> tuple[torch.jit.ScriptModule,
     return module, metadata
 
 
+@differentiable()
 def potential_module(
     model: nn.Module,
     topology: CGTopology,

@@ -19,6 +19,7 @@ from cgal_plugin.models.state_dicts import (
     sizes,
     unpack,
 )
+from cgal_plugin.units import MODEL_UNITS
 
 if TYPE_CHECKING:
     from torchmdnet.models.model import TorchMD_Net
@@ -231,7 +232,7 @@ def save_checkpoint(model: TorchMD_Net, path: str | os.PathLike[str], **hparams:
     path
         File to write.
     **hparams
-        Hyper-parameters to add or replace.
+        Hyper-parameters to add or replace; ``temperature`` (K) is kept for the export.
 
     Raises
     ------
@@ -248,7 +249,7 @@ def save_checkpoint(model: TorchMD_Net, path: str | os.PathLike[str], **hparams:
     content = {
         "state_dict": {f"model.{k}": v for k, v in model.state_dict().items()},
         "hyper_parameters": {**known, **hparams},
-        "cgal_plugin": {"versions": versions(), "mode": "converted"},
+        "cgal_plugin": {"versions": versions(), "mode": "converted", "units": dict(MODEL_UNITS)},
     }
     with atomic_write(path) as handle:
         torch.save(content, handle)

@@ -40,6 +40,8 @@ class CGNet(TorchMD_Net):  # type: ignore[misc]  # torchmdnet has no types
     ) -> tuple[Tensor, Tensor]:
         """Return ``(energy (n_molecules, 1) kcal/mol, forces (n_beads, 3) kcal/mol/Å)`` as TorchMD_Net does.
 
+        Forces are also computed inside ``torch.no_grad()`` and ``torch.inference_mode()``.
+
         Parameters
         ----------
         z, pos, batch
@@ -53,6 +55,14 @@ class CGNet(TorchMD_Net):  # type: ignore[misc]  # torchmdnet has no types
         ConfigError
             A bead type is not below ``max_z``.
         """
+        if self.derivative and not torch.is_grad_enabled():
+            # inside torch.no_grad() or torch.inference_mode(), whose tensors cannot be differentiated
+            with torch.inference_mode(False), torch.enable_grad():
+                z, pos = z.clone(), pos.detach().clone()
+                batch, box = (t if t is None else t.clone() for t in (batch, box))
+                extra_args = None if extra_args is None else {k: t.clone() for k, t in extra_args.items()}
+                y, forces = self.forward(z, pos, batch, box, q, s, extra_args, num_systems)
+            return y.detach(), forces.detach()
         try:
             return self._forward(z, pos, batch, box, q, s, extra_args, num_systems)
         except IndexError as error:

@@ -49,6 +49,12 @@ def read_torch(
 
     name = name or str(source)
     _check_intact(source, name, error)
+    if _is_script(source):
+        raise error(
+            f"{name} is a TorchScript file, such as an exported potential, and not a checkpoint: give the "
+            "checkpoint (epoch_*.ckpt, or model.ckpt of a run); to run the potential use `cgal simulate` or "
+            "add_potential"
+        )
     try:
         with warnings.catch_warnings(), _plain_types():
             warnings.simplefilter("ignore")  # warnings about old pickle protocols
@@ -61,6 +67,8 @@ def read_torch(
                 "If you trust its origin, use trust=True, or --trust on the command line"
             ) from problem
         text = str(problem).splitlines()[-1] if str(problem) else type(problem).__name__
+        if "weights_only" in text:  # torch's advice is not for users of this package
+            text = "it is not a file of torch.save, or it is damaged"
         raise error(f"{name} cannot be read as a checkpoint: {text}") from problem
 
 
@@ -71,6 +79,14 @@ def _check_intact(source: str | os.PathLike[str] | IO[bytes], name: str, error: 
         source.seek(0)
     if damage is not None:
         raise error(f"{name} is damaged ({damage}): copy it again, or write it again")
+
+
+def _is_script(source: str | os.PathLike[str] | IO[bytes]) -> bool:
+    """Return whether a file is a TorchScript archive."""
+    if not isinstance(source, str | os.PathLike) or not zipfile.is_zipfile(source):
+        return False
+    with zipfile.ZipFile(source) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import argparse
 import json
 from typing import Any
 
-from cgal_plugin.data.dataset_facts import dataset_facts, same_temperature
+from cgal_plugin.data.dataset_facts import dataset_facts
+from cgal_plugin.data.temperature import same_temperature
 from cgal_plugin.errors import ConfigError
 from cgal_plugin.models.supported import (
     DATASET,
@@ -55,7 +56,7 @@ def completed(args: argparse.Namespace, parser: argparse.ArgumentParser) -> argp
         setattr(args, key, value)
     if args.dataset == DATASET:
         topology, known = dataset_facts(args.dataset_root, args.dataset_arg)
-        args.temperature = same_temperature(known, args.temperature, f"dataset_root {args.dataset_root!r}")
+        args.temperature = same_temperature(known, args.temperature, f"dataset {args.dataset_root!r}")
         check_bead_types(args.max_z, topology)
         if not args.load_model:
             try_model(vars(args), topology)

@@ -37,6 +37,7 @@ _EDITED = (
     "it is damaged or was edited. Fit the priors again; if you edited the file on purpose, delete its lines "
     "'hash:' and 'seal:'"
 )
+_UNITS = {"length": "angstrom", "energy": "kcal/mol", "angle": "rad", "temperature": "K"}
 #: fields that are missing in files of earlier releases
 _LATER: dict[str, Any] = {"pair_range": None, "rejected": []}
 # libyaml's safe loader and dumper are ten times faster, but PyYAML may lack them
@@ -147,6 +148,7 @@ class PriorSet:
             "pair_range": None if self.pair_range is None else list(self.pair_range),
             "rejected": [dict(r) for r in self.rejected],
             "hash": self.hash,
+            "units": dict(_UNITS),
             "versions": versions(),
         }
         with atomic_write(path, "w") as handle:
@@ -176,6 +178,8 @@ class PriorSet:
         wanted = {f.name for f in fields(cls)} | {"format_version", "hash", "versions"}
         if isinstance(content, dict):
             content = _LATER | content
+            if content.pop("units", _UNITS) != _UNITS:  # files of earlier releases have none
+                raise ConfigError(f"prior file {str(path)!r} is in other units; this release reads {_UNITS}")
         if isinstance(content, dict) and set(content) == wanted - {"hash"}:
             warnings.warn(
                 f"prior file {str(path)!r} has no hash: its values are used as edited", stacklevel=2

@@ -51,7 +51,8 @@ class CommitteeSelector(BaseSelector):
     Raises
     ------
     SelectionError
-        A parameter is out of its range, or there are fewer than two members.
+        A parameter is out of its range, there are fewer than two members, or they are for different
+        temperatures.
     """
 
     def __init__(
@@ -82,6 +83,13 @@ class CommitteeSelector(BaseSelector):
         for name, value in (("batch_size", batch_size), ("pool", pool)):
             if value < 1:
                 raise SelectionError(f"{name} is {value!r}; expected a positive integer")
+        temperatures = {t for m in self.models if (t := getattr(m, "cgal_temperature", None)) is not None}
+        if len(temperatures) > 1:
+            found = ", ".join(f"{t:g}" for t in sorted(temperatures))
+            raise SelectionError(
+                f"the members of the committee are for {found} K: "
+                "a potential of mean force belongs to one temperature; train them on the same data"
+            )
         self.types = None if types is None else np.asarray(types, dtype=np.int64)
         self.reduce = reduce
         self.diverse = bool(diverse)
@@ -177,7 +185,9 @@ def force_function(model: Any, types: NDArray[np.int64] | None) -> ForceFunction
         training = model.training
         model.eval()
         try:
-            _, negative_gradient = model(z, pos, batch)
+            # also inside torch.no_grad() or torch.inference_mode(): forces are a gradient
+            with torch.inference_mode(False), torch.enable_grad():
+                _, negative_gradient = model(z.clone(), pos.clone(), batch.clone())
         finally:
             model.train(training)
         if negative_gradient is None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgal_plugin.data import FrameFiles
+from cgal_plugin.data.temperature import common_temperature
 from cgal_plugin.data.trajectories import read_trajectories, tell
 from cgal_plugin.errors import DataError
 from cgal_plugin.provenance import atomic_write
@@ -46,7 +47,7 @@ def select_files(
     out
         npz with ``positions`` ``(k, n_beads, 3)`` Å, ``candidate`` ``(k,)`` (index into all frames of the
         candidates, those that are left out included) and ``distances`` ``(k,)`` Å (nearest RMSD to the
-        reference).
+        reference); ``temperature`` (K) if the files record it.
     unit
         Length unit of ``.npy`` and ``.npz`` files, ``"angstrom"`` or ``"nm"``.
 
@@ -58,8 +59,8 @@ def select_files(
     Raises
     ------
     DataError
-        A file cannot be read, more than half of its candidates have impossible bonds, or a reference frame
-        has.
+        A file cannot be read, files are for different temperatures, more than half of its candidates have
+        impossible bonds, or a reference frame has.
     SelectionError
         No candidate can be selected.
     """
@@ -70,6 +71,8 @@ def select_files(
     ]
     if not parts:
         raise DataError("no frames given")
+    temperature = common_temperature([*candidates, *reference])
+    facts: dict[str, Any] = {} if temperature is None else {"temperature": np.array(temperature)}
     tell(note for part in parts for note in part.notes)
     pool = np.concatenate([part.positions for part in parts])
     first = np.cumsum([0, *(part.n_frames for part in parts)])
@@ -77,7 +80,7 @@ def select_files(
     found = selector.fit(FrameFiles(reference, topology, top=top, unit=unit)).select(pool)
     positions, chosen = pool[found.indices], _renumbered(found, rows, int(first[-1]))
     with atomic_write(out) as handle:
-        np.savez(handle, positions=positions, candidate=chosen.indices, distances=chosen.distances)
+        np.savez(handle, positions=positions, candidate=chosen.indices, distances=chosen.distances, **facts)
     return chosen
 
 

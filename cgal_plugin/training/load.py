@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cgal_plugin.data.temperature import same_temperature
 from cgal_plugin.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -42,37 +43,44 @@ def load_model(
     -------
     TorchMD_Net or Ensemble
         ``model(z, pos, batch) -> (energy (n_molecules, 1) kcal/mol, forces (n_beads, 3) kcal/mol/Å)``,
-        in evaluation mode.
+        in evaluation mode. Its attribute ``cgal_temperature`` is the temperature of its training data (K;
+        None if the file does not record it).
 
     Raises
     ------
     TrainingError
-        A checkpoint is missing, is not a checkpoint, or needs ``trust``.
+        A checkpoint is missing, is not a checkpoint, or needs ``trust``; or checkpoints of an ensemble are
+        for different temperatures.
     """
+    import torch
     from torchmdnet.models.model import load_model as upstream
 
     from cgal_plugin import register
     from cgal_plugin.models.torch_files import check_torch
-    from cgal_plugin.training.prepare import read_checkpoint
+    from cgal_plugin.training.prepare import checkpoint_temperature, read_checkpoint
 
     register()
     single = isinstance(path, str | os.PathLike)
     files = [os.fspath(p) for p in ([path] if isinstance(path, str | os.PathLike) else path)]
     if not files:
         raise TrainingError("no checkpoint to load")
+    temperature: float | None = None
     for file in files:
         if not Path(file).is_file():
             raise TrainingError(f"checkpoint {file!r} does not exist")
         if file.endswith(".zip"):
             check_torch(file, trust=trust, error=TrainingError)
         else:
-            read_checkpoint(file, trust=trust)
+            found = checkpoint_temperature(read_checkpoint(file, trust=trust), file)
+            temperature = same_temperature(temperature, found, "the ensemble", file, TrainingError)
     try:
-        with warnings.catch_warnings():
+        # parameters that are created in inference mode could not be differentiated later
+        with warnings.catch_warnings(), torch.inference_mode(False):
             warnings.filterwarnings("ignore", message="Unknown hyperparameter")
             model: nn.Module = upstream(
                 files[0] if single else files, device=device, return_std=return_std, derivative=derivative
             )
     except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, AssertionError) as error:
         raise TrainingError(f"TorchMD-Net cannot build a model from {', '.join(files)}: {error!r}") from error
+    model.cgal_temperature = temperature  # type: ignore[assignment]  # not a module
     return model.eval()

@@ -13,6 +13,7 @@ import numpy as np
 
 from cgal_plugin.errors import CGALWarning, ConfigError, TrainingError
 from cgal_plugin.provenance import atomic_write, hash_array, hash_object
+from cgal_plugin.units import MODEL_UNITS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,8 +81,8 @@ def prepare(
             raise ConfigError(f"mode 'replay' needs dataset CGDataset, not {hparams['dataset']!r}")
         return Prepared(hparams, None, hash_object([hparams["dataset"], hparams["dataset_arg"]]))
     from cgal_plugin.data.dataset import CGDataset
-    from cgal_plugin.data.dataset_facts import same_temperature
     from cgal_plugin.data.splits import given_sides, sized_sides
+    from cgal_plugin.data.temperature import same_temperature
     from cgal_plugin.models.supported import try_model
     from cgal_plugin.training.settings import dataset_options
 
@@ -94,6 +95,9 @@ def prepare(
     dataset = CGDataset(hparams["dataset_root"], table=frames, **argument)
     known = dataset.temperature
     hparams["temperature"] = same_temperature(known, hparams["temperature"], hparams["dataset_root"])
+    if init is not None:
+        trained = checkpoint_temperature(read_checkpoint(init), init)
+        same_temperature(trained, hparams["temperature"], f"checkpoint {init}", "the data set")
     try_model(hparams, dataset.topology)
     if hparams["splits"] is not None:
         sides = given_sides(dataset, hparams["splits"])
@@ -237,6 +241,24 @@ def read_checkpoint(path: str | os.PathLike[str], *, trust: bool = False) -> dic
     if not all(isinstance(part, Mapping) for part in parts):
         raise TrainingError(f"{path} is not a TorchMD-Net checkpoint: no state_dict and hyper_parameters")
     return content
+
+
+def checkpoint_temperature(content: Mapping[str, Any], path: str | os.PathLike[str]) -> float | None:
+    """Return the temperature (K) of the data that a checkpoint was trained on; None if not recorded.
+
+    Raises
+    ------
+    TrainingError
+        The checkpoint is in other units than Å and kcal/mol.
+    """
+    facts = content.get("cgal_plugin") or {}
+    units = facts.get("units", MODEL_UNITS)
+    if units != MODEL_UNITS:
+        raise TrainingError(f"{os.fspath(path)} is in units {units}; this package reads {MODEL_UNITS}")
+    hparams = content["hyper_parameters"]
+    argument = hparams.get("dataset_arg")
+    places = (facts, hparams, argument if isinstance(argument, Mapping) else {})
+    return next((float(p["temperature"]) for p in places if p.get("temperature") is not None), None)
 
 
 def read_hparams(path: str | os.PathLike[str]) -> dict[str, Any]:

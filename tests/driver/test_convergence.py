@@ -180,7 +180,13 @@ def test_rounds_with_hardly_any_frames_are_recorded_and_the_run_goes_on(
 
 def test_an_evaluation_names_what_fails_and_keeps_the_rest() -> None:
     reference = [chains(200, 5, seed=k) for k in range(3)]
-    settings: dict[str, Any] = {"lag_frames": 5, "temperature": 300.0, "seed": 0, "n_bootstrap": 20}
+    settings: dict[str, Any] = {
+        "lag_frames": 5,
+        "temperature": 300.0,
+        "seed": 0,
+        "n_bootstrap": 0,
+        "n_splits": 1,
+    }
     two = [chains(2, 5)]
     with pytest.raises(AnalysisError, match=r"w1_ucsc cannot be computed: .*singular"):
         evaluate(two, reference, TOP, **settings)
