@@ -9,7 +9,7 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -17,6 +17,10 @@ from cgal_plugin import interrupts
 from cgal_plugin.cli import oracle, stages
 from cgal_plugin.cli.options import ConfigFile
 from cgal_plugin.errors import CGALError, CGALWarning, ConfigError
+
+if TYPE_CHECKING:
+    from cgal_plugin.components.build import Components
+    from cgal_plugin.config import Config
 
 app = typer.Typer(
     help="Active learning of coarse-grained neural potentials.",
@@ -55,10 +59,9 @@ def run(
 
     settings = load_yaml(config)
     if dry_run:
-        from cgal_plugin.components.build import build_components
         from cgal_plugin.runs.cost import plan
 
-        for line in build_components(settings).what_was_read:
+        for line in _built(settings).what_was_read:
             typer.echo(line)
         typer.echo(plan(settings))
         return
@@ -78,13 +81,24 @@ def validate(config: ConfigFile) -> None:
 
     The configuration goes to standard output, everything else to standard error.
     """
-    from cgal_plugin.components.build import build_components
     from cgal_plugin.config import dump_yaml, load_yaml
 
     settings = load_yaml(config)
-    for line in build_components(settings).what_was_read:
+    for line in _built(settings).what_was_read:
         typer.echo(line, err=True)
     typer.echo(dump_yaml(settings), nl=False)
+
+
+def _built(settings: Config) -> Components:
+    """Build what a configuration describes; whatever is wrong with it is an error of the configuration."""
+    from cgal_plugin.components.build import build_components
+
+    try:
+        return build_components(settings)
+    except ConfigError:
+        raise
+    except CGALError as error:
+        raise ConfigError(str(error)) from error
 
 
 @app.command()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cgal_plugin._register import register
 from cgal_plugin.components.checks import ROLES, check_component
 from cgal_plugin.components.evaluator import ReferenceEvaluator
 from cgal_plugin.components.external import load_external
@@ -280,6 +281,7 @@ def _trainer(config: Config, topology: CGTopology) -> Trainer:
     if isinstance(config.training, ExternalComponent):
         external: Trainer = load_external(config.training, "training")
         return external
+    register()  # it silences Warp, which prints when TorchMD-Net is imported
     trainer = TorchMDNetTrainer(config)
     trainer.check(topology)
     return trainer

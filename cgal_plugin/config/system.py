@@ -18,6 +18,11 @@ def _yaml_name(value: Any) -> Any:
     return str(value) if isinstance(value, int) else value
 
 
+def _list(value: Any) -> Any:
+    """Accept one name instead of a list."""
+    return (value,) if isinstance(value, str) else value
+
+
 #: name of a residue or chain; YAML reads NO and Y as truth values
 Name = Annotated[str, BeforeValidator(_yaml_name)]
 
@@ -25,17 +30,17 @@ Name = Annotated[str, BeforeValidator(_yaml_name)]
 class System(Section):
     """The molecule, its CG mapping and its temperature."""
 
-    sequence: str | None = None
+    sequence: Annotated[str, Field(min_length=1)] | None = None
     """One-letter codes, such as YYDPETGTWY. Give this or `structure`."""
     structure: Path | None = None
     """All-atom structure file: PDB or mmCIF, also .gz. Give this or `sequence`."""
     ph: Annotated[Number, Field(ge=0, le=14)] = 7.0
     """pH that decides about hydrogens that the structure does not have."""
-    chains: tuple[Name, ...] | None = None
+    chains: Annotated[tuple[Name, ...] | None, BeforeValidator(_list)] = None
     """structure: chains to read, such as [A, B]. None: all."""
     model: int | None = None
     """structure: number of the model to read. None: the first."""
-    ignore: tuple[Name, ...] = ()
+    ignore: Annotated[tuple[Name, ...], BeforeValidator(_list)] = ()
     """structure: residues that may be left out, such as [ZN, GOL]. Water, Na, K and Cl always are."""
     replace: dict[Name, Name] = Field(default_factory=dict)
     """structure: residues to replace by standard ones, such as {MSE: MET, NLE: LEU}."""

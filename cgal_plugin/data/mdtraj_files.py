@@ -25,6 +25,11 @@ _UNREADABLE: tuple[type[Exception], ...] = (*BAD_ARCHIVE, AttributeError, Assert
 #: formats that hold a topology
 _PDBX = (".cif", ".mmcif", ".pdbx", ".cif.gz", ".mmcif.gz", ".pdbx.gz")
 _WITH_TOPOLOGY = (".pdb", ".pdb.gz", ".h5", ".hdf5", ".lh5", ".gro", ".gsd", ".arc", *_PDBX)
+_WITHOUT_TOPOLOGY = (
+    ".dcd", ".xtc", ".trr", ".nc", ".netcdf", ".ncdf", ".crd", ".mdcrd", ".binpos", ".dtr", ".tng", ".xyz",
+    ".xyz.gz", ".lammpstrj", ".inpcrd", ".restrt", ".rst7", ".ncrst", ".stk",
+)  # fmt: skip
+_READABLE = "npy, npz, dcd, xtc, trr, h5, nc, pdb, gro and other formats of mdtraj can be read"
 _TEMPORARY = (None, "/tmp", "/var/tmp", "/dev/shm")
 
 
@@ -132,8 +137,12 @@ def _reading(path: Path, top: str | os.PathLike[str] | None) -> Iterator[None]:
     except _UNREADABLE as error:
         reason = str(error) or type(error).__name__
         if top is None and "topology" in reason:
-            reason = f"{path.suffix or 'its'} format has no topology; give a topology file too (--top)"
+            reason = (
+                f"{path.suffix} has no topology; give one too (--top, evaluation.reference_topology)"
+                if extension(path) in _WITHOUT_TOPOLOGY
+                else f"{path.name} is not a trajectory; {_READABLE}"
+            )
         elif "no loader" in reason:
             reason = f"the extension {path.suffix!r} is not known" if path.suffix else "it has no extension"
-            reason += "; npy, npz, dcd, xtc, trr, h5, nc, pdb, gro and other formats of mdtraj can be read"
+            reason += f"; {_READABLE}"
         raise DataError(f"trajectory {str(path)!r} cannot be read: {reason}") from error

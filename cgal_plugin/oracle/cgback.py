@@ -74,7 +74,7 @@ def cgback_structure(
         A residue has no CA bead or is not a standard amino acid, or the sample is not finite.
     """
     require()
-    trace = _ca_trace(model, target)
+    trace = target[check_beads(model)]
     network = _diffusion_model()
     samples: list[tuple[int, NDArray[np.float64]]] = []
     for attempt in range(_ATTEMPTS):
@@ -86,7 +86,14 @@ def cgback_structure(
     return min(samples, key=lambda sample: sample[0])[1]
 
 
-def _ca_trace(model: AllAtomModel, target: NDArray[np.float64]) -> NDArray[np.float64]:
+def check_beads(model: AllAtomModel) -> list[int]:
+    """Return the CA bead of each residue.
+
+    Raises
+    ------
+    BackmapError
+        A residue has no CA bead.
+    """
     cg = model.cg_topology
     beads = [
         i for i, name in enumerate(cg.bead_names) if name == "CA" and len(model.mapping.atom_groups[i]) == 1
@@ -95,9 +102,9 @@ def _ca_trace(model: AllAtomModel, target: NDArray[np.float64]) -> NDArray[np.fl
     if len(beads) != n_residues:
         raise BackmapError(
             f"cgback needs a CA bead of one atom for every residue; mapping {cg.mapping!r} has "
-            f"{len(beads)} for {n_residues} residues (caps included)"
+            f"{len(beads)} for {n_residues} residues (caps included); use the method library"
         )
-    return target[beads]
+    return beads
 
 
 @lru_cache(maxsize=1)

@@ -16,6 +16,7 @@ from cgal_plugin.errors import OracleError
 from cgal_plugin.mapping.forces import ForceMap, basic_force_map
 from cgal_plugin.mapping.maps import CGMapping
 from cgal_plugin.mapping.topology import CGTopology
+from cgal_plugin.oracle.cgback import check_beads
 from cgal_plugin.oracle.checks import check_library, check_methods, check_number, check_temperature
 from cgal_plugin.oracle.label_settings import LabelSettings
 from cgal_plugin.oracle.labelling import Labeller
@@ -128,6 +129,8 @@ class OpenMMOracle:
             self.model = sequence_or_pdb
         else:
             self.model = AllAtomModel.create(sequence_or_pdb, mapping, solvent, options)
+        if self.methods == ("cgback",):
+            check_beads(self.model)
         self.library = check_library(library, self.mapping)
         if mode == "mean_force" and not self.mapping.is_slice:
             raise OracleError(
