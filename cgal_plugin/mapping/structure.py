@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ class Residue:
     """One residue of a file.
 
     ``name`` is in capitals, ``number`` None if it is not an integer, ``chain`` the index of the chain in the
-    file, and ``atoms`` gives the index of each atom name.
+    file, and ``atoms`` gives the index of each atom name (empty for water).
     """
 
     name: str
@@ -167,11 +167,13 @@ def _residue(raw: Any, chain: int, chain_id: str) -> Residue:
         number = None if number is None else int(number)
     except ValueError:
         number = None
-    names = [(str(a.name).strip(), int(a.index)) for a in _items(raw, "atoms")]
+    name = str(raw.name).strip().upper()
+    # boxes have many waters, whose atoms are never used
+    names = [] if name in WATER else [(str(a.name).strip(), int(a.index)) for a in _items(raw, "atoms")]
     atoms = dict(reversed(names))
     duplicates = sorted({n for n, i in names if atoms[n] != i})
     segment = str(getattr(raw, "segment_id", "") or "").strip()
-    return Residue(str(raw.name).strip().upper(), number, chain, chain_id, segment, atoms, duplicates)
+    return Residue(name, number, chain, chain_id, segment, atoms, duplicates)
 
 
 def _is_part(part: Residue, whole: Residue, coordinates: Coordinates | None) -> bool:
@@ -183,10 +185,15 @@ def _is_part(part: Residue, whole: Residue, coordinates: Coordinates | None) -> 
     return gap is None or gap <= _SAME_RESIDUE
 
 
-def read_bonds(topology: Any) -> Iterator[tuple[int, int]]:
-    """Yield the atom indices of each bond of an mdtraj or OpenMM topology."""
+def read_bonds(topology: Any, residues: Iterable[Residue]) -> dict[int, set[int]]:
+    """Return the atoms that are bonded to each atom of the residues (mdtraj or OpenMM)."""
+    bonded: dict[int, set[int]] = {i: set() for residue in residues for i in residue.atoms.values()}
     for bond in _items(topology, "bonds"):
-        yield int(bond[0].index), int(bond[1].index)
+        i, j = bond[0].index, bond[1].index
+        if i in bonded and j in bonded:
+            bonded[i].add(j)
+            bonded[j].add(i)
+    return bonded
 
 
 def n_atoms(topology: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -124,6 +124,7 @@ class CGTopology:
         mapping: Any = "CA",
         *,
         positions: ArrayLike | None = None,
+        ignore: Collection[str] = (),
         bridges: Iterable[Sequence[int]] | None = None,
     ) -> CGTopology:
         """Build the topology from the residues of an all-atom or CG structure.
@@ -141,6 +142,8 @@ class CGTopology:
             ``"CA"``, ``"CACB"``, a YAML file, its content, or a :class:`MapSpec`.
         positions
             ``(n_atoms, 3)`` or ``(n_frames, n_atoms, 3)`` Å, in place of those of a trajectory.
+        ignore
+            Names of further residues to leave out, such as ligands.
         bridges
             Disulfide bridges, pairs of 0-based residue indices. None: from the bonds, the sulfurs, or
             the names of the cysteines.
@@ -152,7 +155,7 @@ class CGTopology:
             or ``bridges`` are not valid.
         """
         spec = resolve_spec(mapping)
-        molecule = read_molecule(topology, spec, positions=positions, bridges=bridges)
+        molecule = read_molecule(topology, spec, positions=positions, ignore=ignore, bridges=bridges)
         check_atoms(molecule, spec, beads_suffice=True)
         return cls.from_molecule(molecule, spec)
 
@@ -163,10 +166,11 @@ class CGTopology:
         mapping: Any = "CA",
         *,
         positions: ArrayLike | None = None,
+        ignore: Collection[str] = (),
         bridges: Iterable[Sequence[int]] | None = None,
     ) -> CGTopology:
         """Build the topology from an :class:`openmm.app.Topology`; see :meth:`from_mdtraj`."""
-        return cls.from_mdtraj(topology, mapping, positions=positions, bridges=bridges)
+        return cls.from_mdtraj(topology, mapping, positions=positions, ignore=ignore, bridges=bridges)
 
     @classmethod
     def from_molecule(cls, molecule: Molecule, spec: MapSpec) -> CGTopology:
@@ -180,6 +184,7 @@ class CGTopology:
         path: str | os.PathLike[str],
         mapping: Any = "CA",
         *,
+        ignore: Collection[str] = (),
         bridges: Iterable[Sequence[int]] | None = None,
     ) -> CGTopology:
         """Read the topology from a structure file or a saved ``.json``.
@@ -200,7 +205,8 @@ class CGTopology:
             return cls.load(path)
         structure, spec = load_structure(path), resolve_spec(mapping)
         try:
-            molecule = read_molecule(structure, spec, bridges=bridges, complete=lists_all_bonds(path))
+            complete = lists_all_bonds(path)
+            molecule = read_molecule(structure, spec, ignore=ignore, bridges=bridges, complete=complete)
             check_atoms(molecule, spec, beads_suffice=True)
         except MappingError as error:
             raise MappingError(f"structure file {str(path)!r}: {error}") from error
