@@ -60,11 +60,10 @@ class Coordinates:
     """
 
     def __init__(self, xyz: NDArray[np.floating], cells: NDArray[np.floating] | None) -> None:
-        chosen = np.unique(np.linspace(0, len(xyz) - 1, min(len(xyz), _MAX_FRAMES)).round().astype(int))
-        self.xyz = np.asarray(xyz[chosen], dtype=np.float64)
+        self.xyz = np.asarray(xyz, dtype=np.float64)
         self.cells: NDArray[np.float64] | None = None
         if cells is not None and np.isfinite(cells).all():
-            own = np.asarray(cells, dtype=np.float64)[chosen]
+            own = np.asarray(cells, dtype=np.float64)
             volume = np.abs(np.linalg.det(own))
             faces = np.linalg.norm(np.cross(np.roll(own, -1, axis=1), np.roll(own, -2, axis=1)), axis=2)
             if (faces > 0).all() and (volume[:, None] / faces).min() >= _SMALLEST_CELL:
@@ -114,7 +113,9 @@ def read_coordinates(structure: Any, positions: Any = None) -> Coordinates | Non
         cells = structure.unitcell_vectors
         cells = None if cells is None else cells * ANGSTROM_PER_NM
         if positions is None:
-            return Coordinates(structure.xyz * ANGSTROM_PER_NM, cells) if structure.n_frames else None
+            rows = _few(structure.n_frames)
+            cells = None if cells is None else cells[rows]
+            return Coordinates(structure.xyz[rows] * ANGSTROM_PER_NM, cells) if len(rows) else None
         structure = structure.topology
     if positions is None:
         return None
@@ -130,9 +131,15 @@ def read_coordinates(structure: Any, positions: Any = None) -> Coordinates | Non
         from openmm import unit
 
         cells = np.array(vectors.value_in_unit(unit.angstrom))[None]
-    if cells is not None and len(cells) != len(array):
-        cells = np.broadcast_to(cells[:1], (len(array), 3, 3))
-    return Coordinates(array, cells)
+    rows = _few(len(array))
+    if cells is not None:
+        cells = cells[rows] if len(cells) == len(array) else np.broadcast_to(cells[:1], (len(rows), 3, 3))
+    return Coordinates(array[rows], cells)
+
+
+def _few(n_frames: int) -> NDArray[np.int64]:
+    """Return evenly spaced frames that are enough to judge distances."""
+    return np.unique(np.linspace(0, n_frames - 1, min(n_frames, _MAX_FRAMES)).round().astype(np.int64))
 
 
 def read_residues(topology: Any, coordinates: Coordinates | None = None) -> list[Residue]:

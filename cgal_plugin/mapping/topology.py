@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import MappingError
-from cgal_plugin.mapping.beads import bead_fields, bead_values, check_unique, mdtraj_topology
+from cgal_plugin.mapping.beads import (
+    bead_fields,
+    bead_values,
+    check_unique,
+    mdtraj_topology,
+    one_letter_sequence,
+)
 from cgal_plugin.mapping.bond_graph import (
     angle_table,
     bonded_neighbours,
@@ -23,7 +29,7 @@ from cgal_plugin.mapping.bond_graph import (
 from cgal_plugin.mapping.bridges import check_bridges
 from cgal_plugin.mapping.files import lists_all_bonds, load_structure
 from cgal_plugin.mapping.molecule import Molecule, check_atoms, read_molecule, say_left_out
-from cgal_plugin.mapping.residues import THREE_TO_ONE, sequence_to_residues
+from cgal_plugin.mapping.residues import sequence_to_residues
 from cgal_plugin.mapping.spec import MapSpec, resolve_spec
 from cgal_plugin.provenance import hash_object, read_json, write_json
 
@@ -223,12 +229,7 @@ class CGTopology:
     @property
     def sequence(self) -> str:
         """One-letter codes, chains joined by ``:``."""
-        chains: dict[int, dict[int, str]] = {}
-        for chain, residue, name in zip(
-            self.chain_index.tolist(), self.residue_index.tolist(), self.residue_names, strict=True
-        ):
-            chains.setdefault(chain, {})[residue] = name
-        return ":".join("".join(THREE_TO_ONE.get(n, "X") for n in r.values()) for r in chains.values())
+        return one_letter_sequence(self.chain_index, self.residue_index, self.residue_names)
 
     @cached_property
     def _neighbours(self) -> list[list[int]]:
@@ -249,12 +250,7 @@ class CGTopology:
 
         With the pairs of :attr:`bridge_index` if ``max_bonds`` is 1 or more; paths do not run through them.
         """
-        pairs = pair_table(self._neighbours, max_bonds)
-        if max_bonds < 1 or not len(self.bridge_index):
-            return pairs
-        both = np.unique(np.concatenate([pairs, self.bridge_index]), axis=0)
-        both.setflags(write=False)
-        return both
+        return pair_table(self._neighbours, max_bonds, self.bridge_index)
 
     # ------------------------------------------------------------------ identity and files
 
@@ -270,7 +266,9 @@ class CGTopology:
         return hash(self.hash)
 
     def __repr__(self) -> str:
-        return f"CGTopology({self.sequence!r}, mapping={self.mapping!r}, {self.n_beads} beads)"
+        pairs = [(int(i), int(j)) for i, j in self.residue_index[self.bridge_index]]
+        bridges = f", bridges={pairs}" if pairs else ""
+        return f"CGTopology({self.sequence!r}, mapping={self.mapping!r}, {self.n_beads} beads{bridges})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values that can be written as JSON."""
