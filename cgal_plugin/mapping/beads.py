@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import MappingError
-from cgal_plugin.mapping.residues import standard_name
+from cgal_plugin.mapping.residues import THREE_TO_ONE, standard_name
 
 if TYPE_CHECKING:
     import mdtraj
@@ -45,6 +45,16 @@ def check_unique(chains: NDArray[np.int64], residues: NDArray[np.int64], names: 
     duplicates = sorted({f"{name} of residue {r + 1}" for (_, r, name), n in keys.items() if n > 1})
     if duplicates:
         raise MappingError(f"duplicate beads: {', '.join(duplicates)}")
+
+
+def one_letter_sequence(
+    chains: NDArray[np.int64], residues: NDArray[np.int64], residue_names: Sequence[str]
+) -> str:
+    """Return one-letter codes, ``X`` for other residues, chains joined by ``:``."""
+    found: dict[int, dict[int, str]] = {}
+    for chain, residue, name in zip(chains.tolist(), residues.tolist(), residue_names, strict=True):
+        found.setdefault(chain, {})[residue] = THREE_TO_ONE.get(name, "X")
+    return ":".join("".join(letters.values()) for letters in found.values())
 
 
 def bead_fields(

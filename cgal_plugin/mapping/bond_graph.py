@@ -61,9 +61,12 @@ def dihedral_table(neighbours: Neighbours) -> NDArray[np.int64]:
     return _table(rows, 4)
 
 
-def pair_table(neighbours: Neighbours, max_bonds: int) -> NDArray[np.int64]:
-    """Return pairs at most ``max_bonds`` bonds apart, lower bead first, ``(n_pairs, 2)`` int64, sorted."""
-    pairs = set()
+def pair_table(neighbours: Neighbours, max_bonds: int, bridge_index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return pairs at most ``max_bonds`` bonds apart, lower bead first, ``(n_pairs, 2)`` int64, sorted.
+
+    With the bridges themselves if ``max_bonds`` is 1 or more; paths do not run through them.
+    """
+    pairs = set(map(tuple, bridge_index.tolist())) if max_bonds > 0 else set()
     for start in range(len(neighbours)):
         reached, frontier = {start}, {start}
         for _ in range(max_bonds):

@@ -108,8 +108,8 @@ def _load(path: Path, suffix: str) -> mdtraj.Trajectory | mdtraj.Topology:
     if suffix not in _WITH_FRAMES:
         return mdtraj.load_topology(str(path))
     with warnings.catch_warnings():
-        # a cell of 1 × 1 × 1 Å is a placeholder, and is not used
-        warnings.filterwarnings("ignore", "Unlikely unit cell vectors")
+        # on cells of 1 × 1 × 1 Å, which are not used, and on numbers beyond the columns of a PDB file
+        warnings.filterwarnings("ignore", module="mdtraj")
         if suffix == ".cif":
             try:
                 return mdtraj.load_frame(str(path), 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -66,6 +66,7 @@ class CGMapping:
         mapping: Any = "CA",
         *,
         positions: ArrayLike | None = None,
+        ignore: Collection[str] = (),
         bridges: Iterable[Sequence[int]] | None = None,
     ) -> CGMapping:
         """Build the map of an all-atom topology.
@@ -80,6 +81,8 @@ class CGMapping:
             ``"CA"``, ``"CACB"``, a YAML file, its content, or a :class:`MapSpec`.
         positions
             ``(n_atoms, 3)`` or ``(n_frames, n_atoms, 3)`` Å; default: those of a trajectory.
+        ignore
+            Names of further residues to leave out, such as ligands.
         bridges
             Disulfide bridges, pairs of 0-based residue indices; None: from the structure.
 
@@ -90,7 +93,7 @@ class CGMapping:
             names the residue, atom or bead.
         """
         spec = resolve_spec(mapping)
-        molecule = read_molecule(topology, spec, positions=positions, bridges=bridges)
+        molecule = read_molecule(topology, spec, positions=positions, ignore=ignore, bridges=bridges)
         check_atoms(molecule, spec, beads_suffice=False)
         cg = CGTopology.from_molecule(molecule, spec)
         rows = [

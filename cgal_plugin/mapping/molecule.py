@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ def read_molecule(
     spec: MapSpec,
     *,
     positions: Any = None,
+    ignore: Collection[str] = (),
     bridges: Iterable[Sequence[int]] | None = None,
     complete: bool = False,
 ) -> Molecule:
@@ -55,6 +56,8 @@ def read_molecule(
         Map: residues that it defines by name have beads, also caps.
     positions
         ``(n_atoms, 3)`` or ``(n_frames, n_atoms, 3)`` Å; default: those of a trajectory.
+    ignore
+        Names of further residues to leave out, such as ligands.
     bridges
         Pairs of 0-based residue indices; None: from the structure.
     complete
@@ -67,18 +70,15 @@ def read_molecule(
     """
     coordinates = read_coordinates(structure, positions)
     topology = getattr(structure, "topology", structure)
-    bonded: dict[int, set[int]] = {}
-    for i, j in read_bonds(topology):
-        bonded.setdefault(i, set()).add(j)
-        bonded.setdefault(j, set()).add(i)
-    evidence = Evidence(spec, coordinates, bonded, complete)
+    residues = _known(read_residues(topology, coordinates), spec, ignore)
+    evidence = Evidence(spec, coordinates, read_bonds(topology, residues), complete)
     chains: list[list[Residue]] = []
     gaps: list[str] = []
     left_out: Counter[str] = Counter()
     between: list[str] = []
     previous: Residue | None = None
-    for residue in _known(read_residues(topology, coordinates), spec):
-        if _is_left_out(residue, spec):
+    for residue in residues:
+        if _is_left_out(residue, spec, ignore):
             left_out[residue.name] += 1
             between.append(residue.name)
             continue
@@ -112,23 +112,30 @@ def read_molecule(
     return Molecule(chains, pairs, dict(left_out))
 
 
-def _is_left_out(residue: Residue, spec: MapSpec) -> bool:
+def _is_left_out(residue: Residue, spec: MapSpec, ignore: Collection[str]) -> bool:
+    if residue.name in ignore:
+        return True
     if spec.has_beads(residue.name):
         return False
     return residue.name in CAPS | WATER or (residue.name in IONS and len(residue.atoms) == 1)
 
 
-def _known(residues: list[Residue], spec: MapSpec) -> list[Residue]:
-    errors: dict[str, list[str]] = {}
+def _known(residues: list[Residue], spec: MapSpec, ignore: Collection[str]) -> list[Residue]:
+    """Check that all residues have beads or are left out."""
+    labels: list[str] = []
+    reasons: dict[str, str] = {}
     for residue in residues:
-        if not _is_left_out(residue, spec):
+        if not _is_left_out(residue, spec, ignore):
             try:
                 spec.beads_of(residue.name)
             except MappingError as error:
-                errors.setdefault(str(error), []).append(residue.label)
-    if errors:
+                labels.append(residue.label)
+                reasons.setdefault(residue.name, str(error))
+    if labels:
         raise MappingError(
-            "; ".join(f"{text} (found: {', '.join(labels)})" for text, labels in errors.items())
+            f"{len(labels)} residues without beads: {', '.join(labels)}. {next(iter(reasons.values()))}. "
+            "Use a mapping that defines them, rename them, or leave them out "
+            f"(ignore={sorted(reasons)}, or remove them from the file)"
         )
     return residues
 

@@ -69,9 +69,8 @@ def canonical_residue(name: str) -> str:
     found = standard_name(name)
     if found is None:
         raise MappingError(
-            f"residue {name!r} is not known; standard residues are {', '.join(STANDARD_RESIDUES)}, "
-            f"the variants {', '.join(sorted(_VARIANTS))}, and chain ends such as NALA and CALA. "
-            "Rename it, remove it from the file, or use a mapping that defines it."
+            f"residue {name!r} is not known; known are {', '.join(STANDARD_RESIDUES)}, their variants in "
+            "PDB, AMBER, CHARMM and GROMACS (HIE, CYX, GLUH, NALA ...), and those of the mapping"
         )
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ class Residue:
     """One residue of a file.
 
     ``name`` is in capitals, ``number`` None if it is not an integer, ``chain`` the index of the chain in the
-    file, and ``atoms`` gives the index of each atom name.
+    file, and ``atoms`` gives the index of each atom name (empty for water).
     """
 
     name: str
@@ -60,11 +60,10 @@ class Coordinates:
     """
 
     def __init__(self, xyz: NDArray[np.floating], cells: NDArray[np.floating] | None) -> None:
-        chosen = np.unique(np.linspace(0, len(xyz) - 1, min(len(xyz), _MAX_FRAMES)).round().astype(int))
-        self.xyz = np.asarray(xyz[chosen], dtype=np.float64)
+        self.xyz = np.asarray(xyz, dtype=np.float64)
         self.cells: NDArray[np.float64] | None = None
         if cells is not None and np.isfinite(cells).all():
-            own = np.asarray(cells, dtype=np.float64)[chosen]
+            own = np.asarray(cells, dtype=np.float64)
             volume = np.abs(np.linalg.det(own))
             faces = np.linalg.norm(np.cross(np.roll(own, -1, axis=1), np.roll(own, -2, axis=1)), axis=2)
             if (faces > 0).all() and (volume[:, None] / faces).min() >= _SMALLEST_CELL:
@@ -114,7 +113,9 @@ def read_coordinates(structure: Any, positions: Any = None) -> Coordinates | Non
         cells = structure.unitcell_vectors
         cells = None if cells is None else cells * ANGSTROM_PER_NM
         if positions is None:
-            return Coordinates(structure.xyz * ANGSTROM_PER_NM, cells) if structure.n_frames else None
+            rows = _few(structure.n_frames)
+            cells = None if cells is None else cells[rows]
+            return Coordinates(structure.xyz[rows] * ANGSTROM_PER_NM, cells) if len(rows) else None
         structure = structure.topology
     if positions is None:
         return None
@@ -130,9 +131,15 @@ def read_coordinates(structure: Any, positions: Any = None) -> Coordinates | Non
         from openmm import unit
 
         cells = np.array(vectors.value_in_unit(unit.angstrom))[None]
-    if cells is not None and len(cells) != len(array):
-        cells = np.broadcast_to(cells[:1], (len(array), 3, 3))
-    return Coordinates(array, cells)
+    rows = _few(len(array))
+    if cells is not None:
+        cells = cells[rows] if len(cells) == len(array) else np.broadcast_to(cells[:1], (len(rows), 3, 3))
+    return Coordinates(array[rows], cells)
+
+
+def _few(n_frames: int) -> NDArray[np.int64]:
+    """Return evenly spaced frames that are enough to judge distances."""
+    return np.unique(np.linspace(0, n_frames - 1, min(n_frames, _MAX_FRAMES)).round().astype(np.int64))
 
 
 def read_residues(topology: Any, coordinates: Coordinates | None = None) -> list[Residue]:
@@ -167,11 +174,13 @@ def _residue(raw: Any, chain: int, chain_id: str) -> Residue:
         number = None if number is None else int(number)
     except ValueError:
         number = None
-    names = [(str(a.name).strip(), int(a.index)) for a in _items(raw, "atoms")]
+    name = str(raw.name).strip().upper()
+    # boxes have many waters, whose atoms are never used
+    names = [] if name in WATER else [(str(a.name).strip(), int(a.index)) for a in _items(raw, "atoms")]
     atoms = dict(reversed(names))
     duplicates = sorted({n for n, i in names if atoms[n] != i})
     segment = str(getattr(raw, "segment_id", "") or "").strip()
-    return Residue(str(raw.name).strip().upper(), number, chain, chain_id, segment, atoms, duplicates)
+    return Residue(name, number, chain, chain_id, segment, atoms, duplicates)
 
 
 def _is_part(part: Residue, whole: Residue, coordinates: Coordinates | None) -> bool:
@@ -183,10 +192,15 @@ def _is_part(part: Residue, whole: Residue, coordinates: Coordinates | None) -> 
     return gap is None or gap <= _SAME_RESIDUE
 
 
-def read_bonds(topology: Any) -> Iterator[tuple[int, int]]:
-    """Yield the atom indices of each bond of an mdtraj or OpenMM topology."""
+def read_bonds(topology: Any, residues: Iterable[Residue]) -> dict[int, set[int]]:
+    """Return the atoms that are bonded to each atom of the residues (mdtraj or OpenMM)."""
+    bonded: dict[int, set[int]] = {i: set() for residue in residues for i in residue.atoms.values()}
     for bond in _items(topology, "bonds"):
-        yield int(bond[0].index), int(bond[1].index)
+        i, j = bond[0].index, bond[1].index
+        if i in bonded and j in bonded:
+            bonded[i].add(j)
+            bonded[j].add(i)
+    return bonded
 
 
 def n_atoms(topology: Any) -> int:

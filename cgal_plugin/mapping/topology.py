@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import MappingError
-from cgal_plugin.mapping.beads import bead_fields, bead_values, check_unique, mdtraj_topology
+from cgal_plugin.mapping.beads import (
+    bead_fields,
+    bead_values,
+    check_unique,
+    mdtraj_topology,
+    one_letter_sequence,
+)
 from cgal_plugin.mapping.bond_graph import (
     angle_table,
     bonded_neighbours,
@@ -23,7 +29,7 @@ from cgal_plugin.mapping.bond_graph import (
 from cgal_plugin.mapping.bridges import check_bridges
 from cgal_plugin.mapping.files import lists_all_bonds, load_structure
 from cgal_plugin.mapping.molecule import Molecule, check_atoms, read_molecule, say_left_out
-from cgal_plugin.mapping.residues import THREE_TO_ONE, sequence_to_residues
+from cgal_plugin.mapping.residues import sequence_to_residues
 from cgal_plugin.mapping.spec import MapSpec, resolve_spec
 from cgal_plugin.provenance import hash_object, read_json, unsealed, write_sealed
 
@@ -124,6 +130,7 @@ class CGTopology:
         mapping: Any = "CA",
         *,
         positions: ArrayLike | None = None,
+        ignore: Collection[str] = (),
         bridges: Iterable[Sequence[int]] | None = None,
     ) -> CGTopology:
         """Build the topology from the residues of an all-atom or CG structure.
@@ -141,6 +148,8 @@ class CGTopology:
             ``"CA"``, ``"CACB"``, a YAML file, its content, or a :class:`MapSpec`.
         positions
             ``(n_atoms, 3)`` or ``(n_frames, n_atoms, 3)`` Å, in place of those of a trajectory.
+        ignore
+            Names of further residues to leave out, such as ligands.
         bridges
             Disulfide bridges, pairs of 0-based residue indices. None: from the bonds, the sulfurs, or
             the names of the cysteines.
@@ -152,7 +161,7 @@ class CGTopology:
             or ``bridges`` are not valid.
         """
         spec = resolve_spec(mapping)
-        molecule = read_molecule(topology, spec, positions=positions, bridges=bridges)
+        molecule = read_molecule(topology, spec, positions=positions, ignore=ignore, bridges=bridges)
         check_atoms(molecule, spec, beads_suffice=True)
         return cls.from_molecule(molecule, spec)
 
@@ -163,10 +172,11 @@ class CGTopology:
         mapping: Any = "CA",
         *,
         positions: ArrayLike | None = None,
+        ignore: Collection[str] = (),
         bridges: Iterable[Sequence[int]] | None = None,
     ) -> CGTopology:
         """Build the topology from an :class:`openmm.app.Topology`; see :meth:`from_mdtraj`."""
-        return cls.from_mdtraj(topology, mapping, positions=positions, bridges=bridges)
+        return cls.from_mdtraj(topology, mapping, positions=positions, ignore=ignore, bridges=bridges)
 
     @classmethod
     def from_molecule(cls, molecule: Molecule, spec: MapSpec) -> CGTopology:
@@ -180,6 +190,7 @@ class CGTopology:
         path: str | os.PathLike[str],
         mapping: Any = "CA",
         *,
+        ignore: Collection[str] = (),
         bridges: Iterable[Sequence[int]] | None = None,
     ) -> CGTopology:
         """Read the topology from a structure file or a saved ``.json``.
@@ -200,7 +211,8 @@ class CGTopology:
             return cls.load(path)
         structure, spec = load_structure(path), resolve_spec(mapping)
         try:
-            molecule = read_molecule(structure, spec, bridges=bridges, complete=lists_all_bonds(path))
+            complete = lists_all_bonds(path)
+            molecule = read_molecule(structure, spec, ignore=ignore, bridges=bridges, complete=complete)
             check_atoms(molecule, spec, beads_suffice=True)
         except MappingError as error:
             raise MappingError(f"structure file {str(path)!r}: {error}") from error
@@ -217,12 +229,7 @@ class CGTopology:
     @property
     def sequence(self) -> str:
         """One-letter codes, chains joined by ``:``."""
-        chains: dict[int, dict[int, str]] = {}
-        for chain, residue, name in zip(
-            self.chain_index.tolist(), self.residue_index.tolist(), self.residue_names, strict=True
-        ):
-            chains.setdefault(chain, {})[residue] = name
-        return ":".join("".join(THREE_TO_ONE.get(n, "X") for n in r.values()) for r in chains.values())
+        return one_letter_sequence(self.chain_index, self.residue_index, self.residue_names)
 
     @cached_property
     def _neighbours(self) -> list[list[int]]:
@@ -243,12 +250,7 @@ class CGTopology:
 
         With the pairs of :attr:`bridge_index` if ``max_bonds`` is 1 or more; paths do not run through them.
         """
-        pairs = pair_table(self._neighbours, max_bonds)
-        if max_bonds < 1 or not len(self.bridge_index):
-            return pairs
-        both = np.unique(np.concatenate([pairs, self.bridge_index]), axis=0)
-        both.setflags(write=False)
-        return both
+        return pair_table(self._neighbours, max_bonds, self.bridge_index)
 
     # ------------------------------------------------------------------ identity and files
 
@@ -264,7 +266,9 @@ class CGTopology:
         return hash(self.hash)
 
     def __repr__(self) -> str:
-        return f"CGTopology({self.sequence!r}, mapping={self.mapping!r}, {self.n_beads} beads)"
+        pairs = [(int(i), int(j)) for i, j in self.residue_index[self.bridge_index]]
+        bridges = f", bridges={pairs}" if pairs else ""
+        return f"CGTopology({self.sequence!r}, mapping={self.mapping!r}, {self.n_beads} beads{bridges})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values that can be written as JSON."""

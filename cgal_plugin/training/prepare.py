@@ -193,7 +193,7 @@ def _check_bridges(priors: Sequence[nn.Module], topology: CGTopology | None) -> 
         and "CGBridges" not in names
     ):
         warnings.warn(
-            f"{topology!r} has {len(topology.bridge_index)} disulfide bridges, and prior_model has CGBonds "
+            f"{topology!r} has disulfide bridges, and prior_model has CGBonds "
             "but no CGBridges: nothing but the network holds the bridges; add CGBridges to prior_model",
             CGALWarning,
             stacklevel=2,

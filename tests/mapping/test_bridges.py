@@ -145,6 +145,7 @@ def test_round_trips_with_bridges(tmp_path: Path, mapping: str) -> None:
     assert top != plain
     assert top.hash != plain.hash
     assert not top.bridge_index.flags.writeable
+    assert repr(top).endswith("beads, bridges=[(1, 7), (4, 9)])")
 
 
 def test_a_topology_without_bridges_has_the_hash_of_earlier_releases() -> None:

@@ -215,10 +215,15 @@ def test_ligands_and_unknown_residues_are_refused_by_name_and_number(tmp_path: P
     ligand = [atom(90, "C1", "GOL", 201, (20, 0, 0)), atom(91, "C2", "GOL", 201, (21.5, 0, 0))]
     other = [atom(92, "CA", "ORN", 7, (30, 0, 0)), atom(93, "CB", "ORN", 7, (31.5, 0, 0))]
     path = write(tmp_path / "ligand.pdb", peptide("AKG"), ligand, other)
-    with pytest.raises(
-        MappingError, match=r"'GOL' is not known.*found: A:GOL201\).*'ORN' is not known.*A:ORN7"
-    ):
+    message = (
+        r"2 residues without beads: A:GOL201, A:ORN7\. residue 'GOL' is not known.*ignore=\['GOL', 'ORN'\]"
+    )
+    with pytest.raises(MappingError, match=message):
         CGTopology.from_file(path)
+    with pytest.warns(CGALWarning, match="left out of the CG topology: 1 GOL, 1 ORN"):
+        top = CGTopology.from_file(path, ignore=["GOL", "ORN"])
+    assert top == CGTopology.from_sequence("AKG")
+    assert CGMapping.from_topology(mdtraj.load(str(path)), ignore=["GOL", "ORN"]).topology == top
     # the name of an ion is not enough: a residue of several atoms is no ion
     odd = [atom(90, "C1", "NI", 201, (20, 0, 0)), atom(91, "C2", "NI", 201, (21.5, 0, 0))]
     with pytest.raises(MappingError, match="'NI' is not known"):
