@@ -103,10 +103,8 @@ def prepare_data(
     def compute(folder: Path, progress: Progress) -> StageOutput:
         log.messages(components.what_was_read)
         source.prepare(folder, progress)
-        store = filled_store(config, directory.root / "data", source)
-        return StageOutput(
-            {"shards": seed_shards(store), "oracle_ns": components.seed_ns}, visible_files(folder)
-        )
+        shards = seed_shards(filled_store(config, directory.root / "data", source))
+        return StageOutput({"shards": shards, "oracle_ns": components.seed_ns}, visible_files(folder))
 
     results = directory.stage("seed").run(
         compute,
