@@ -101,6 +101,23 @@ def hash_file(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def hash_content(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 (hex) of a file's content; of a checkpoint, only of its tensors.
+
+    The hyper-parameters of a checkpoint hold absolute paths, so that its bytes depend on its folder.
+    """
+    if not str(path).endswith(".ckpt") or not zipfile.is_zipfile(path):
+        return hash_file(path)
+    with zipfile.ZipFile(path) as archive:
+        members = sorted((m.filename.partition("/")[2], m) for m in archive.infolist())
+        tensors = [
+            [name, hashlib.sha256(archive.read(m)).hexdigest()]
+            for name, m in members
+            if name.startswith("data/")
+        ]
+    return hash_object(tensors)
+
+
 def derive_seed(root: int, *names: str | int) -> int:
     """Derive a 31-bit seed for a named random stream of a run.
 

@@ -9,7 +9,7 @@ from cgal_plugin.components.protocols import Progress, TrainedModel, TrainReques
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.sources import FrameTable, read_store
-from cgal_plugin.errors import ConfigError, ExportError, PriorFitError, StateError
+from cgal_plugin.errors import ConfigError, DamageError, ExportError, PriorFitError, StateError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.models.build import MODEL_NAME
 from cgal_plugin.runs.layout import WORK
@@ -108,9 +108,10 @@ class TorchMDNetTrainer:
             else:
                 seed = [n for n in store.names() if store.record(n)["source"] == "seed"]
                 fitted = self._fit(read_store(store.root, seed, None))
-            plot_priors(fitted, out_dir / "priors.png")
             fitted.save(path)
-        frozen = PriorSet.load(path)
+        frozen = _load(path)
+        if not (out_dir / "priors.png").exists():
+            plot_priors(frozen, out_dir / "priors.png")
         _check_same(frozen, path, store.topology, store.temperature)
         self._seed_priors = frozen
         self._prior_model = frozen.to_prior_model()
@@ -137,14 +138,13 @@ class TorchMDNetTrainer:
         """Return the frozen priors; with ``refit``, those fitted to ``frames`` and kept in ``out_dir``."""
         if not self.config.torchmdnet.priors.refit:
             return self._prior_model
-        from cgal_plugin.priors import PriorSet
 
         path, store = request.out_dir / _PRIORS, request.store
         if not path.exists():
             only_seed = set(frames.sources) == {"seed"}
             priors = self._seed_priors if only_seed else None
             (self._fit(frames) if priors is None else priors).save(path)
-        fitted = PriorSet.load(path)
+        fitted = _load(path)
         _check_same(fitted, path, store.topology, store.temperature)
         return fitted.to_prior_model()
 
@@ -265,6 +265,16 @@ class TorchMDNetTrainer:
             temperature=self.config.system.temperature,
             config_hash=self.config.hash,
         )
+
+
+def _load(path: Path) -> PriorSet:
+    """Load priors that this run saved."""
+    from cgal_plugin.priors import PriorSet
+
+    try:
+        return PriorSet.load(path)
+    except ConfigError as error:
+        raise DamageError(f"{path} is damaged ({error})") from error
 
 
 def _check_same(priors: PriorSet, path: Path, topology: CGTopology, temperature: float) -> None:

@@ -21,7 +21,7 @@ from cgal_plugin.driver.rounds import Round
 from cgal_plugin.provenance import atomic_path
 from cgal_plugin.runs.directory import RunDirectory
 from cgal_plugin.runs.disk import disk_errors
-from cgal_plugin.runs.layout import REFINEMENT, seed_digest
+from cgal_plugin.runs.layout import REFINEMENT, seed_digest, seed_shards
 from cgal_plugin.runs.log import LOG, Progress, Reporter, RunLog, SilentReporter
 from cgal_plugin.runs.stage import StageOutput, visible_files
 from cgal_plugin.runs.stopping import stop_reason
@@ -103,8 +103,8 @@ def prepare_data(
     def compute(folder: Path, progress: Progress) -> StageOutput:
         log.messages(components.what_was_read)
         source.prepare(folder, progress)
-        store = filled_store(config, directory.root / "data", source)
-        return StageOutput({"shards": store.names(), "oracle_ns": components.seed_ns}, visible_files(folder))
+        shards = seed_shards(filled_store(config, directory.root / "data", source))
+        return StageOutput({"shards": shards, "oracle_ns": components.seed_ns}, visible_files(folder))
 
     results = directory.stage("seed").run(
         compute,

@@ -109,7 +109,9 @@ class RunDirectory:
         try:
             known = str(self.facts()["config_hash"])
         except DamageError as error:
+            before = self.config()  # run.json is written again with it
             self._put_aside(facts, error, event)
+            return before
         try:
             return self.config()
         except DamageError as error:

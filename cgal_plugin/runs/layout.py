@@ -46,9 +46,14 @@ def shard_round(name: str) -> int:
     return int(name[1:4]) if name[:1] == "r" and name[1:4].isdigit() and name[4:6] == "_f" else -1
 
 
+def seed_shards(store: DataStore) -> list[str]:
+    """Return the names of the shards with seed data."""
+    return [name for name in store.names() if shard_round(name) < 0]
+
+
 def seed_digest(store: DataStore) -> Dependencies:
     """Return what the priors depend on: the seed data."""
-    return Dependencies({"shards": store.digest([n for n in store.names() if shard_round(n) < 0])})
+    return Dependencies({"shards": store.digest(seed_shards(store))})
 
 
 def round_dependencies(

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cgal_plugin.damage import set_aside
+from cgal_plugin.damage import DAMAGED, set_aside
 from cgal_plugin.errors import DamageError, StateError
-from cgal_plugin.provenance import hash_file, hash_object, read_sealed, versions, write_sealed
+from cgal_plugin.provenance import hash_content, hash_file, hash_object, read_sealed, versions, write_sealed
 from cgal_plugin.runs.log import Progress, SilentReporter, StageReporter
 
 MANIFEST = "manifest.json"
@@ -139,13 +139,14 @@ class Stage:
             try:
                 output = compute(self.folder, progress)
             except DamageError as error:
-                self._put_aside(self.folder, str(error), reporter)
+                self._put_aside(self.folder, str(error).partition("; delete")[0], reporter)
                 self.folder.mkdir(parents=True)
                 output = compute(self.folder, progress)
         recorded = {**inputs, **output.inputs}
         outputs = {os.path.relpath(p, self.folder): hash_file(p) for p in output.files}
-        for name in sorted(outputs.keys() & lost.keys()):
-            same = "equal to" if outputs[name] == lost[name] else "different from"
+        content = {name: hash_content(self.folder / name) for name in outputs}
+        for name in sorted(content.keys() & lost.keys()):
+            same = "equal to" if content[name] == lost[name] else "different from"
             reporter.event("message", text=f"{self.folder / name} is made again, {same} the damaged one")
         write_sealed(
             self.folder / MANIFEST,
@@ -155,6 +156,7 @@ class Stage:
                 "inputs_hash": hash_object(recorded),
                 "upstream": dict(depends.digests),
                 "outputs": outputs,
+                "content": content,
                 "results": dict(output.results),
                 "seeds": dict(seeds or {}),
                 "seconds": time.time() - started,
@@ -167,7 +169,7 @@ class Stage:
     def _intact(self, reporter: StageReporter) -> tuple[dict[str, Any] | None, dict[str, str]]:
         """Return the manifest of a complete and intact stage, or None; put damaged files aside.
 
-        Also return the SHA-256 of the files that are damaged or missing.
+        Also return the hash of the content of the files that are damaged or missing.
         """
         if not self.done:
             return None, {}
@@ -177,14 +179,15 @@ class Stage:
         except DamageError as error:
             self._put_aside(path, str(error), reporter)
             return None, {}
-        lost = self._damaged(manifest)
-        if not lost:
+        damaged = self._damaged(manifest)
+        if not damaged:
             return manifest, {}
         set_aside(path, self.root)  # first: without it the stage is not complete
-        for name in lost:
+        for name in damaged:
             file = self.file(name)
             self._put_aside(file, f"{file} is {'damaged' if file.is_file() else 'missing'}", reporter)
-        return None, lost
+        content = _content(manifest)
+        return None, {name: content[name] for name in damaged}
 
     def _put_aside(self, path: Path, what: str, reporter: StageReporter) -> None:
         kept = f"it is kept in {set_aside(path, self.root)}, and " if path.exists() else ""
@@ -213,13 +216,10 @@ class Stage:
             raise DamageError(f"{path} is damaged ({error})") from error
         return manifest
 
-    def _damaged(self, manifest: Mapping[str, Any]) -> dict[str, str]:
-        found = {}
-        for name, digest in manifest["outputs"].items():
-            file = self.file(name)
-            if not file.is_file() or hash_file(file) != digest:
-                found[name] = digest
-        return found
+    def _damaged(self, manifest: Mapping[str, Any]) -> list[str]:
+        """Return the names of the output files that are missing or damaged."""
+        files = {name: self.file(name) for name in manifest["outputs"]}
+        return [n for n, f in files.items() if not f.is_file() or hash_file(f) != manifest["outputs"][n]]
 
     def manifest(self) -> dict[str, Any]:
         """Return the manifest of a complete stage, after a check of its output files.
@@ -247,8 +247,8 @@ class Stage:
         DamageError
             The manifest cannot be read.
         """
-        outputs = self._read()["outputs"]
-        return hash_object({k: v for k, v in outputs.items() if not k.endswith(_FOR_USERS)})
+        content = _content(self._read())
+        return hash_object({k: v for k, v in content.items() if not k.endswith(_FOR_USERS)})
 
     def file(self, name: str) -> Path:
         """Return the path of a file that a manifest names.
@@ -268,6 +268,11 @@ class Stage:
         return dict(self.manifest()["results"])
 
 
+def _content(manifest: Mapping[str, Any]) -> dict[str, str]:
+    return {**manifest["outputs"], **manifest.get("content", {})}  # earlier versions have outputs only
+
+
 def visible_files(folder: Path) -> list[Path]:
-    """Return the files below a folder, sorted, without hidden ones."""
-    return sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    """Return the files below a folder, sorted, without hidden ones and damaged ones."""
+    files = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return sorted(p for p in files if DAMAGED not in p.relative_to(folder).parts)

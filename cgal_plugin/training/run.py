@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cgal_plugin.data.split_files import write_splits
-from cgal_plugin.errors import ConfigError, TrainingError
+from cgal_plugin.errors import ConfigError, DamageError, TrainingError
 from cgal_plugin.provenance import (
     atomic_write,
     derive_seed,
     hash_file,
     hash_object,
-    read_json,
+    read_sealed,
     versions,
-    write_json,
+    write_sealed,
 )
 from cgal_plugin.training.checkpoints import CheckpointFolder, Epoch
 from cgal_plugin.training.prepare import Prepared, prepare, read_checkpoint, write_hparams
@@ -189,12 +189,12 @@ def _claim(out_dir: Path, settings: dict[str, Any]) -> None:
     path = out_dir / _CLAIM
     if not path.exists():
         out_dir.mkdir(parents=True, exist_ok=True)
-        write_json(path, settings)
+        write_sealed(path, settings)
         return
     try:
-        there = read_json(path)
+        there = read_sealed(path)
     except ValueError as error:
-        raise TrainingError(f"{path} is damaged: {error}") from error
+        raise DamageError(f"{path} is damaged ({error}); delete {out_dir} to train again") from error
     if hash_object(there) == hash_object(settings):
         return
     before = {**there.get("hparams", {}), **{k: v for k, v in there.items() if k != "hparams"}}
@@ -260,7 +260,12 @@ def _run(
         _write_csv(out_dir / "metrics.csv", last.record["metrics"])
         if progress is not None:
             progress(number + 1, total, metrics)
-    best_epoch = folder.get(last.record["best"]) or last
+    best_epoch = folder.get(last.record["best"])
+    if best_epoch is None:
+        raise DamageError(
+            f"{out_dir}: the checkpoint of the best epoch ({last.record['best']}) is missing or "
+            f"damaged; delete {out_dir} to train again"
+        )
     return TrainingResult(best_epoch.checkpoint, last.checkpoint, list(last.record["metrics"]), run)
 
 

@@ -6,34 +6,30 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cgal_plugin.components.protocols import TrainedModel, TrainRequest
+from cgal_plugin.config import parse_config
 from cgal_plugin.data import DataStore
+from cgal_plugin.driver import run
 from cgal_plugin.errors import CGALError, StateError
+from cgal_plugin.reporting.collect import report_run
 from cgal_plugin.runs.directory import RunDirectory
 from cgal_plugin.runs.log import LOG, read_log
+from tests.damage import cut, empty, flip
 from tests.driver import stand_ins
-from tests.driver.cheap import cheap_run, labels
+from tests.driver.cheap import cheap_run, labels, without_figures
+from tests.driver.tiny import SMOKE
 
 pytestmark = pytest.mark.usefixtures("without_figures")
-
-
-def flip(path: Path) -> None:
-    """Turn one bit in the middle."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def cut(path: Path) -> None:
-    """Cut the second half off."""
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 @pytest.mark.parametrize("harm", [flip, cut])
@@ -52,44 +48,225 @@ def test_a_damaged_shard_is_named_and_made_again(
     told = [e for e in read_log(root / LOG) if e["event"] == "damage"]
     assert len(told) == 1
     assert name.split(".")[0] in told[0]["what"]
-    assert any(p.name.startswith(name) for p in (root / "data" / "damaged").iterdir())
+    assert any(p.name.startswith(name) for p in (root / "data" / "damaged").rglob("*"))
 
 
-@pytest.mark.parametrize("harm", [flip, cut, Path.unlink])
+def content(root: Path) -> dict[str, Any]:
+    """Content of every stage and label of a run, and its final model."""
+    found: dict[str, Any] = {"labels": labels(root), "model": (root / "potential.pt").read_bytes()}
+    for path in sorted(root.rglob("manifest.json")):
+        if "damaged" not in path.parts:
+            manifest = json.loads(path.read_text())
+            results = {k: v for k, v in manifest["results"].items() if k != "metrics"}  # they hold seconds
+            found[str(path.parent.relative_to(root))] = manifest["content"], results, manifest["upstream"]
+    return found
+
+
+def damage_told(root: Path, n_before: int) -> list[str]:
+    """What the log says about damage since it had ``n_before`` events."""
+    return [e["what"] for e in read_log(root / LOG)[n_before:] if e["event"] == "damage"]
+
+
+def files_of(root: Path) -> list[str]:
+    """Files of a run that hold its state, one shard of each kind."""
+    skipped = ("run.lock", "report.html", LOG, ".lock")
+    paths = (p.relative_to(root) for p in sorted(root.rglob("*")) if p.is_file() and p.name not in skipped)
+    names = [p.as_posix() for p in paths if "work" not in p.parts]
+    return [n for n in names if not re.search(r"f000[1-9]\.", n)]
+
+
 @pytest.mark.parametrize(
-    "name",
+    "harm",
     [
-        "train/model.ckpt",
-        "train/potential_x4.pt",
-        "train/manifest.json",
-        "simulate/frames.npz",
-        "simulate/manifest.json",
-        "evaluate/coverage.npz",
-        "evaluate/manifest.json",
-        "select/selected.npz",
-        "label/manifest.json",
+        flip,
+        pytest.param(cut, marks=pytest.mark.integration),
+        pytest.param(empty, marks=pytest.mark.integration),
+        pytest.param(Path.unlink, id="missing", marks=pytest.mark.integration),
     ],
 )
-def test_a_damaged_result_is_named_and_not_used(
-    name: str, harm: Callable[[Path], None], cheap_finished: Path, tmp_path: Path
+def test_every_damaged_file_of_a_finished_run_is_made_again(
+    harm: Callable[[Path], None], cheap_finished: Path, tmp_path: Path
 ) -> None:
+    """The run finishes with the same content, and says what was damaged."""
+    before, config = content(cheap_finished / "run"), stand_ins.config(cheap_finished)
+    n_events = len(read_log(cheap_finished / "run" / LOG))
+    names = files_of(cheap_finished / "run")
+    assert {n.split("/")[0] for n in names} >= {"config.yaml", "run.json", "data", "priors", "seed", "rounds"}
+    quiet = ("model.ckpt", "potential.pt")  # copied anew from the last round by each call
+    for name in names:
+        if harm is Path.unlink and (name.endswith(".json") or name == "config.yaml"):
+            continue  # without it, the stage, shard or run does not exist
+        root = tmp_path / name.replace("/", "_")
+        shutil.copytree(cheap_finished / "run", root)
+        harm(root / name)
+        cheap_run(root, config)
+        assert content(root) == before, name
+        told = damage_told(root, n_events)
+        assert len(told) == (name not in quiet and not (harm is Path.unlink and "force_map" in name)), name
+        assert all(Path(name).name.split(".")[0] in text for text in told), name
+
+
+@pytest.mark.parametrize("name", ["train/model.ckpt", "simulate/frames.npz", "evaluate/coverage.npz"])
+def test_a_file_that_is_gone_is_made_again(name: str, cheap_finished: Path, tmp_path: Path) -> None:
     root = tmp_path / "run"
     shutil.copytree(cheap_finished / "run", root)
-    path = root / "rounds" / "round_000" / name
-    harm(path)
-    config = stand_ins.config(cheap_finished, stopping={"rounds": 2})
-    if harm is Path.unlink and path.name == "manifest.json":
-        before = labels(root)
-        cheap_run(root, config)  # the stage is run again
-        after = labels(root)
-        assert {n: after[n] for n in before} == before
-        return
-    with pytest.raises(CGALError) as error:
-        cheap_run(root, config)
-    assert name.split("/")[-1] in str(error.value)
-    assert "delete" in str(error.value)
-    (path.parent / "manifest.json").unlink()  # as it says
-    cheap_run(root, config)
+    (root / "rounds" / "round_000" / name).unlink()
+    cheap_run(root, stand_ins.config(cheap_finished))
+    assert content(root) == content(cheap_finished / "run")
+
+
+class Fickle(stand_ins.Untrained):
+    """A trainer whose models are never the same, like one on a GPU."""
+
+    def train(self, request: TrainRequest, progress: Any = None) -> TrainedModel:
+        path = request.out_dir / "model.ckpt"
+        path.write_bytes(os.urandom(16))
+        return TrainedModel(path)
+
+
+class FickleNoise(stand_ins.Noise):
+    """A sampler that depends on the potential."""
+
+    def sample(self, potential: Path, *arguments: Any, seed: int, **options: Any) -> Any:
+        own = int.from_bytes(potential.read_bytes()[:4], "big")
+        return super().sample(potential, *arguments, seed=own, **options)
+
+
+def test_what_depends_on_other_content_is_made_again_and_labels_are_kept(
+    cheap_finished: Path, tmp_path: Path
+) -> None:
+    root, config = tmp_path / "run", stand_ins.config(cheap_finished, stopping={"rounds": 2})
+    parts: dict[str, Any] = {"trainer": Fickle(), "sampler": FickleNoise()}
+    cheap_run(root, config, **parts)
+    before, n_events = content(root), len(read_log(root / LOG))
+    flip(root / "rounds" / "round_001" / "train" / "model.ckpt")
+    cheap_run(root, config, **parts)
+    after = content(root)
+    for stage in ("seed", "priors", *(f"rounds/round_000/{s}" for s in ("train", "simulate", "evaluate"))):
+        assert after[stage] == before[stage]
+    for stage in ("round_001/train", "round_001/simulate", "round_001/evaluate", "round_002/train"):
+        assert after[f"rounds/{stage}"] != before[f"rounds/{stage}"]
+    assert after["labels"] == before["labels"]
+    assert after["rounds/round_001/select"] == before["rounds/round_001/select"]
+    events = read_log(root / LOG)[n_events:]
+    texts = [e["text"] for e in events if e["event"] == "message"]
+    assert any("model.ckpt is made again, different from the damaged one" in t for t in texts)
+    assert any("round_001/select was computed from other data" in t and "it is kept" in t for t in texts)
+    cheap_run(root, config, **parts)  # and now nothing is made again
+    assert {k: v for k, v in content(root).items() if "select" not in k} == {
+        k: v for k, v in after.items() if "select" not in k
+    }
+
+
+def test_a_damaged_configuration_is_compared_by_its_hash(cheap_finished: Path, tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    shutil.copytree(cheap_finished / "run", root)
+    flip(root / "config.yaml")
+    other = stand_ins.config(cheap_finished, training={"learning_rate": 0.01})
+    with pytest.raises(StateError, match="give exactly the one of the last call, or --accept-changes"):
+        cheap_run(root, other)
+    cheap_run(root, other, accept_changes=True)
+    assert RunDirectory(root).config() == other
+
+
+def test_damage_is_named_by_the_report(cheap_finished: Path, tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    shutil.copytree(cheap_finished / "run", root)
+    flip(root / "rounds/round_000/simulate/frames.npz")
+    with pytest.raises(StateError, match=r"frames\.npz is damaged; run `cgal run` again"):
+        report_run(root)
+
+
+def test_a_damaged_quarantine_record_is_labelled_again(cheap_finished: Path, tmp_path: Path) -> None:
+    root, config = tmp_path / "run", stand_ins.config(cheap_finished, oracle={"max_failure_rate": 1.0})
+    cheap_run(root, config, oracle=stand_ins.Fails(0.5, ("refuse",)))
+    folder = root / "rounds" / "round_000" / "label"
+    records = sorted(folder.glob("quarantined_*.json"))
+    before, n_events = content(root), len(read_log(root / LOG))
+    shutil.rmtree(root / "rounds" / "round_001")
+    (folder / "manifest.json").unlink()  # as if killed while labelling
+    flip(records[0])
+    cheap_run(root, config, oracle=stand_ins.Fails(0.5, ("refuse",)))
+    assert content(root) == before
+    assert [records[0].name in told for told in damage_told(root, n_events)] == [True]
+    assert sorted(folder.glob("quarantined_*.json")) == records
+
+
+@pytest.fixture(scope="module")
+def real_finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one round with our own parts."""
+    root = tmp_path_factory.mktemp("real") / "run"
+    with without_figures():
+        run(parse_config(REAL), root)
+    return root
+
+
+REAL = {**SMOKE, "selector": {"n_select": 2, "max_rmsd": None}}
+
+
+#: files of a real run that need more than writing them anew
+HARD = (
+    "seed/trajectory_000.npz",
+    "priors/priors.yaml",
+    "train/model_000/epoch_0002.ckpt",
+    "train/potential_x4.pt",
+    "simulate/replica_000.dcd",
+)
+#: files on which an unfinished stage depends
+STATE = (
+    "priors.yaml",
+    "training.json",
+    "epoch_0002.ckpt",
+    "replica_000.dcd",
+    "checkpoint.npz",
+    "simulation.json",
+)
+
+
+@pytest.mark.parametrize(
+    "only", [pytest.param(HARD, marks=pytest.mark.integration), pytest.param(("",), marks=pytest.mark.slow)]
+)
+def test_every_damaged_file_of_a_real_run_is_made_again(
+    only: tuple[str, ...], real_finished: Path, tmp_path: Path
+) -> None:
+    before, n_events = content(real_finished), len(read_log(real_finished / LOG))
+    for name in files_of(real_finished):
+        if "round_001" in name or not name.endswith(only):
+            continue
+        root = tmp_path / "run"
+        shutil.copytree(real_finished, root)
+        flip(root / name)
+        run(parse_config(REAL), root)
+        assert content(root) == before, name
+        unread = ("epoch_0001", "json", "hparams", "metrics", "splits", "simulate/checkpoint", "topology.pdb")
+        if not any(part in name for part in unread) and "/" in name:
+            assert damage_told(root, n_events), name
+        shutil.rmtree(root)
+
+
+@pytest.mark.parametrize(
+    "only", [pytest.param(STATE, marks=pytest.mark.integration), pytest.param(("",), marks=pytest.mark.slow)]
+)
+def test_every_damaged_file_of_an_interrupted_stage_is_made_again(
+    only: tuple[str, ...], real_finished: Path, tmp_path: Path
+) -> None:
+    """As if the run was killed before the stage recorded its results."""
+    before = content(real_finished)
+    order = ["priors", *(f"rounds/round_000/{s}" for s in ("train", "simulate", "evaluate", "select"))]
+    unread = ("manifest.json", ".png", ".csv", ".pdb")
+    for name in files_of(real_finished):
+        stage = next((s for s in order[:3] if name.startswith(s)), None)
+        if stage is None or name.endswith(unread) or not name.endswith(only):
+            continue
+        root = tmp_path / "run"
+        shutil.copytree(real_finished, root)
+        (root / stage / "manifest.json").unlink()
+        for later in [*order[order.index(stage) + 1 :], "rounds/round_000/label", "rounds/round_001"]:
+            shutil.rmtree(root / later)
+        flip(root / name)
+        run(parse_config(REAL), root)
+        assert content(root) == before, name
+        shutil.rmtree(root)
 
 
 @pytest.mark.parametrize("absolute", [False, True])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cgal_plugin.config import parse_config
-from cgal_plugin.errors import StateError
+from cgal_plugin.errors import DamageError, StateError
 from cgal_plugin.provenance import write_json
 from cgal_plugin.reporting.collect import report_run
 from cgal_plugin.runs.directory import RunDirectory
@@ -102,14 +102,34 @@ def test_stage_is_done_when_its_manifest_is_there_and_true(tmp_path: Path) -> No
     assert manifest["seeds"] == {"train": 3}
     assert manifest["versions"]["torch"]
     output.write_bytes(b"WEIGHTS")
-    with pytest.raises(StateError, match=r"model\.ckpt is damaged; delete .*manifest"):
+    with pytest.raises(DamageError, match=r"model\.ckpt is damaged; run `cgal run` again"):
         stage.manifest()
     output.unlink()
-    with pytest.raises(StateError, match="is missing; delete"):
+    with pytest.raises(DamageError, match="is missing; run"):
         stage.manifest()
     (stage.folder / MANIFEST).write_text("{")
-    with pytest.raises(StateError, match="damaged"):
+    with pytest.raises(DamageError, match="damaged"):
         stage.manifest()
+
+
+def test_damage_within_an_interrupted_stage_starts_it_again(tmp_path: Path) -> None:
+    """The folder is kept, and the stage is computed once more, in an empty folder."""
+    stage = RunDirectory(tmp_path).stage("rounds", "round_000", "simulate")
+    stage.folder.mkdir(parents=True)
+    (stage.folder / "checkpoint").write_text("damaged")
+    seen = []
+
+    def compute(folder: Path, progress: Progress) -> StageOutput:
+        seen.append([p.name for p in folder.iterdir()])
+        if seen[-1]:
+            raise DamageError("checkpoint is damaged")
+        return StageOutput({})
+
+    stage.run(compute, title="round 0: simulate", inputs={})
+    assert seen == [["checkpoint"], []]
+    kept = tmp_path / "damaged" / "rounds" / "round_000" / "simulate.0" / "checkpoint"
+    assert kept.read_text() == "damaged"
+    assert stage.done
 
 
 def test_what_a_kill_left_is_swept(tmp_path: Path) -> None:
