@@ -26,6 +26,9 @@ MAX_PEPTIDE_BOND = 2.0
 #: heavy atoms of two residues that are nearer than this are bonded, Å
 _BONDED = 2.0
 _LISTED = 6
+#: a gap (Å) that may come from a periodic box, and the remedy
+_FAR = 10.0
+_WRAPPED = ". A molecule that is broken across a periodic box must be made whole (gmx trjconv -pbc whole)"
 
 
 def choose_residues(
@@ -113,7 +116,7 @@ def _belongs(residue: Residue, part: list[Residue]) -> bool:
 def _replace(residue: Residue, name: str) -> str:
     """Rename a residue; keep backbone atoms and the side-chain atoms that the new residue has too."""
     old = str(residue)
-    residue.name, residue.replaced = name, True
+    residue.name = residue.replaced = name
     target = canonical_residue(name)
     if target == "MET":
         for atom in residue.atoms:
@@ -125,10 +128,8 @@ def _replace(residue: Residue, name: str) -> str:
         # the side chain is on the wrong side of the backbone
         dropped += [a.name for a in residue.heavy if a.name not in ("N", "CA", "C", "O", "OXT", *dropped)]
     heavy = [a for a in residue.heavy if a.name not in dropped]
-    hydrogens = [a for a in residue.hydrogens if _nearest(a, residue.heavy).name in ("N",)]
-    if not dropped and {a.name for a in heavy} >= set(heavy_atoms(target)):
-        hydrogens = residue.hydrogens
-    residue.atoms = heavy + hydrogens
+    # hydrogens of the side chain show the old residue
+    residue.atoms = heavy + [a for a in residue.hydrogens if _nearest(a, residue.heavy).name == "N"]
     return f"{old} by {name}" + (f" (without {', '.join(dropped)})" if dropped else "")
 
 
@@ -168,7 +169,7 @@ def _split(residues: list[Residue], what: str) -> list[list[Residue]]:
         raise OracleError(
             f"{what} has broken chains (a gap): {', '.join(texts)}. Add the missing residues with a "
             "modelling program, choose other chains (system.chains), or write a TER record at the gap to "
-            "simulate two chains"
+            f"simulate two chains{_WRAPPED * any(d > _FAR for *_, d in gaps)}"
         )
     return chains
 
@@ -212,7 +213,7 @@ def _check_left_out(left: list[Residue], kept: list[Residue], options: ReadOptio
         bonded = _bonded_residue(residue, kept)
         shown.append(f"{residue}" + (f" (bonded to {bonded})" if bonded is not None else ""))
     more = f" and {len(serious) - _LISTED} more" if len(serious) > _LISTED else ""
-    linked = [r for r in serious if _bonded_residue(r, kept) is not None or r.atom("CA") is not None]
+    linked = [r for r in serious if all(r.atom(name) is not None for name in ("N", "CA", "C"))]
     remedies = [f"system.ignore: [{', '.join(names)}] to leave them out"]
     if linked:
         example = linked[0].given
@@ -220,7 +221,7 @@ def _check_left_out(left: list[Residue], kept: list[Residue], options: ReadOptio
             0, f"system.replace: {{{example}: {_similar(example)}}} to put a standard residue there"
         )
     raise OracleError(
-        f"{what} has non-standard residues that the force field does not have: {', '.join(shown)}{more}. "
+        f"{what} has residues that are not standard amino acids: {', '.join(shown)}{more}. "
         f"Leaving them out changes the molecule. Use {', or '.join(remedies)}"
     )
 

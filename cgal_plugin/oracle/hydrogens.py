@@ -148,7 +148,7 @@ def choose_variant(residue: Residue, ph: float, *, bridged: bool, what: str) -> 
         )
     if base not in _SITES:
         return None, ""
-    named = None if residue.replaced else VARIANTS.get(residue.given.upper())
+    named = VARIANTS.get((residue.replaced or residue.given).upper())
     shown = _shown(residue, base, bridged)
     if bridged:
         if named == "CYM" or shown == "CYS":

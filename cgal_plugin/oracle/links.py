@@ -11,6 +11,7 @@ from cgal_plugin.oracle.structure_file import Residue
 
 #: longest SG–SG distance of a disulfide, Å (as OpenMM's topology reader)
 MAX_BRIDGE = 3.0
+_MIN_THIOLS = 2.5  # Å, nearest approach of SG atoms that are not bonded
 _BONDED = 1.9  # Å, nearest approach of heavy atoms that are not bonded
 
 Pair = tuple[Residue, Residue]
@@ -24,14 +25,11 @@ def find_bridges(
     Raises
     ------
     OracleError
-        A disulfide that the file declares (SSBOND) is not formed, or its partner is not among the chains.
+        A disulfide that the file declares (SSBOND) is not formed, its partner is not among the chains, or SG
+        atoms at bonding distance are protonated.
     """
-    sulphurs = [
-        (r, sg)
-        for chain in chains
-        for r in chain
-        if r.name == "CYS" and (sg := r.atom("SG")) is not None and "HG" not in {a.name for a in r.atoms}
-    ]
+    everyone = [(r, sg) for chain in chains for r in chain if r.name == "CYS" and (sg := r.atom("SG"))]
+    sulphurs = [(r, sg) for r, sg in everyone if r.atom("HG") is None]
     candidates = sorted(
         (float(np.linalg.norm(a.xyz - b.xyz)), i, j)
         for (i, (_, a)), (j, (_, b)) in combinations(enumerate(sulphurs), 2)
@@ -43,6 +41,14 @@ def find_bridges(
             free -= {i, j}
             found.append((sulphurs[i][0], sulphurs[j][0]))
     _check_declared(chains, declared, found, what)
+    made = [{id(a), id(b)} for a, b in found]
+    for (r, a), (s, b) in combinations(everyone, 2):
+        distance = float(np.linalg.norm(a.xyz - b.xyz))
+        if distance < _MIN_THIOLS and {id(r), id(s)} not in made:
+            raise OracleError(
+                f"{what}: SG of {r} and SG of {s} are {distance:.2f} Å apart, but do not form a bridge (one "
+                "has a hydrogen, or another partner). Remove HG for a bridge, or correct the structure"
+            )
     return found
 
 

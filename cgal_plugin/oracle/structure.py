@@ -109,8 +109,8 @@ def prepare(
     n_added = sum(a.element.symbol == "H" for a in topology.atoms()) - n_given
     record = record.with_fact("hydrogens", f"{n_given} of the source, {n_added} added at pH {options.ph:g}")
     for residue, source in zip(topology.residues(), _residues(chains), strict=True):
-        if source.name not in _CAPS and not source.replaced:
-            residue.name = source.given
+        if source.name not in _CAPS:
+            residue.name = source.replaced or source.given
     return PreparedStructure(topology, positions, record, folded)
 
 

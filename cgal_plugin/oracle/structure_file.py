@@ -49,8 +49,8 @@ class Atom:
 class Residue:
     """A residue of the file: name, number with insertion code, chain, and atoms.
 
-    ``given`` is its name in the file if ``name`` was changed, ``replaced`` says that the user asked for that,
-    and ``several`` that there are several chains.
+    ``given`` is its name in the file if ``name`` was changed, ``replaced`` the name that the user wants
+    instead, and ``several`` says that there are several chains.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Residue:
     atoms: list[Atom]
     het: bool = False
     given: str = ""
-    replaced: bool = False
+    replaced: str = ""
     several: bool = False
 
     def __str__(self) -> str:

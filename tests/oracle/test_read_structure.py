@@ -144,6 +144,14 @@ def test_selenium_is_replaced_by_sulphur_and_norleucine_by_leucine(
     assert "CD1, CD2 added" in fact(found, "repaired")
 
 
+def test_a_protonation_state_may_be_asked_for(read: Callable[..., PreparedStructure]) -> None:
+    lines = peptide("KHAK", hydrogens=True)
+    found = read(renamed(lines, {4: "LYN"}), replace={"LYN": "LYS", "HIS": "HIE"})
+    assert names(found) == ["LYS", "HIE", "ALA", "LYS"]
+    assert "HE2" in hydrogens(found, 2)
+    assert "HZ3" in hydrogens(found, 4)
+
+
 def mirrored(lines: list[Line], number: int) -> list[Line]:
     """The residue's CB on the side of a D-residue."""
     n, ca, c, cb = (position(lines, a, number) for a in ("N", "CA", "C", "CB"))
@@ -313,6 +321,17 @@ def test_disulfides_are_bonds_and_recorded(read: Callable[..., PreparedStructure
     assert {tuple(sorted(b)) for b in bridges} == {(1, 6), (2, 12)}
     assert "CYS2 – CYS7" in fact(found, "bridges")
     assert names(read(content.replace("CYS", "CYX")))[1] == "CYX"
+    rows = content.splitlines()
+    index = next(i for i, row in enumerate(rows) if row[12:16].strip() == "SG")
+    x, y, z = (float(rows[index][i : i + 8]) for i in (30, 38, 46))
+    hg = (
+        rows[index][:12]
+        + " HG "
+        + rows[index][16:30]
+        + f"{x:8.3f}{y:8.3f}{z + 1.34:8.3f}  1.00  0.00           H"
+    )
+    with pytest.raises(OracleError, match=r"SG of CYS2 and SG of CYS7 are 2.0\d Å apart, but"):
+        read("\n".join([*rows[: index + 1], hg, *rows[index + 1 :]]))
     ssbond = "SSBOND   1 CYS A    2    CYS A   13                          1555   1555  2.03\n"
     with pytest.raises(OracleError, match="declares a disulfide of A:2 and A:13"):
         read(ssbond + content)
