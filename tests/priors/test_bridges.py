@@ -33,18 +33,23 @@ def topology() -> CGTopology:
 
 @pytest.fixture(scope="module")
 def frames() -> np.ndarray:
-    """Chains whose bridge has the distribution r² exp(−½ K (r − R0)²/kT)."""
+    """Chains whose bridge has the distribution r² exp(−½ K (r − R0)²/kT), with bonds of 3.8 Å."""
     rng = np.random.default_rng(0)
-    found = chains(4000 // 8, 8)
-    found = np.concatenate([found] * 8)
-    grid = np.linspace(3.0, 8.0, 20_001)
+    found = chains(1500, 8)
+    across = np.linalg.norm(found[:, 5] - found[:, 1], axis=1)
+    found = np.resize(found[(across > 4.0) & (across < 7.0)], (4000, 8, 3))
+    grid = np.linspace(3.0, 7.8, 20_001)
     weight = grid**2 * np.exp(-0.5 * K * (grid - R0) ** 2 / kT(TEMPERATURE))
     r = np.interp(rng.random(len(found)), np.cumsum(weight) / weight.sum(), grid)
-    direction = found[:, 6] - found[:, 1]
-    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    # the rest of the chain moves along, so that its bonds keep their lengths
-    shift = found[:, 1] + r[:, None] * direction - found[:, 6]
-    found[:, 6:] += shift[:, None]
+    # bead 6 at the distance r from bead 1, and at that of its bond from bead 5
+    axis = found[:, 5] - found[:, 1]
+    across = np.linalg.norm(axis, axis=1)
+    bond = np.linalg.norm(found[:, 6] - found[:, 5], axis=1)
+    along = (across**2 + r**2 - bond**2) / (2 * across)
+    normal = np.cross(axis, rng.normal(size=axis.shape))
+    normal *= (np.sqrt(r**2 - along**2) / np.linalg.norm(normal, axis=1))[:, None]
+    moved = found[:, 1] + (along / across)[:, None] * axis + normal - found[:, 6]
+    found[:, 6:] += moved[:, None]
     return found
 
 
@@ -145,6 +150,8 @@ def test_arguments_of_earlier_releases_are_unchanged() -> None:
 
 def test_force_matching_subtracts_the_bridges(topology: CGTopology, frames: np.ndarray) -> None:
     """Forces of bonds, repulsion and bridges leave nothing to the matched terms."""
+    i, j = molecule_pairs(8, topology.bond_index, 2, topology.bridge_index)
+    frames = frames[np.linalg.norm(frames[:, i] - frames[:, j], axis=2).min(axis=1) > 3.6]
     options: dict[str, Any] = {"power": 12, "contact_percentile": 0.1, "exclude_bonds": 2}
     known = fit_priors(topology, frames, TEMPERATURE, terms=("bonds", "repulsion"), **options)
     assert known.terms == ("bonds", "bridges", "repulsion")
@@ -247,12 +254,17 @@ def test_a_data_set_gives_the_bridges_to_torchmdnet(
 )
 def test_other_maps(mapping: Any) -> None:
     top = CGTopology.from_sequence("ACAC", mapping, bridges=[(1, 3)])
-    rng = np.random.default_rng(0)
-    frames = rng.normal(size=(500, top.n_beads, 3), scale=4.0)
+    alpha = np.array([[0.0, 0.0, 0.0], [3.8, 0.0, 0.0], [3.8, 3.8, 0.0], [0.0, 3.8, 0.0]])
+    # side beads 1.5 Å from CA; those of the bridge on the line between the CA beads, 2.37 Å apart
+    side = {0: (-1.1, -1.1, 0.0), 1: (-1.06, 1.06, 0.0), 2: (1.1, 1.1, 0.0), 3: (1.06, -1.06, 0.0)}
+    where = [
+        alpha[r] + (0.0 if name == "CA" else np.array(side[r]))
+        for r, name in zip(top.residue_index.tolist(), top.bead_names, strict=True)
+    ]
+    frames = np.array(where) + np.random.default_rng(0).normal(size=(500, top.n_beads, 3), scale=0.05)
     i, j = top.bridge_index[0]
-    frames[:, j] = frames[:, i] + rng.normal(loc=3.0, scale=0.1, size=(500, 1)) * np.array([1.0, 0.0, 0.0])
     priors = fit_priors(top, frames, TEMPERATURE, terms=("bonds", "repulsion"))
     kind = f"{top.bead_names[i]}_*"
-    assert row_of(priors, "bridges", kind, kind)["parameters"]["r0"] == pytest.approx(3.0, abs=0.05)
+    assert row_of(priors, "bridges", kind, kind)["parameters"]["r0"] == pytest.approx(2.37, abs=0.05)
     repulsion = CGRepulsion(**priors.arguments("repulsion"))
     assert [int(i), int(j)] not in repulsion.molecule_index.T.tolist()
