@@ -237,12 +237,6 @@ def evaluate(
         raise ConfigError("give --lag (frames) or --lag-ps, not both")
     molecule = load_topology(topology, mapping)
     temperature = common_temperature([*model, *reference], temperature)
-    if temperature is None:
-        temperature = 300.0
-        typer.echo(
-            "warning: the files record no temperature; free energies are for 300 K: give --temperature",
-            err=True,
-        )
     result = evaluate_files(
         model,
         reference,
@@ -252,10 +246,15 @@ def evaluate(
         interval_ps=interval_ps,
         top=top,
         unit=length_unit(units),
-        temperature=temperature,
+        temperature=300.0 if temperature is None else temperature,
         seed=seed,
         on_failure="record",
     )
+    if temperature is None:
+        typer.echo(
+            "warning: the files record no temperature; free energies are for 300 K: give --temperature",
+            err=True,
+        )
     for name, reason in result.failures.items():
         typer.echo(f"{name} not computed: {reason}", err=True)
     if out is None:

@@ -138,7 +138,7 @@ def _reading(path: Path, top: str | os.PathLike[str] | None) -> Iterator[None]:
         reason = str(error) or type(error).__name__
         if top is None and "topology" in reason:
             reason = (
-                f"{path.suffix} has no topology; give one too (--top, evaluation.reference_topology)"
+                f"{path.suffix} has no topology; give a topology file (--top, evaluation.reference_topology)"
                 if extension(path) in _WITHOUT_TOPOLOGY
                 else f"{path.name} is not a trajectory; {_READABLE}"
             )

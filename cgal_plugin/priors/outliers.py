@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.data.bond_lengths import bond_lengths, bond_limits, describe_bond, usual_lengths
+from cgal_plugin.data.bond_lengths import bond_lengths, describe_bond, usual_lengths
 from cgal_plugin.errors import PriorFitError
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ def reject_outliers(
 ) -> tuple[NDArray[np.bool_], list[dict[str, Any]]]:
     """Return which frames to keep, and one JSON-ready record for each kind of outlier.
 
-    A frame is left out if a bond is longer or shorter than is possible, or is far from the median of that
-    bond: by 10 robust standard deviations and by half of the median (user's map: three times the median); or
+    A frame is left out if a bond is far from the median of that bond: by 10 robust standard deviations and by half of the median (user's map: three times the median); or
     if its root mean square force is 20 times the median.
 
     Parameters
@@ -87,12 +86,12 @@ def _impossible(
     topology: CGTopology, frames: NDArray[np.float64]
 ) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.bool_]]:
     """Return bond lengths ``(n, n_bonds)``, their medians, and which of them are outliers."""
-    length, limits, usual = bond_lengths(frames, topology), bond_limits(topology), usual_lengths(topology)
+    length, usual = bond_lengths(frames, topology), usual_lengths(topology)
     median: NDArray[np.floating] = np.median(length, axis=0)
     away = np.abs(length - median)
     spread = 1.4826 * np.median(away, axis=0)
     margin = np.maximum(_SIGMAS * spread, np.where(np.isnan(usual), _RELATIVE_USER, _RELATIVE) * median)
-    return length, median, (length < limits[:, 0]) | (length > limits[:, 1]) | (away > margin)
+    return length, median, away > margin
 
 
 def outlier_text(records: list[dict[str, Any]]) -> str:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     #: an array with its unit, or files
     Source: TypeAlias = tuple[NDArray[Any], str] | FrameFiles
 
+#: distance of beads that follow each other in a chain, Å, and the share and number of pairs that show it
+_CHAIN = (1.2, 6.0)
+_MOST, _ENOUGH = 0.95, 12
 #: larger coordinates (Å) would overflow in single precision
 _LARGEST = 1e30
 #: frames that the unit is judged from
@@ -134,19 +137,21 @@ def check_scale(candidates: NDArray[np.floating], reference: NDArray[np.floating
     Raises
     ------
     SelectionError
-        The distances of beads that follow each other differ by a factor of about ten.
+        Nearly all beads that follow each other are at the distances of a chain in one set, and at a tenth of
+        them in the other.
     """
-    if candidates.shape[1] < 2:
-        return
-    one, two = (
-        float(np.median(np.linalg.norm(np.diff(x[:: -(-len(x) // _SAMPLE)], axis=1), axis=-1)))
-        for x in (candidates, reference)
-    )
-    if one > 0 and two > 0 and any(7 < ratio < 14 for ratio in (one / two, two / one)):
+    scale = []
+    for frames in (candidates, reference):
+        distance = np.linalg.norm(np.diff(frames[:: -(-len(frames) // _SAMPLE)], axis=1), axis=-1)
+        if distance.size < _ENOUGH:
+            return
+        share = [np.mean((distance > unit * _CHAIN[0]) & (distance < unit * _CHAIN[1])) for unit in (1.0, 0.1)]
+        scale.append(1.0 if share[0] > _MOST else 0.1 if share[1] > _MOST else 0.0)
+    if sorted(scale) == [0.1, 1.0]:
+        which = "candidates" if scale[0] < scale[1] else "reference"
         raise SelectionError(
-            f"beads that follow each other are {one:.3g} Å apart in the candidates and {two:.3g} Å in the "
-            f"reference: the {'candidates' if one < two else 'reference'} are probably in nm; convert one of "
-            "them, or give unit='nm' if both are"
+            f"beads that follow each other are a tenth as far apart in the {which} as in the other frames: the "
+            f"{which} are probably in nm; convert one of them, or give unit='nm' if both are"
         )
 
 

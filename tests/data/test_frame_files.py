@@ -109,7 +109,7 @@ def test_what_is_not_fit_is_refused(store: DataStore, tmp_path: Path) -> None:
     (tmp_path / "cut.npy").write_bytes((tmp_path / "nan.npy").read_bytes()[:200])
     refuse(tmp_path / "cut.npy", "cannot be read")
     mdtraj.Trajectory(frames_of(3, 1) / 10, TOPOLOGY.to_mdtraj()).save_dcd(str(tmp_path / "t.dcd"))
-    refuse(tmp_path / "t.dcd", "has no topology; give one too")
+    refuse(tmp_path / "t.dcd", "has no topology; give a topology file")
     shard = store.root / "shards" / "b.npz"
     content = bytearray(shard.read_bytes())
     content[400] ^= 1

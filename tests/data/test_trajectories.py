@@ -56,7 +56,7 @@ def test_what_is_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         load_trajectories(tmp_path / "broken.npz")
     mdtraj.Trajectory(_frames() / 10, TOPOLOGY.to_mdtraj()).save_dcd(str(tmp_path / "t.dcd"))
-    with pytest.raises(DataError, match="has no topology; give one too"):
+    with pytest.raises(DataError, match="has no topology; give a topology file"):
         load_trajectories(tmp_path / "t.dcd", TOPOLOGY)
     straight = np.arange(10.0)[None, :, None] * np.array([0.38, 0.0, 0.0])
     mdtraj.Trajectory(straight, TOPOLOGY.to_mdtraj()).save_pdb(str(tmp_path / "t.pdb"))
