@@ -57,9 +57,10 @@ def run(
         from cgal_plugin.components.build import build_components
         from cgal_plugin.runs.cost import plan
 
-        for line in build_components(settings).what_was_read:
+        components = build_components(settings)
+        for line in components.what_was_read:
             typer.echo(line)
-        typer.echo(plan(settings))
+        typer.echo(plan(settings, components.seed_source.topology))
         return
     from cgal_plugin.cli.progress import RichReporter
     from cgal_plugin.driver import run as run_loop
