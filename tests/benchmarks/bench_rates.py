@@ -96,9 +96,8 @@ def coarse_grained(n: int) -> None:
             keys = {**hparams, "num_epochs": epochs}
             times.append(seconds(lambda keys=keys: train(keys, folder / str(keys["num_epochs"]), seed=0)))
         per_second = 3 * 600 / (times[1] - times[0])
-        print(
-            f"{n:3d} beads  training {per_second:8.0f} frames/s, estimate {1 / rates.training_seconds(1, 1):8.0f}"
-        )
+        guess = 1 / rates.training_seconds(1, 1)
+        print(f"{n:3d} beads  training {per_second:8.0f} frames/s, estimate {guess:8.0f}")
         checkpoint = max((folder / "4").glob("epoch_*.ckpt"))
         export_torchscript(checkpoint, topology, folder / "potential.pt", n_replicas=16, temperature=300.0)
         options = {"timestep_fs": 1.0, "temperature": 300.0, "friction": 1.0, "report_interval": 20}
