@@ -61,9 +61,10 @@ def run(
     if dry_run:
         from cgal_plugin.runs.cost import plan
 
-        for line in _built(settings).what_was_read:
+        components = _built(settings)
+        for line in components.what_was_read:
             typer.echo(line)
-        typer.echo(plan(settings))
+        typer.echo(plan(settings, components.seed_source.topology))
         return
     from cgal_plugin.cli.progress import RichReporter
     from cgal_plugin.driver import run as run_loop
@@ -82,9 +83,11 @@ def validate(config: ConfigFile) -> None:
     The configuration goes to standard output, everything else to standard error.
     """
     from cgal_plugin.config import dump_yaml, load_yaml
+    from cgal_plugin.runs.cost import plan
 
     settings = load_yaml(config)
-    for line in _built(settings).what_was_read:
+    components = _built(settings)
+    for line in (*components.what_was_read, plan(settings, components.seed_source.topology)):
         typer.echo(line, err=True)
     typer.echo(dump_yaml(settings), nl=False)
 

@@ -126,8 +126,8 @@ class _Loop:
         self.rows: list[dict[str, Any]] = []
 
     def run(self) -> RunResult:
-        self._prepare()
         context = self.context
+        self._prepare(context)
         model: TrainedModel | None = None
         while True:
             current = Round(len(self.rows), context)
@@ -148,9 +148,8 @@ class _Loop:
                 context.log.message(f"stopped after round {current.index}: {reason}")
                 return self._finish(self._refine(model, current))
 
-    def _prepare(self) -> None:
+    def _prepare(self, context: RunContext) -> None:
         """Let the trainer prepare what all rounds use, such as the priors."""
-        context = self.context
         prepare = functools.partial(context.components.trainer.prepare, context.store)
 
         def compute(folder: Path, progress: Progress) -> StageOutput:

@@ -36,8 +36,9 @@ def reject_outliers(
 ) -> tuple[NDArray[np.bool_], list[dict[str, Any]]]:
     """Return which frames to keep, and one JSON-ready record for each kind of outlier.
 
-    A frame is left out if a bond is far from the median of that bond: by 10 robust standard deviations and by half of the median (user's map: three times the median); or
-    if its root mean square force is 20 times the median.
+    A frame is left out if a bond is far from the median of that bond: by 10 robust standard deviations and by
+    half of the median (user's map: three times the median); or if its root mean square force is 20 times the
+    median.
 
     Parameters
     ----------

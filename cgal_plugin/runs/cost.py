@@ -2,91 +2,142 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 
 from cgal_plugin.config import Config
-from cgal_plugin.config.models import OpenMMOracleConfig, Simulation, Training
+from cgal_plugin.config.models import ExternalComponent, OpenMMOracleConfig, Simulation, Training
 from cgal_plugin.data.error_weights import MOST
+from cgal_plugin.mapping.topology import CGTopology
+from cgal_plugin.runs.rates import Molecule, Rates
 
-
-@dataclass(frozen=True)
-class Rates:
-    """Throughput of one core on chignolin (166 atoms, 10 beads).
-
-    Measured with ``tests/benchmarks/bench_rates.py``; the rates of gbn2 and tip3pfb are rough estimates.
-
-    Attributes
-    ----------
-    oracle_ns_per_day
-        All-atom MD, per solvent.
-    backmap_seconds
-        Per frame and all-atom start.
-    training_frames_per_second
-        With ``features`` 64 and ``blocks`` 2.
-    replica_steps_per_second
-        CG dynamics of 16 replicas with that network.
-    """
-
-    oracle_ns_per_day: tuple[tuple[str, float], ...] = (("obc2", 270.0), ("gbn2", 60.0), ("tip3pfb", 10.0))
-    backmap_seconds: float = 2.5
-    training_frames_per_second: float = 2000.0
-    replica_steps_per_second: float = 2300.0
+#: shapes of the all-atom starts of the seed data, and of the labels: compact frames and coils
+_SEEDS = {
+    "folded": ("folded",),
+    "extended": ("extended",),
+    "mixed": ("folded", "extended"),
+    "diverse": ("folded", "coil", "coil", "extended"),
+}
+_LABELS = ("folded", "coil")
+#: ps of heating before the seed trajectories of start ``diverse``, in turn
+_HEATING = (0.0, 200.0, 100.0, 0.0)
+#: time step of the labels, fs
+_FROZEN_FS = 2.0
+_FOLDED = "YYDPETGTWY"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of a run: all-atom MD (ns), CG replica-steps, number of labels, minutes."""
+    """Cost of a run: all-atom MD (ns), CG replica-steps, number of labels, minutes.
+
+    ``labels`` is None if the selector does not say how many frames it returns; the cost is then without
+    labels.
+    """
 
     oracle_ns: float
     cg_steps: int
-    labels: int
+    labels: int | None
     minutes: float
 
 
-def estimate(config: Config, rates: Rates | None = None) -> Cost:
-    """Estimate the cost of a run that completes all rounds.
+def estimate(config: Config, molecule: Molecule | None = None) -> Cost:
+    """Estimate the cost of a run that completes all rounds, within a factor of about two on a CPU.
 
-    The rates are those of chignolin, scaled only by the size of the network; a larger molecule costs more.
+    Parameters
+    ----------
+    config
+        Configuration.
+    molecule
+        Its size; default: from the sequence, or from the structure file.
     """
-    rates = rates or Rates()
+    if molecule is None:
+        molecule = Molecule.of(_topology(config))
     rounds = config.stopping.rounds
-    workers = max(1, config.executor.workers)
     seed, oracle, training = config.seed_data, config.oracle, config.training
     known = isinstance(oracle, OpenMMOracleConfig)
     settings = oracle if isinstance(oracle, OpenMMOracleConfig) else OpenMMOracleConfig()
-    per_day = dict(rates.oracle_ns_per_day)[settings.solvent]
-    seed_ns = 0.0 if seed.store else seed.n_trajectories * (seed.picoseconds + seed.equilibration_ps) / 1000
-    labels = getattr(config.selector, "n_select", 1) * rounds
-    per_label = settings.n_starts * (settings.relax_ps + settings.production_ps) / 1000 if known else 0.0
+    rates = Rates(molecule, settings.solvent, settings.platform)
+    seed_ps = 0.0 if seed.store else seed.n_trajectories * (seed.picoseconds + seed.equilibration_ps)
+    if seed.start == "diverse" and not seed.store:
+        seed_ps += sum(_HEATING[i % len(_HEATING)] for i in range(seed.n_trajectories))
+    selected = _selected(config)
+    labels = (selected or 0) * rounds
+    per_label = settings.n_starts * (settings.relax_ps + settings.production_ps) if known else 0.0
     if config.stopping.oracle_ns is not None and per_label > 0:
-        labels = min(labels, max(0, int((config.stopping.oracle_ns - seed_ns) / per_label + 1e-6)))
-    label_ns = labels * per_label
-    oracle_seconds = (
-        seed_ns + label_ns
-    ) / per_day * 86400 + labels * settings.n_starts * rates.backmap_seconds
+        labels = min(labels, max(0, int((1000 * config.stopping.oracle_ns - seed_ps) / per_label + 1e-6)))
+    label_ps = labels * per_label
+    shapes = _SEEDS[_start(config)]
+    seed_seconds = rates.md_seconds(seed_ps, shapes) / _at_once(config, seed.n_trajectories)
+    timestep = _FROZEN_FS if settings.mode == "mean_force" else 4.0
+    label_seconds = 0.0
+    if known:
+        label_seconds = rates.md_seconds(label_ps, _LABELS, timestep_fs=timestep)
+        label_seconds += labels * settings.n_starts * rates.backmap_seconds()
+        label_seconds /= _at_once(config, selected or 1)
     size, training_seconds = 1.0, 0.0  # unknown for external trainers
     if isinstance(training, Training):
         size = training.model.embedding_dimension**2 * training.model.num_layers / (64**2 * 2)
-        frames = _training_frames(config, training, settings) * training.committee
-        training_seconds = frames * size / rates.training_frames_per_second
-    cg_steps = 0
+        frames = _training_frames(config, training, settings, selected or 0)
+        training_seconds = rates.training_seconds(frames * training.committee, size)
+        if training.committee > 1 and config.executor.training_threads == 1:
+            training_seconds /= _at_once(config, training.committee)
+    cg_steps, cg_seconds = 0, 0.0
     if isinstance(config.simulation, Simulation):
         steps = config.simulation.steps * (rounds + 1)
         if config.refinement is not None:
             steps += config.refinement.steps * (config.refinement.iterations + 1)
         cg_steps = config.simulation.n_replicas * steps
-    cg_seconds = cg_steps * size / rates.replica_steps_per_second
-    seconds = oracle_seconds / workers + training_seconds + cg_seconds + 10 * (rounds + 1) + 30
-    return Cost(seed_ns + label_ns, cg_steps, labels, seconds / 60)
+        cg_seconds = rates.cg_seconds(cg_steps, size, fast=_is_fast(config.simulation), gpu=_on_gpu(config))
+        cg_seconds /= _at_once(config, config.simulation.blocks)
+    build = 0.0 if seed.store and not known else 2 * rates.build_seconds()  # here, and on each worker
+    seconds = seed_seconds + label_seconds + training_seconds + cg_seconds + build + 10 * (rounds + 1) + 30
+    counted = labels if selected is not None else None
+    return Cost((seed_ps + label_ps) / 1000, cg_steps, counted, seconds / 60)
 
 
-def _training_frames(config: Config, training: Training, oracle: OpenMMOracleConfig) -> float:
+def _topology(config: Config) -> CGTopology:
+    system = config.system
+    if system.sequence is not None:
+        return CGTopology.from_sequence(system.sequence, system.mapping)
+    return CGTopology.from_file(system.source, system.mapping)
+
+
+def _start(config: Config) -> str:
+    start, system = config.seed_data.start, config.system
+    if start != "auto":
+        return start
+    return "folded" if system.sequence is None or system.sequence == _FOLDED else "extended"
+
+
+def _at_once(config: Config, tasks: int) -> int:
+    """Return how many of these tasks run at the same time."""
+    return max(1, min(config.executor.workers, tasks))
+
+
+def _selected(config: Config) -> int | None:
+    """Return the number of frames that are selected in a round; None if the selector does not say it."""
+    selector = config.selector
+    found = selector.args.get("n_select") if isinstance(selector, ExternalComponent) else selector.n_select
+    return found if isinstance(found, int) else None
+
+
+def _is_fast(simulation: Simulation) -> bool:
+    return simulation.backend == "fast" or (
+        simulation.backend == "auto" and importlib.util.find_spec("numba") is not None
+    )
+
+
+def _on_gpu(config: Config) -> bool:
+    return isinstance(config.simulation, Simulation) and config.simulation.platform in ("CUDA", "OpenCL")
+
+
+def _training_frames(config: Config, training: Training, oracle: OpenMMOracleConfig, selected: int) -> float:
     seed = config.seed_data
     data: float = seed.n_trajectories * seed.picoseconds / seed.save_ps
     per_label: float = oracle.n_starts * oracle.production_ps / oracle.save_ps
     if oracle.mode == "mean_force":
         per_label = min(MOST, per_label)  # one row, repeated according to its weight
-    new = getattr(config.selector, "n_select", 1) * per_label
+    new = selected * per_label
     total = data * training.epochs
     later = training.epochs if training.mode == "scratch" else training.finetune_epochs
     for _ in range(config.stopping.rounds):
@@ -95,9 +146,10 @@ def _training_frames(config: Config, training: Training, oracle: OpenMMOracleCon
     return total
 
 
-def plan(config: Config) -> str:
-    """Format the plan and the cost of a run."""
-    cost = estimate(config)
+def plan(config: Config, topology: CGTopology | None = None) -> str:
+    """Format the plan and the cost of a run; ``topology`` is that of the molecule, if it is known."""
+    molecule = Molecule.of(_topology(config) if topology is None else topology)
+    cost = estimate(config, molecule)
     rounds = config.stopping.rounds
     seed = config.seed_data
     source = (
@@ -118,7 +170,7 @@ def plan(config: Config) -> str:
         if isinstance(oracle, OpenMMOracleConfig)
         else oracle.name
     )
-    training, selector = config.training, config.selector
+    training, selector, selected = config.training, config.selector, _selected(config)
     models = (
         f"{training.model.form}, {training.model.embedding_dimension} features, "
         f"{training.model.num_layers} blocks; {training.epochs} epochs, then {training.mode}"
@@ -130,7 +182,8 @@ def plan(config: Config) -> str:
         f"  seed data    {source}",
         f"  training     {models}",
         f"  simulation   {dynamics}",
-        f"  selection    {selector.kind}, {getattr(selector, 'n_select', '?')} frames per round",
+        f"  selection    {selector.name if isinstance(selector, ExternalComponent) else selector.kind}, "
+        + ("as many frames per round as it returns" if selected is None else f"{selected} frames per round"),
         f"  oracle       {labels}",
         f"  rounds       {rounds}, then a final training on all data and its evaluation",
     ]
@@ -140,9 +193,29 @@ def plan(config: Config) -> str:
             f"  refinement   {refinement.iterations} corrections of populations, "
             f"{refinement.n_states} states, lag {refinement.lag_ps:g} ps"
         )
+    counted = "labels of unknown number (not in the cost)" if cost.labels is None else f"{cost.labels} labels"
+    unknown = [name for name, part in _parts(config) if isinstance(part, ExternalComponent)]
+    without = f"; without {', '.join(unknown)}, whose cost is not known" if unknown else ""
     lines.append(
-        f"cost: {cost.oracle_ns:.3f} ns of all-atom MD, {cost.labels} labels, "
-        f"{cost.cg_steps:,} CG replica-steps, about {cost.minutes:.0f} min with "
-        f"{config.executor.workers} workers (rough: rates of chignolin on one core each)"
+        f"cost: {cost.oracle_ns:.3f} ns of all-atom MD, {counted}, {cost.cg_steps:,} CG replica-steps, about "
+        f"{_time(cost.minutes)} with {config.executor.workers} workers on one core each (rough, for "
+        f"{molecule.n_residues} residues, {molecule.n_atoms} atoms{_where(config)}{without})"
     )
     return "\n".join(lines)
+
+
+def _parts(config: Config) -> list[tuple[str, object]]:
+    return [("oracle", config.oracle), ("training", config.training), ("simulation", config.simulation)]
+
+
+def _where(config: Config) -> str:
+    oracle = config.oracle
+    if not isinstance(oracle, OpenMMOracleConfig):
+        return ""
+    return f", {oracle.solvent} on {oracle.platform}"
+
+
+def _time(minutes: float) -> str:
+    if minutes < 120:
+        return f"{minutes:.0f} min"
+    return f"{minutes / 60:.0f} h" if minutes < 72 * 60 else f"{minutes / 1440:.0f} days"

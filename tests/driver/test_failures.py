@@ -127,12 +127,19 @@ def test_a_limit_that_is_not_a_fraction_is_refused(limit: Any, tmp_path: Path) -
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
-    from cgal_plugin.errors import StateError
+    from cgal_plugin.errors import DamageError
     from cgal_plugin.runs.quarantine import Quarantine
 
     (tmp_path / "quarantined_x.json").write_text("{")
-    with pytest.raises(StateError, match=r"quarantined_x\.json is damaged"):
-        Quarantine(tmp_path).release()
+    with pytest.raises(DamageError, match=r"quarantined_x\.json is damaged"):
+        Quarantine(tmp_path).record("x")
+    told: list[str] = []
+    quarantine = Quarantine(tmp_path, lambda kind, **facts: told.append(facts["what"]))
+    assert quarantine.release() == []
+    assert quarantine.names() == []
+    assert len(told) == 1
+    assert "quarantined_x.json is damaged" in told[0]
+    assert (tmp_path / "damaged" / "quarantined_x.json.0").read_text() == "{"
 
 
 def test_the_report_escapes_the_messages_of_an_oracle(tmp_path: Path) -> None:
