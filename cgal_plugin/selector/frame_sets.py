@@ -145,13 +145,15 @@ def check_scale(candidates: NDArray[np.floating], reference: NDArray[np.floating
         distance = np.linalg.norm(np.diff(frames[:: -(-len(frames) // _SAMPLE)], axis=1), axis=-1)
         if distance.size < _ENOUGH:
             return
-        share = [np.mean((distance > unit * _CHAIN[0]) & (distance < unit * _CHAIN[1])) for unit in (1.0, 0.1)]
+        share = [
+            np.mean((distance > unit * _CHAIN[0]) & (distance < unit * _CHAIN[1])) for unit in (1.0, 0.1)
+        ]
         scale.append(1.0 if share[0] > _MOST else 0.1 if share[1] > _MOST else 0.0)
     if sorted(scale) == [0.1, 1.0]:
         which = "candidates" if scale[0] < scale[1] else "reference"
         raise SelectionError(
-            f"beads that follow each other are a tenth as far apart in the {which} as in the other frames: the "
-            f"{which} are probably in nm; convert one of them, or give unit='nm' if both are"
+            f"beads that follow each other are a tenth as far apart in the {which} as in the other frames: "
+            f"the {which} are probably in nm; convert one of them, or give unit='nm' if both are"
         )
 
 

@@ -24,7 +24,7 @@ from cgal_plugin.dynamics.openmmml import CGSchNetPotentialFactory
 from cgal_plugin.dynamics.simulate_file import simulate_file
 from cgal_plugin.errors import CGALError, ConfigError, DynamicsError, ExportError
 from cgal_plugin.export import FastPotential, export_torchscript, load_metadata
-from cgal_plugin.export.fast import read_fast_metadata
+from cgal_plugin.export.fast_file import read_fast_metadata
 from cgal_plugin.export.script_file import load_script
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.models import build_model, from_mlcg, from_torchmdnet_gn
