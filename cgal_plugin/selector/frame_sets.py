@@ -137,19 +137,18 @@ def check_scale(candidates: NDArray[np.floating], reference: NDArray[np.floating
     Raises
     ------
     SelectionError
-        Nearly all beads that follow each other are at the distances of a chain in one set, and at a tenth of
-        them in the other.
+        Nearly all beads that follow each other are at the distances of a chain in one set, and at a tenth or
+        ten times of them in the other.
     """
     scale = []
     for frames in (candidates, reference):
         distance = np.linalg.norm(np.diff(frames[:: -(-len(frames) // _SAMPLE)], axis=1), axis=-1)
         if distance.size < _ENOUGH:
             return
-        share = [
-            np.mean((distance > unit * _CHAIN[0]) & (distance < unit * _CHAIN[1])) for unit in (1.0, 0.1)
-        ]
-        scale.append(1.0 if share[0] > _MOST else 0.1 if share[1] > _MOST else 0.0)
-    if sorted(scale) == [0.1, 1.0]:
+        near, far = _CHAIN
+        share = {s: np.mean((distance > s * near) & (distance < s * far)) for s in (1.0, 0.1, 10.0)}
+        scale.append(next((s for s, value in share.items() if value > _MOST), 0.0))
+    if all(scale) and scale[0] != scale[1]:
         which = "candidates" if scale[0] < scale[1] else "reference"
         raise SelectionError(
             f"beads that follow each other are a tenth as far apart in the {which} as in the other frames: "
