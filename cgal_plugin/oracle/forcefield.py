@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from cgal_plugin.errors import OracleError
 from cgal_plugin.oracle.structure import PROTEIN_FORCE_FIELD
+from cgal_plugin.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
     import openmm
+    from numpy.typing import NDArray
     from openmm import app
 
 SOLVENTS = ("obc2", "gbn2", "tip3pfb")
@@ -18,6 +22,9 @@ _OBC_OFFSET = 0.009  # nm, difference of a GB radius and the offset radius store
 _SOLVENT_DIELECTRIC = 78.5  # as in obc2.xml; the native force's default is 78.3
 _CUTOFF = 0.9  # nm, direct space of PME
 HYDROGEN_MASS = 3.0  # amu
+PADDING = 1.0  # nm of water between the solute and the box
+_WATER_ATOMS = 100.0  # atoms per nm³ of water
+_MOST_ATOMS = 300_000.0
 
 
 def force_field(solvent: str) -> app.ForceField:
@@ -25,6 +32,24 @@ def force_field(solvent: str) -> app.ForceField:
     from openmm import app
 
     return app.ForceField(PROTEIN_FORCE_FIELD, _SOLVENT_XML[solvent])
+
+
+def check_box(positions: NDArray[np.float64], padding: float, what: str) -> None:
+    """Check that a water box around ``positions`` ``(n, 3)`` Å, ``padding`` nm wider, is not too large.
+
+    Raises
+    ------
+    OracleError
+        It would have more than 300,000 atoms: the chain is long and stretched.
+    """
+    side = float(np.ptp(positions, axis=0).max()) / ANGSTROM_PER_NM + padding
+    n_atoms = _WATER_ATOMS * side**3
+    if n_atoms > _MOST_ATOMS:
+        raise OracleError(
+            f"{what}: a box of water around this structure would be {side:.0f} nm wide, with about "
+            f"{n_atoms / 1e6:.1f} million atoms. Give a folded structure (system.structure), or use the "
+            "solvent obc2 or gbn2"
+        )
 
 
 def create_system(topology: app.Topology, solvent: str, *, constraints: bool) -> openmm.System:

@@ -20,7 +20,9 @@ from cgal_plugin.mapping.maps import CGMapping
 from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.oracle.contexts import get_positions, potential_energy, set_positions
 from cgal_plugin.oracle.forcefield import (
+    PADDING,
     SOLVENTS,
+    check_box,
     constrain,
     create_system,
     drop_motion_remover,
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
     import openmm
     from numpy.typing import ArrayLike, NDArray
     from openmm import app
-
-_PADDING = 1.0  # nm of water between the solute and the box
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,14 +158,20 @@ class AllAtomModel:
         """Return this solute (at ``positions``, ``(n_solute, 3)`` Å) in a neutralised TIP3P-FB box.
 
         The number of waters depends on the conformation. The solute may be translated.
+
+        Raises
+        ------
+        OracleError
+            The box would be too large: the chain is long and stretched.
         """
         from openmm import Vec3, app, unit
 
         solute = self.implicit
         xyz = solute.positions if positions is None else np.asarray(positions, dtype=np.float64)
+        check_box(xyz, PADDING, self.sequence)
         modeller = app.Modeller(solute.topology, [Vec3(*p) for p in xyz / ANGSTROM_PER_NM] * unit.nanometer)
         with seeded_random(seed):
-            modeller.addSolvent(force_field("tip3pfb"), model="tip3p", padding=_PADDING, neutralize=True)
+            modeller.addSolvent(force_field("tip3pfb"), model="tip3p", padding=PADDING, neutralize=True)
         placed = np.array(modeller.positions.value_in_unit(unit.nanometer)) * ANGSTROM_PER_NM
         model = AllAtomModel(modeller.topology, placed, self.mapping, "tip3pfb", self.record, self.folded)
         if not minimise:

@@ -478,3 +478,9 @@ def test_folded_needs_a_fold() -> None:
     assert AllAtomModel.from_sequence("YYDPETGTWY").folded
     assert AllAtomModel.from_sequence("GAGA", phi=[-60] * 3, psi=[-45] * 3).folded
     assert not oracle.model.folded
+
+
+def test_a_box_around_a_long_stretched_chain_is_refused() -> None:
+    """60 residues would need a million atoms of water."""
+    with pytest.raises(OracleError, match=r"million atoms. Give a folded structure"):
+        AllAtomModel.from_sequence("GA" * 25, solvent="tip3pfb")
