@@ -86,18 +86,17 @@ def test_two_disulfides(made: Made, tmp_path: Path, mapping: str) -> None:
 
 
 @pytest.mark.integration
-def test_histidines_as_given(made: Made) -> None:
-    found = made(text(renamed(peptide("GHAHG"), {2: "HIE", 4: "HIP"})))
-    assert [t.split(" (")[0] for t in found["protonation"]] == ["HIE2 as HIE", "HIP4 as HIP"]
-
-
-@pytest.mark.integration
-def test_a_complex_of_two_chains(made: Made, tmp_path: Path) -> None:
+def test_given_histidines_in_a_complex_of_two_chains(made: Made, tmp_path: Path) -> None:
+    first = renamed(peptide("GHAHG"), {2: "HIE", 4: "HIP"})
     second = [(a, r, "B", n, (x, y + 9.0, z), e) for a, r, _, n, (x, y, z), e in peptide("GEAAG")]
-    found = made(text(peptide("GAKAG") + second))
-    assert [t.split(",")[0] for t in found["chains"]] == ["A: GAKAG", "B: GEAAG"]
+    found = made(text(first + second))
+    assert [t.split(" (")[0] for t in found["protonation"]] == [
+        "HIE2 of chain A as HIE",
+        "HIP4 of chain A as HIP",
+    ]
+    assert [t.split(",")[0] for t in found["chains"]] == ["A: GHAHG", "B: GEAAG"]
     topology = DataStore(tmp_path / "run" / "data").topology
-    assert topology.sequence == "GAKAG:GEAAG"
+    assert topology.sequence == "GHAHG:GEAAG"
     assert [4, 5] not in topology.bond_index.tolist()
 
 
