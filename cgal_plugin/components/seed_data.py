@@ -66,7 +66,7 @@ class OpenMMSeeds:
         start = self.config.seed_data.start
         names = [name for name, hotter, heat_ps in self.starts]
         chosen = f"{start} ({names[0]})" if start == "auto" else start
-        return record.with_fact("notes", f"seed trajectories start {chosen}")
+        return record.with_fact("notes", f"start of the seed trajectories: {chosen}")
 
     @property
     def oracle_ns(self) -> float:

@@ -83,6 +83,6 @@ def test_the_output_is_a_configuration_and_says_what_was_read(
     assert printed.system.structure == folder / "capped.pdb"
     assert printed.system.chains == ("A",)
     assert "caps: start ACE, end NME" in err
-    assert "seed trajectories start auto (folded)" in err
+    assert "start of the seed trajectories: auto (folded)" in err
     assert cgal(monkeypatch, "run", str(folder / "run.yaml"), "--dry-run") == 0
     assert "caps: start ACE, end NME" in capfd.readouterr().out
