@@ -36,7 +36,7 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("benchmark")
     base = {k: v for k, v in TINY.items() if k not in ("name", "seed")}
     _reference(folder, OpenMMOracle(TINY["system"]["sequence"], temperature=400.0))
-    base["evaluation"] = {"reference": ["reference.npz"], "lag_ps": 5}
+    base["evaluation"] = {"reference": ["reference.npz"], "reference_interval_ps": 1, "lag_ps": 5}
     base["stopping"] = {"rounds": 1}
     base["executor"] = {"workers": 0}
     base["selector"] = TINY["selector"] | {"n_select": 2}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from cgal_plugin.runs.layout import sampled_trajectories
 from tests.driver.tiny import SMOKE
 from tests.oracle.structures import DATA, capped, kept, peptide, renamed, text
 
+TERMS = ("bonds", "angles", "repulsion")
 Made = Callable[..., dict[str, Any]]
 
 
@@ -27,11 +28,11 @@ Made = Callable[..., dict[str, Any]]
 def made(tmp_path: Path) -> Made:
     """Run one round on a molecule; return the record of what was read."""
 
-    def start(content: str, picoseconds: float = 4.0, **system: Any) -> dict[str, Any]:
+    def start(content: str, *, terms: Sequence[str] = TERMS, **system: Any) -> dict[str, Any]:
         (tmp_path / "molecule.pdb").write_text(content)
         system = {"structure": str(tmp_path / "molecule.pdb"), "temperature": 300.0, **system}
-        seed_data = {**SMOKE["seed_data"], "picoseconds": picoseconds}
-        config = {**SMOKE, "system": system, "seed_data": seed_data}
+        training = {**SMOKE["training"], "priors": {"terms": list(terms)}}
+        config = {**SMOKE, "system": system, "training": training}
         finished = run(parse_config(config), tmp_path / "run")
         assert finished.rounds[0]["n_labelled"] >= 1  # of 3; the model of 3 epochs makes rough frames
         assert finished.potential.is_file()
@@ -55,7 +56,8 @@ def test_a_capped_peptide_with_beads_on_its_caps(made: Made, tmp_path: Path) -> 
             "NME": {"C": ["C"]},
         },
     }
-    found = made(text(capped("GAKYAG")), picoseconds=24.0, mapping=mapping)
+    # 4 ps are too few for a fit of the angles at the caps
+    found = made(text(capped("GAKYAG")), terms=["bonds", "repulsion"], mapping=mapping)
     assert found["caps"] == ["start ACE, end NME"]
     store = DataStore(tmp_path / "run" / "data")
     assert store.topology.bead_names[0] == "CH3"
