@@ -69,7 +69,8 @@ class System(Section):
         if (self.sequence is None) == (self.structure is None):
             raise ValueError("give exactly one of 'sequence' and 'structure'")
         if self.sequence is not None:
-            given = [k for k in ("chains", "model", "ignore", "replace", "repair") if getattr(self, k)]
+            given = [k for k in ("chains", "ignore", "replace", "repair") if getattr(self, k)]
+            given += ["model"] * (self.model is not None)
             if given:
                 raise ValueError(f"{', '.join(given)}: for a structure only; this system has a sequence")
         return self

@@ -71,6 +71,8 @@ def load_structure(path: str | os.PathLike[str]) -> mdtraj.Trajectory | mdtraj.T
             f"{', '.join(_SUFFIXES)}, also with .gz"
         )
     try:
+        if suffix == ".pdb" and _holds_mmcif(path):
+            suffix = ".cif"
         with _readable(path, suffix) as name:
             return _load(name, suffix)
     except ImportError as error:
@@ -84,6 +86,12 @@ def load_topology(path: str | os.PathLike[str]) -> mdtraj.Topology:
     """Return the topology of :func:`load_structure`, for trajectories without one; same errors."""
     structure = load_structure(path)
     return getattr(structure, "topology", structure)
+
+
+def _holds_mmcif(path: Path) -> bool:
+    packed = path.name.lower().endswith(".gz")
+    with gzip.open(path, "rb") if packed else path.open("rb") as source:
+        return source.read(1000).lstrip()[:5].lower() == b"data_"
 
 
 @contextmanager

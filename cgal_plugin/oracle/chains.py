@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 
+import gemmi
 import numpy as np
 
 from cgal_plugin.errors import OracleError
-from cgal_plugin.mapping.residues import WATER, canonical_residue, standard_name
+from cgal_plugin.mapping.residues import ONE_TO_THREE, WATER, canonical_residue, standard_name
 from cgal_plugin.oracle.hydrogens import heavy_atoms
 from cgal_plugin.oracle.options import ReadOptions
 from cgal_plugin.oracle.record import StructureRecord
@@ -64,7 +65,7 @@ def choose_residues(
         kept_parts.append(kept)
     kept_all = [r for part in kept_parts for r in part]
     _check_left_out(left, kept_all, options, what)
-    chains = [chain for part in kept_parts if part for chain in _split(part, what)]
+    chains = [chain for part in kept_parts if part for chain in _split(part, left, what)]
     if left:
         counts = Counter(r.given for r in left)
         text = ", ".join(f"{n} {name}" for name, n in counts.items())
@@ -145,7 +146,7 @@ def _nearest(atom: Atom, others: list[Atom]) -> Atom:
     return min(others, key=lambda other: float(np.linalg.norm(other.xyz - atom.xyz)))
 
 
-def _split(residues: list[Residue], what: str) -> list[list[Residue]]:
+def _split(residues: list[Residue], left: list[Residue], what: str) -> list[list[Residue]]:
     """Split a part where a chain ends; refuse a gap.
 
     Raises
@@ -166,12 +167,26 @@ def _split(residues: list[Residue], what: str) -> list[list[Residue]]:
             chains[-1].append(after)
     if gaps:
         texts = [f"{a} – {b} (C–N {d:.1f} Å{_lacking(a, b)})" for a, b, d in gaps]
+        ignored = [r for a, b, _ in gaps for r in left if _is_between(r, a, b)]
+        if ignored:
+            pairs = dict.fromkeys(f"{r.given}: {_similar(r.given)}" for r in ignored)
+            raise OracleError(
+                f"{what} has broken chains (a gap): {', '.join(texts)}. The chain runs through "
+                f"{', '.join(map(str, ignored))}, left out by ignore. Use system.replace: "
+                f"{{{', '.join(pairs)}}} instead, to put a standard residue there"
+            )
         raise OracleError(
             f"{what} has broken chains (a gap): {', '.join(texts)}. Add the missing residues with a "
             "modelling program, choose other chains (system.chains), or write a TER record at the gap to "
             f"simulate two chains{_WRAPPED * any(d > _FAR for *_, d in gaps)}"
         )
     return chains
+
+
+def _is_between(residue: Residue, before: Residue, after: Residue) -> bool:
+    """Whether a residue that was left out has a peptide bond to an end of a gap."""
+    bonds = _peptide_bond(before, residue), _peptide_bond(residue, after)
+    return any(d is not None and d <= MAX_PEPTIDE_BOND for d in bonds)
 
 
 def _number(residue: Residue) -> int:
@@ -235,7 +250,9 @@ _SIMILAR = {
 
 
 def _similar(name: str) -> str:
-    return _SIMILAR.get(name.upper(), "ALA")
+    """Return the standard residue that a modified one is closest to, ALA if it is not known."""
+    letter = gemmi.find_tabulated_residue(name.upper()).one_letter_code.upper()
+    return _SIMILAR.get(name.upper(), ONE_TO_THREE.get(letter, "ALA"))
 
 
 def _bonded_residue(residue: Residue, kept: Iterable[Residue]) -> Residue | None:

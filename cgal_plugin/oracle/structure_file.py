@@ -29,6 +29,7 @@ _OTHER = {
     ".json": "it has beads only; give an all-atom PDB file",
 }
 _GZIP = b"\x1f\x8b"
+_LISTED = 6
 
 
 @dataclass
@@ -117,7 +118,7 @@ def read_structure_file(path: str | os.PathLike[str], model: int | None = None) 
     path = Path(path)
     what = f"structure file {str(path)!r}"
     if not path.is_file():
-        raise OracleError(f"{what} does not exist")
+        raise OracleError(f"{what} is a folder" if path.is_dir() else f"{what} does not exist")
     suffixes = [s.lower() for s in path.suffixes if s.lower() != ".gz"]
     suffix = suffixes[-1] if suffixes else ""
     if suffix in _OTHER:
@@ -209,7 +210,8 @@ def _one_model(structure: gemmi.Structure, model: int | None, what: str) -> Stru
         )
     chosen = structure[numbers.index(model)] if model is not None else structure[0]
     if len(numbers) > 1:
-        notes.append(f"model {chosen.num} of {len(numbers)}" + ("" if model is not None else " (the first)"))
+        first = "" if model is not None else ", the first"
+        notes.append(f"model {chosen.num} ({len(numbers)} in the file{first})")
     parts = [_residues(chain) for chain in chosen if len(chain)]
     n_alternatives = _drop_alternatives(parts)
     if n_alternatives:
@@ -294,4 +296,7 @@ def _check_atoms(residue: Residue, what: str) -> None:
 def _range(numbers: list[int]) -> str:
     if len(numbers) == 1:
         return f"model {numbers[0]} only"
-    return f"models {numbers[0]} to {numbers[-1]}"
+    if numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"models {numbers[0]} to {numbers[-1]}"
+    shown = numbers if len(numbers) <= _LISTED else [*numbers[: _LISTED - 1], "...", numbers[-1]]
+    return f"models {', '.join(map(str, shown))}"

@@ -39,6 +39,7 @@ def folder(tmp_path: Path) -> Path:
         ({"system": {"sequence": ""}}, "system.sequence"),
         ({"system": {"sequence": "GYGAG", "mapping": "CB"}}, "mapping 'CB'"),
         ({"system": {"sequence": "GYGAG", "repair": True}}, "repair: for a structure only"),
+        ({"system": {"sequence": "GYGAG", "model": 0}}, "model: for a structure only"),
         ({"system": {"structure": "gap.pdb"}}, "gap"),
         ({"system": {"structure": "capped.pdb", "chains": ["Q"]}}, "no chain 'Q'"),
         ({"system": {"structure": "capped.pdb", "model": 2}}, "no model 2"),

@@ -70,6 +70,13 @@ def test_formats_and_endings(folder: Path, tmp_path: Path, name: str) -> None:
     np.testing.assert_allclose(beads[0], frames.xyz[0, frames.topology.select("name CA")] * 10, atol=0.02)
 
 
+@pytest.mark.parametrize("name", ["x.pdb", "x.ent.gz"])
+def test_mmcif_under_the_name_of_a_pdb_file(folder: Path, tmp_path: Path, name: str) -> None:
+    content = (folder / "x.cif").read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert CGTopology.from_file(tmp_path / name).sequence == CHAIN
+
+
 @pytest.mark.parametrize("cell", ["_cell.length_a ?", "_cell.length_a 1.0", "_cell.length_a ."])
 def test_an_mmcif_without_a_real_cell(folder: Path, tmp_path: Path, cell: str) -> None:
     value = cell.split()[1]

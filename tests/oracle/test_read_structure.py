@@ -284,6 +284,20 @@ def test_a_gap_is_refused_and_its_remedy_works(read: Callable[..., PreparedStruc
     assert "ALA2: OXT added" in fact(found, "repaired")
 
 
+def test_a_gap_made_by_ignore_names_it_and_its_remedy_works(read: Callable[..., PreparedStructure]) -> None:
+    lines = renamed(peptide("AKAAK"), {2: "CAS", 4: "ORN"})
+    cause = r"gap.*through CAS2, ORN4, left out by ignore.*system.replace: {CAS: CYS, ORN: LYS} instead"
+    with pytest.raises(OracleError, match=cause):
+        read(lines, ignore=["CAS", "ORN"])
+    assert names(read(lines, replace={"CAS": "CYS", "ORN": "LYS"})) == ["ALA", "CYS", "ALA", "LYS", "LYS"]
+
+
+def test_a_modified_residue_is_replaced_by_its_parent(read: Callable[..., PreparedStructure]) -> None:
+    for name, parent in (("M3L", "LYS"), ("HIC", "HIS"), ("XXX", "ALA")):
+        with pytest.raises(OracleError, match=f"system.replace: {{{name}: {parent}}}"):
+            read(renamed(peptide("AKA"), {2: name}))
+
+
 def test_numbers_may_jump_where_the_chain_is_whole(read: Callable[..., PreparedStructure]) -> None:
     lines = [(a, r, c, n + 10 * (n > 2), x, e) for a, r, c, n, x, e in peptide("AKGAA")]
     assert read(lines).topology.getNumChains() == 1
@@ -306,10 +320,21 @@ def test_chains_and_models_are_chosen_and_said(read: Callable[..., PreparedStruc
         f"MODEL     {i:4d}\n{text(peptide(s), end='ENDMDL')}" for i, s in ((1, "AKA"), (2, "AEA"))
     )
     assert names(read(models))[1] == "LYS"
-    assert "model 1 of 2" in fact(read(models), "notes")
+    assert "model 1 (2 in the file, the first)" in fact(read(models), "notes")
     assert names(read(models, model=2))[1] == "GLU"
     with pytest.raises(OracleError, match="no model 3; it has models 1 to 2"):
         read(models, model=3)
+
+
+def test_models_with_other_numbers_are_listed(read: Callable[..., PreparedStructure]) -> None:
+    models = "".join(
+        f"MODEL     {i:4d}\n{text(peptide(s), end='ENDMDL')}" for i, s in ((1, "AKA"), (3, "AEA"))
+    )
+    found = read(models, model=3)
+    assert names(found)[1] == "GLU"
+    assert "model 3 (2 in the file)" in fact(found, "notes")
+    with pytest.raises(OracleError, match="no model 2; it has models 1, 3 "):
+        read(models, model=2)
 
 
 def test_disulfides_are_bonds_and_recorded(read: Callable[..., PreparedStructure]) -> None:

@@ -137,6 +137,8 @@ def test_wrong_pdb_files_are_named(
 
 def test_files_that_are_not_pdb(tmp_path: Path) -> None:
     path = tmp_path / "x.pdb"
+    with pytest.raises(OracleError, match="is a folder"):
+        read_structure(tmp_path)
     with pytest.raises(OracleError, match="does not exist"):
         read_structure(path)
     path.write_bytes(b"\xff\xfe\x00\x81" * 20)
