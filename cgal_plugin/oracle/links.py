@@ -67,7 +67,8 @@ def _check_declared(
             why = (
                 "one of them is not among the chains that are read (system.chains)"
                 if len(here) == 1
-                else f"their SG atoms are farther apart than {MAX_BRIDGE:g} Å, or have hydrogens"
+                else f"their SG atoms are farther apart than {MAX_BRIDGE:g} Å, or they have hydrogens or "
+                "other partners"
             )
             raise OracleError(f"{what} declares a disulfide of {names}, but {why}")
 

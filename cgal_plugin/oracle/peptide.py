@@ -103,5 +103,6 @@ def is_sequence(text: str | os.PathLike[str]) -> bool:
         sequence_to_residues(letters)
         return True
     raise MappingError(
-        f"{text!r} is neither a one-letter sequence ({''.join(sorted(ONE_TO_THREE))}) nor a structure file"
+        f"{text!r} is neither a one-letter sequence ({''.join(sorted(ONE_TO_THREE))}) nor a structure file. "
+        "Caps and several chains need a structure file"
     )

@@ -179,7 +179,7 @@ def check_stretch(model: AllAtomModel) -> None:
     OracleError
         There are several chains, or a disulfide.
     """
-    remedy = "start from 'folded' or from coordinates"
+    remedy = "start from 'auto' or 'folded' (in Python also from coordinates)"
     n_chains = model.implicit.topology.getNumChains()
     if n_chains > 1:
         raise OracleError(f"{model.sequence} has {n_chains} chains and cannot be stretched; {remedy}")

@@ -28,6 +28,7 @@ _OTHER = {
     ".xyz": "it has no residues; give a PDB file",
     ".json": "it has beads only; give an all-atom PDB file",
 }
+_LISTED = 10
 _GZIP = b"\x1f\x8b"
 _LISTED = 6
 
@@ -213,9 +214,10 @@ def _one_model(structure: gemmi.Structure, model: int | None, what: str) -> Stru
         first = "" if model is not None else ", the first"
         notes.append(f"model {chosen.num} ({len(numbers)} in the file{first})")
     parts = [_residues(chain) for chain in chosen if len(chain)]
-    n_alternatives = _drop_alternatives(parts)
-    if n_alternatives:
-        notes.append(f"alternative locations of {n_alternatives} residues: the most occupied one is used")
+    alternatives = _drop_alternatives(parts)
+    if alternatives:
+        listed = ", ".join(alternatives[:_LISTED]) + (" ..." if len(alternatives) > _LISTED else "")
+        notes.append(f"of alternative locations the most occupied one is used: {listed}")
     bridges = [
         tuple((p.chain_name, str(p.res_id.seqid)) for p in (c.partner1, c.partner2))
         for c in structure.connections
@@ -252,12 +254,12 @@ def _residues(chain: gemmi.Chain) -> list[tuple[Residue, _Alternative]]:
     return list(found.values())
 
 
-def _drop_alternatives(parts: list[list[tuple[Residue, _Alternative]]]) -> int:
-    """Keep one alternative location of each residue, in place; return the number of residues changed.
+def _drop_alternatives(parts: list[list[tuple[Residue, _Alternative]]]) -> list[str]:
+    """Keep one alternative location of each residue, in place; return the residues that have several.
 
     Alternative residues at one position count as alternatives as well.
     """
-    changed = 0
+    changed: list[str] = []
     for part in parts:
         positions: dict[str, list[tuple[Residue, _Alternative]]] = {}
         for residue, alternatives in part:
@@ -270,7 +272,7 @@ def _drop_alternatives(parts: list[list[tuple[Residue, _Alternative]]]) -> int:
                         occupancy[location] += value
             if not occupancy:
                 continue
-            changed += 1
+            changed.append("/".join(dict.fromkeys(str(residue) for residue, _ in entries)))
             # the first in alphabetical order among equals
             kept = min(occupancy, key=lambda name: (-round(occupancy[name], 3), name))
             for residue, alternatives in entries:

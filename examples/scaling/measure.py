@@ -47,11 +47,9 @@ def oracle(sequence: str, short: bool) -> dict[str, float]:
     from cgal_plugin.oracle import AllAtomLibrary, OpenMMOracle, backmap
 
     made = OpenMMOracle(sequence, temperature=TEMPERATURE)
-    made.run("folded", 0.04, seed=1, equilibrate_ps=0.04)  # warm-up: OpenMM compiles its kernels
+    made.run("auto", 0.04, seed=1, equilibrate_ps=0.04)  # warm-up: OpenMM compiles its kernels
     length = 0.4 if short else 4.0
-    seconds, trajectory = clocked(
-        lambda: made.run("folded", length, seed=2, save_ps=0.04, equilibrate_ps=0.04)
-    )
+    seconds, trajectory = clocked(lambda: made.run("auto", length, seed=2, save_ps=0.04, equilibrate_ps=0.04))
     library = AllAtomLibrary(made.model)
     library.add(trajectory.positions[::4])
     frames = made.mapping.map_positions(trajectory.positions)[1 :: 2 if short else 20][:4]

@@ -192,7 +192,7 @@ def scaling(n: int, repeats: int) -> None:
     from cgal_plugin.oracle import OpenMMOracle
 
     oracle = OpenMMOracle(SEQUENCE, temperature=400.0, production_ps=5.0, relax_ps=1.0, seed=1)
-    trajectory = oracle.run("folded", 20.0, seed=2, save_ps=0.2, equilibrate_ps=1.0)
+    trajectory = oracle.run("auto", 20.0, seed=2, save_ps=0.2, equilibrate_ps=1.0)
     frames = oracle.mapping.map_positions(trajectory.positions)[:: max(1, 100 // n)][:n]
     topology = oracle.topology
     rates: dict[str, list[float]] = {"1": [], "2": [], "local": []}

@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
         assert all(np.isfinite(x).all() for x in found)
 
     def ours() -> None:
-        found = oracle.run("folded", args.picoseconds, seed=1, save_ps=0.04, equilibrate_ps=0.04)
+        found = oracle.run("auto", args.picoseconds, seed=1, save_ps=0.04, equilibrate_ps=0.04)
         assert np.isfinite(found.positions).all()
 
     ours()
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     for name, seconds in times.items():
         print(f"{name:26s}{args.picoseconds / 1e3 / seconds * 86400:20.0f}{base / seconds:8.2f}")
     frames = oracle.map_trajectory(
-        oracle.run("folded", args.labels * 2.0, seed=2, save_ps=2.0, equilibrate_ps=0.4)
+        oracle.run("auto", args.labels * 2.0, seed=2, save_ps=2.0, equilibrate_ps=0.4)
     ).positions[: args.labels]
     oracle.label(frames[:1])
     begin = time.process_time()

@@ -462,7 +462,7 @@ def test_the_most_occupied_alternative_is_used(read: Callable[..., PreparedStruc
     found = read("\n".join([*rows[:index], first, second, *rows[index + 1 :]]))
     nz = next(a.index for a in found.topology.atoms() if a.name == "NZ")
     assert found.positions[nz][0] == pytest.approx(20.0, abs=1e-3)
-    assert "alternative locations of 1 residue" in fact(found, "notes")
+    assert "alternative locations the most occupied one is used: LYS2" in fact(found, "notes")
 
 
 def test_missing_side_chain_atoms_are_added_on_request(tmp_path: Path) -> None:
