@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cgal_plugin.analysis.evaluate import Evaluation, evaluate
-from cgal_plugin.data.times import resolve_interval
+from cgal_plugin.data.times import lag_in_frames, resolve_interval
 from cgal_plugin.data.trajectories import read_trajectories, tell
 from cgal_plugin.errors import AnalysisError
 
@@ -56,7 +56,8 @@ def evaluate_files(
     Warns
     -----
     CGALWarning
-        Molecules were made whole, or the interval of the reference was assumed.
+        Molecules were made whole, the interval of the reference was assumed, or ``lag_ps`` is
+        shorter than it.
 
     Raises
     ------
@@ -74,7 +75,8 @@ def evaluate_files(
     interval = resolve_interval([(t.name, t.times) for t in theirs], interval_ps, "--interval-ps")
     notes = [note for t in (*ours, *theirs) for note in t.notes]
     if lag_ps is not None:
-        lag_frames = max(1, round(lag_ps / interval.ps))
+        lag_frames, said = lag_in_frames(lag_ps, interval, "--lag-ps")
+        notes += said
         if interval.source == "assumed":
             notes.append(interval.note)
     tell(notes)

@@ -9,7 +9,7 @@ import numpy as np
 
 from cgal_plugin.config import Config
 from cgal_plugin.data.temperature import common_temperature
-from cgal_plugin.data.times import Interval, resolve_interval
+from cgal_plugin.data.times import Interval, lag_in_frames, resolve_interval
 from cgal_plugin.data.trajectories import Trajectory, read_trajectories, tell
 from cgal_plugin.errors import AnalysisError
 from cgal_plugin.mapping import CGTopology
@@ -39,8 +39,10 @@ class ReferenceEvaluator:
     @property
     def lag_frames(self) -> int:
         """TICA lag in frames of the reference."""
-        lag: float = self.config.evaluation.lag_ps / self.interval.ps
-        return max(1, round(lag))
+        return self._lag("lag_ps")[0]
+
+    def _lag(self, key: str) -> tuple[int, tuple[str, ...]]:
+        return lag_in_frames(getattr(self.config.evaluation, key), self.interval, f"evaluation.{key}")
 
     @cached_property
     def _read(self) -> list[Trajectory]:
@@ -83,7 +85,12 @@ class ReferenceEvaluator:
         """What was changed or assumed when the reference was read, one line each."""
         if not self._read:
             return []
-        return [*(note for t in self._read for note in t.notes), f"time: {self.interval.note}"]
+        read = (note for t in self._read for note in t.notes)
+        return [*read, f"time: {self.interval.note}", *self._short_lags()]
+
+    def _short_lags(self) -> list[str]:
+        keys = ("lag_ps", "msm_lag_ps") if self.config.evaluation.reweight else ("lag_ps",)
+        return [note for key in keys for note in self._lag(key)[1]]
 
     @cached_property
     def tica(self) -> TICAModel | None:
@@ -105,8 +112,7 @@ class ReferenceEvaluator:
         assert self.tica is not None
         seed = derive_seed(self.config.seed, "states")
         states = ReferenceStates.fit(self.tica.transform(self.reference), seed=seed)
-        lag = max(1, round(evaluation.msm_lag_ps / self.interval.ps))
-        return reweight(states, lag_frames=lag)
+        return reweight(states, lag_frames=self._lag("msm_lag_ps")[0])
 
     def check(self) -> None:
         """Read the reference and fit its TICs, so that errors appear before the first round.
@@ -121,6 +127,7 @@ class ReferenceEvaluator:
         evaluation, temperature = self.config.evaluation, self.config.system.temperature
         common_temperature(evaluation.reference, temperature, what="system.temperature")
         if self.reference:
+            tell(self._short_lags())
             assert self.tica is not None
             assert self.reweighting is not None or not self.config.evaluation.reweight
 

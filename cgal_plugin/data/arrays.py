@@ -21,8 +21,13 @@ POSITIONS = (
     *("positions", "position", "pos", "coords", "coord", "coordinates", "coordinate", "crd"),
     *("xyz", "xyzs", "r"),
 )
-FORCES = ("forces", "force", "frc", "f", "gradients", "gradient", "grad", "grads", "neg_dy")
-_OTHER = ("velocities", "velocity", "vel", "v", "momenta", "momentum")
+FORCES = ("forces", "force", "frc", "f", "neg_dy")
+#: minus the forces
+GRADIENTS = ("gradients", "gradient", "grad", "grads", "dy")
+_OTHER = (
+    *GRADIENTS,
+    *("velocities", "velocity", "vel", "v", "momenta", "momentum"),
+)
 _NAMES = {"positions": POSITIONS, "forces": FORCES}
 #: names that never have the role
 _NOT = {"positions": (*FORCES, *_OTHER), "forces": (*POSITIONS, *_OTHER)}
@@ -49,8 +54,9 @@ def load_numpy(
     """Yield the arrays of an npy or npz file that have a role, each with its name for messages.
 
     In an npz file, arrays named as positions (``coords``, ``positions``, ``xyz``, ``coordinates``, also
-    numbered) are positions; arrays named as forces never are. Only if no array has such a name, every array
-    is a trajectory; they are sorted by name and number.
+    numbered) are positions; arrays named as forces never are. If none has such a name, it may be a word of
+    the name (``cg_coords``, ``coords_a``). Only if no array has such a name, every array is a trajectory;
+    they are sorted by name and number.
 
     Parameters
     ----------
@@ -90,6 +96,12 @@ def choose_arrays(path: Path, content: Any, role: str = "positions") -> list[str
     """
     names = sorted(content.files, key=natural_key)
     kind = {name: _base(name) for name in names}
+    exact = any(base in _NAMES[role] for base in kind.values())
+    for name, base in kind.items():
+        # beside coords, cg_forces is no trajectory; ref_coords is doubtful
+        word = _last_word(base)
+        if not exact or word in _NOT[role]:
+            kind[name] = word
     chosen = [name for name in names if kind[name] in _NAMES[role]]
     bases = sorted({kind[name] for name in chosen})
     if len(bases) > 1:
@@ -111,6 +123,10 @@ def choose_arrays(path: Path, content: Any, role: str = "positions") -> list[str
         return chosen
     if other or len(frames) < len(names) or len({shape[1:] for shape in frames.values()}) != 1:
         listed = ", ".join(f"{n} {_shape(content, n)}" for n in names)
+        if role == "forces" and any(base in GRADIENTS for base in kind.values()):
+            raise DataError(
+                f"{path} has the arrays {listed}: gradients are minus the forces; save -gradients as forces"
+            )
         names_of = {"positions": "coords (or positions, xyz, coordinates)", "forces": "forces"}
         raise DataError(
             f"{path} has the arrays {listed or '(none)'}; none is named as {role}: name the {role} "
@@ -121,6 +137,13 @@ def choose_arrays(path: Path, content: Any, role: str = "positions") -> list[str
 
 def _base(name: str) -> str:
     return re.sub(r"[_\-. ]?\d+$", "", name).lower()
+
+
+def _last_word(base: str) -> str:
+    """Return the role of names such as ``cg_coords``, ``protein_forces_a`` and ``a.forces``."""
+    words = [word for word in re.split(r"[_\-. ]", base) if len(word) > 1]
+    known = [w for w in words if any(w in group for group in (POSITIONS, FORCES, _OTHER))]
+    return known[-1] if known else base
 
 
 def _shape(content: Any, name: str) -> tuple[int, ...]:

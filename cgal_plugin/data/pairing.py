@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from cgal_plugin.data.arrays import FORCES, POSITIONS
+from cgal_plugin.data.arrays import FORCES, GRADIENTS, POSITIONS
 from cgal_plugin.errors import DataError
 
-_ROLES = frozenset(name for name in (*POSITIONS, *FORCES) if len(name) > 1)
+_ROLES = frozenset(name for name in (*POSITIONS, *FORCES, *GRADIENTS) if len(name) > 1)
 _Key = tuple[int | str, ...]
 
 
@@ -60,6 +60,30 @@ def pair_files(coords: Sequence[Path], forces: Sequence[Path], *, listed: bool) 
         "the names of coords and forces do not say which files belong together"
         f"{_unpaired(coords, forces)}; give pairs the same name or number (coords_001.npy, forces_001.npy)"
     )
+
+
+def pair_arrays(coords: tuple[Path, Sequence[str]], forces: tuple[Path, Sequence[str]]) -> list[int]:
+    """Return the number of the force array that belongs to each coordinate array of two files.
+
+    Parameters
+    ----------
+    coords, forces
+        A file, and the names of its arrays as in messages.
+
+    Raises
+    ------
+    DataError
+        The names do not decide which arrays belong together.
+    """
+    if len(coords[1]) == len(forces[1]) == 1:
+        return [0]
+    one, two = ([_tokens(name.removeprefix(str(path))) for name in names] for path, names in (coords, forces))
+    if len(set(one)) != len(one) or sorted(map(str, one)) != sorted(map(str, two)):
+        raise DataError(
+            f"{', '.join(coords[1])} and {', '.join(forces[1])}: the names do not say which arrays belong "
+            "together; give pairs the same name or number (coords_1, forces_1)"
+        )
+    return [two.index(key) for key in one]
 
 
 def _unpaired(coords: Sequence[Path], forces: Sequence[Path]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from cgal_plugin.data.arrays import is_frames, load_numpy, natural_key
 from cgal_plugin.data.bond_lengths import check_bonds, check_unit, find_broken
 from cgal_plugin.data.error_weights import source_weights
-from cgal_plugin.data.pairing import pair_files
+from cgal_plugin.data.pairing import pair_arrays, pair_files
 from cgal_plugin.data.store import DataStore
 from cgal_plugin.data.trajectories import tell
 from cgal_plugin.errors import DataError
@@ -249,7 +249,8 @@ def _arrays(coords: Path, forces: Path) -> Iterator[tuple[tuple[str, Any], tuple
     one, two = list(load_numpy(coords)), list(load_numpy(forces, role="forces"))
     if len(one) != len(two):
         raise DataError(f"{coords} has {len(one)} trajectories, {forces} has {len(two)}; they must agree")
-    yield from zip(one, two, strict=True)
+    order = pair_arrays((coords, [name for name, _ in one]), (forces, [name for name, _ in two]))
+    yield from zip(one, (two[k] for k in order), strict=True)
 
 
 def _checked(name: str, array: NDArray[Any]) -> NDArray[np.floating]:

@@ -169,6 +169,20 @@ def resolve_interval(
     return Interval(interval, "files", note)
 
 
+def lag_in_frames(lag_ps: float, interval: Interval, key: str) -> tuple[int, tuple[str, ...]]:
+    """Return a lag in frames, at least 1; and a note if the lag is shorter than the time between frames.
+
+    ``key`` is the name of the user's key or option.
+    """
+    notes: tuple[str, ...] = ()
+    if lag_ps < interval.ps and not _agree(lag_ps, interval.ps):
+        notes = (
+            f"{key} is {lag_ps:g} ps, shorter than the {interval.ps:g} ps between frames of the reference: "
+            f"the lag is one frame, {interval.ps:g} ps",
+        )
+    return max(1, round(lag_ps / interval.ps)), notes
+
+
 def _even(interval: float, n: int) -> NDArray[np.float64]:
     return np.asarray(interval * np.arange(1, n + 1), dtype=np.float64)
 

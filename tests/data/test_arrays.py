@@ -26,6 +26,9 @@ F = walks(6, seed=9)
         {"Positions": X, "FORCES": F, "box": np.eye(3), "energy": np.zeros(6)},
         {"xyz": X, "velocities": F},
         {"coordinates": X, "gradient": F, "time": np.arange(6.0)},
+        {"cg_coords": X, "cg_forces": F},
+        {"coords": X, "cg_forces": F},
+        {"forces_protein": F, "positions_protein": X},
     ],
     ids=lambda arrays: "-".join(arrays),
 )
@@ -50,6 +53,7 @@ def test_numbered_arrays_come_in_the_order_of_their_numbers(tmp_path: Path) -> N
         ({"a": X, "forces": F}, r"arrays a \(6, 10, 3\), forces .*none is named as positions: name .*coords"),
         ({"coords": X, "positions": F}, "several arrays named as positions: coords, positions"),
         ({"coords": X, "other": F}, r"coords and also other of the same shape"),
+        ({"coords": X, "ref_coords": X}, r"coords and also ref_coords of the same shape"),
         ({"forces": F}, "none is named as positions"),
         ({"data": X, "energy": np.zeros(6)}, r"energy \(6,\); none is named as positions"),
         ({"a": X, "b": X[:, :7]}, "none is named as positions"),
@@ -72,6 +76,33 @@ def test_upper_case_extensions(tmp_path: Path) -> None:
         [found] = load_trajectories(tmp_path / name, TOPOLOGY)
         np.testing.assert_array_equal(found, X)
     assert sum(map(len, FrameFiles(tmp_path, TOPOLOGY))) == 12
+
+
+def test_words_of_names_decide_as_well(tmp_path: Path) -> None:
+    names = {"b_coords": X + 1, "a_coords": X, "a_forces": F, "b_forces": F + 1}
+    np.savez(tmp_path / "t.npz", **names)
+    assert [round(float((t - X).mean())) for t in load_trajectories(tmp_path / "t.npz", TOPOLOGY)] == [0, 1]
+    found = dataset(tmp_path, "t.npz", "t.npz")
+    np.testing.assert_allclose(
+        found.frames - found.forces, np.concatenate([X, X]) - np.concatenate([F, F]), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"coords": X, "gradient": F}, "gradients are minus the forces; save -gradients as forces"),
+        ({"coords_1": X, "coords_10": X, "forces_1": F, "forces_2": F}, "do not say which arrays"),
+        ({"coords_0": X, "coords_1": X, "forces_1": F, "forces_2": F}, "do not say which arrays"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_doubtful_forces_of_a_file_are_refused(
+    tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+) -> None:
+    np.savez(tmp_path / "t.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        dataset(tmp_path, "t.npz", "t.npz")
 
 
 def dataset(folder: Path, coords: object, forces: object) -> CGDataset:

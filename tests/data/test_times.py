@@ -135,3 +135,18 @@ def test_evaluate_on_files_takes_lags_in_ps(tmp_path: Path, top: Path) -> None:
     np.save(tmp_path / "t.npy", slow())
     with pytest.warns(CGALWarning, match="1 ps between frames is assumed"):
         evaluate_files([path], [tmp_path / "t.npy"], TOPOLOGY, lag_ps=5.0, **options)
+
+
+def test_a_lag_shorter_than_the_interval_is_said(tmp_path: Path, top: Path) -> None:
+    path = save(tmp_path / "t.xtc", 100.0)
+    options = {"top": top, "temperature": 300.0, "seed": 0, "n_bootstrap": 0, "n_splits": 0}
+    text = r"is 10 ps, shorter than the 100 ps between frames of the reference: the lag is one frame, 100 ps"
+    with pytest.warns(CGALWarning, match=f"--lag-ps {text}"):
+        result = evaluate_files([path], [path], TOPOLOGY, lag_ps=10.0, **options)
+    assert result.tica.lag_frames == 1
+    assert any("--lag-ps" in note for note in result.provenance["read"])
+    found = evaluator(top, path, lag_ps=10.0)
+    with pytest.warns(CGALWarning, match=rf"evaluation\.lag_ps {text}"):
+        found.check()
+    assert any("evaluation.lag_ps" in note for note in found.notes)
+    assert not any("evaluation.lag_ps" in note for note in evaluator(top, path, lag_ps=100.2).notes)
