@@ -46,7 +46,8 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
         K, for plain files; needed to fit priors. A store has its own temperature; another value is an
         error.
     length_unit, force_unit
-        For plain files: ``angstrom`` or ``nm``; ``kcal/mol/angstrom`` or ``kJ/mol/nm``.
+        For plain files: ``angstrom`` (default) or ``nm``; ``kcal/mol/angstrom`` (default, but it must be
+        given with ``nm``) or ``kJ/mol/nm``.
     shards, sources
         Use only these shards of a store, or only shards from these sources.
     repeat
@@ -78,7 +79,7 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
         mapping: Any = "CA",
         temperature: float | None = None,
         length_unit: str = "angstrom",
-        force_unit: str = "kcal/mol/angstrom",
+        force_unit: str | None = None,
         shards: Sequence[str] | None = None,
         sources: Sequence[str] | None = None,
         repeat: Mapping[str, float] | Literal["error"] | None = None,

@@ -152,7 +152,7 @@ def read_files(
     mapping: Any = "CA",
     temperature: float | None = None,
     length_unit: str = "angstrom",
-    force_unit: str = "kcal/mol/angstrom",
+    force_unit: str | None = None,
 ) -> FrameTable:
     """Read ``.npy`` files (one trajectory each) or ``.npz`` files (arrays named ``coords`` and ``forces``).
 
@@ -166,6 +166,13 @@ def read_files(
         names do not say which files belong together, the topology is missing or has another number of
         beads, or a unit is unknown.
     """
+    if force_unit is None:
+        if length_unit == "nm":
+            raise DataError(
+                f"length_unit nm needs force_unit too, one of {sorted(_FORCE_UNITS)}: programs that write nm "
+                "usually write kJ/mol/nm"
+            )
+        force_unit = "kcal/mol/angstrom"
     if force_unit not in _FORCE_UNITS:
         raise DataError(f"force_unit {force_unit!r} is not known; use one of {sorted(_FORCE_UNITS)}")
     if topology is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch_geometric.loader import DataLoader
 from cgal_plugin.data import CGDataset, DataStore, block_splits
 from cgal_plugin.data.loader import batch_loader
 from cgal_plugin.errors import DataError, MappingError
+from cgal_plugin.mapping import CGTopology
 from tests.training.data import make_store
 
 
@@ -206,3 +209,14 @@ def test_damaged_and_missing_stores(root, tmp_path):
         handle.write(b"xxxx")
     with pytest.raises(DataError, match="damaged"):
         CGDataset(tmp_path / "s")
+
+
+def test_nm_need_the_unit_of_the_forces_too(tmp_path: Path) -> None:
+    """Programs that write nm write kJ/mol/nm: the default would make the forces 41.84 times too large."""
+    frames = np.zeros((6, 3, 3))
+    frames[:, :, 0] = 0.38 * np.arange(3)
+    np.save(tmp_path / "x.npy", frames)
+    np.save(tmp_path / "f.npy", frames)
+    topology = CGTopology.from_sequence("GYG")
+    with pytest.raises(DataError, match=r"length_unit nm needs force_unit too.*kJ/mol/nm"):
+        CGDataset(tmp_path, coords="x.npy", forces="f.npy", topology=topology, length_unit="nm")
