@@ -122,16 +122,25 @@ def loss_options(argument: Any) -> dict[str, Any]:
     ConfigError
         The value is neither a mapping nor JSON text of one.
     """
-    wrong = f"train_loss_arg is {argument!r}; it must be a mapping, such as {{delta: 1.0}}"
+    return mapping_of("train_loss_arg", argument, "{delta: 1.0}")
+
+
+def mapping_of(key: str, value: Any, example: str) -> dict[str, Any]:
+    """Return the value of a key as a mapping; JSON text of one and None are allowed.
+
+    Raises
+    ------
+    ConfigError
+        The value is neither; the message shows ``example``.
+    """
+    wrong = f"{key} is {value!r}; it must be a mapping, such as {example}"
     try:
-        found = json.loads(argument) if isinstance(argument, str) else argument
+        found = json.loads(value) if isinstance(value, str) else value
     except ValueError as error:
         raise ConfigError(wrong) from error
-    if found is None:
-        return {}
-    if not isinstance(found, Mapping):
+    if not isinstance(found or {}, Mapping):
         raise ConfigError(wrong)
-    return dict(found)
+    return dict(found or {})
 
 
 def monitors(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
-from typing import Any
 
 from cgal_plugin.data.dataset_facts import dataset_facts
 from cgal_plugin.data.temperature import same_temperature
-from cgal_plugin.errors import ConfigError
 from cgal_plugin.models.supported import (
     DATASET,
     check_bead_types,
     check_supported,
     loss_options,
+    mapping_of,
     monitors,
     try_model,
 )
@@ -35,7 +33,7 @@ def completed(args: argparse.Namespace, parser: argparse.ArgumentParser) -> argp
 
     if isinstance(args.dataset_arg, str):
         # JSON from the command line: TorchMD-Net decodes it in input.yaml only
-        args.dataset_arg = _decoded(args.dataset_arg)
+        args.dataset_arg = mapping_of("dataset_arg", args.dataset_arg, "{sources: [seed]}")
     if args.train_loss_arg is not None:
         args.train_loss_arg = loss_options(args.train_loss_arg)
     if args.dataset == DATASET and not args.derivative:
@@ -61,10 +59,3 @@ def completed(args: argparse.Namespace, parser: argparse.ArgumentParser) -> argp
         if not args.load_model:
             try_model(vars(args), topology)
     return args
-
-
-def _decoded(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"dataset_arg is {text!r}; it must be JSON of a mapping ({error})") from error

@@ -27,8 +27,6 @@ VARIANTS = {
 _WITHOUT_PARAMETERS = {
     "ARN": "neutral arginine", "ARGN": "neutral arginine", "TYM": "charged tyrosine",
 }  # fmt: skip
-#: atoms that carry the titratable hydrogens
-_SITES = {"HIS": ("ND1", "NE2"), "ASP": ("OD1", "OD2"), "GLU": ("OE1", "OE2"), "LYS": ("NZ",), "CYS": ("SG",)}
 #: pH above which a site loses its proton, as in OpenMM's hydrogens.xml
 _PKA = {"HIS": 6.5, "ASP": 4.4, "GLU": 4.4, "LYS": 10.0, "CYS": 8.5}
 _PROTONATED = {"HIS": "HIP", "ASP": "ASH", "GLU": "GLH", "LYS": "LYS", "CYS": "CYS"}
@@ -42,7 +40,6 @@ _MAX_HYDROGEN_BOND = 1.45  # Å, from hydrogen to its heavy atom (S–H is 1.34)
 class _Hydrogen:
     name: str
     parent: str
-    variants: tuple[str, ...]
     terminal: str
 
 
@@ -55,7 +52,6 @@ def _definitions() -> dict[str, list[_Hydrogen]]:
             _Hydrogen(
                 h.attrib["name"],
                 h.attrib["parent"],
-                tuple(v for v in h.attrib.get("variant", "").split(",") if v),
                 h.attrib.get("terminal", ""),
             )
             for h in residue.iter("H")
@@ -146,17 +142,16 @@ def choose_variant(residue: Residue, ph: float, *, bridged: bool, what: str) -> 
             f"{what}: {residue} is a {_WITHOUT_PARAMETERS[residue.given.upper()]}, which the force field "
             f"does not have. Use system.replace: {{{residue.given}: {base}}}"
         )
-    if base not in _SITES:
+    if base not in _PKA:
         return None, ""
     named = VARIANTS.get((residue.replaced or residue.given).upper())
-    shown = _shown(residue, base, bridged)
     if bridged:
-        if named == "CYM" or shown == "CYS":
+        if named == "CYM":
             raise OracleError(
-                f"{what}: {residue} is bonded to another SG, but is "
-                f"{'named CYM' if named == 'CYM' else 'protonated (HG)'}"
+                f"{what}: {residue} is named CYM, but its SG is bonded to another one. Rename it to CYS"
             )
         return "CYX", "disulfide"
+    shown = _shown(residue, base)
     if named == "CYX":
         raise OracleError(
             f"{what}: {residue} is named as part of a disulfide, but no other SG without hydrogen is within "
@@ -165,7 +160,7 @@ def choose_variant(residue: Residue, ph: float, *, bridged: bool, what: str) -> 
     if named is not None and shown is not None and named != shown:
         raise OracleError(
             f"{what}: {residue} is named {residue.given}, but its hydrogens are those of {shown}. "
-            f"Rename it, or remove its hydrogens"
+            "Rename it, or remove its hydrogens"
         )
     if named is not None:
         return named, "given by its name"
@@ -176,7 +171,7 @@ def choose_variant(residue: Residue, ph: float, *, bridged: bool, what: str) -> 
     return _DEPROTONATED[base], f"pH {ph:g}"
 
 
-def _shown(residue: Residue, base: str, bridged: bool) -> str | None:
+def _shown(residue: Residue, base: str) -> str | None:
     """Return the variant that the hydrogens of a residue show, or None if they do not show one."""
     names = {h.name for h in residue.hydrogens}
     if not names:
@@ -195,7 +190,7 @@ def _shown(residue: Residue, base: str, bridged: bool) -> str | None:
     if "HG" in names:
         return "CYS"
     # without carbon-bound hydrogens the file may hold a part of the hydrogens only
-    return "CYM" if "HB2" in names and not bridged else None
+    return "CYM" if "HB2" in names else None
 
 
 def check_titration(residue: Residue, *, first: bool, last: bool, what: str) -> None:

@@ -32,6 +32,8 @@ PROTEIN_FORCE_FIELD = "amber14/protein.ff14SB.xml"
 _CAPS = frozenset((*START_CAPS.values(), *END_CAPS.values()))
 _CHAIN_IDS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _BACKBONE = ("N", "CA", "C")
+#: coordinates in a PDB text of which only the names are used
+_NOWHERE = "   0.000   0.000   0.000"
 #: PDBFixer needs a file; its content is replaced
 _ONE_ATOM = "ATOM      1  CA  GLY A   1       0.000   0.000   0.000  1.00  0.00           C"
 
@@ -129,9 +131,8 @@ def _standard_atom_names(chains: Chains, what: str) -> None:
         for number, residue in enumerate(chain, 1):
             for atom in residue.atoms:
                 name = atom.name if len(atom.name) > 3 else f" {atom.name}"
-                xyz = "".join(f"{v:8.3f}" for v in atom.xyz)
                 lines.append(
-                    f"ATOM      1 {name:<4} {residue.name:>3} {letter}{number % 10000:4d}    {xyz}"
+                    f"ATOM      1 {name:<4} {residue.name:>3} {letter}{number % 10000:4d}    {_NOWHERE}"
                     f"  1.00  0.00          {atom.element.upper():>2}"
                 )
     try:

@@ -47,22 +47,19 @@ class Molecule:
     ----------
     n_residues, n_atoms, n_beads
         Residues, atoms of the solute, and beads.
-    box_nm
-        Side of the water box, nm; None: from the number of residues.
     """
 
     n_residues: int
     n_atoms: int
     n_beads: int
-    box_nm: float | None = None
 
     @classmethod
-    def of(cls, topology: CGTopology, *, box_nm: float | None = None) -> Molecule:
+    def of(cls, topology: CGTopology) -> Molecule:
         """Count the atoms of the residues of a CG topology."""
         names = dict(zip(topology.residue_index.tolist(), topology.residue_names, strict=True))
         n_chains = len(set(topology.chain_index.tolist()))
         n_atoms = sum(_ATOMS.get(name, _OTHER_ATOMS) for name in names.values()) + _END_ATOMS * n_chains
-        return cls(len(names), n_atoms, topology.n_beads, box_nm)
+        return cls(len(names), n_atoms, topology.n_beads)
 
     def box_atoms(self, shape: str) -> float:
         """Return the atoms in the water box around the molecule.
@@ -75,8 +72,8 @@ class Molecule:
         """
         n = self.n_residues
         widths = {"folded": 0.94 * n**0.38, "coil": 0.75 * n**0.55, "extended": 0.345 * n + 0.3}
-        side = widths[shape] + _PADDING if self.box_nm is None else self.box_nm
-        return max(float(self.n_atoms), _DENSITY * side**3)
+        side: float = widths[shape] + _PADDING
+        return max(float(self.n_atoms), _DENSITY * side * side * side)
 
 
 @dataclass(frozen=True)

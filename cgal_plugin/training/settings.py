@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgal_plugin.errors import ConfigError, TrainingError
 from cgal_plugin.models.build import MODEL_DEFAULTS, MODEL_NAME
-from cgal_plugin.models.supported import check_supported, loss_options, monitors
+from cgal_plugin.models.supported import check_supported, loss_options, mapping_of, monitors
 
 if TYPE_CHECKING:
     from cgal_plugin.priors import PriorSet
@@ -148,14 +147,7 @@ def dataset_options(value: Any) -> dict[str, Any]:
     ConfigError
         The value is neither a mapping nor JSON text of one.
     """
-    wrong = f"dataset_arg is {value!r}; it must be a mapping, such as {{sources: [seed]}}"
-    try:
-        found = json.loads(value) if isinstance(value, str) else value or {}
-    except ValueError as error:
-        raise ConfigError(wrong) from error
-    if not isinstance(found, Mapping):
-        raise ConfigError(wrong)
-    return dict(found)
+    return mapping_of("dataset_arg", value, "{sources: [seed]}")
 
 
 def _convert(key: str, value: Any, action: argparse.Action | None) -> Any:
