@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # tests.priors.chains, when this runs as a script
+
 SEQUENCE = "YYDPETGTWYKLAVSENQRGFHIMKDEALVTSYGQNKWLRIEAHFSDVKPTMLEQAGNYR"
 
 
