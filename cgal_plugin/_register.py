@@ -202,6 +202,13 @@ def _wrap_get_argparse(original: Callable[..., Any]) -> Callable[..., Any]:
             type=float,
             help="Temperature of the data, K (default: that of the CGDataset); kept in the checkpoints",
         )
+        parser.add_argument(
+            "--embedding",
+            default=None,
+            type=str,
+            help="Name of the embedding that numbers bead types (default: that of the CGDataset); kept in "
+            "the checkpoints",
+        )
         for action in parser._actions:
             if action.dest in ("checkpoint_monitor", "early_stopping_monitor"):
                 sides = ("train", "val")

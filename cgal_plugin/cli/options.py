@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cgal_plugin.errors import ConfigError
+from cgal_plugin.errors import ConfigError, MappingError
 
 if TYPE_CHECKING:
     from cgal_plugin.mapping import CGTopology
@@ -33,6 +33,13 @@ Molecule = Annotated[
     ),
 ]
 Mapping = Annotated[str, typer.Option(help="CA, CACB, or a YAML file.")]
+EmbeddingName = Annotated[
+    str | None,
+    typer.Option(
+        "--embedding",
+        help="Numbers of the bead types: cgal, mlcg-tk, torchmd-cg, or a YAML file with a table.",
+    ),
+]
 Top = Annotated[Path | None, typer.Option("--top", help="Topology file for DCD and XTC files.")]
 Units = Annotated[
     str,
@@ -61,19 +68,29 @@ def length_unit(units: str) -> str:
     return name
 
 
-def load_topology(molecule: str, mapping: str) -> CGTopology:
+def load_topology(
+    molecule: str, mapping: str, embedding: str | None = None, default: str = "cgal"
+) -> CGTopology:
     """Load the CG topology that ``--topology`` names: a file or a one-letter sequence.
+
+    Without ``embedding``, a saved topology keeps its own, and another molecule has ``default``.
 
     Raises
     ------
     MappingError
-        The text is neither, or the molecule cannot be mapped.
+        The text is neither, the molecule cannot be mapped, or a saved topology has another embedding.
     """
-    from cgal_plugin.mapping import CGTopology
+    from cgal_plugin.mapping import CGTopology, resolve_spec
+    from cgal_plugin.mapping.embedding import check_given
 
+    if Path(molecule).suffix.lower() == ".json":
+        saved = CGTopology.load(molecule)
+        check_given(embedding, saved.embedding, f"topology {molecule!r}", MappingError)
+        return saved
+    spec = resolve_spec(mapping, default if embedding is None else embedding)
     if Path(molecule).suffix or Path(molecule).exists():
-        return CGTopology.from_file(molecule, mapping)
-    return CGTopology.from_sequence(molecule, mapping)
+        return CGTopology.from_file(molecule, spec)
+    return CGTopology.from_sequence(molecule, spec)
 
 
 def read_options(

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cgal_plugin.cli.options import (
+    EmbeddingName,
     Mapping,
     MaybeTemperature,
     Molecule,
@@ -99,15 +100,19 @@ def export(
         bool, typer.Option("--trust", help="Unpickle the checkpoint even if this can run code from it.")
     ] = False,
     temperature: MaybeTemperature = None,
+    embedding: EmbeddingName = None,
 ) -> None:
-    """Write a trained model as self-contained TorchScript for OpenMM, with its temperature."""
+    """Write a trained model as self-contained TorchScript for OpenMM, with its temperature.
+
+    Without --embedding, the bead types of a structure or sequence are numbered as in the model.
+    """
     from cgal_plugin import register
     from cgal_plugin.export import export_torchscript
     from cgal_plugin.training import load_model
 
     register()  # it silences Warp, which prints when TorchMD-Net is imported
-    model = load_model(checkpoint, trust=True) if trust else checkpoint
-    molecule = load_topology(topology, mapping)
+    model: Any = load_model(checkpoint, trust=trust)
+    molecule = load_topology(topology, mapping, embedding, model.cgal_embedding)
     made = export_torchscript(model, molecule, out, n_replicas=replicas, temperature=temperature)
     if made["temperature"] is None:
         typer.echo(
@@ -134,14 +139,20 @@ def simulate(
     units: Units = "angstrom",
     backend: Annotated[str, typer.Option(help="auto, torchforce, pythontorch, python, fast.")] = "auto",
     platform: Annotated[str, typer.Option(help="OpenMM platform: Reference, CUDA, ...")] = "Reference",
+    embedding: EmbeddingName = None,
     seed: Seed = 0,
 ) -> None:
-    """Run CG Langevin dynamics; repeat the command to resume."""
+    """Run CG Langevin dynamics; repeat the command to resume.
+
+    Without --embedding, the bead types of a structure or sequence are numbered as in the potential.
+    """
+    from cgal_plugin.dynamics.force import read_metadata
     from cgal_plugin.dynamics.simulate_file import simulate_file
 
+    known = read_metadata(potential).get("embedding") or "cgal"
     result = simulate_file(
         potential,
-        load_topology(topology, mapping),
+        load_topology(topology, mapping, embedding, known),
         start,
         top=top,
         unit=length_unit(units),

@@ -36,7 +36,7 @@ from cgal_plugin.config.models import ExternalComponent, OpenMMOracleConfig, Sim
 from cgal_plugin.config.selector import CommitteeSelectorConfig, RMSDSelectorConfig
 from cgal_plugin.data import DataStore
 from cgal_plugin.errors import ConfigError, StateError
-from cgal_plugin.mapping import CGTopology
+from cgal_plugin.mapping import CGTopology, resolve_spec
 from cgal_plugin.provenance import derive_seed, read_json, write_json
 from cgal_plugin.runs.layout import FORCE_MAP
 
@@ -201,9 +201,10 @@ def _seed_source(config: Config, oracle: OpenMMOracle | None) -> SeedSource:
         if config.seed_data.store is None:
             return OpenMMSeeds(config, oracle)
         return StoredSeeds(config, oracle.topology, oracle.model.record)
+    spec = resolve_spec(system.mapping, system.embedding)
     if system.sequence is not None:
-        return StoredSeeds(config, CGTopology.from_sequence(system.sequence, system.mapping))
-    return StoredSeeds(config, CGTopology.from_file(system.source, system.mapping))
+        return StoredSeeds(config, CGTopology.from_sequence(system.sequence, spec))
+    return StoredSeeds(config, CGTopology.from_file(system.source, spec))
 
 
 def _openmm_oracle(config: Config) -> OpenMMOracle:
@@ -215,7 +216,7 @@ def _openmm_oracle(config: Config) -> OpenMMOracle:
     return OpenMMOracle(
         system.source,
         temperature=system.temperature,
-        mapping=system.mapping,
+        mapping=resolve_spec(system.mapping, system.embedding),
         solvent=settings.solvent,
         options=ReadOptions(
             ph=system.ph,

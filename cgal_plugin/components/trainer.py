@@ -27,6 +27,7 @@ _NOT_IN_A_RUN = {
     "prior_model": "use training.priors (with file for fitted priors)",
     "prior_args": "use training.priors (with file for fitted priors)",
     "temperature": "use system.temperature",
+    "embedding": "use system.embedding",
 }
 
 

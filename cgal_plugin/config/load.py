@@ -271,9 +271,10 @@ def _resolve_paths(
             section[keys[-1]] = tuple(absolute(v, (*keys, i)) for i, v in enumerate(value))
         elif value is not None:
             section[keys[-1]] = absolute(value, keys)
-    mapping = data["system"]["mapping"]
-    if isinstance(mapping, str) and Path(mapping).suffix in (".yaml", ".yml"):
-        data["system"]["mapping"] = str(absolute(Path(mapping), ("system", "mapping")))
+    for key in ("mapping", "embedding"):
+        value = data["system"][key]
+        if isinstance(value, str) and Path(value).suffix in (".yaml", ".yml"):
+            data["system"][key] = str(absolute(Path(value), ("system", key)))
     if problems:
         raise ConfigError("\n".join(problems))
     return Config.model_validate(data, context={LOOK_UP: look_up})

@@ -48,6 +48,8 @@ class System(Section):
     """structure: add missing side-chain atoms."""
     mapping: str | dict[str, Any] = "CA"
     """Beads: CA, CACB, a YAML file, or the content of such a file."""
+    embedding: str | dict[str, int] = "cgal"
+    """Numbers of the bead types: cgal, mlcg-tk, torchmd-cg, a YAML file with a table, or its content."""
     temperature: Annotated[Kelvin, Field(gt=0, le=2000)] = 300.0
     """Temperature of labels, CG dynamics and evaluation, K."""
 

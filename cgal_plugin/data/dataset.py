@@ -42,6 +42,9 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
         by name and number (``coords_001.npy`` with ``forces_1.npy``); what is doubtful is refused.
     topology, mapping
         For plain files: a structure file (with the mapping) or a saved ``CGTopology`` (``.json``).
+    embedding
+        For plain files: the embedding that numbers the bead types (default: that of the topology, ``cgal``
+        for a structure file).
     temperature
         K, for plain files; needed to fit priors. A store has its own temperature; another value is an
         error.
@@ -77,6 +80,7 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
         forces: str | Sequence[str] | None = None,
         topology: str | os.PathLike[str] | CGTopology | None = None,
         mapping: Any = "CA",
+        embedding: Any = None,
         temperature: float | None = None,
         length_unit: str = "angstrom",
         force_unit: str | None = None,
@@ -108,7 +112,8 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
         else:
             table = read_files(
                 root, coords, forces, topology,
-                mapping=mapping, temperature=temperature, length_unit=length_unit, force_unit=force_unit,
+                mapping=mapping, embedding=embedding, temperature=temperature,
+                length_unit=length_unit, force_unit=force_unit,
             )  # fmt: skip
         self.table = table
         self.topology = table.topology

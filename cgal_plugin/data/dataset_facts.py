@@ -35,5 +35,7 @@ def dataset_facts(
         below = Path(root).expanduser() / topology
         found = below if below.exists() else Path(topology).expanduser()
         topology = CGTopology.from_file(found, argument.get("mapping", "CA"))
+    if argument.get("embedding") is not None:
+        topology = topology.with_embedding(argument["embedding"])
     temperature = argument.get("temperature")
     return topology, None if temperature is None else float(temperature)

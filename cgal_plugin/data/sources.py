@@ -150,6 +150,7 @@ def read_files(
     topology: str | os.PathLike[str] | CGTopology | None,
     *,
     mapping: Any = "CA",
+    embedding: Any = None,
     temperature: float | None = None,
     length_unit: str = "angstrom",
     force_unit: str | None = None,
@@ -180,6 +181,7 @@ def read_files(
     top = (
         topology if isinstance(topology, CGTopology) else CGTopology.from_file(_find(root, topology), mapping)
     )
+    top = top if embedding is None else top.with_embedding(embedding)
     pairs = pair_files(
         _expand(root, "coords", coords),
         _expand(root, "forces", forces),

@@ -50,7 +50,7 @@ class DataStore:
             raise DataError(f"{str(self.root)!r} is not a data store: it has no store.json")
         try:
             header = read_sealed(path)
-            self.topology = CGTopology.from_dict(header["topology"])
+            self.topology = CGTopology.from_dict(header["topology"], f"data store {self.root}")
             self.temperature = float(header["temperature"])
             self.force_map_hash = str(header["force_map_hash"])
             version = header["format_version"]

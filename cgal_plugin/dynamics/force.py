@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from cgal_plugin.errors import DynamicsError, ExportError
+from cgal_plugin.mapping.embedding import check_same_embedding, recorded_embedding
 from cgal_plugin.units import POTENTIAL_UNITS
 
 if TYPE_CHECKING:
@@ -208,6 +209,11 @@ def check_metadata(
     """
     check_units(metadata, potential)
     name = os.fspath(potential)
+    if metadata.get("types") is not None:
+        embedding = recorded_embedding(metadata, f"potential {name}")
+        check_same_embedding(
+            embedding, topology.embedding, f"potential {name!r}", repr(topology), DynamicsError
+        )
     remedy = "export it again with this topology and n_replicas"
     wanted = {
         "n_beads": topology.n_beads,

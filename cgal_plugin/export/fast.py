@@ -150,6 +150,7 @@ class FastPotential:
                 "topology": topology.to_dict(),
                 "topology_hash": topology.hash,
                 "types": topology.types.tolist(),
+                "embedding": topology.embedding,
                 "temperature": getattr(model, "cgal_temperature", None),
             }
             found = cls._build(potential, described, n_replicas, tolerance)
@@ -210,7 +211,7 @@ class FastPotential:
             )
         table, table_error = choose_table(network, tolerance)
         arrays = assemble(potential, table)
-        copied = ("n_beads", "topology", "topology_hash", "types", "temperature")
+        copied = ("n_beads", "topology", "topology_hash", "types", "embedding", "temperature")
         kept = {key: value for key, value in described.items() if key in copied}
         metadata: dict[str, Any] = {
             **kept,

@@ -17,6 +17,7 @@ from torch import Tensor
 from cgal_plugin.data.temperature import same_temperature
 from cgal_plugin.errors import CGALError, ExportError
 from cgal_plugin.export.script_file import METADATA_FILE, load_script, save_script
+from cgal_plugin.mapping.embedding import check_same_embedding
 from cgal_plugin.provenance import hash_array, hash_object, versions
 from cgal_plugin.units import ANGSTROM_PER_NM, POTENTIAL_UNITS
 
@@ -123,6 +124,7 @@ def export_torchscript(
         "topology": topology.to_dict(),
         "topology_hash": topology.hash,
         "types": topology.types.tolist(),
+        "embedding": topology.embedding,
         "units": dict(POTENTIAL_UNITS),
         "dtype": str(potential.unit.dtype).removeprefix("torch."),
         "periodic": False,
@@ -190,6 +192,8 @@ def potential_module(
         raise ExportError(f"unknown pairs {pairs!r}; use 'auto', 'dense' or 'list'")
     if not check_skin(skin):
         raise ExportError(f"skin is {skin!r}; it must be a positive number in Å (default 2)")
+    known: Any = getattr(model, "cgal_embedding", None)
+    check_same_embedding(known, topology.embedding, "the model", repr(topology), ExportError)
     if not hasattr(model, "representation_model"):
         raise ExportError(
             f"{type(model).__name__} cannot be exported; give one TorchMD_Net (for an ensemble, each member)"

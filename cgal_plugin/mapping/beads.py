@@ -33,6 +33,21 @@ def bead_values(values: Any, n_beads: int, name: str) -> NDArray[Any]:
     return array
 
 
+def saved_values(data: Any, wanted: set[str]) -> dict[str, Any]:
+    """Return the values of a saved topology by field.
+
+    Raises
+    ------
+    MappingError
+        Keys are missing or unknown; those that later releases added may be missing.
+    """
+    if not isinstance(data, dict) or set(data) | {"bridge_index", "embedding"} != wanted:
+        found = sorted(data) if isinstance(data, dict) else type(data).__name__
+        raise MappingError(f"not a saved CG topology: expected keys {sorted(wanted)}, found {found}")
+    tuples = ("bead_names", "residue_names", "type_names")
+    return {k: tuple(v) if k in tuples else v for k, v in data.items()}
+
+
 def check_unique(chains: NDArray[np.int64], residues: NDArray[np.int64], names: Sequence[str]) -> None:
     """Check that no residue has two beads of one name.
 
@@ -112,13 +127,14 @@ def bead_fields(
         "residue_names": tuple(residue_names),
         "residue_index": np.array(residue_index),
         "chain_index": np.array(chain_index),
-        "types": np.array([spec.type_ids[t] for t in type_names]),
+        "types": np.array(spec.embedding.numbers(type_names)),
         "type_names": type_names,
         "masses": np.array(masses),
         "bond_index": np.array(bonds, dtype=np.int64).reshape(-1, 2),
         "mapping": spec.name,
         "mapping_hash": spec.hash,
         "bridge_index": np.array([p for p in ends_of if p not in bonded], dtype=np.int64).reshape(-1, 2),
+        "embedding": spec.embedding.name,
     }
 
 

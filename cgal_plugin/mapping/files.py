@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgal_plugin.errors import MappingError
 from cgal_plugin.mapping.psf import read_psf
-from cgal_plugin.provenance import BAD_ARCHIVE
+from cgal_plugin.provenance import BAD_ARCHIVE, read_json, unsealed
 
 if TYPE_CHECKING:
     import mdtraj
@@ -168,3 +168,27 @@ def _add_ssbonds(topology: mdtraj.Topology, path: Path) -> None:
         pair = [a[name] for a in atoms] if name else []
         if pair and frozenset(a.index for a in pair) not in there:
             topology.add_bond(*pair)
+
+
+def read_topology_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the values in a file of :meth:`CGTopology.save`; its checksum is checked if it has one.
+
+    Raises
+    ------
+    MappingError
+        The file is missing, damaged or not JSON.
+    """
+    if not Path(path).is_file():
+        raise MappingError(f"topology file {str(path)!r} does not exist")
+    try:
+        data = read_json(path)
+    except ValueError as error:
+        raise MappingError(f"topology file {str(path)!r} is not JSON: {error}") from error
+    try:
+        content: dict[str, Any] = unsealed(data)
+    except ValueError as error:
+        raise MappingError(
+            f"topology file {str(path)!r} is damaged or was edited: {error}. If you edited it on "
+            'purpose, delete its line "seal"; otherwise make it again'
+        ) from error
+    return content

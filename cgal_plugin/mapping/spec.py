@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 
 from cgal_plugin.errors import MappingError
+from cgal_plugin.mapping.embedding import CGAL, EMBEDDINGS, Embedding, resolve_embedding
 from cgal_plugin.mapping.residues import CAPS, CAPS_BEFORE, STANDARD_RESIDUES, canonical_residue, same_cap
 from cgal_plugin.provenance import hash_object
 
@@ -106,6 +107,8 @@ class MapSpec:
     bonds
         Three-letter code → pairs of bead names bonded inside the residue. In a residue
         without an entry every other bead is bonded to the backbone bead (:meth:`link_of`).
+    table
+        Embedding of the bead types; None: ``cgal``. It is not part of :attr:`hash`.
 
     Raises
     ------
@@ -117,6 +120,7 @@ class MapSpec:
     residues: Mapping[str, tuple[BeadSpec, ...]]
     backbone: str
     bonds: Mapping[str, tuple[tuple[str, str], ...]]
+    table: Embedding | None = None
 
     def __post_init__(self) -> None:
         for residue, beads in self.residues.items():
@@ -140,16 +144,22 @@ class MapSpec:
                 )
 
     @cached_property
-    def type_ids(self) -> dict[str, int]:
-        """Bead type name (``"CA_TYR"``) → embedding index; it depends on the map only, not on the sequence.
+    def embedding(self) -> Embedding:
+        """Bead type name (``"CA_TYR"``) → number; it depends on the map only, not on the sequence.
 
-        CA beads are 1–20 and CB beads 21–40, alphabetical by three-letter code. 0 is not used.
+        In ``cgal``, CA beads are 1–20 and CB beads 21–40, alphabetical by three-letter code. 0 is not used.
         Other beads are numbered from 41 in sorted order.
         """
-        ids = {f"CA_{res}": i + 1 for i, res in enumerate(STANDARD_RESIDUES)}
-        ids |= {f"CB_{res}": len(STANDARD_RESIDUES) + i + 1 for i, res in enumerate(STANDARD_RESIDUES)}
+        if self.table is not None:
+            return self.table
+        ids = dict(EMBEDDINGS[CGAL].ids)
         other = sorted({f"{b.name}_{r}" for r, beads in self.residues.items() for b in beads} - ids.keys())
-        return ids | {name: _FIRST_CUSTOM_TYPE + i for i, name in enumerate(other)}
+        return Embedding(CGAL, ids | {name: _FIRST_CUSTOM_TYPE + i for i, name in enumerate(other)})
+
+    def with_embedding(self, value: str | os.PathLike[str] | Mapping[str, Any] | Embedding) -> MapSpec:
+        """Return this map with bead types numbered by another embedding (:func:`resolve_embedding`)."""
+        embedding = resolve_embedding(value)
+        return replace(self, table=None if embedding.name == CGAL else embedding)
 
     @cached_property
     def hash(self) -> str:
@@ -230,8 +240,12 @@ CACB = MapSpec("CACB", {res: (_CA,) if res == "GLY" else (_CA, _CB) for res in S
 BUILTIN = {"CA": CA, "CACB": CACB}
 
 
-def resolve_spec(mapping: str | os.PathLike[str] | Mapping[str, Any] | MapSpec) -> MapSpec:
+def resolve_spec(
+    mapping: str | os.PathLike[str] | Mapping[str, Any] | MapSpec, embedding: Any = None
+) -> MapSpec:
     """Return a :class:`MapSpec` for a built-in name, a YAML file or its content, or a ``MapSpec``.
+
+    ``embedding``, if it is given, numbers the bead types (:func:`resolve_embedding`).
 
     The YAML has ``name``, ``residues`` (three-letter code or ``"*"`` for all others → bead name →
     list of atoms or ``{atoms: [...], weights: center | mass | [...]}``), and optionally ``backbone``
@@ -243,6 +257,8 @@ def resolve_spec(mapping: str | os.PathLike[str] | Mapping[str, Any] | MapSpec) 
     MappingError
         The name is unknown, the file is missing, or the content does not define the beads.
     """
+    if embedding is not None:
+        return resolve_spec(mapping).with_embedding(embedding)
     if isinstance(mapping, MapSpec):
         return mapping
     if isinstance(mapping, Mapping):

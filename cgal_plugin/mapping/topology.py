@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from cgal_plugin.mapping.beads import (
     check_unique,
     mdtraj_topology,
     one_letter_sequence,
+    saved_values,
 )
 from cgal_plugin.mapping.bond_graph import (
     angle_table,
@@ -27,11 +28,12 @@ from cgal_plugin.mapping.bond_graph import (
     sorted_pairs,
 )
 from cgal_plugin.mapping.bridges import check_bridges
-from cgal_plugin.mapping.files import lists_all_bonds, load_structure
+from cgal_plugin.mapping.embedding import CGAL, Embedding, recorded_embedding, resolve_embedding
+from cgal_plugin.mapping.files import lists_all_bonds, load_structure, read_topology_file
 from cgal_plugin.mapping.molecule import Molecule, check_atoms, read_molecule, say_left_out
 from cgal_plugin.mapping.residues import sequence_to_residues
 from cgal_plugin.mapping.spec import MapSpec, resolve_spec
-from cgal_plugin.provenance import hash_object, read_json, unsealed, write_sealed
+from cgal_plugin.provenance import hash_object, write_sealed
 
 if TYPE_CHECKING:
     import mdtraj
@@ -49,7 +51,7 @@ class CGTopology:
     residue_index, chain_index
         ``(n_beads,)`` int64, 0-based.
     types
-        ``(n_beads,)`` int64, the embedding index of each bead (:attr:`MapSpec.type_ids`).
+        ``(n_beads,)`` int64, the number of each bead's type in the :attr:`embedding`.
     type_names
         One string per bead, such as ``"CA_TYR"``.
     masses
@@ -63,11 +65,11 @@ class CGTopology:
         ``(n_bridges, 2)`` int64, lower bead first, sorted: disulfide bridges, between the beads that contain
         SG, else CB, else the backbone beads. They are not in :attr:`bond_index`: angles and dihedrals do not
         run through a bridge. A bridge between beads that are already bonded is left out.
+    embedding
+        Name of the numbering of :attr:`types`: ``"cgal"``, ``"mlcg-tk"``, ``"torchmd-cg"``, or of a table.
 
-    Raises
-    ------
-    MappingError
-        There are no beads, shapes differ, bonds or masses are invalid, or a bead occurs twice.
+    A :class:`MappingError` is raised if there are no beads, shapes differ, bonds or masses are invalid, or a
+    bead occurs twice.
     """
 
     bead_names: tuple[str, ...]
@@ -81,6 +83,7 @@ class CGTopology:
     mapping: str
     mapping_hash: str
     bridge_index: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    embedding: str = CGAL
 
     def __post_init__(self) -> None:
         n = len(self.bead_names)
@@ -196,8 +199,7 @@ class CGTopology:
         """Read the topology from a structure file or a saved ``.json``.
 
         PDB, mmCIF, GRO, PSF and the other formats of mdtraj, also compressed (``.gz``); see
-        :func:`~cgal_plugin.mapping.files.load_structure` and :meth:`from_mdtraj`. What is left out (water,
-        ions, caps without beads) is named in a warning.
+        :meth:`from_mdtraj`. What is left out (water, ions, caps without beads) is named in a warning.
 
         Raises
         ------
@@ -256,8 +258,9 @@ class CGTopology:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of beads, types, masses, bonds and map."""
-        return hash_object(self.to_dict())
+        """SHA-256 of beads, types, masses, bonds, map and embedding."""
+        # that of cgal is left out, as in releases that had no other
+        return hash_object({k: v for k, v in self.to_dict().items() if (k, v) != ("embedding", CGAL)})
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CGTopology) and self.hash == other.hash
@@ -283,26 +286,37 @@ class CGTopology:
             "bond_index": self.bond_index.tolist(),
             "mapping": self.mapping,
             "mapping_hash": self.mapping_hash,
+            "embedding": self.embedding,
         }
         # without bridges, hash and file are those of releases that had none
         return values | ({"bridge_index": self.bridge_index.tolist()} if len(self.bridge_index) else {})
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> CGTopology:
+    def from_dict(cls, data: dict[str, Any], source: str | None = None) -> CGTopology:
         """Build a topology from the values of :meth:`to_dict`.
+
+        Without an embedding it is ``cgal``; if ``source``, the name of the file, is given, a warning says so.
 
         Raises
         ------
         MappingError
             Keys are missing or unknown.
         """
-        wanted = set(cls.__dataclass_fields__)
-        if not isinstance(data, dict) or set(data) | {"bridge_index"} != wanted:
-            found = sorted(data) if isinstance(data, dict) else type(data).__name__
-            raise MappingError(f"not a saved CG topology: expected keys {sorted(wanted)}, found {found}")
-        tuples = ("bead_names", "residue_names", "type_names")
-        values: dict[str, Any] = {k: tuple(v) if k in tuples else v for k, v in data.items()}
-        return cls(**values)
+        values = saved_values(data, set(cls.__dataclass_fields__))
+        return cls(**values | {"embedding": recorded_embedding(data, source)})
+
+    def with_embedding(self, value: str | os.PathLike[str] | Mapping[str, Any] | Embedding) -> CGTopology:
+        """Return this topology with bead types numbered by another embedding; see ``resolve_embedding``.
+
+        Raises
+        ------
+        MappingError
+            The embedding is not known, or has no number for a bead type.
+        """
+        embedding = resolve_embedding(value)
+        if embedding.name == self.embedding:
+            return self
+        return replace(self, types=np.array(embedding.numbers(self.type_names)), embedding=embedding.name)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the topology as JSON, with a checksum in the key ``seal``."""
@@ -317,21 +331,9 @@ class CGTopology:
         MappingError
             The file is missing, damaged, or is not a saved topology.
         """
-        if not Path(path).is_file():
-            raise MappingError(f"topology file {str(path)!r} does not exist")
+        content = read_topology_file(path)
         try:
-            data = read_json(path)
-        except ValueError as error:
-            raise MappingError(f"topology file {str(path)!r} is not JSON: {error}") from error
-        try:
-            content = unsealed(data)
-        except ValueError as error:
-            raise MappingError(
-                f"topology file {str(path)!r} is damaged or was edited: {error}. If you edited it on "
-                'purpose, delete its line "seal"; otherwise make it again'
-            ) from error
-        try:
-            return cls.from_dict(content)
+            return cls.from_dict(content, str(path))
         except (MappingError, ValueError, TypeError, AttributeError) as error:
             raise MappingError(f"topology file {str(path)!r}: {error}") from error
 

@@ -6,6 +6,7 @@ import argparse
 
 from cgal_plugin.data.dataset_facts import dataset_facts
 from cgal_plugin.data.temperature import same_temperature
+from cgal_plugin.mapping.embedding import check_given
 from cgal_plugin.models.supported import (
     DATASET,
     check_bead_types,
@@ -26,7 +27,7 @@ def completed(args: argparse.Namespace, parser: argparse.ArgumentParser) -> argp
     ConfigError
         A setting cannot be met.
     DataError
-        The data set does not exist, or is for another temperature.
+        The data set does not exist, or is for another temperature or embedding.
     """
     import torch
     from lightning_utilities.core.rank_zero import rank_zero_warn
@@ -55,6 +56,7 @@ def completed(args: argparse.Namespace, parser: argparse.ArgumentParser) -> argp
     if args.dataset == DATASET:
         topology, known = dataset_facts(args.dataset_root, args.dataset_arg)
         args.temperature = same_temperature(known, args.temperature, f"dataset {args.dataset_root!r}")
+        args.embedding = check_given(args.embedding, topology.embedding, f"dataset {args.dataset_root!r}")
         check_bead_types(args.max_z, topology)
         if not args.load_model:
             try_model(vars(args), topology)

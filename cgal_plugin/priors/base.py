@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmdnet.priors.base import BasePrior
 
 from cgal_plugin.errors import ConfigError, DataError, PriorFitError
+from cgal_plugin.mapping.embedding import CGAL
 from cgal_plugin.priors.prior_set import PriorSet
 from cgal_plugin.priors.tables import build_lookup, describe_molecule, known_names
 
@@ -37,8 +38,11 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
     file
         A file written by :meth:`PriorSet.save`, instead of ``table`` and ``molecule``.
     dataset
-        Passed by TorchMD-Net. Its ``topology``, if it has one, supplies ``molecule`` and must be that of
-        ``file``.
+        Passed by TorchMD-Net. Its ``topology``, if it has one, supplies ``molecule`` and ``embedding`` and
+        must be that of ``file``.
+    embedding
+        Name of the embedding that numbers the bead types (default ``"cgal"``); it resolves the names in the
+        table.
     **settings
         Settings of the term, see the class.
 
@@ -63,6 +67,7 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
         molecule: Mapping[str, Any] | None = None,
         file: str | os.PathLike[str] | None = None,
         dataset: Any = None,
+        embedding: str | None = None,
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -70,10 +75,13 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
         if table is None:
             settings = self._read(file, dataset, settings)
             table, molecule = settings["table"], settings["molecule"]
+            embedding = settings.get("embedding")
         elif file is not None:
             raise ConfigError(f"{type(self).__name__}: give exactly one of table and file")
         elif molecule is None and getattr(dataset, "topology", None) is not None:
             molecule = describe_molecule(dataset.topology, self.term)
+            embedding = embedding or dataset.topology.embedding
+        self.embedding = embedding or CGAL
         self._settings = {name: settings.get(name, value) for name, value in self.defaults.items()}
         self._table = [self._row(row, i) for i, row in enumerate(table)]
         self._molecule = None if molecule is None else _check_molecule(molecule, self.width)
@@ -131,7 +139,8 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
 
     def _build(self) -> None:
         molecule = self._molecule
-        names = known_names() if molecule is None else known_names(molecule["type_names"], molecule["types"])
+        own = {} if molecule is None else {k: molecule[k] for k in ("type_names", "types")}
+        names = known_names(**own, embedding=self.embedding)
         lookup = build_lookup([row["types"] for row in self._table], self.width, names)
         self.n_classes = lookup.n_classes
         self._constant("type_class", torch.from_numpy(lookup.classes))
@@ -169,7 +178,9 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
 
     def get_init_args(self) -> dict[str, Any]:
         """Return plain Python values that rebuild the prior without data set or file."""
-        return {"table": self._table, "molecule": self._molecule, **self._settings}
+        # that of cgal is left out, as in releases that had no other
+        other = {} if self.embedding == CGAL else {"embedding": self.embedding}
+        return {"table": self._table, "molecule": self._molecule, **other, **self._settings}
 
     def reset_parameters(self) -> None:
         """Do nothing: a prior has no parameters to train."""

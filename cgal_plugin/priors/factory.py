@@ -34,7 +34,11 @@ def make_prior(cls: type[CGPrior], dataset: Any = None, **arguments: Any) -> CGP
     """
     if arguments.get("table") is not None or arguments.get("file") is not None:
         return cls(dataset=dataset, **arguments)
-    settings = {name: value for name, value in arguments.items() if name not in ("table", "file", "molecule")}
+    settings = {
+        name: value
+        for name, value in arguments.items()
+        if name not in ("table", "file", "molecule", "embedding")
+    }
     cls.check_settings(settings)
     if cls.term not in LIKELIHOOD_TERMS:
         raise PriorFitError(

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from cgal_plugin.errors import ConfigError, MappingError
+from cgal_plugin.mapping.embedding import CGAL
 from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.priors.tables import describe_molecule
 from cgal_plugin.provenance import atomic_write, hash_object, sealed, unsealed, versions
@@ -127,6 +128,7 @@ class PriorSet:
                 if row["term"] == term and row["parameters"] is not None
             ],
             "molecule": describe_molecule(self.topology, term),
+            **({} if self.topology.embedding == CGAL else {"embedding": self.topology.embedding}),
             **settings,
         }
 
@@ -198,7 +200,9 @@ class PriorSet:
                 for name in (f.name for f in fields(cls))
                 if name != "topology"
             }
-            priors = cls(topology=CGTopology.from_dict(content["topology"]), **values)
+            priors = cls(
+                topology=CGTopology.from_dict(content["topology"], f"prior file {str(path)!r}"), **values
+            )
             actual = priors.hash
         except (KeyError, TypeError, ValueError, MappingError) as error:
             raise ConfigError(f"prior file {str(path)!r} is damaged: {error!r}") from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import ConfigError
-from cgal_plugin.mapping.spec import BUILTIN
+from cgal_plugin.mapping.embedding import CGAL, EMBEDDINGS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,9 +28,12 @@ def canonical(types: Sequence[Any]) -> tuple[Any, ...]:
     return min(forward, backward, key=lambda t: tuple(str(x) for x in t))
 
 
-def known_names(type_names: Iterable[str] = (), types: Iterable[int] = ()) -> dict[int, str]:
-    """Return bead type id → name, of the built-in maps and of a molecule."""
-    names = {i: name for spec in BUILTIN.values() for name, i in spec.type_ids.items()}
+def known_names(
+    type_names: Iterable[str] = (), types: Iterable[int] = (), embedding: str = CGAL
+) -> dict[int, str]:
+    """Return bead type id → name, of an embedding (of a table nothing is known) and of a molecule."""
+    known = EMBEDDINGS.get(embedding)
+    names = {} if known is None else {number: name for name, number in known.ids.items()}
     names.update(zip((int(t) for t in types), type_names, strict=True))
     return names
 

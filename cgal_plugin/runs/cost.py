@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cgal_plugin.config import Config
 from cgal_plugin.config.models import ExternalComponent, OpenMMOracleConfig, Simulation, Training
 from cgal_plugin.data.error_weights import MOST
+from cgal_plugin.mapping.spec import resolve_spec
 from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.runs.rates import Molecule, Rates
 
@@ -97,9 +98,10 @@ def estimate(config: Config, molecule: Molecule | None = None) -> Cost:
 
 def _topology(config: Config) -> CGTopology:
     system = config.system
+    spec = resolve_spec(system.mapping, system.embedding)
     if system.sequence is not None:
-        return CGTopology.from_sequence(system.sequence, system.mapping)
-    return CGTopology.from_file(system.source, system.mapping)
+        return CGTopology.from_sequence(system.sequence, spec)
+    return CGTopology.from_file(system.source, spec)
 
 
 def _start(config: Config) -> str:

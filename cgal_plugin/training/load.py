@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cgal_plugin.data.temperature import same_temperature
 from cgal_plugin.errors import TrainingError
+from cgal_plugin.mapping.embedding import check_same_embedding
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,20 +45,20 @@ def load_model(
     TorchMD_Net or Ensemble
         ``model(z, pos, batch) -> (energy (n_molecules, 1) kcal/mol, forces (n_beads, 3) kcal/mol/Å)``,
         in evaluation mode. Its attribute ``cgal_temperature`` is the temperature of its training data (K;
-        None if the file does not record it).
+        None if the file does not record it), ``cgal_embedding`` the name of the embedding of its bead types.
 
     Raises
     ------
     TrainingError
         A checkpoint is missing, is not a checkpoint, or needs ``trust``; or checkpoints of an ensemble are
-        for different temperatures.
+        for different temperatures or embeddings.
     """
     import torch
     from torchmdnet.models.model import load_model as upstream
 
     from cgal_plugin import register
     from cgal_plugin.models.torch_files import check_torch
-    from cgal_plugin.training.prepare import checkpoint_temperature, read_checkpoint
+    from cgal_plugin.training.prepare import checkpoint_embedding, checkpoint_temperature, read_checkpoint
 
     register()
     single = isinstance(path, str | os.PathLike)
@@ -65,14 +66,18 @@ def load_model(
     if not files:
         raise TrainingError("no checkpoint to load")
     temperature: float | None = None
+    embedding: str | None = None
     for file in files:
         if not Path(file).is_file():
             raise TrainingError(f"checkpoint {file!r} does not exist")
         if file.endswith(".zip"):
             check_torch(file, trust=trust, error=TrainingError)
         else:
-            found = checkpoint_temperature(read_checkpoint(file, trust=trust), file)
+            content = read_checkpoint(file, trust=trust)
+            found, own = checkpoint_temperature(content, file), checkpoint_embedding(content, file)
             temperature = same_temperature(temperature, found, "the ensemble", file, TrainingError)
+            check_same_embedding(embedding, own, "the ensemble", file, TrainingError)
+            embedding = own
     try:
         # parameters that are created in inference mode could not be differentiated later
         with warnings.catch_warnings(), torch.inference_mode(False):
@@ -83,4 +88,5 @@ def load_model(
     except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, AssertionError) as error:
         raise TrainingError(f"TorchMD-Net cannot build a model from {', '.join(files)}: {error!r}") from error
     model.cgal_temperature = temperature  # type: ignore[assignment]  # not a module
+    model.cgal_embedding = embedding  # type: ignore[assignment]
     return model.eval()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.errors import CGALWarning, ConfigError, TrainingError
+from cgal_plugin.errors import CGALWarning, ConfigError, DataError, TrainingError
 from cgal_plugin.provenance import atomic_write, hash_array, hash_object
 from cgal_plugin.units import MODEL_UNITS
 
@@ -83,6 +83,7 @@ def prepare(
     from cgal_plugin.data.dataset import CGDataset
     from cgal_plugin.data.splits import given_sides, sized_sides
     from cgal_plugin.data.temperature import same_temperature
+    from cgal_plugin.mapping.embedding import check_given, check_same_embedding
     from cgal_plugin.models.supported import try_model
     from cgal_plugin.training.settings import dataset_options
 
@@ -95,9 +96,15 @@ def prepare(
     dataset = CGDataset(hparams["dataset_root"], table=frames, **argument)
     known = dataset.temperature
     hparams["temperature"] = same_temperature(known, hparams["temperature"], hparams["dataset_root"])
+    where = f"data set {hparams['dataset_root']}"
+    hparams["embedding"] = check_given(hparams["embedding"], dataset.topology.embedding, where)
     if init is not None:
-        trained = checkpoint_temperature(read_checkpoint(init), init)
-        same_temperature(trained, hparams["temperature"], f"checkpoint {init}", "the data set")
+        content = read_checkpoint(init)
+        trained, name = checkpoint_temperature(content, init), f"checkpoint {init}"
+        same_temperature(trained, hparams["temperature"], name, "the data set")
+        check_same_embedding(
+            checkpoint_embedding(content, init), hparams["embedding"], name, where, DataError
+        )
     try_model(hparams, dataset.topology)
     if hparams["splits"] is not None:
         sides = given_sides(dataset, hparams["splits"])
@@ -259,6 +266,16 @@ def checkpoint_temperature(content: Mapping[str, Any], path: str | os.PathLike[s
     argument = hparams.get("dataset_arg")
     places = (facts, hparams, argument if isinstance(argument, Mapping) else {})
     return next((float(p["temperature"]) for p in places if p.get("temperature") is not None), None)
+
+
+def checkpoint_embedding(content: Mapping[str, Any], path: str | os.PathLike[str]) -> str:
+    """Return the name of the embedding of a checkpoint's bead types; if unknown ``cgal``, with a warning."""
+    from cgal_plugin.mapping.embedding import recorded_embedding
+
+    found = (content.get("cgal_plugin") or {}).get("embedding") or content["hyper_parameters"].get(
+        "embedding"
+    )
+    return recorded_embedding({"embedding": found}, f"checkpoint {os.fspath(path)}")
 
 
 def read_hparams(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -48,6 +48,7 @@ _FREE = (
     "prior_args",
     "tensorboard_use",
     "temperature",
+    "embedding",
 )
 _CLAIM = "training.json"
 
@@ -170,6 +171,7 @@ def train(
         "init_checkpoint": settings["init_checkpoint"],
         "seed": seed,
         "temperature": prepared.hparams["temperature"],
+        "embedding": prepared.hparams["embedding"],
         "units": dict(MODEL_UNITS),
         "frames": prepared.frame_counts,
     }

@@ -121,7 +121,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 
 def test_types_do_not_depend_on_the_sequence() -> None:
-    ids = resolve_spec("CACB").type_ids
+    ids = resolve_spec("CACB").embedding.ids
     assert ids["CA_ALA"] == 1
     assert ids["CA_VAL"] == 20
     assert ids["CB_ALA"] == 21

@@ -1,0 +1,181 @@
+"""Embeddings: the number of each bead type in the embedding table of a network.
+
+The numbering belongs to a network and to its data. Three are built in: that of this package, and those of the
+CA maps of mlcg-tk (``CGEmbeddingMapCA``) and of torchmd-cg (``AA2INT``). Other numberings are tables.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cgal_plugin.errors import CGALError, CGALWarning, DataError, MappingError
+from cgal_plugin.mapping.residues import ONE_TO_THREE, STANDARD_RESIDUES
+from cgal_plugin.provenance import hash_object
+
+CGAL = "cgal"
+_MLCG_ORDER = "ACDEFGHIKLMNPQRSTVWY"
+_TORCHMD_ORDER = (
+    "ALA", "GLY", "PHE", "TYR", "ASP", "GLU", "TRP", "PRO", "ASN", "GLN", "HIS", "SER", "THR", "VAL", "MET",
+    "CYS", "NLE", "ARG", "LYS", "LEU", "ILE",
+)  # fmt: skip
+#: largest number that a table may give: the network has a row for each number up to the largest
+MAX_TYPE = 10_000
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Bead type name (``"CA_TYR"``) → number, with the name of the numbering.
+
+    Two embeddings are the same if their names are: the name of a table contains a hash of it.
+    """
+
+    name: str
+    ids: Mapping[str, int]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Embedding, (self.name, dict(self.ids))
+
+    def numbers(self, type_names: Iterable[str]) -> list[int]:
+        """Return the number of each bead type.
+
+        Raises
+        ------
+        MappingError
+            The embedding has no number for a type.
+        """
+        type_names = list(type_names)
+        missing = sorted(set(type_names) - set(self.ids))
+        if missing:
+            raise MappingError(
+                f"embedding {self.name!r} has no number for bead types {', '.join(missing)}; use embedding "
+                "'cgal', or a table with a number for each of them"
+            )
+        return [self.ids[name] for name in type_names]
+
+
+def _built_in() -> dict[str, Embedding]:
+    n = len(STANDARD_RESIDUES)
+    cgal = {f"CA_{res}": i + 1 for i, res in enumerate(STANDARD_RESIDUES)}
+    cgal |= {f"CB_{res}": n + i + 1 for i, res in enumerate(STANDARD_RESIDUES)}
+    mlcg = {f"CA_{ONE_TO_THREE[letter]}": i + 1 for i, letter in enumerate(_MLCG_ORDER)}
+    torchmd = {f"CA_{residue}": i + 1 for i, residue in enumerate(_TORCHMD_ORDER)}
+    tables = {CGAL: cgal, "mlcg-tk": mlcg, "torchmd-cg": torchmd}
+    return {name: Embedding(name, ids) for name, ids in tables.items()}
+
+
+#: ``cgal``, ``mlcg-tk`` and ``torchmd-cg``; ``cgal`` also numbers the further beads of a user-defined map
+EMBEDDINGS: Mapping[str, Embedding] = _built_in()
+
+
+def resolve_embedding(value: str | os.PathLike[str] | Mapping[str, Any] | Embedding) -> Embedding:
+    """Return the embedding of a name, a YAML file or its content.
+
+    A table has one number (1 or more) for each bead type: ``{CA_ALA: 1, CA_TYR: 2}``. ``ALA`` stands for
+    ``CA_ALA``.
+
+    Raises
+    ------
+    MappingError
+        The name is not known, or the table is not valid.
+    """
+    if isinstance(value, Embedding):
+        return value
+    if isinstance(value, Mapping):
+        return _table(value, "the embedding given")
+    if str(value) in EMBEDDINGS:
+        return EMBEDDINGS[str(value)]
+    path = Path(value)
+    if not path.is_file():
+        raise MappingError(
+            f"embedding {str(value)!r} is neither built in ({', '.join(EMBEDDINGS)}) nor an existing YAML "
+            "file with a table, such as {CA_ALA: 1, CA_TYR: 2}"
+        )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MappingError(f"embedding file {str(path)!r} is not YAML: {error}") from error
+    return _table(content, f"embedding file {str(path)!r}")
+
+
+def _table(content: Any, source: str) -> Embedding:
+    if not isinstance(content, Mapping) or not content:
+        raise MappingError(f"{source} must be a table such as {{CA_ALA: 1, CA_TYR: 2}}, not {content!r:.100}")
+    ids: dict[str, int] = {}
+    for key, number in content.items():
+        # YAML 1.1 reads NO as false; no residue has that name
+        name = str(key).strip()
+        name = name if "_" in name else f"CA_{name.upper()}"
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_TYPE:
+            raise MappingError(
+                f"{source}: {name} has number {number!r}; numbers are integers from 1 to {MAX_TYPE}"
+            )
+        if name in ids:
+            raise MappingError(f"{source} has a number for {name} twice")
+        if number in ids.values():
+            other = next(n for n, i in ids.items() if i == number)
+            raise MappingError(f"{source}: {name} and {other} have the same number {number}")
+        ids[name] = number
+    return Embedding(f"table-{hash_object(ids)[:8]}", ids)
+
+
+def recorded_embedding(values: Mapping[str, Any], source: str | None) -> str:
+    """Return the name of the embedding in the values of a file; ``cgal`` if they have none.
+
+    Releases that did not record it had no other. It is said in a warning if ``source``, the name of the file,
+    is given.
+    """
+    found = values.get("embedding")
+    if found is None and source is not None:
+        warnings.warn(
+            f"{source} does not record the embedding of its bead types: 'cgal' is assumed",
+            CGALWarning,
+            stacklevel=3,
+        )
+    return CGAL if found is None else str(found)
+
+
+def check_given(given: Any, own: str, where: str, error: type[CGALError] = DataError) -> str:
+    """Return ``own``, the name of the embedding of ``where``, and check that it is the one given, if any.
+
+    Raises
+    ------
+    CGALError
+        Another one was given; ``error`` is the class.
+    """
+    if given is not None:
+        check_same_embedding(own, resolve_embedding(given).name, where, "the option", error)
+    return own
+
+
+def check_same_embedding(
+    known: str | None, given: str, where: str, given_where: str, error: type[CGALError] = MappingError
+) -> None:
+    """Check that two things have one embedding; None is not known.
+
+    Parameters
+    ----------
+    known, given
+        Names of embeddings.
+    where, given_where
+        What they belong to, for the message, such as ``"model.ckpt"`` and ``"the topology"``.
+
+    Raises
+    ------
+    CGALError
+        They differ; ``error`` is the class.
+    """
+    if known is None or known == given:
+        return
+    table = " (the table that it was made with)" if known.startswith("table-") else ""
+    raise error(
+        f"{where} numbers its bead types by embedding {known!r}, {given_where} by {given!r}: the network "
+        f"would take each bead for another residue. Use embedding {known!r}{table} for both: --embedding or "
+        "system.embedding, and in Python topology.with_embedding(...)"
+    )
