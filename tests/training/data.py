@@ -8,9 +8,9 @@ from cgal_plugin.data import DataStore, LabelledFrames
 from cgal_plugin.mapping import CGTopology
 
 
-def make_store(root, *, n=120, rounds=2, noise=0.5, seed=0):
+def make_store(root, *, n=120, rounds=2, noise=0.5, seed=0, embedding="cgal"):
     """Write frames of YYDPE with harmonic bonds, in ``rounds`` shards of correlated blocks of ten."""
-    topology = CGTopology.from_sequence("YYDPE")
+    topology = CGTopology.from_sequence("YYDPE").with_embedding(embedding)
     rng = np.random.default_rng(seed)
     store = DataStore.create(root, topology, temperature=400.0, force_map_hash="test")
     base = np.stack([3.3 * np.arange(5), 1.6 * (np.arange(5) % 2), 0.4 * np.arange(5) ** 2], axis=-1)
