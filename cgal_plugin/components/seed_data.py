@@ -15,6 +15,7 @@ from cgal_plugin.data import DataStore
 from cgal_plugin.errors import CGALError, DataError
 from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.mapping import CGTopology
+from cgal_plugin.mapping.embedding import check_same_embedding
 from cgal_plugin.oracle.record import StructureRecord
 from cgal_plugin.provenance import atomic_path, derive_seed, read_json, write_json
 from cgal_plugin.runs.layout import FORCE_MAP, WORK
@@ -221,6 +222,8 @@ class StoredSeeds:
     def __init__(self, config: Config, topology: CGTopology, record: StructureRecord | None = None) -> None:
         assert config.seed_data.store is not None
         self.source = DataStore(config.seed_data.store)
+        where, own = f"seed_data.store {self.source.root}", self.source.topology.embedding
+        check_same_embedding(own, topology.embedding, where, "the system", DataError)
         if self.source.topology != topology:
             raise DataError(
                 f"seed_data.store {self.source.root} is for {self.source.topology!r}; system is {topology!r}"

@@ -11,6 +11,7 @@ from cgal_plugin.data import DataStore
 from cgal_plugin.data.sources import FrameTable, read_store
 from cgal_plugin.errors import ConfigError, DamageError, ExportError, PriorFitError, StateError
 from cgal_plugin.mapping import CGTopology
+from cgal_plugin.mapping.embedding import check_same_embedding
 from cgal_plugin.models.build import MODEL_NAME
 from cgal_plugin.runs.layout import WORK
 
@@ -279,6 +280,8 @@ def _load(path: Path) -> PriorSet:
 
 
 def _check_same(priors: PriorSet, path: Path, topology: CGTopology, temperature: float) -> None:
+    own = priors.topology.embedding
+    check_same_embedding(own, topology.embedding, f"prior file {path}", "the system", PriorFitError)
     if priors.topology != topology or abs(priors.temperature - temperature) > 1e-6:
         raise PriorFitError(
             f"the priors in {path} are for {priors.topology!r} at {priors.temperature} K; "

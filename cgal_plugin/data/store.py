@@ -14,6 +14,7 @@ from cgal_plugin.damage import set_aside
 from cgal_plugin.data.frames import LabelledFrames, StoredFrames
 from cgal_plugin.data.shard_files import ShardFile, read_frames, read_positions, verify_bytes
 from cgal_plugin.errors import DataError, MappingError
+from cgal_plugin.mapping.embedding import check_same_embedding
 from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.provenance import hash_file, hash_object, read_sealed, versions, write_sealed
 
@@ -107,6 +108,8 @@ class DataStore:
         return cls(root)
 
     def _check_same(self, topology: CGTopology, temperature: float, force_map_hash: str) -> None:
+        own = self.topology.embedding
+        check_same_embedding(own, topology.embedding, f"store {self.root}", repr(topology), DataError)
         if topology != self.topology:
             raise DataError(f"store {self.root} is for {self.topology!r}, not {topology!r}")
         if abs(temperature - self.temperature) > 1e-6:

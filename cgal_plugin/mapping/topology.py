@@ -270,8 +270,9 @@ class CGTopology:
 
     def __repr__(self) -> str:
         pairs = [(int(i), int(j)) for i, j in self.residue_index[self.bridge_index]]
-        bridges = f", bridges={pairs}" if pairs else ""
-        return f"CGTopology({self.sequence!r}, mapping={self.mapping!r}, {self.n_beads} beads{bridges})"
+        more = f", bridges={pairs}" if pairs else ""
+        more += "" if self.embedding == CGAL else f", embedding={self.embedding!r}"
+        return f"CGTopology({self.sequence!r}, mapping={self.mapping!r}, {self.n_beads} beads{more})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values that can be written as JSON."""
@@ -308,10 +309,7 @@ class CGTopology:
     def with_embedding(self, value: str | os.PathLike[str] | Mapping[str, Any] | Embedding) -> CGTopology:
         """Return this topology with bead types numbered by another embedding; see ``resolve_embedding``.
 
-        Raises
-        ------
-        MappingError
-            The embedding is not known, or has no number for a bead type.
+        Raises :class:`MappingError` if the embedding is not known, or has no number for a bead type.
         """
         embedding = resolve_embedding(value)
         if embedding.name == self.embedding:

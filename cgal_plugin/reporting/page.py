@@ -94,7 +94,10 @@ def head_facts(report: ReportInput, frames: sections.Frames) -> list[tuple[str, 
     """Return the rows of the page's head."""
     top = report.topology
     facts = [
-        ("Molecule", f"{top.sequence} ({top.n_beads} beads, {top.mapping} mapping)"),
+        (
+            "Molecule",
+            f"{top.sequence} ({top.n_beads} beads, {top.mapping} mapping, {top.embedding} embedding)",
+        ),
         ("Temperature", f"{report.temperature:g} K"),
         ("Rounds", str(len(report.rounds)) if report.rounds else "none recorded"),
     ]
