@@ -353,7 +353,9 @@ def test_topologies_and_priors(check: Checker) -> None:
 
 def test_checkpoints_and_potentials(check: Checker) -> None:
     f = check.folder
-    torch.save({"state_dict": {}, "hyper_parameters": {"model": "nobody"}}, f / "model.ckpt")
+    torch.save(
+        {"state_dict": {}, "hyper_parameters": {"model": "nobody", "embedding": "cgal"}}, f / "model.ckpt"
+    )
     torch.save(torch.zeros(3), f / "tensor.ckpt")
     torch.save({"weights": 1}, f / "dict.ckpt")
     paths = [

@@ -58,6 +58,7 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Files:
     priors = fit_priors(TOPOLOGY, chains(80, 5), 400.0, terms=("bonds", "repulsion"))
     sizes: dict[str, Any] = {"embedding_dimension": 16, "num_layers": 1, "num_rbf": 8, "max_z": 50}
     hparams = {"model": "cgschnet", **sizes, "prior_model": priors.to_prior_model(), "prior_args": None}
+    hparams["embedding"] = "cgal"
     torch.manual_seed(0)
     model = build_model(hparams)
     state = {f"model.{name}": value for name, value in model.state_dict().items()}

@@ -130,7 +130,7 @@ def test_systems_have_bead_masses_and_nothing_that_couples_replicas(chignolin):
     [
         ({"n_replicas": 2}, "exported for n_replicas 2, not 3"),
         ({"n_beads": 9}, "exported for n_beads 9, not 10"),
-        ({"types": [1] * 10}, "exported for types"),
+        ({"types": [1] * 10, "embedding": "cgal"}, "exported for types"),
     ],
 )
 def test_a_potential_of_something_else_is_refused(chignolin, tmp_path, change, message):

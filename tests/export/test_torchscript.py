@@ -240,6 +240,7 @@ def test_metadata(make: Any, topology: CGTopology, tmp_path: Path) -> None:
 def test_from_a_checkpoint(make: Any, topology: CGTopology, frames: np.ndarray, tmp_path: Path) -> None:
     model, hparams = make(with_hparams=True, **EAGER["majewski"])
     state = {f"model.{k}": v for k, v in model.state_dict().items()}
+    hparams["embedding"] = "cgal"
     torch.save({"state_dict": state, "hyper_parameters": hparams}, tmp_path / "m.ckpt")
     export_torchscript(tmp_path / "m.ckpt", topology, tmp_path / "p.pt")
     energy, forces = eager(model, topology, frames[:1])
