@@ -99,7 +99,7 @@ def test_priors_fitted_anew_each_round(tmp_path: Path) -> None:
     made.export(second, TOPOLOGY, tmp_path / "p.pt", 2)
     # what was kept for another temperature is not used
     dataclasses.replace(later, temperature=300.0).save(tmp_path / "second" / "priors.yaml")
-    with pytest.raises(PriorFitError, match=r"are for .* at 300"):
+    with pytest.raises(ConfigError, match=r"are for .* at 300"):
         made.hparams(asked, True)
 
 
