@@ -14,7 +14,7 @@ from cgal_plugin.components.protocols import TrainRequest
 from cgal_plugin.components.trainer import TorchMDNetTrainer
 from cgal_plugin.config import parse_config
 from cgal_plugin.data import CGDataset, DataStore, LabelledFrames
-from cgal_plugin.errors import ConfigError, PriorFitError
+from cgal_plugin.errors import ConfigError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.priors import PriorSet
 from cgal_plugin.training import load_model
