@@ -49,6 +49,7 @@ _RECORDED_NAMES = {
     "collections": ("defaultdict", "deque"),
     "copyreg": ("_reconstructor",),
 }
+_UNREADABLE: tuple[type[Exception], ...] = (*UNREADABLE, TypeError, AssertionError)
 
 
 class Inert:
@@ -132,6 +133,7 @@ class _Function:
     """A function that the file may call; its attributes cannot be changed by the file."""
 
     __slots__ = ("_call",)
+    _call: Callable[..., Any]
 
     def __init__(self, call: Callable[..., Any]) -> None:
         object.__setattr__(self, "_call", call)
@@ -243,11 +245,11 @@ def read_inert(path: str | os.PathLike[str], *, error: type[CGALError] = CGALErr
             return torch.load(name, map_location="cpu", weights_only=False, pickle_module=_Pickle(name))
     except Refused as problem:
         raise error(str(problem)) from problem
-    except (*UNREADABLE, TypeError, AssertionError) as problem:
+    except _UNREADABLE as problem:
         text = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        raise error(f"{name} cannot be read: it is not a file of torch.save, or it is damaged ({text})") from (
-            problem
-        )
+        raise error(
+            f"{name} cannot be read: it is not a file of torch.save, or it is damaged ({text})"
+        ) from problem
 
 
 def walk(content: Any) -> Iterator[Inert]:

@@ -111,8 +111,8 @@ def parse_mlcg(content: Any, name: str) -> MlcgFile:
         model = next((r for r in walk(hyper) if r.name in MODELS or r.kind.startswith("mlcg.nn")), None)
         if model is None:
             raise ConfigError(
-                f"{name} has weights, but no module in its hyper_parameters that says what they are for: give "
-                "the checkpoint of mlcg-train_h5, or convert the state dict in Python with "
+                f"{name} has weights, but no module in its hyper_parameters that says what they are for: "
+                "give the checkpoint of mlcg-train_h5, or convert the state dict in Python with "
                 "cgal_plugin.models.from_mlcg(state_dict, hparams)"
             )
     configurations = tuple(_configuration(s, name) for s in structures)
@@ -128,7 +128,10 @@ def parse_mlcg(content: Any, name: str) -> MlcgFile:
         extra = sorted({k.split(".")[0] for k in weights if not _is_of(k, state)})
         notes += [f"weights of {', '.join(extra)}"] if extra else []
     _same_molecule(configurations, name)
-    parts = {key: prior_part(record, key, configurations, name) for key, record in priors.items()}
+    neighbours = configurations[0].neighbours if configurations else None
+    parts = {
+        key: prior_part(record, key, neighbours, len(configurations), name) for key, record in priors.items()
+    }
     return MlcgFile(name, state, hparams, parts, configurations, tuple(notes))
 
 
@@ -223,6 +226,6 @@ def _same_molecule(configurations: Sequence[Configuration], name: str) -> None:
             not np.array_equal(table, first.neighbours[key]) for key, table in one.neighbours.items()
         ):
             raise ConfigError(
-                f"{name} was specialised for several molecules: configuration {number} is not of the molecule "
-                "of configuration 0; write one file per molecule"
+                f"{name} was specialised for several molecules: configuration {number} is not of the "
+                "molecule of configuration 0; write one file per molecule"
             )

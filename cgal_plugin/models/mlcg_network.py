@@ -36,7 +36,9 @@ def network_of(record: Inert, name: str) -> tuple[dict[str, Tensor], dict[str, A
         _expect(block, ("InteractionBlock",), "an interaction block", name)
         _expect(block.part("conv"), ("CFConv",), "an interaction block's convolution", name)
     if record.get("self_interaction"):
-        raise ConfigError(f"{name}: self_interaction is true; CGSchNet has no interaction of a bead with itself")
+        raise ConfigError(
+            f"{name}: self_interaction is true; CGSchNet has no interaction of a bead with itself"
+        )
     convolutions = [b.part("conv") for b in blocks]
     upper, lower, alpha = _cutoffs(children["rbf_layer"], [c.part("cutoff") for c in convolutions], name)
     aggregations = {str(c.get("aggr") or "add") for c in convolutions}

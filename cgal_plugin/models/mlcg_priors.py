@@ -13,8 +13,6 @@ from cgal_plugin.models.inert_pickle import Inert
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cgal_plugin.models.mlcg_files import Configuration
-
 #: class of mlcg → term, kind, parameters by type, and the same in a prior specialised for a molecule
 _HARMONIC = ({"x_0": "x_0", "k": "k"}, {"x_0": "x0", "k": "k"})
 _FOURIER = ({"k1s": "k1s", "k2s": "k2s", "v_0": "v_0"},) * 2
@@ -35,9 +33,15 @@ PRIORS = (*_KINDS, *(f"Static{kind}" for kind in _KINDS if kind not in ("Repulsi
 
 
 def prior_part(
-    record: Inert, key: str, configurations: Sequence[Configuration], name: str
+    record: Inert,
+    key: str,
+    neighbours: Mapping[str, NDArray[np.int64]] | None,
+    copies: int,
+    name: str,
 ) -> dict[str, Any]:
     """Return one prior as plain arrays, as described at :class:`~cgal_plugin.models.mlcg_files.MlcgFile`.
+
+    ``neighbours`` are the neighbour lists of one of the ``copies`` equal configurations, or None.
 
     Raises
     ------
@@ -52,10 +56,10 @@ def prior_part(
     if missing:
         raise ConfigError(f"{name}: prior {key} ({record.name}) has no {', '.join(missing)}")
     index = None
-    if configurations:
-        if key not in configurations[0].neighbours:
+    if neighbours is not None:
+        if key not in neighbours:
             raise ConfigError(f"{name}: the configurations have no neighbour list of prior {key!r}")
-        index = configurations[0].neighbours[key]
+        index = neighbours[key]
         if index.shape[0] != _ORDER[term]:
             raise ConfigError(
                 f"{name}: the neighbour list of prior {key} has {index.shape[0]} beads per term; {term} have "
@@ -66,12 +70,12 @@ def prior_part(
         if index is None:
             raise ConfigError(f"{name}: prior {key} is specialised for a molecule, which is not in the file")
         own = {
-            c: _specialised(tensors[source], c in _SERIES, index.shape[1], len(configurations), key, name)
+            c: _specialised(tensors[source], c in _SERIES, index.shape[1], copies, key, name)
             for c, source in wanted.items()
         }
         offset = tensors.get("V0")
         if offset is not None:
-            own["v_0"] = _specialised(offset, False, index.shape[1], len(configurations), key, name)
+            own["v_0"] = _specialised(offset, False, index.shape[1], copies, key, name)
     else:
         keys = [tuple(int(t) for t in k) for k in record.get("allowed_interaction_keys") or ()]
         if not keys:
@@ -84,9 +88,7 @@ def prior_part(
     return {**part, **own}
 
 
-def _specialised(
-    tensor: Any, series: bool, n: int, copies: int, key: str, name: str
-) -> NDArray[np.float64]:
+def _specialised(tensor: Any, series: bool, n: int, copies: int, key: str, name: str) -> NDArray[np.float64]:
     """Return the parameters of one molecule from those of all configurations, which must be the same."""
     values: NDArray[np.float64] = tensor.detach().to_dense().double().numpy()
     if values.shape[0] != n * copies or values.ndim > 2:
