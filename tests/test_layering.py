@@ -146,8 +146,8 @@ PUBLIC = {
         BeadSpec CGMapping CGTopology ForceMap MapSpec basic_force_map optimal_force_map resolve_spec
         slice_force_map""",
     "models": """
-        BlockWeights CGSchNet CGSchNetWeights EnergyHead LinearWeights NeighborEmbeddingWeights build_model
-        from_mlcg from_torchmdnet_gn model_parameters save_checkpoint""",
+        BlockWeights CGSchNet CGSchNetWeights EnergyHead ImportedModel LinearWeights NeighborEmbeddingWeights
+        build_model from_mlcg from_torchmdnet_gn import_model model_parameters save_checkpoint""",
     "oracle": """
         AllAtomLibrary AllAtomModel AllAtomTrajectory BackmapResult BackmapSettings Backmapper LabelSettings
         LabelledFrames OpenMMOracle Quarantined TrajectoryTask backmap run_trajectory""",
