@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmdnet.priors.base import BasePrior
 
 from cgal_plugin.errors import ConfigError, DataError, PriorFitError
-from cgal_plugin.mapping.embedding import CGAL
+from cgal_plugin.mapping.embedding import CGAL, check_given
 from cgal_plugin.priors.prior_set import PriorSet
 from cgal_plugin.priors.tables import build_lookup, describe_molecule, known_names
 
@@ -80,7 +80,7 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
         if table is None:
             settings = self._read(file, dataset, settings)
             table, molecule = settings["table"], settings["molecule"]
-            embedding = settings.get("embedding")
+            embedding = self._embedding(settings, embedding, dataset, file)
             ordered = settings.get("ordered", False)
         elif file is not None:
             raise ConfigError(f"{type(self).__name__}: give exactly one of table and file")
@@ -121,15 +121,27 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
             raise PriorFitError(
                 f"{name} has no parameters: give table or file, or fit it with cgal_plugin.priors.make_prior"
             )
-        priors, topology = PriorSet.load(file), getattr(dataset, "topology", None)
+        priors = PriorSet.load(file)
         if settings:
             raise ConfigError(f"{name}: {file} contains the settings {sorted(settings)}; leave them out")
         if self.term not in priors.terms:
             raise ConfigError(f"{name}: {file} has no {self.term}; it has {', '.join(priors.terms)}")
+        topology, temperature = getattr(dataset, "topology", None), getattr(dataset, "temperature", None)
+        source = f"{name}: the priors in {file}"
         if topology is not None:
-            temperature = getattr(dataset, "temperature", None)
-            priors = priors.for_topology(topology, temperature, source=f"{name}: the priors in {file}")
+            priors = priors.for_topology(topology, temperature, source=source)
+        for several in getattr(dataset, "topologies", ()) if topology is None else ():
+            # each has its parameters, which remain by type
+            priors.for_topology(several, temperature, source=source)
         return priors.arguments(self.term)
+
+    def _embedding(
+        self, settings: Mapping[str, Any], given: str | None, dataset: Any, file: Any
+    ) -> str | None:
+        """Return the embedding of priors in a file: that of their molecule, or else that of the data."""
+        own = settings.get("embedding", CGAL) if settings["molecule"] is not None else None
+        own = own or getattr(dataset, "embedding", None)
+        return given if own is None else check_given(given, own, f"the priors in {file}", ConfigError)
 
     def _row(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
         wanted, label = {"types", *self.columns}, f"{type(self).__name__} table row {number}"
@@ -189,7 +201,7 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
     def get_init_args(self) -> dict[str, Any]:
         """Return plain Python values that rebuild the prior without data set or file."""
         # left out of tables in the numbers of cgal and of unordered ones, as in releases that had no others
-        others = {} if self.embedding == CGAL else {"embedding": self.embedding}
+        others: dict[str, Any] = {} if self.embedding == CGAL else {"embedding": self.embedding}
         others |= {"ordered": True} if self.ordered else {}
         return {"table": self._table, "molecule": self._molecule, **others, **self._settings}
 
