@@ -153,7 +153,8 @@ PUBLIC = {
         LabelledFrames OpenMMOracle Quarantined TrajectoryTask backmap run_trajectory""",
     "priors": """
         CGAngleSeries CGAngles CGBonds CGBridges CGDihedrals CGPairs CGRepulsion FitSettings PriorSet
-        fit_priors make_prior""",
+        fit_priors make_prior mlcg_statistics priors_from_mlcg read_torchmd_priors write_mlcg_priors
+        write_torchmd_priors""",
     "refinement": "Correction DynamicStates Populations correction populations",
     "reporting": "ReportInput RoundSummary SelectedFrames write_report",
     "selector": """

@@ -30,8 +30,8 @@ _EXCLUDED = 2
 
 def priors_from_mlcg(
     parts: Mapping[str, Mapping[str, Any]],
-    topology: CGTopology | None = None,
-    embedding: str | Mapping[str, Any] | Embedding = "mlcg-tk",
+    topology: CGTopology | None,
+    embedding: str | Mapping[str, Any] | Embedding,
     *,
     temperature: float | None = None,
     exclude_bonds: int | None = None,

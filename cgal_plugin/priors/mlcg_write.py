@@ -34,9 +34,11 @@ _MOST = 50_000_000
 
 
 def mlcg_statistics(
-    priors: PriorSet, embedding: str | Mapping[str, Any] | Embedding = "mlcg-tk"
+    priors: PriorSet, embedding: str | Mapping[str, Any] | Embedding
 ) -> dict[str, dict[tuple[int, ...], dict[str, Any]]]:
     """Return mlcg's ``statistics`` of each prior: tuple of bead type numbers → parameters.
+
+    ``embedding`` gives the numbers, such as ``"mlcg-tk"``.
 
     Keys are names of neighbour lists (``"bonds"``, ``"angles"``, ``"dihedrals"``, ``"non_bonded"``, or those
     of the imported file); each tuple is in both orders. Parameters are ``k`` and ``x_0``; ``k1s``, ``k2s``
@@ -80,9 +82,9 @@ def mlcg_statistics(
 def write_mlcg_priors(
     priors: PriorSet,
     path: str | os.PathLike[str],
-    embedding: str | Mapping[str, Any] | Embedding = "mlcg-tk",
+    embedding: str | Mapping[str, Any] | Embedding,
 ) -> None:
-    """Write priors as a file that a program with mlcg loads by ``torch.load``: a ``ModuleDict`` of priors.
+    """Write priors as a file that ``torch.load`` beside mlcg reads: a ``ModuleDict`` of its priors.
 
     mlcg keeps parameters in float32. It takes the pairs of the repulsion from the neighbour lists of its data:
     make these with pairs more than ``priors.exclude_bonds`` bonds apart.

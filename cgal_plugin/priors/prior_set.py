@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -168,6 +169,29 @@ class PriorSet:
             return made
         rows = rows_for(self.rows, self.terms, self.ordered, self.exclude_bonds, topology, source)
         return replace(made, topology=topology, rows=tuple(rows))
+
+    def with_terms(self, terms: Collection[str]) -> PriorSet:
+        """Return only some terms of the priors.
+
+        Raises
+        ------
+        ConfigError
+            The priors do not have a term, or none is given.
+        """
+        unknown = [term for term in terms if term not in self.terms]
+        if unknown or not terms:
+            raise ConfigError(
+                f"the priors have no term {', '.join(map(repr, unknown)) or 'of an empty list'}; they have "
+                f"{', '.join(self.terms)}"
+            )
+        return replace(
+            self,
+            terms=tuple(t for t in self.terms if t in terms),
+            ordered=tuple(t for t in self.ordered if t in terms),
+            rows=tuple(r for r in self.rows if r["term"] in terms),
+            histograms=tuple(h for h in self.histograms if h["term"] in terms),
+            pair_range=self.pair_range if "pairs" in terms else None,
+        )
 
     def table(self) -> list[dict[str, Any]]:
         """Return one dict per term and tuple of bead types.

@@ -83,12 +83,13 @@ def read_torchmd_priors(
     if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
         raise ConfigError(f"temperature is {temperature} K; it must be a positive number")
     found = Tables(content, name, exact=bool(own)).rows()
-    chosen = tuple(found) if terms is None else tuple(terms)
-    for term in chosen:
-        if term not in found:
-            raise ConfigError(f"{name} has no {term}; it has {', '.join(found) or 'no parameters'}")
-    if not chosen:
+    if not found:
         raise ConfigError(f"{name} has no parameters: none of bonds, angles, dihedrals and lj")
+    wanted = tuple(found) if terms is None else tuple(terms)
+    missing = [term for term in wanted if term not in found]
+    if missing or not wanted:
+        raise ConfigError(f"{name} has no {', '.join(missing) or 'term chosen'}; it has {', '.join(found)}")
+    chosen = tuple(term for term in found if term in wanted)
     notes = _notes(content, chosen, repulsion, exclude_bonds)
     warnings.warn(f"{name}: {'; '.join(notes)}", CGALWarning, stacklevel=2)
     priors = PriorSet(

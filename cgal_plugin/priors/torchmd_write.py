@@ -25,9 +25,7 @@ _CARBON = 12.011
 _MIXED = 1e-12
 
 
-def write_torchmd_priors(
-    priors: PriorSet, path: str | os.PathLike[str], *, terms: Sequence[str] | None = None
-) -> dict[str, Any]:
+def write_torchmd_priors(priors: PriorSet, path: str | os.PathLike[str]) -> dict[str, Any]:
     """Write priors as a YAML file that torchmd reads, and return its content.
 
     :func:`read_torchmd_priors` gives back the same priors (angles and phases that are not those of a file of
@@ -40,8 +38,6 @@ def write_torchmd_priors(
         Priors, of one molecule or any.
     path
         File to write.
-    terms
-        Terms to write; None: all.
 
     Raises
     ------
@@ -49,18 +45,15 @@ def write_torchmd_priors(
         torchmd has no such term, form, bead type or wildcard, or a repulsion that is not mixed from one
         sigma and epsilon per bead type.
     """
-    chosen = priors.terms if terms is None else tuple(terms)
-    for term in chosen:
-        if term not in priors.terms:
-            raise ConfigError(f"the priors have no {term}; they have {', '.join(priors.terms)}")
+    for term in priors.terms:
         if term not in _WIDTHS:
             raise ConfigError(
-                f"torchmd cannot represent the term {term}; leave it out: write the terms "
-                f"{', '.join(t for t in priors.terms if t in _WIDTHS)} only"
+                f"torchmd cannot represent the term {term}: write only the terms "
+                f"{', '.join(t for t in priors.terms if t in _WIDTHS) or 'that it has'} (with_terms, --terms)"
             )
-    if "angles" in chosen and priors.angle_form != "theta":
+    if "angles" in priors.terms and priors.angle_form != "theta":
         raise ConfigError("torchmd's angles are harmonic in the angle, these in its cosine: leave out angles")
-    rows = {term: _rows(priors, term) for term in chosen}
+    rows = {term: _rows(priors, term) for term in priors.terms}
     kinds = sorted({t for own in rows.values() for row in own for t in row["types"] if is_exact(t)})
     if priors.topology is not None:
         kinds = sorted({*kinds, *priors.topology.type_names})
