@@ -104,10 +104,12 @@ def _read_mlcg(
     exclude_bonds: int | None,
     molecule: CGTopology | None,
 ) -> PriorSet:
+    from cgal_plugin import register
     from cgal_plugin.models.mlcg_files import read_mlcg
     from cgal_plugin.priors import priors_from_mlcg
     from cgal_plugin.provenance import hash_file
 
+    register()  # it silences Warp, which prints when TorchMD-Net is imported
     found, numbering = read_mlcg(file), _given(embedding, file)
     if found.state is not None:
         typer.echo(f"note: {file} also has a network: `cgal import-model` reads both", err=True)

@@ -63,9 +63,14 @@ class TorchMDNetTrainer:
         elif path is not None:
             from cgal_plugin.priors import PriorSet
 
-            PriorSet.load(path).for_topology(
+            found = PriorSet.load(path).for_topology(
                 topology, self.config.system.temperature, source=f"the priors in {path}"
             )
+            if self.config.refinement is not None and "pairs" not in found.terms:
+                raise ConfigError(
+                    f"refinement changes pair energies, and the priors in {path} have only "
+                    f"{', '.join(found.terms)}: remove refinement, or use priors with pairs"
+                )
 
     def _check_network(self, topology: CGTopology) -> None:
         from cgal_plugin.export.assemble import check_weights

@@ -15,7 +15,7 @@ import numpy as np
 from cgal_plugin.errors import ConfigError
 from cgal_plugin.mapping.embedding import Embedding, resolve_embedding
 from cgal_plugin.priors.prior_set import TERMS, PriorSet
-from cgal_plugin.priors.resolve import rows_of_terms, term_index
+from cgal_plugin.priors.resolve import check_units, rows_of_terms, term_index
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,6 +86,7 @@ def priors_from_mlcg(
     terms = tuple(term for term in TERMS if term in rows)
     if not terms:
         raise ConfigError("there are no priors in this file")
+    check_units(rows.get("bonds", ()), str((source or {}).get("file", "these priors")))
     priors = PriorSet(
         topology=None,
         temperature=temperature,

@@ -55,13 +55,13 @@ def mlcg_statistics(
     for term in priors.terms:
         if term not in _CLASSES:
             raise ConfigError(
-                f"mlcg's priors cannot represent the term {term}; they are {', '.join(_CLASSES)}: remove it "
-                "from the priors"
+                f"mlcg's priors cannot represent the term {term}; they are {', '.join(_CLASSES)}: leave it "
+                "out (with_terms, --terms)"
             )
         if term == "angles" and priors.angle_form != "cos":
             raise ConfigError(
-                "mlcg's angles are harmonic in the cosine, these in the angle: fit them with angle_form "
-                "'cos', or remove angles from the priors"
+                "mlcg's angles are harmonic in the cosine, these in the angle: leave out angles "
+                "(with_terms, --terms), or fit them with angle_form 'cos'"
             )
         rows = [row for row in priors.rows if row["term"] == term and row["parameters"] is not None]
         statistics: dict[tuple[int, ...], dict[str, Any]] = {}
@@ -84,10 +84,10 @@ def write_mlcg_priors(
     path: str | os.PathLike[str],
     embedding: str | Mapping[str, Any] | Embedding,
 ) -> None:
-    """Write priors as a file that ``torch.load`` beside mlcg reads: a ``ModuleDict`` of its priors.
+    """Write priors as a file that ``torch.load`` with mlcg reads: a ``ModuleDict`` of its priors.
 
-    mlcg keeps parameters in float32. It takes the pairs of the repulsion from the neighbour lists of its data:
-    make these with pairs more than ``priors.exclude_bonds`` bonds apart.
+    mlcg keeps parameters in float32. It takes the pairs of the repulsion from the neighbour lists of its
+    data: make these with pairs more than ``priors.exclude_bonds`` bonds apart.
 
     Raises
     ------
@@ -110,7 +110,6 @@ def write_mlcg_priors(
         outer.model = prior
         vars(outer).update(name=name, targets=["forces"])
         modules[name] = outer
-
     names = {stub: module for (_, module), stub in stubs.items()}
     atomic_path(path, lambda name: torch.save(modules, name, pickle_module=_pickle_module(names)))
 
@@ -164,7 +163,7 @@ def _values(priors: PriorSet, term: str, row: Mapping[str, Any]) -> dict[str, An
         if priors.power != 6 or p["epsilon"] < 0:
             raise ConfigError(
                 f"mlcg's repulsion is (sigma/r)^6; this one has power {priors.power} and epsilon "
-                f"{p['epsilon']:g}: remove it from the priors"
+                f"{p['epsilon']:g}: leave it out (with_terms, --terms)"
             )
         return {"sigma": p["sigma"] * p["epsilon"] ** (1.0 / 6.0)}
     if term != "dihedrals":
@@ -193,7 +192,8 @@ def _fill(prior: nn.Module, table: Mapping[tuple[int, ...], Mapping[str, Any]], 
         series = name in ("k1s", "k2s")
         buffer = torch.zeros(*((degrees,) if series else ()), *((size,) * order))
         values = [list(v[name].values()) if series else v[name] for v in table.values()]
-        buffer[(slice(None), *keys) if series else keys] = torch.tensor(values).T.to(buffer.dtype)
+        given = torch.tensor(values, dtype=buffer.dtype)
+        buffer[(slice(None), *keys) if series else keys] = given.T if series else given
         prior.register_buffer(name, buffer)
     if degrees:
         names = {f"{k}_names": [f"{k}_{n}" for n in range(1, degrees + 1)] for k in ("k1", "k2")}

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from cgal_plugin.mapping.topology import CGTopology
 
 _PAIR_TERMS = ("repulsion", "pairs")
+#: lengths of bonds between beads, Å
+_SHORTEST, _LONGEST = 1.0, 20.0
 
 
 def term_index(topology: CGTopology, term: str, exclude_bonds: int) -> NDArray[np.int64]:
@@ -103,3 +105,22 @@ def rows_for(
         # a term that the molecule does not have keeps its rows, so that the set has the same terms
         kept += [own[n] for n in sorted(set(used.tolist()))] if used.size else own
     return kept
+
+
+def check_units(rows: Sequence[Mapping[str, Any]], source: str) -> None:
+    """Check that imported bonds have lengths in Å.
+
+    Raises
+    ------
+    ConfigError
+        A bond is shorter than 1 Å or longer than 20 Å.
+    """
+    for row in rows:
+        r0 = row["parameters"]["r0"] if row["term"] == "bonds" else 5.0
+        if not _SHORTEST <= r0 <= _LONGEST:
+            types = "-".join(row["types"])
+            raise ConfigError(
+                f"{source}: the bond {types} has an equilibrium length of {r0:g} Å; bonds of beads have "
+                f"{_SHORTEST:g} to {_LONGEST:g} Å. Is the file in nm? This package reads Å, kcal/mol and degrees: "
+                "convert it before the import"
+            )

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from cgal_plugin.config.load import read_mapping
 from cgal_plugin.errors import CGALWarning, ConfigError
 from cgal_plugin.priors.prior_set import PriorSet
+from cgal_plugin.priors.resolve import check_units
 from cgal_plugin.priors.torchmd_tables import WIDTHS, Tables, bead_type, entry_of, number
 from cgal_plugin.provenance import hash_file
 
@@ -71,6 +72,8 @@ def read_torchmd_priors(
     if not Path(path).is_file():
         raise ConfigError(f"prior force field {name!r} does not exist")
     content = read_mapping(path)[0]
+    if "format_version" in content:
+        raise ConfigError(f"{name} is a prior file of this package already: use it as it is")
     _check_sections(content, name)
     own = content.get(OWN) or {}
     temperature = _setting("temperature", temperature, own, None, name)
@@ -90,6 +93,7 @@ def read_torchmd_priors(
     if missing or not wanted:
         raise ConfigError(f"{name} has no {', '.join(missing) or 'term chosen'}; it has {', '.join(found)}")
     chosen = tuple(term for term in found if term in wanted)
+    check_units(found.get("bonds", ()), name)
     notes = _notes(content, chosen, repulsion, exclude_bonds)
     warnings.warn(f"{name}: {'; '.join(notes)}", CGALWarning, stacklevel=2)
     priors = PriorSet(

@@ -49,10 +49,13 @@ def write_torchmd_priors(priors: PriorSet, path: str | os.PathLike[str]) -> dict
         if term not in _WIDTHS:
             raise ConfigError(
                 f"torchmd cannot represent the term {term}: write only the terms "
-                f"{', '.join(t for t in priors.terms if t in _WIDTHS) or 'that it has'} (with_terms, --terms)"
+                f"{', '.join(t for t in priors.terms if t in _WIDTHS) or 'that it has'} (with_terms, "
+                "--terms)"
             )
     if "angles" in priors.terms and priors.angle_form != "theta":
-        raise ConfigError("torchmd's angles are harmonic in the angle, these in its cosine: leave out angles")
+        raise ConfigError(
+            "torchmd's angles are harmonic in the angle, these in its cosine: leave them out (with_terms, --terms)"
+        )
     rows = {term: _rows(priors, term) for term in priors.terms}
     kinds = sorted({t for own in rows.values() for row in own for t in row["types"] if is_exact(t)})
     if priors.topology is not None:
@@ -144,7 +147,7 @@ def _power(priors: PriorSet) -> str:
     if not found:
         raise ConfigError(
             f"torchmd's repulsion has power {' or '.join(map(str, REPULSIONS.values()))}, this one "
-            f"{priors.power}: leave out repulsion"
+            f"{priors.power}: leave it out (with_terms, --terms)"
         )
     return found[0]
 
@@ -179,7 +182,8 @@ def _lj(
             is_, would = (f"epsilon {v['epsilon']:.6g} and sigma {v['sigma']:.6g}" for v in (own[n], rule))
             raise ConfigError(
                 "torchmd mixes the repulsion of a pair from sigma and epsilon of each type; "
-                f"{order[a]}-{order[b]} has {is_}, mixed it would have {would}: leave out repulsion"
+                f"{order[a]}-{order[b]} has {is_}, mixed it would have {would}: leave it out (with_terms, "
+                "--terms)"
             )
     used = sorted({*i.tolist(), *j.tolist()})
     return {atom_type(order[n]): _four(float(sigma[n]), float(epsilon[n])) for n in used}
