@@ -146,14 +146,15 @@ PUBLIC = {
         BeadSpec CGMapping CGTopology ForceMap MapSpec basic_force_map optimal_force_map resolve_spec
         slice_force_map""",
     "models": """
-        BlockWeights CGSchNet CGSchNetWeights EnergyHead LinearWeights NeighborEmbeddingWeights build_model
-        from_mlcg from_torchmdnet_gn model_parameters save_checkpoint""",
+        BlockWeights CGSchNet CGSchNetWeights EnergyHead ImportedModel LinearWeights NeighborEmbeddingWeights
+        build_model from_mlcg from_torchmdnet_gn import_model model_parameters save_checkpoint""",
     "oracle": """
         AllAtomLibrary AllAtomModel AllAtomTrajectory BackmapResult BackmapSettings Backmapper LabelSettings
         LabelledFrames OpenMMOracle Quarantined TrajectoryTask backmap run_trajectory""",
     "priors": """
         CGAngleSeries CGAngles CGBonds CGBridges CGDihedrals CGPairs CGRepulsion FitSettings PriorSet
-        fit_priors make_prior""",
+        fit_priors make_prior mlcg_statistics priors_from_mlcg read_torchmd_priors write_mlcg_priors
+        write_torchmd_priors""",
     "refinement": "Correction DynamicStates Populations correction populations",
     "reporting": "ReportInput RoundSummary SelectedFrames write_report",
     "selector": """

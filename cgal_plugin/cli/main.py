@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from cgal_plugin import interrupts
-from cgal_plugin.cli import oracle, stages
+from cgal_plugin.cli import import_model, oracle, priors, stages
 from cgal_plugin.cli.options import ConfigFile
 from cgal_plugin.errors import CGALError, CGALWarning, ConfigError
 
@@ -32,7 +32,10 @@ for command in (
     oracle.seed,
     oracle.reference,
     stages.fit_priors,
+    priors.import_priors,
+    priors.export_priors,
     stages.train,
+    import_model.import_model,
     stages.export,
     stages.simulate,
     stages.select,

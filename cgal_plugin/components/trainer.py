@@ -9,9 +9,8 @@ from cgal_plugin.components.protocols import Progress, TrainedModel, TrainReques
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.sources import FrameTable, read_store
-from cgal_plugin.errors import ConfigError, DamageError, ExportError, PriorFitError, StateError
+from cgal_plugin.errors import ConfigError, DamageError, ExportError, StateError
 from cgal_plugin.mapping import CGTopology
-from cgal_plugin.mapping.embedding import check_same_embedding
 from cgal_plugin.models.build import MODEL_NAME
 from cgal_plugin.runs.layout import WORK
 
@@ -48,10 +47,11 @@ class TorchMDNetTrainer:
         Raises
         ------
         PriorFitError
-            The molecule is too small for a term, or the file is for another molecule or temperature.
+            The molecule is too small for a term.
         ConfigError
-            A key or value in ``training.torchmdnet`` is not allowed, the network cannot be built for the
-            beads of the molecule, or it could not be exported.
+            The file of priors is for another molecule or temperature, or lacks parameters. A key or value in
+            ``training.torchmdnet`` is not allowed, the network cannot be built for the beads of the molecule,
+            or it could not be exported.
         """
         from cgal_plugin.priors.fit_input import check_terms
 
@@ -63,7 +63,14 @@ class TorchMDNetTrainer:
         elif path is not None:
             from cgal_plugin.priors import PriorSet
 
-            _check_same(PriorSet.load(path), path, topology, self.config.system.temperature)
+            found = PriorSet.load(path).for_topology(
+                topology, self.config.system.temperature, source=f"the priors in {path}"
+            )
+            if self.config.refinement is not None and "pairs" not in found.terms:
+                raise ConfigError(
+                    f"refinement changes pair energies, and the priors in {path} have only "
+                    f"{', '.join(found.terms)}: remove refinement, or use priors with pairs"
+                )
 
     def _check_network(self, topology: CGTopology) -> None:
         from cgal_plugin.export.assemble import check_weights
@@ -92,7 +99,9 @@ class TorchMDNetTrainer:
         Raises
         ------
         PriorFitError
-            There are too few frames, or the file is for another molecule or temperature.
+            There are too few frames.
+        ConfigError
+            The file is for another molecule or temperature, or lacks parameters of the molecule.
         StateError
             The frozen priors differ from the saved ones.
         """
@@ -106,15 +115,14 @@ class TorchMDNetTrainer:
         path = out_dir / _PRIORS
         if not path.exists():
             if priors.file is not None:
-                fitted = PriorSet.load(priors.file)
+                fitted = _for(PriorSet.load(priors.file), priors.file, store)
             else:
                 seed = [n for n in store.names() if store.record(n)["source"] == "seed"]
                 fitted = self._fit(read_store(store.root, seed, None))
             fitted.save(path)
-        frozen = _load(path)
+        frozen = _for(_load(path), path, store)
         if not (out_dir / "priors.png").exists():
             plot_priors(frozen, out_dir / "priors.png")
-        _check_same(frozen, path, store.topology, store.temperature)
         self._seed_priors = frozen
         self._prior_model = frozen.to_prior_model()
 
@@ -141,14 +149,12 @@ class TorchMDNetTrainer:
         if not self.config.torchmdnet.priors.refit:
             return self._prior_model
 
-        path, store = request.out_dir / _PRIORS, request.store
+        path = request.out_dir / _PRIORS
         if not path.exists():
             only_seed = set(frames.sources) == {"seed"}
             priors = self._seed_priors if only_seed else None
             (self._fit(frames) if priors is None else priors).save(path)
-        fitted = _load(path)
-        _check_same(fitted, path, store.topology, store.temperature)
-        return fitted.to_prior_model()
+        return _for(_load(path), path, request.store).to_prior_model()
 
     # ------------------------------------------------------------------ training
 
@@ -279,11 +285,6 @@ def _load(path: Path) -> PriorSet:
         raise DamageError(f"{path} is damaged ({error})") from error
 
 
-def _check_same(priors: PriorSet, path: Path, topology: CGTopology, temperature: float) -> None:
-    own = priors.topology.embedding
-    check_same_embedding(own, topology.embedding, f"prior file {path}", "the system", PriorFitError)
-    if priors.topology != topology or abs(priors.temperature - temperature) > 1e-6:
-        raise PriorFitError(
-            f"the priors in {path} are for {priors.topology!r} at {priors.temperature} K; "
-            f"the data are for {topology!r} at {temperature} K"
-        )
+def _for(priors: PriorSet, path: Path, store: DataStore) -> PriorSet:
+    """Return the priors of the molecule and temperature of the data; ``check`` has said what is assumed."""
+    return priors.for_topology(store.topology, store.temperature, source=f"the priors in {path}", say=False)

@@ -201,7 +201,9 @@ class FastPotential:
     @classmethod
     def _build(cls, potential: Any, described: dict[str, Any], n: int, tolerance: float) -> FastPotential:
         from cgal_plugin.export.engine.assemble import assemble, check_engine
+        from cgal_plugin.export.probes import probe_frames
         from cgal_plugin.export.tables import choose_table
+        from cgal_plugin.mapping.topology import CGTopology
 
         network = potential.network
         if getattr(network, "embedding", None) is not None:
@@ -209,7 +211,8 @@ class FastPotential:
                 "the fast engine does not support a neighbour embedding; "
                 "use the portable potential (export_torchscript)"
             )
-        table, table_error = choose_table(network, tolerance)
+        frames = probe_frames(potential, CGTopology.from_dict(described["topology"]))
+        table, table_error = choose_table(network, tolerance, frames)
         arrays = assemble(potential, table)
         copied = ("n_beads", "topology", "topology_hash", "types", "embedding", "temperature")
         kept = {key: value for key, value in described.items() if key in copied}
@@ -224,7 +227,7 @@ class FastPotential:
             "table_error": table_error,
             "versions": versions(),
         }
-        error = check_engine(cls, network, table, metadata)
+        error = check_engine(cls, network, table, metadata, frames)
         if not error < ROUNDING + tolerance:
             raise ExportError(
                 f"the fast engine differs from the exact network by {error:.1e} of the largest force, "

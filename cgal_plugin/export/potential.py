@@ -227,6 +227,7 @@ def tabulate(
 ) -> dict[str, Any]:
     """Replace the filters of a potential by tables if requested; return the metadata about its form."""
     from cgal_plugin.export.forms import ListPotential
+    from cgal_plugin.export.probes import probe_frames
     from cgal_plugin.export.tables import TableFilters, choose_table
 
     form: dict[str, Any] = {"pairs": "dense"}
@@ -237,9 +238,9 @@ def tabulate(
         return {**form, "filters": "exact"}
     if embedded:
         raise ExportError("filters='table' does not support a neighbour embedding; use filters='exact'")
-    exact = potential_module(model, topology, dtype="float64", verify=False).network
+    exact = potential_module(model, topology, dtype="float64", verify=False)
     try:
-        table, error = choose_table(exact, tolerance)
+        table, error = choose_table(exact.network, tolerance, probe_frames(exact, topology))
     except ExportError as reason:
         if filters == "table":
             raise

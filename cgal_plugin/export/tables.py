@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 #: fraction of the intervals that is distributed evenly in r
 EVEN_SHARE = 0.25
 _INTERVALS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
-_PROBES = 4
-_PROBE_BEADS = 16
 
 
 @dataclass(frozen=True)
@@ -178,26 +176,6 @@ def exact_filters(network: Any) -> Any:
     return network.filters if exact is None else exact
 
 
-def probe_frames(n_beads: int, lower: float, upper: float) -> NDArray[np.float64]:
-    """Return chains ``(n, n_beads, 3)`` Å, from dense to almost not interacting, for checks of tables."""
-    rng = np.random.default_rng(20)
-    frames = []
-    for k in range(_PROBES):
-        step = rng.normal(size=(n_beads, 3)) + (0.35 * k) * np.array([1.0, 0.4, 0.2])
-        step *= 3.8 / np.linalg.norm(step, axis=1, keepdims=True)
-        x = np.cumsum(step, axis=0)
-        if k == 0:
-            # pairs just inside and just outside both cutoffs
-            edges = [lower + 0.02, lower - 0.02, upper - 0.02, upper + 0.02]
-            for bead, edge in enumerate(edges[: n_beads - 1], start=1):
-                x[bead] = x[0] + abs(edge) * step[bead] / 3.8
-        frames.append(x)
-    # neighbours in the last Å below the cutoff only, where filters are small
-    gaps = upper - np.minimum(np.linspace(0.2, 1.0, n_beads), 0.5 * (upper - lower))
-    frames.append(np.cumsum(gaps)[:, None] * np.array([1.0, 0.0, 0.0]))
-    return np.stack(frames)
-
-
 def reference_forces(network: Any, filters: Callable[[Tensor], Any], frame: NDArray[np.float64]) -> Any:
     """Return forces of the network in float64 by autograd, kcal/mol/Å.
 
@@ -241,7 +219,7 @@ def check_tolerance(tolerance: float) -> None:
         raise ExportError(f"tolerance is {tolerance!r}; it must be between 0 and 0.1 (default 1e-6)")
 
 
-def choose_table(network: Any, tolerance: float) -> tuple[FilterTable, float]:
+def choose_table(network: Any, tolerance: float, frames: NDArray[np.float64]) -> tuple[FilterTable, float]:
     """Return the smallest table that reproduces the forces of the network, and its error.
 
     Parameters
@@ -249,7 +227,9 @@ def choose_table(network: Any, tolerance: float) -> tuple[FilterTable, float]:
     network
         Network of an exported potential, float64.
     tolerance
-        Largest error of a force component in a probe frame, relative to the largest component.
+        Largest error of a force component in a frame, relative to the largest component.
+    frames
+        :func:`~cgal_plugin.export.probes.probe_frames` of the potential, Å.
 
     Raises
     ------
@@ -258,7 +238,6 @@ def choose_table(network: Any, tolerance: float) -> tuple[FilterTable, float]:
     """
     check_tolerance(tolerance)
     exact = exact_filters(network)
-    frames = probe_frames(min(_PROBE_BEADS, network.n_beads), exact.filter_lower, exact.upper)
     expected = [reference_forces(network, exact, frame) for frame in frames]
     error = math.inf
     for intervals in _INTERVALS:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cgal_plugin.errors import CGALWarning
+from cgal_plugin.mapping.residues import ONE_TO_THREE, standard_name
 
 if TYPE_CHECKING:
     import mdtraj
@@ -12,7 +16,9 @@ if TYPE_CHECKING:
 def read_psf(path: Path) -> mdtraj.Topology:
     """Read atoms, residues, segments (as chains) and bonds of a PSF file.
 
-    Atoms are numbered by their place in the file, as in its bond list; their own numbers are not used.
+    Atoms are numbered by their place in the file, as in its bond list; their own numbers are not used. In a
+    file of CA beads (torchmd-cg) a residue that is not standard, such as NLE, is read as the standard residue
+    of its atom type (CAL: LEU), with a warning.
 
     Raises
     ------
@@ -30,8 +36,9 @@ def read_psf(path: Path) -> mdtraj.Topology:
     chain: Any = None
     residue: Any = None
     segment = key = None
+    kinds: list[str] = []
     for number, line in enumerate(lines[first : first + n_atoms], 1):
-        own, residue_id, residue_name, name, mass = _atom(line, number)
+        own, residue_id, residue_name, name, mass, kind = _atom(line, number)
         if chain is None or own != segment:
             chain, segment, key = top.add_chain(own or None), own, None
         if (residue_id, residue_name) != key:
@@ -41,9 +48,11 @@ def read_psf(path: Path) -> mdtraj.Topology:
             residue = top.add_residue(residue_name, chain, int(digits), own)
             key = (residue_id, residue_name)
         top.add_atom(name, _element(mass), residue)
+        kinds.append(kind)
     if top.n_atoms != n_atoms:
         raise ValueError(f"it is cut off: {n_atoms} atoms announced, {top.n_atoms} found")
     atoms = list(top.atoms)
+    _standard_beads(path, atoms, kinds)
     numbers: list[int] = []
     for line in lines[start:]:
         if len(numbers) >= 2 * n_bonds:
@@ -66,15 +75,35 @@ def _section(lines: list[str], name: str) -> tuple[int, int]:
     raise ValueError(f"it has no section {name}")
 
 
-def _atom(line: str, number: int) -> tuple[str, str, str, str, float]:
-    """Return segment, residue number, residue name, atom name and mass; the segment may be blank."""
+def _standard_beads(path: Path, atoms: list[Any], kinds: list[str]) -> None:
+    """Rename residues of CA beads that are not standard to those whose atom type they have."""
+    if any(atom.name != "CA" for atom in atoms):
+        return
+    said: dict[str, str] = {}
+    for atom, kind in zip(atoms, kinds, strict=True):
+        residue = ONE_TO_THREE.get(kind.removeprefix("CA"))
+        if standard_name(atom.residue.name) is None and residue is not None and kind.startswith("CA"):
+            said.setdefault(f"{atom.residue.name} as {residue}", kind)
+            atom.residue.name = residue
+    if said:
+        text = ", ".join(f"{what} (atom type {kind})" for what, kind in said.items())
+        warnings.warn(
+            f"{path} has residues that are not standard: read {text}, in the priors and in the network",
+            CGALWarning,
+            stacklevel=2,
+        )
+
+
+def _atom(line: str, number: int) -> tuple[str, str, str, str, float, str]:
+    """Return segment, residue number, residue name, atom name, mass and type; the segment may be blank."""
     words = line.split()
     # charge and mass are the first two neighbours with a decimal point
     charge = next((k for k in range(5, len(words) - 1) if "." in words[k] and "." in words[k + 1]), None)
     if charge is None:
         raise ValueError(f"atom {number} cannot be read: {line.strip()!r}")
     segment = " ".join(words[1 : charge - 4])
-    return segment, words[charge - 4], words[charge - 3], words[charge - 2], float(words[charge + 1])
+    residue, name, kind = words[charge - 3 : charge]
+    return segment, words[charge - 4], residue, name, float(words[charge + 1]), kind
 
 
 def _numbers(line: str) -> list[int]:

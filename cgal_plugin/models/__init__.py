@@ -20,6 +20,8 @@ _WHERE = {
     "from_torchmdnet_gn": "convert",
     "from_mlcg": "convert",
     "save_checkpoint": "convert",
+    "ImportedModel": "importing",
+    "import_model": "importing",
 }
 __all__ = sorted(_WHERE)
 

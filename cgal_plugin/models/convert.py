@@ -222,7 +222,13 @@ def _mlcg_names(state: State) -> dict[str, Any]:
 # ---------------------------------------------------------------------- shared
 
 
-def save_checkpoint(model: TorchMD_Net, path: str | os.PathLike[str], **hparams: Any) -> None:
+def save_checkpoint(
+    model: TorchMD_Net,
+    path: str | os.PathLike[str],
+    *,
+    facts: Mapping[str, Any] | None = None,
+    **hparams: Any,
+) -> None:
     """Write a converted model as a checkpoint for TorchMD-Net's ``load_model`` (after ``register()``).
 
     Parameters
@@ -231,6 +237,8 @@ def save_checkpoint(model: TorchMD_Net, path: str | os.PathLike[str], **hparams:
         Model from a function of this module.
     path
         File to write.
+    facts
+        Provenance to record under the key ``cgal_plugin``.
     **hparams
         Hyper-parameters to add or replace; ``temperature`` (K) is kept for the export.
 
@@ -249,7 +257,12 @@ def save_checkpoint(model: TorchMD_Net, path: str | os.PathLike[str], **hparams:
     content = {
         "state_dict": {f"model.{k}": v for k, v in model.state_dict().items()},
         "hyper_parameters": {**known, **hparams},
-        "cgal_plugin": {"versions": versions(), "mode": "converted", "units": dict(MODEL_UNITS)},
+        "cgal_plugin": {
+            "versions": versions(),
+            "mode": "converted",
+            "units": dict(MODEL_UNITS),
+            **(facts or {}),
+        },
     }
     with atomic_write(path) as handle:
         torch.save(content, handle)

@@ -16,7 +16,8 @@ from cgal_plugin.damage import archive_damage
 from cgal_plugin.errors import CGALError
 from cgal_plugin.provenance import BAD_ARCHIVE
 
-_UNREADABLE: tuple[type[Exception], ...] = (*BAD_ARCHIVE, pickle.UnpicklingError, AttributeError, ImportError)
+#: what reading a damaged or foreign file raises
+UNREADABLE: tuple[type[Exception], ...] = (*BAD_ARCHIVE, pickle.UnpicklingError, AttributeError, ImportError)
 
 
 def read_torch(
@@ -48,18 +49,12 @@ def read_torch(
     import torch
 
     name = name or str(source)
-    _check_intact(source, name, error)
-    if _is_script(source):
-        raise error(
-            f"{name} is a TorchScript file, such as an exported potential, and not a checkpoint: give the "
-            "checkpoint (epoch_*.ckpt, or model.ckpt of a run); to run the potential use `cgal simulate` or "
-            "add_potential"
-        )
+    check_file(source, name, error)
     try:
         with warnings.catch_warnings(), _plain_types():
             warnings.simplefilter("ignore")  # warnings about old pickle protocols
             return torch.load(source, map_location="cpu", weights_only=not trust)
-    except _UNREADABLE as problem:
+    except UNREADABLE as problem:
         found = re.search(r"GLOBAL (\S+)", str(problem))
         if not trust and found:
             raise error(
@@ -70,6 +65,25 @@ def read_torch(
         if "weights_only" in text:  # torch's advice is not for users of this package
             text = "it is not a file of torch.save, or it is damaged"
         raise error(f"{name} cannot be read as a checkpoint: {text}") from problem
+
+
+def check_file(source: str | os.PathLike[str] | IO[bytes], name: str, error: type[CGALError]) -> None:
+    """Check that a file exists, is intact and is not TorchScript; ``name`` is its name in messages.
+
+    Raises
+    ------
+    CGALError
+        The file is missing, damaged or TorchScript.
+    """
+    if isinstance(source, str | os.PathLike) and not os.path.isfile(source):
+        raise error(f"{name} does not exist, or is not a file")
+    _check_intact(source, name, error)
+    if _is_script(source):
+        raise error(
+            f"{name} is a TorchScript file, such as an exported potential, and not a checkpoint: give the "
+            "checkpoint (epoch_*.ckpt, or model.ckpt of a run); to run the potential use `cgal simulate` or "
+            "add_potential"
+        )
 
 
 def _check_intact(source: str | os.PathLike[str] | IO[bytes], name: str, error: type[CGALError]) -> None:

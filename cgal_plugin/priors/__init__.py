@@ -1,4 +1,4 @@
-"""Prior energies of CG models (bonds, bridges, angles, dihedrals, repulsion, pairs), fitted to frames.
+"""Prior energies of CG models (bonds, bridges, angles, dihedrals, repulsion, pairs), fitted or imported.
 
 The prior classes (``CGBonds`` ...) import TorchMD-Net, which takes seconds: names are loaded on first use.
 """
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cgal_plugin.priors.factory import make_prior
     from cgal_plugin.priors.fit import fit_priors
+    from cgal_plugin.priors.mlcg import priors_from_mlcg
+    from cgal_plugin.priors.mlcg_write import mlcg_statistics, write_mlcg_priors
     from cgal_plugin.priors.modules import (
         CGAngles,
         CGAngleSeries,
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     )
     from cgal_plugin.priors.prior_set import PriorSet
     from cgal_plugin.priors.settings import FitSettings
+    from cgal_plugin.priors.torchmd_cg import read_torchmd_priors
+    from cgal_plugin.priors.torchmd_write import write_torchmd_priors
 
 __all__ = [
     "CGAngleSeries",
@@ -35,6 +39,11 @@ __all__ = [
     "PriorSet",
     "fit_priors",
     "make_prior",
+    "mlcg_statistics",
+    "priors_from_mlcg",
+    "read_torchmd_priors",
+    "write_mlcg_priors",
+    "write_torchmd_priors",
 ]
 
 _HOME = {
@@ -49,6 +58,11 @@ _HOME = {
     "PriorSet": "prior_set",
     "fit_priors": "fit",
     "make_prior": "factory",
+    "mlcg_statistics": "mlcg_write",
+    "priors_from_mlcg": "mlcg",
+    "read_torchmd_priors": "torchmd_cg",
+    "write_mlcg_priors": "mlcg_write",
+    "write_torchmd_priors": "torchmd_write",
 }
 
 

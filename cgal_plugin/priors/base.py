@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmdnet.priors.base import BasePrior
 
 from cgal_plugin.errors import ConfigError, DataError, PriorFitError
-from cgal_plugin.mapping.embedding import CGAL
+from cgal_plugin.mapping.embedding import CGAL, check_given
 from cgal_plugin.priors.prior_set import PriorSet
 from cgal_plugin.priors.tables import build_lookup, describe_molecule, known_names
 
@@ -36,13 +36,17 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
         without index tables, which may have any number of copies of the molecule. None: the batch must have
         index tables.
     file
-        A file written by :meth:`PriorSet.save`, instead of ``table`` and ``molecule``.
+        A file written by :meth:`PriorSet.save`, instead of ``table`` and ``molecule``. Imported priors are
+        for any molecule: that of ``dataset``, or without one those of the batches.
     dataset
         Passed by TorchMD-Net. Its ``topology``, if it has one, supplies ``molecule`` and ``embedding`` and
         must be that of ``file``.
     embedding
         Name of the embedding that numbers the bead types (default ``"cgal"``); it resolves the names in the
         table.
+    ordered
+        Rows depend on the order of the beads in the index tables, see
+        :func:`~cgal_plugin.priors.tables.build_lookup`.
     **settings
         Settings of the term, see the class.
 
@@ -68,6 +72,7 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
         file: str | os.PathLike[str] | None = None,
         dataset: Any = None,
         embedding: str | None = None,
+        ordered: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -75,13 +80,17 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
         if table is None:
             settings = self._read(file, dataset, settings)
             table, molecule = settings["table"], settings["molecule"]
-            embedding = settings.get("embedding")
+            embedding = self._embedding(settings, embedding, dataset, file)
+            ordered = settings.get("ordered", False)
         elif file is not None:
             raise ConfigError(f"{type(self).__name__}: give exactly one of table and file")
         elif molecule is None and getattr(dataset, "topology", None) is not None:
             molecule = describe_molecule(dataset.topology, self.term)
             embedding = embedding or dataset.topology.embedding
         self.embedding = embedding or CGAL
+        if not isinstance(ordered, bool):
+            raise ConfigError(f"{type(self).__name__}: ordered is {ordered!r}; it must be true or false")
+        self.ordered = ordered
         self._settings = {name: settings.get(name, value) for name, value in self.defaults.items()}
         self._table = [self._row(row, i) for i, row in enumerate(table)]
         self._molecule = None if molecule is None else _check_molecule(molecule, self.width)
@@ -112,14 +121,27 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
             raise PriorFitError(
                 f"{name} has no parameters: give table or file, or fit it with cgal_plugin.priors.make_prior"
             )
-        priors, topology = PriorSet.load(file), getattr(dataset, "topology", None)
-        if topology is not None and topology != priors.topology:
-            raise ConfigError(f"{name}: {file} is for {priors.topology!r}, the data set for {topology!r}")
+        priors = PriorSet.load(file)
         if settings:
             raise ConfigError(f"{name}: {file} contains the settings {sorted(settings)}; leave them out")
         if self.term not in priors.terms:
             raise ConfigError(f"{name}: {file} has no {self.term}; it has {', '.join(priors.terms)}")
+        topology, temperature = getattr(dataset, "topology", None), getattr(dataset, "temperature", None)
+        source = f"{name}: the priors in {file}"
+        if topology is not None:
+            priors = priors.for_topology(topology, temperature, source=source)
+        for several in getattr(dataset, "topologies", ()) if topology is None else ():
+            # each has its parameters, which remain by type
+            priors.for_topology(several, temperature, source=source)
         return priors.arguments(self.term)
+
+    def _embedding(
+        self, settings: Mapping[str, Any], given: str | None, dataset: Any, file: Any
+    ) -> str | None:
+        """Return the embedding of priors in a file: that of their molecule, or else that of the data."""
+        own = settings.get("embedding", CGAL) if settings["molecule"] is not None else None
+        own = own or getattr(dataset, "embedding", None)
+        return given if own is None else check_given(given, own, f"the priors in {file}", ConfigError)
 
     def _row(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
         wanted, label = {"types", *self.columns}, f"{type(self).__name__} table row {number}"
@@ -141,7 +163,7 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
         molecule = self._molecule
         own = {} if molecule is None else {k: molecule[k] for k in ("type_names", "types")}
         names = known_names(**own, embedding=self.embedding)
-        lookup = build_lookup([row["types"] for row in self._table], self.width, names)
+        lookup = build_lookup([row["types"] for row in self._table], self.width, names, self.ordered)
         self.n_classes = lookup.n_classes
         self._constant("type_class", torch.from_numpy(lookup.classes))
         self._constant("class_row", torch.from_numpy(lookup.rows))
@@ -178,9 +200,10 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
 
     def get_init_args(self) -> dict[str, Any]:
         """Return plain Python values that rebuild the prior without data set or file."""
-        # that of cgal is left out, as in releases that had no other
-        other = {} if self.embedding == CGAL else {"embedding": self.embedding}
-        return {"table": self._table, "molecule": self._molecule, **other, **self._settings}
+        # left out of tables in the numbers of cgal and of unordered ones, as in releases that had no others
+        others: dict[str, Any] = {} if self.embedding == CGAL else {"embedding": self.embedding}
+        others |= {"ordered": True} if self.ordered else {}
+        return {"table": self._table, "molecule": self._molecule, **others, **self._settings}
 
     def reset_parameters(self) -> None:
         """Do nothing: a prior has no parameters to train."""

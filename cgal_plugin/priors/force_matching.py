@@ -61,11 +61,11 @@ def match_forces(
     PriorFitError
         The frames do not determine the coefficients.
     """
-    linear = build_terms(fitted.topology, terms, settings)
+    linear = build_terms(fitted.molecule, terms, settings)
     size = sum(t.n_parameters for t in linear)
     normal, right, square = np.zeros((size, size)), np.zeros(size), 0.0
-    widest = max(t.n_parameters * max(t.index.shape[0], fitted.topology.n_beads) for t in linear)
-    step = max(1, _CHUNK // (3 * max(widest, size * fitted.topology.n_beads)))
+    widest = max(t.n_parameters * max(t.index.shape[0], fitted.molecule.n_beads) for t in linear)
+    step = max(1, _CHUNK // (3 * max(widest, size * fitted.molecule.n_beads)))
     for lo in range(0, len(frames), step):
         x = frames[lo : lo + step]
         rest = (forces[lo : lo + step] - _forces(fitted, x)).reshape(-1)
@@ -121,7 +121,7 @@ def _forces(priors: PriorSet, frames: NDArray[np.float64]) -> NDArray[np.float64
 
     n, beads = frames.shape[:2]
     pos = torch.from_numpy(frames.reshape(-1, 3).copy()).requires_grad_(True)
-    types = torch.from_numpy(np.tile(priors.topology.types, n))
+    types = torch.from_numpy(np.tile(priors.molecule.types, n))
     batch = torch.arange(n).repeat_interleave(beads)
     energy = torch.zeros(n, 1, dtype=torch.float64)
     with torch.enable_grad():

@@ -272,7 +272,7 @@ def linear_terms(priors: PriorSet) -> list[LinearTerm]:
                 n_angle=lengths.get("angle_series", 1),
                 n_dihedral=lengths.get("dihedrals", 1),
             )
-            found = build_terms(priors.topology, priors.terms, settings)
+            found = build_terms(priors.molecule, priors.terms, settings)
             if {(t.term, t.types) for t in found} == set(rows):
                 return found
     raise PriorFitError(

@@ -55,12 +55,19 @@ def plot_priors(priors: PriorSet, path: str | os.PathLike[str]) -> None:
         if not ax.has_data():
             ax.set_axis_off()
     figure.suptitle(
-        f"Priors of {priors.topology.sequence} at {priors.temperature:g} K, {priors.n_frames} frames: "
-        "data (bars), model (line)",
+        _title(priors),
         fontsize=10,
         y=1 - 0.12 / height,
     )
     atomic_path(path, lambda name: figure.savefig(name, dpi=110))
+
+
+def _title(priors: PriorSet) -> str:
+    molecule = "any molecule" if priors.topology is None else priors.topology.sequence
+    at = "" if priors.temperature is None else f" at {priors.temperature:g} K"
+    if priors.source is not None:
+        return f"Priors of {molecule}{at}, imported from {priors.source['file']} ({priors.source['format']})"
+    return f"Priors of {molecule}{at}, {priors.n_frames} frames: data (bars), model (line)"
 
 
 def _panel(ax: Axes, priors: PriorSet, record: dict[str, Any]) -> None:
@@ -92,7 +99,7 @@ def _repulsion_panel(ax: Axes, priors: PriorSet, rows: list[dict[str, Any]]) -> 
             lw=1.2 if wild else 0.7,
             zorder=2 if wild else 1,
         )
-        if wild:
+        if wild and "contact" in row:
             ax.axvline(row["contact"], color="#555555", lw=0.8, ls=":")
     ax.set_ylim(0, 10)
     ax.tick_params(labelsize=7)

@@ -1,19 +1,21 @@
-"""A fitted set of priors: table, file, hash, and the values for a TorchMD-Net YAML file."""
+"""A set of priors, fitted or imported: table, file, hash, and the values for a TorchMD-Net YAML file."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass, fields
+from collections.abc import Collection
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cgal_plugin.errors import ConfigError, MappingError
+from cgal_plugin.errors import CGALWarning, ConfigError, MappingError
 from cgal_plugin.mapping.embedding import CGAL
 from cgal_plugin.mapping.topology import CGTopology
+from cgal_plugin.priors.resolve import rows_for
 from cgal_plugin.priors.tables import describe_molecule
 from cgal_plugin.provenance import atomic_write, hash_object, sealed, unsealed, versions
 
@@ -40,21 +42,23 @@ _EDITED = (
 )
 _UNITS = {"length": "angstrom", "energy": "kcal/mol", "angle": "rad", "temperature": "K"}
 #: fields that are missing in files of earlier releases
-_LATER: dict[str, Any] = {"pair_range": None, "rejected": []}
+_LATER: dict[str, Any] = {"pair_range": None, "rejected": [], "ordered": [], "source": None}
 # libyaml's safe loader and dumper are ten times faster, but PyYAML may lack them
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, eq=False)
 class PriorSet:
-    """Fitted priors of one molecule at one temperature. Made by :func:`fit_priors`.
+    """Priors, fitted to one molecule at one temperature or imported. Made by :func:`fit_priors`.
+
+    Imported priors are for any molecule whose bead types they have: :meth:`for_topology`.
 
     Attributes
     ----------
     topology, temperature
-        Molecule; temperature, K.
+        Molecule, or None for any; temperature, K, or None if it is not known.
     terms
-        The fitted terms.
+        The terms.
     angle_form, power, exclude_bonds
         Settings of angles, and of repulsion and pairs.
     rows
@@ -62,15 +66,19 @@ class PriorSet:
     histograms
         Histogram of the data and density of the model, one record per fitted row, for the plot.
     n_frames
-        Number of frames of the fit.
+        Number of frames of the fit; 0 without one.
     pair_range
         First and last centre of the pair energy, Å; None without pairs.
     rejected
         Frames that were left out of the fit: records with ``reason``, ``n``, ``n_frames`` and ``frames``.
+    ordered
+        Terms whose parameters depend on the order of the beads (N→C), such as bonds of torchmd-cg.
+    source
+        Imported priors: ``format``, ``file``, ``sha256`` of the file, and what it has besides parameters.
     """
 
-    topology: CGTopology
-    temperature: float
+    topology: CGTopology | None
+    temperature: float | None
     terms: tuple[str, ...]
     angle_form: str
     power: int
@@ -80,6 +88,8 @@ class PriorSet:
     n_frames: int
     pair_range: tuple[float, float] | None = None
     rejected: tuple[dict[str, Any], ...] = ()
+    ordered: tuple[str, ...] = ()
+    source: dict[str, Any] | None = None
 
     @cached_property
     def hash(self) -> str:
@@ -89,7 +99,99 @@ class PriorSet:
         settings: list[Any] = [self.angle_form, self.power, self.exclude_bonds, list(self.terms)]
         if self.pair_range is not None:
             settings.append(list(self.pair_range))
-        return hash_object([self.topology.hash, self.temperature, settings, parameters])
+        if self.ordered:
+            settings.append({"ordered": sorted(self.ordered)})
+        molecule = None if self.topology is None else self.topology.hash
+        return hash_object([molecule, self.temperature, settings, parameters])
+
+    @property
+    def molecule(self) -> CGTopology:
+        """The topology.
+
+        Raises
+        ------
+        ConfigError
+            The priors are for any molecule.
+        """
+        if self.topology is None:
+            raise ConfigError(f"{self!r} is for any molecule: choose one with for_topology(topology)")
+        return self.topology
+
+    def for_topology(
+        self,
+        topology: CGTopology,
+        temperature: float | None = None,
+        *,
+        source: str = "the priors",
+        say: bool = True,
+    ) -> PriorSet:
+        """Return the priors of one molecule: priors for any molecule restricted to the rows that it uses.
+
+        Parameters
+        ----------
+        topology
+            Molecule. Fitted priors are for theirs only.
+        temperature
+            Temperature of the data, K. Priors that record none take it, with a warning (unless ``say`` is
+            False). None: not checked.
+        source
+            What the priors are, for messages.
+        say
+            Warn if the temperature is assumed.
+
+        Raises
+        ------
+        ConfigError
+            The priors are for another molecule or temperature, or have no parameters for a term of the
+            molecule.
+        """
+        other = self.topology is not None and self.topology != topology
+        own = self.temperature
+        if other or (own is not None and temperature is not None and abs(own - temperature) > 1e-6):
+            places = [
+                ("any molecule" if molecule is None else repr(molecule))
+                + ("" if at is None else f" at {at:g} K")
+                for molecule, at in ((self.topology, own), (topology, temperature))
+            ]
+            raise ConfigError(
+                f"{source} are for {places[0]}; the data are for {places[1]}: fit the priors to these data "
+                "(cgal fit-priors), or import priors of this temperature (cgal import-priors)"
+            )
+        if own is None and temperature is not None and say:
+            warnings.warn(
+                f"{source} do not record their temperature: they are used at {temperature:g} K (cgal "
+                "import-priors --temperature records it)",
+                CGALWarning,
+                stacklevel=2,
+            )
+        made = replace(self, temperature=float(temperature)) if own is None and temperature else self
+        if self.topology is not None:
+            return made
+        rows = rows_for(self.rows, self.terms, self.ordered, self.exclude_bonds, topology, source)
+        return replace(made, topology=topology, rows=tuple(rows))
+
+    def with_terms(self, terms: Collection[str]) -> PriorSet:
+        """Return only some terms of the priors.
+
+        Raises
+        ------
+        ConfigError
+            The priors do not have a term, or none is given.
+        """
+        unknown = [term for term in terms if term not in self.terms]
+        if unknown or not terms:
+            raise ConfigError(
+                f"the priors have no term {', '.join(map(repr, unknown)) or 'of an empty list'}; they have "
+                f"{', '.join(self.terms)}"
+            )
+        return replace(
+            self,
+            terms=tuple(t for t in self.terms if t in terms),
+            ordered=tuple(t for t in self.ordered if t in terms),
+            rows=tuple(r for r in self.rows if r["term"] in terms),
+            histograms=tuple(h for h in self.histograms if h["term"] in terms),
+            pair_range=self.pair_range if "pairs" in terms else None,
+        )
 
     def table(self) -> list[dict[str, Any]]:
         """Return one dict per term and tuple of bead types.
@@ -109,10 +211,11 @@ class PriorSet:
         Raises
         ------
         ConfigError
-            The term was not fitted.
+            The priors do not have the term.
         """
         if term not in self.terms:
-            raise ConfigError(f"term {term!r} was not fitted; fitted terms: {', '.join(self.terms)}")
+            raise ConfigError(f"the priors have no term {term!r}; they have {', '.join(self.terms)}")
+        embedding = CGAL if self.topology is None else self.topology.embedding
         settings: dict[str, Any] = {}
         if term == "angles":
             settings = {"angle_form": self.angle_form}
@@ -127,8 +230,9 @@ class PriorSet:
                 for row in self.rows
                 if row["term"] == term and row["parameters"] is not None
             ],
-            "molecule": describe_molecule(self.topology, term),
-            **({} if self.topology.embedding == CGAL else {"embedding": self.topology.embedding}),
+            "molecule": None if self.topology is None else describe_molecule(self.topology, term),
+            **({} if embedding == CGAL else {"embedding": embedding}),
+            **({"ordered": True} if term in self.ordered else {}),
             **settings,
         }
 
@@ -143,12 +247,13 @@ class PriorSet:
         content = {f.name: getattr(self, f.name) for f in fields(self)}
         content |= {
             "format_version": FORMAT_VERSION,
-            "topology": self.topology.to_dict(),
+            "topology": None if self.topology is None else self.topology.to_dict(),
             "terms": list(self.terms),
             "rows": [dict(r) for r in self.rows],
             "histograms": [dict(h) for h in self.histograms],
             "pair_range": None if self.pair_range is None else list(self.pair_range),
             "rejected": [dict(r) for r in self.rejected],
+            "ordered": list(self.ordered),
             "hash": self.hash,
             "units": dict(_UNITS),
             "versions": versions(),
@@ -200,9 +305,10 @@ class PriorSet:
                 for name in (f.name for f in fields(cls))
                 if name != "topology"
             }
-            priors = cls(
-                topology=CGTopology.from_dict(content["topology"], f"prior file {str(path)!r}"), **values
-            )
+            where = f"prior file {str(path)!r}"
+            molecule = content["topology"]
+            topology = None if molecule is None else CGTopology.from_dict(molecule, where)
+            priors = cls(topology=topology, **values)
             actual = priors.hash
         except (KeyError, TypeError, ValueError, MappingError) as error:
             raise ConfigError(f"prior file {str(path)!r} is damaged: {error!r}") from error
@@ -214,8 +320,9 @@ class PriorSet:
         return priors
 
     def __repr__(self) -> str:
-        terms = ", ".join(self.terms)
-        return f"PriorSet({terms}; {self.topology.sequence!r}, {self.temperature} K, {self.hash[:12]})"
+        molecule = "any molecule" if self.topology is None else repr(self.topology.sequence)
+        temperature = "any temperature" if self.temperature is None else f"{self.temperature} K"
+        return f"PriorSet({', '.join(self.terms)}; {molecule}, {temperature}, {self.hash[:12]})"
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # chosen at run time

@@ -44,9 +44,23 @@ def _matches(pattern: str | int, type_id: int, name: str | None) -> bool:
     return pattern == "*" or (name is not None and fnmatchcase(name, pattern))
 
 
+def is_exact(pattern: Any) -> bool:
+    """Return whether a pattern is one bead type: a name or an id without wildcard."""
+    return isinstance(pattern, int) or "*" not in pattern
+
+
 def _specificity(types: Sequence[Any]) -> tuple[int, int]:
-    exact = sum(isinstance(t, int) or "*" not in t for t in types)
-    return exact, sum(not isinstance(t, int) and "*" in t and t != "*" for t in types)
+    exact = sum(is_exact(t) for t in types)
+    return exact, sum(not is_exact(t) and t != "*" for t in types)
+
+
+def _precedence(types: Sequence[Any], reverse: bool) -> tuple[Any, ...]:
+    """Return the rank of a row of an ordered table, read forward or in reverse, as in torchmd.
+
+    The direction of the row comes before its reverse, then exact types at the first beads.
+    """
+    seen = tuple(reversed(types)) if reverse else tuple(types)
+    return *_specificity(types), not reverse, tuple(is_exact(t) for t in seen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,18 +85,23 @@ class Lookup:
         return self.rows[code]
 
 
-def build_lookup(patterns: Sequence[Sequence[Any]], width: int, names: Mapping[int, str]) -> Lookup:
+def build_lookup(
+    patterns: Sequence[Sequence[Any]], width: int, names: Mapping[int, str], ordered: bool = False
+) -> Lookup:
     """Resolve type patterns. A pattern with more exact types takes precedence.
 
     Parameters
     ----------
     patterns
         One tuple per row: names (``"CA_TYR"``), ids, ``"*"``, or ``"CB_*"``. A tuple and its reverse are
-        equivalent.
+        equivalent, unless the table is ordered.
     width
         2, 3 or 4.
     names
         Bead type id → name.
+    ordered
+        A tuple and its reverse are different rows, for the beads in the order of the index table (N→C). A
+        tuple that the table has in one order only is used for both.
 
     Raises
     ------
@@ -93,7 +112,7 @@ def build_lookup(patterns: Sequence[Sequence[Any]], width: int, names: Mapping[i
     for row, types in enumerate(patterns):
         if len(types) != width or not all(isinstance(t, str | int) for t in types):
             raise ConfigError(f"prior table row {row}: types {list(types)!r}; expected {width} names or ids")
-        key = canonical(types)
+        key = tuple(types) if ordered else canonical(types)
         if key in seen:
             raise ConfigError(f"prior table has {list(types)!r} twice: rows {seen[key]} and {row}")
         seen[key] = row
@@ -116,10 +135,14 @@ def build_lookup(patterns: Sequence[Sequence[Any]], width: int, names: Mapping[i
         )
     members = {e: [c for c, s in enumerate(unique) if s[k]] for k, e in enumerate(elements)}
     rows = np.full((len(unique),) * width, -1, dtype=np.int64)
-    for row in sorted(range(len(patterns)), key=lambda r: _specificity(patterns[r])):
+    both = [(row, reverse) for row in range(len(patterns)) for reverse in (False, True)]
+    if ordered:
+        both.sort(key=lambda one: _precedence(patterns[one[0]], one[1]))
+    else:
+        both.sort(key=lambda one: _specificity(patterns[one[0]]))
+    for row, reverse in both:
         sets = [members[t] for t in patterns[row]]
-        rows[np.ix_(*sets)] = row
-        rows[np.ix_(*reversed(sets))] = row
+        rows[np.ix_(*(reversed(sets) if reverse else sets))] = row
     return Lookup(np.array([number[s] for s in signatures]), rows.reshape(-1), len(unique))
 
 

@@ -101,7 +101,7 @@ def store_keys(
     store
         Data store.
     priors
-        Fitted priors, or None for the key ``prior_model``.
+        Fitted or imported priors, or None for the key ``prior_model``.
 
     Raises
     ------
@@ -130,12 +130,7 @@ def store_keys(
         if given.get("prior_model"):
             raise ConfigError("priors are given twice: as a prior file and as prior_model; remove one")
         data = DataStore(store)
-        if priors.topology != data.topology or abs(priors.temperature - data.temperature) > 1e-6:
-            raise ConfigError(
-                f"the priors are for {priors.topology!r} at {priors.temperature:g} K; the data store has "
-                f"{data.topology!r} at {data.temperature:g} K: fit them to this store (cgal fit-priors)"
-            )
-        keys["prior_model"] = priors.to_prior_model()
+        keys["prior_model"] = priors.for_topology(data.topology, data.temperature).to_prior_model()
     return keys
 
 

@@ -14,7 +14,7 @@ from cgal_plugin.components.protocols import TrainRequest
 from cgal_plugin.components.trainer import TorchMDNetTrainer
 from cgal_plugin.config import parse_config
 from cgal_plugin.data import CGDataset, DataStore, LabelledFrames
-from cgal_plugin.errors import ConfigError, PriorFitError
+from cgal_plugin.errors import ConfigError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.priors import PriorSet
 from cgal_plugin.training import load_model
@@ -99,7 +99,7 @@ def test_priors_fitted_anew_each_round(tmp_path: Path) -> None:
     made.export(second, TOPOLOGY, tmp_path / "p.pt", 2)
     # what was kept for another temperature is not used
     dataclasses.replace(later, temperature=300.0).save(tmp_path / "second" / "priors.yaml")
-    with pytest.raises(PriorFitError, match=r"are for .* at 300"):
+    with pytest.raises(ConfigError, match=r"are for .* at 300"):
         made.hparams(asked, True)
 
 

@@ -205,7 +205,7 @@ def test_files_and_plots_have_the_bridges(fitted: PriorSet, topology: CGTopology
     plot_priors(again, tmp_path / "priors.png")
     assert (tmp_path / "priors.png").stat().st_size > 10_000
     without = CGTopology.from_sequence(SEQUENCE)
-    with pytest.raises(ConfigError, match="is for"):
+    with pytest.raises(ConfigError, match="are for"):
         CGBridges(file=tmp_path / "priors.yaml", dataset=types.SimpleNamespace(topology=without))
 
 

@@ -195,7 +195,7 @@ def test_file_of_a_fit(fitted: PriorSet, topology: CGTopology, frames: np.ndarra
     prior = CGAngles(file=str(tmp_path / "priors.yaml"))
     assert prior.get_init_args() == fitted.arguments("angles")
     other = types.SimpleNamespace(topology=CGTopology.from_sequence("AAA"), frames=None, temperature=1.0)
-    with pytest.raises(ConfigError, match="is for"):
+    with pytest.raises(ConfigError, match="are for"):
         CGAngles(file=str(tmp_path / "priors.yaml"), dataset=other)
     only = fit_priors(topology, frames, TEMPERATURE, terms=("bonds",))
     only.save(tmp_path / "bonds.yaml")

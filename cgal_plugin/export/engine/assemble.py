@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -10,11 +9,11 @@ import numpy as np
 from cgal_plugin.export.engine.dense import pack
 from cgal_plugin.export.engine.layout import no_priors
 from cgal_plugin.export.engine.simd import LANES
+from cgal_plugin.export.probes import pair_terms
 from cgal_plugin.export.tables import (
     EVEN_SHARE,
     FilterTable,
     exact_filters,
-    probe_frames,
     reference_forces,
     relative_error,
 )
@@ -110,7 +109,7 @@ def assemble(potential: Any, table: FilterTable, n_beads: int | None = None) -> 
 def _priors(potential: Any) -> dict[str, NDArray[Any]]:
     found: dict[str, list[NDArray[Any]]] = {name: [] for name in no_priors()}
     series: list[NDArray[Any]] = []
-    for i, j, term in _pair_terms(potential):
+    for i, j, term in pair_terms(potential):
         if hasattr(term, "coefficients"):
             row = term.row.cpu().numpy()
             used = np.flatnonzero((row > 0) & (i < j))
@@ -149,32 +148,19 @@ def _priors(potential: Any) -> dict[str, NDArray[Any]]:
     return {k: np.concatenate(v).astype(nothing[k].dtype) if v else nothing[k] for k, v in found.items()}
 
 
-def _pair_terms(potential: Any) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Any]]:
-    """Yield pair terms with the beads i, j of their entries, for both forms of a potential."""
-    n = potential.n_beads
-    if hasattr(potential, "pair_terms"):
-        i, j = np.divmod(potential.pair.numpy(), n)
-        for term in potential.pair_terms.children():
-            yield i, j, term
-        return
-    at = 0
-    for term in potential.bond_terms.children():
-        i, j = np.sort(potential.bond_ends[:, at : at + len(term.first)].numpy(), axis=0)
-        yield i, j, term
-        at += len(term.first)
-    for term in potential.repulsions.children():
-        i, j = np.divmod(np.arange(n * n), n)
-        yield i, j, term
-
-
 class _NetworkOnly:
     def __init__(self, network: Any) -> None:
         self.network = network
 
 
-def check_engine(make: Any, network: Any, table: FilterTable, metadata: dict[str, Any]) -> float:
+def check_engine(
+    make: Any,
+    network: Any,
+    table: FilterTable,
+    metadata: dict[str, Any],
+    frames: NDArray[np.float64],
+) -> float:
     """Return the relative force error of the engine on probe frames against the exact float64 network."""
-    frames = probe_frames(min(16, network.n_beads), table.lower, table.upper)
     arrays = assemble(_NetworkOnly(network), table, n_beads=frames.shape[1])
     engine = make(arrays, {**metadata, "n_beads": frames.shape[1]}, 1)
     unit = KJ_PER_KCAL * ANGSTROM_PER_NM
