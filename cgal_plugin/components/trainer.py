@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cgal_plugin.components.initial_model import InitialModel
 from cgal_plugin.components.protocols import Progress, TrainedModel, TrainRequest
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
@@ -38,6 +39,16 @@ class TorchMDNetTrainer:
         self.config = config
         self._prior_model: list[dict[str, Any]] | None = None
         self._seed_priors: PriorSet | None = None
+        self._initial: InitialModel | None = None
+        self._start: Path | None = None
+
+    @property
+    def _init(self) -> InitialModel | None:
+        """The model of ``training.init``."""
+        path = self.config.torchmdnet.init
+        if self._initial is None and path is not None:
+            self._initial = InitialModel(path)
+        return self._initial
 
     # ------------------------------------------------------------------ priors
 
@@ -56,6 +67,9 @@ class TorchMDNetTrainer:
         from cgal_plugin.priors.fit_input import check_terms
 
         self._check_network(topology)
+        if self._init is not None:
+            self._init.check(topology, self.config.system.temperature)
+            return
         priors = self.config.torchmdnet.priors
         path = priors.file
         if path is None and priors.terms:
@@ -86,7 +100,7 @@ class TorchMDNetTrainer:
             if key in keys:
                 raise ConfigError(f"training.torchmdnet.{key} is set by the run: {remedy}")
         try:
-            values = resolve({**self._network(), **keys})
+            values = resolve(self._network())
             check_weights(model_parameters(try_model(values, topology)), topology)
         except (ConfigError, ExportError) as error:
             raise ConfigError(f"training: {error}") from error
@@ -94,7 +108,8 @@ class TorchMDNetTrainer:
     def prepare(self, store: DataStore, out_dir: Path) -> None:
         """Fit the priors to the seed data, or load the file of the configuration; then they are frozen.
 
-        With ``training.priors.refit``, these are for the first training; :meth:`train` fits the later ones.
+        With ``training.init``, copy this file; its priors are used. With ``training.priors.refit``, these are
+        for the first training; :meth:`train` fits the later ones.
 
         Raises
         ------
@@ -106,6 +121,10 @@ class TorchMDNetTrainer:
             The frozen priors differ from the saved ones.
         """
         priors = self.config.torchmdnet.priors
+        if self._init is not None:
+            self._start = self._init.keep(out_dir)
+            self._prior_model = self._init.prior_model
+            return
         if not priors.terms and priors.file is None:
             self._prior_model = None
             return
@@ -170,9 +189,9 @@ class TorchMDNetTrainer:
             request.out_dir,
             settings.committee,
             request.seed,
-            None if fresh else self._members(request.previous),
+            self._starts(request) if fresh else self._members(request.previous),
             {
-                "mode": "scratch" if fresh else settings.mode,
+                "mode": self._first_mode if fresh else settings.mode,
                 "replay_weight": settings.replay_weight,
                 "newest": sorted({request.store.record(n)["source"] for n in request.new_shards}) or None,
                 "config_hash": self.config.hash,
@@ -187,6 +206,17 @@ class TorchMDNetTrainer:
             frames=frames,
         )
         return TrainedModel(first.checkpoint, tuple(r.checkpoint for r in others), first.metrics)
+
+    @property
+    def _first_mode(self) -> str:
+        return "scratch" if self._init is None else "finetune"
+
+    def _starts(self, request: TrainRequest) -> list[Path] | None:
+        """Return the initial model of each member of a new training; None: random weights."""
+        if self._init is None:
+            return None
+        start = self._start or self._init.path
+        return [start] * self.config.torchmdnet.committee
 
     def _members(self, previous: TrainedModel | None) -> list[Path]:
         found = [] if previous is None else [previous.checkpoint, *previous.committee]
@@ -210,7 +240,7 @@ class TorchMDNetTrainer:
             "dataset_arg": {"shards": list(request.shards)} | ({"repeat": repeat} if repeat else {}),
             "num_epochs": settings.epochs if fresh else settings.finetune_epochs,
             "batch_size": settings.batch_size,
-            "lr": settings.learning_rate if fresh else settings.finetune_learning_rate,
+            "lr": settings.learning_rate if fresh and not self._init else settings.finetune_learning_rate,
             "val_size": settings.validation_fraction,
             **self._network(),
         }
@@ -218,6 +248,8 @@ class TorchMDNetTrainer:
     def _network(self) -> dict[str, Any]:
         """Return the keys of the network, and those of ``training.torchmdnet``."""
         settings = self.config.torchmdnet
+        if self._init is not None:
+            return self._init.complete(self._given(), "training: ")
         model, others = settings.model, dict(settings.torchmdnet)
         options = {"form": model.form, "filter_grid": model.filter_grid, **(others.pop("cgschnet", {}) or {})}
         kind = others.get("model", MODEL_NAME)
@@ -240,6 +272,15 @@ class TorchMDNetTrainer:
             "activation": model.activation,
             **others,
         }
+
+    def _given(self) -> dict[str, Any]:
+        """Return the keys of the network that the configuration sets itself."""
+        settings = self.config.torchmdnet
+        model = {k: getattr(settings.model, k) for k in settings.model.model_fields_set}
+        options = {k: model.pop(k) for k in ("form", "filter_grid") if k in model}
+        others = dict(settings.torchmdnet)
+        options |= others.pop("cgschnet", None) or {}
+        return {**model, **others, **({"cgschnet": options} if options else {})}
 
     # ------------------------------------------------------------------ refinement
 

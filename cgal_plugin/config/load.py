@@ -21,6 +21,7 @@ _PATH_KEYS = (
     ("system", "structure"),
     ("seed_data", "store"),
     ("training", "priors", "file"),
+    ("training", "init"),
     ("evaluation", "reference"),
     ("evaluation", "reference_topology"),
     ("executor", "config"),

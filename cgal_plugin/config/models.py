@@ -85,6 +85,11 @@ class Config(Section):
             return self
         # of another trainer the method priors shows it, see components.build
         if isinstance(self.training, Training) and not self.training.refinable:
+            if self.training.init is not None:
+                raise ValueError(
+                    "refinement changes pair energies that the run has fitted, and training.init brings "
+                    "priors of its own: remove one of them"
+                )
             raise ValueError(
                 "refinement changes pair energies fitted to forces: set training.priors.method to "
                 "force_matching and add pairs to training.priors.terms"

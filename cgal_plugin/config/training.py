@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, Tag, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, Tag, model_serializer, model_validator
 
 from cgal_plugin.config.external import INSTALLED, CustomComponent, InstalledTrainer
 from cgal_plugin.config.quantities import Angstrom, Count, Fraction, Number
@@ -107,6 +107,10 @@ class Training(Section):
     """Learning rate at the start of the schedule with finetune or replay."""
     validation_fraction: Fraction = 0.1
     """Fraction of the data for validation, drawn in correlated blocks."""
+    init: Path | None = None
+    """Start from this model, a checkpoint of `cgal import-model` or of another training. Network and priors
+    are those of the file: keys of model must not contradict it, and priors must be unset. The first training
+    has `epochs` epochs and finetune_learning_rate; mode scratch starts from it in each round."""
     model: ModelConfig = ModelConfig()
     priors: PriorConfig = PriorConfig()
     committee: Count = 1
@@ -122,10 +126,30 @@ class Training(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _initial(self) -> Training:
+        if self.init is not None and "priors" in self.model_fields_set:
+            raise ValueError(
+                "init has the priors that its network was trained with, so priors cannot be set as well: "
+                "remove priors (a network without priors gets them with `cgal import-model --priors`)"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _given(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out keys of the network and the priors that the file of ``init`` decides."""
+        found: dict[str, Any] = serialize(self)
+        if self.init is not None:
+            del found["priors"]
+            found["model"] = {k: v for k, v in found["model"].items() if k in self.model.model_fields_set}
+        return found
+
     @property
     def refinable(self) -> bool:
         """Whether the priors have pair energies, which refinement corrects (assumed for a file)."""
         priors = self.priors
+        if self.init is not None:
+            return False
         return priors.file is not None or (priors.method == "force_matching" and "pairs" in priors.terms)
 
 

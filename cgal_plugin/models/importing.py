@@ -46,8 +46,8 @@ class ImportedModel:
     embedding, temperature
         Name of the embedding; temperature of the training data, K, or None if it is not known.
     facts
-        What is recorded in the checkpoint: source, format, what is left out, ``energy_offset`` (kcal/mol) by
-        which energies of the other program are higher.
+        What is recorded in the checkpoint: source, format, what is left out, ``energy_offset``, the constant
+        (kcal/mol) to be added to energies for those of the other program.
     """
 
     network: TorchMD_Net
@@ -64,7 +64,9 @@ class ImportedModel:
         if self.priors is not None:
             lines.append(f"priors: {', '.join(self.priors.terms)}")
         if "energy_offset" in self.facts:
-            lines.append(f"energies of the source are higher by {self.facts['energy_offset']:.6f} kcal/mol")
+            lines.append(
+                f"constant: {self.facts['energy_offset']:.6f} kcal/mol of the source's energy left out"
+            )
         molecule = "any" if self.topology is None else self.topology.sequence
         return [*lines, f"molecule: {molecule}; embedding: {self.embedding}"]
 
@@ -139,7 +141,7 @@ def import_model(
         file = parse_mlcg(content, name)
         network = _mlcg_network(file, given)
         topology = _molecule(file, numbering, topology)
-        found, more = _mlcg_priors(file, topology, numbering, priors)
+        found, more = _mlcg_priors(file, topology, numbering, priors, temperature, facts["source"])
         facts |= {"format": "mlcg", "left_out": list(file.notes), **more}
     else:
         network, kind = _other_network(content, path, given)
@@ -155,7 +157,7 @@ def import_model(
         network.cgal_hparams = {**network.cgal_hparams, "precision": precision}
     if found is not None and topology is not None:
         found = found.for_topology(topology)
-    _say(name, facts["left_out"], temperature)
+    _say(name, facts["left_out"], temperature, bare=mlcg and found is None)
     return ImportedModel(network, found, topology, numbering.name, temperature, facts)
 
 
@@ -172,8 +174,8 @@ def _embedding(value: Any, topology: CGTopology | None, name: str) -> Embedding:
     found = resolve_embedding(value)
     if topology is not None and topology.embedding != found.name:
         raise ConfigError(
-            f"the topology has embedding {topology.embedding!r}, not {found.name!r}: give one of them, or use "
-            "topology.with_embedding(...)"
+            f"the topology has embedding {topology.embedding!r}, not {found.name!r}: give one of them, or "
+            "use topology.with_embedding(...)"
         )
     return found
 
@@ -200,8 +202,8 @@ def _molecule(file: MlcgFile, embedding: Embedding, topology: CGTopology | None)
     types, masses = file.configurations[0].types, file.configurations[0].masses
     if masses is not None and masses.min() < _LIGHTEST:
         raise ConfigError(
-            f"{file.name} has bead masses of {masses.min():.3g} amu if its units are Å, kcal/mol and ps: it is in "
-            "other units; convert it before the import"
+            f"{file.name} has bead masses of {masses.min():.3g} amu if its units are Å, kcal/mol and ps: "
+            "it is in other units; convert it before the import"
         )
     if topology is not None:
         if not np.array_equal(topology.types, types):
@@ -239,7 +241,12 @@ def _ca_chain(beads: list[str], embedding: Embedding, name: str) -> CGTopology:
 
 
 def _mlcg_priors(
-    file: MlcgFile, topology: CGTopology | None, embedding: Embedding, given: PriorSet | None
+    file: MlcgFile,
+    topology: CGTopology | None,
+    embedding: Embedding,
+    given: PriorSet | None,
+    temperature: float | None,
+    source: Mapping[str, Any],
 ) -> tuple[PriorSet | None, dict[str, Any]]:
     """Return the priors and what is recorded about them."""
     from cgal_plugin.models.mlcg_energies import check_priors
@@ -249,7 +256,7 @@ def _mlcg_priors(
         return given, {}
     if given is not None:
         raise ConfigError(f"{file.name} has priors of its own ({', '.join(file.parts)}); do not give others")
-    priors = priors_from_mlcg(file.parts, topology, embedding)
+    priors = priors_from_mlcg(file.parts, topology, embedding, temperature=temperature, source=source)
     if topology is None or not file.configurations:
         return priors, {}
     positions = np.stack([c.positions for c in file.configurations[:4]])
@@ -291,14 +298,14 @@ def _check_units(network: TorchMD_Net, priors: PriorSet | None, name: str) -> No
     body: Any = network.representation_model
     if body.cutoff_upper < _LEAST_CUTOFF:
         raise ConfigError(
-            f"{name} has cutoff_upper {body.cutoff_upper:g}, which is no cutoff in Å: this package reads models "
-            "in Å and kcal/mol; convert it before the import"
+            f"{name} has cutoff_upper {body.cutoff_upper:g}, which is no cutoff in Å: this package reads "
+            "models in Å and kcal/mol; convert it before the import"
         )
     for row in () if priors is None else priors.rows:
         if row["term"] == "bonds" and row["parameters"] and row["parameters"]["r0"] < _LEAST_BOND:
             raise ConfigError(
-                f"{name} has bonds of {row['parameters']['r0']:g}, which is no bond length in Å: this package "
-                "reads models in Å and kcal/mol; convert it before the import"
+                f"{name} has bonds of {row['parameters']['r0']:g}, which is no bond length in Å: this "
+                "package reads models in Å and kcal/mol; convert it before the import"
             )
 
 
@@ -311,14 +318,19 @@ def _check_types(network: TorchMD_Net, topology: CGTopology | None, name: str) -
         )
 
 
-def _say(name: str, left_out: list[str], temperature: float | None) -> None:
+def _say(name: str, left_out: list[str], temperature: float | None, *, bare: bool) -> None:
     said = []
+    if bare:
+        said.append(
+            "it has no priors, and mlcg trains networks on forces without those of their priors: give "
+            "them with --priors (cgal import-priors), unless there were none"
+        )
     if left_out:
         said.append(f"left out: {'; '.join(left_out)}")
     if temperature is None:
         said.append(
-            "the temperature of its training data is not known: give --temperature, or give it to cgal export "
-            "or cgal simulate"
+            "the temperature of its training data is not known: give --temperature, or give it to cgal "
+            "export or cgal simulate"
         )
     if said:
         warnings.warn(f"{name}: {'. '.join(said)}", CGALWarning, stacklevel=3)

@@ -104,9 +104,8 @@ def parse_mlcg(content: Any, name: str) -> MlcgFile:
     notes: list[str] = []
     if isinstance(model, Mapping) and isinstance(model.get("state_dict"), Mapping):
         weights = model["state_dict"]
-        kept = ("state_dict", "hyper_parameters")
-        left = [k for k in model if k not in kept and "version" not in str(k) and model[k]]
-        notes += [f"training state ({', '.join(map(str, left))})"] if left else []
+        left = [k for k in ("optimizer_states", "lr_schedulers", "loops", "callbacks") if model.get(k)]
+        notes += [f"training state ({', '.join(left)})"] if left else []
         hyper = model.get("hyper_parameters") or {}
         model = next((r for r in walk(hyper) if r.name in MODELS or r.kind.startswith("mlcg.nn")), None)
         if model is None:

@@ -24,7 +24,8 @@ from cgal_plugin.provenance import (
     write_sealed,
 )
 from cgal_plugin.training.checkpoints import CheckpointFolder, Epoch
-from cgal_plugin.training.prepare import Prepared, prepare, read_checkpoint, write_hparams
+from cgal_plugin.training.initial import keys_from
+from cgal_plugin.training.prepare import Prepared, prepare, read_checkpoint, read_hparams, write_hparams
 from cgal_plugin.training.settings import resolve
 from cgal_plugin.units import MODEL_UNITS
 
@@ -109,8 +110,9 @@ def train(
     seed
         Seed of weights, shuffle and split.
     init_checkpoint
-        Checkpoint with the initial weights, for modes ``finetune`` and ``replay``; its priors are kept,
-        optimizer and schedule are new. None: random weights (first round).
+        Checkpoint with the initial weights, for modes ``finetune`` and ``replay``; its network (sizes,
+        cutoffs, activation) and its priors are kept and need not be in ``hparams``, optimizer and schedule
+        are new. None: random weights (first round).
     mode
         ``"scratch"``; ``"finetune"``; ``"replay"``: like ``finetune``, with frames of the newest sources
         repeated ``replay_weight`` times per epoch.
@@ -145,8 +147,10 @@ def train(
     if mode == "scratch" and init_checkpoint is not None:
         raise ConfigError("mode 'scratch' does not take an init_checkpoint; use 'finetune' or 'replay'")
     out_dir = Path(out_dir)
-    values = {**resolve(hparams), "seed": seed, "log_dir": str(out_dir)}
     init = None if init_checkpoint is None else _existing(init_checkpoint)
+    if init is not None:
+        hparams = keys_from(hparams, read_hparams(init), init)
+    values = {**resolve(hparams), "seed": seed, "log_dir": str(out_dir)}
     weight = replay_weight if mode == "replay" else None
     prepared = prepare(values, out_dir, init, weight, newest, seed, frames)
     settings = {

@@ -212,7 +212,7 @@ def test_finetune_keeps_weights_and_priors(trained, hparams, root, tmp_path):
         for p in (result.checkpoint, tuned.checkpoint)
     )
     assert old == new
-    with pytest.raises(TrainingError, match="do not fit"):
+    with pytest.raises(ConfigError, match="num_layers is 2, but the network of"):
         train(
             {**hparams, "num_layers": 2},
             tmp_path / "b",
