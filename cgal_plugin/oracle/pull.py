@@ -1,4 +1,4 @@
-"""Pull an all-atom structure onto bead positions: restrained minimisation and short targeted MD."""
+"""Pull an all-atom structure onto bead positions: targeted MD without solvent, a minimisation with it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy as np
 
 from cgal_plugin.errors import BackmapError
 from cgal_plugin.mapping.geometry import superpose
-from cgal_plugin.oracle.contexts import get_positions, set_positions
+from cgal_plugin.oracle.contexts import get_positions, potential_energy, set_positions
+from cgal_plugin.oracle.forcefield import drop_motion_remover
 from cgal_plugin.oracle.restraint import RESTRAINT_GROUP, RESTRAINT_PARAMETER, BeadRestraint
 from cgal_plugin.oracle.stereo import stereo_tables
+from cgal_plugin.oracle.surrogate import remove_solvent, slow_hydrogens, truncate
 
 if TYPE_CHECKING:
     import openmm
@@ -19,10 +21,10 @@ if TYPE_CHECKING:
 
     from cgal_plugin.oracle.system import AllAtomModel
 
-_PHYSICS_GROUP = 0
 _STEREO = "k_stereo"
 _STAGE_STEPS = 25
 _ROUGH_TOLERANCE = 100.0  # kJ/mol/nm
+_CONSTRAINT_TOLERANCE = 1e-6
 _TETRAHEDRAL = 2.0 * np.pi / 3.0  # angle between two substituents, seen along the bond to a third
 
 
@@ -36,7 +38,7 @@ class PullSettings:
         Force constant of each bead's restraint, kJ/mol/nm².
     stereo, last_stereo
         Strength k (kJ/mol) of the terms k (1 − cos(θ − θ₀)) that preserve stereocentres and trans peptide
-        bonds during the pull, and in the last minimisation, where they remove the twist that bead
+        bonds during the pull, and in the minimisations at the target, where they remove the twist that bead
         restraints leave in a strained peptide bond. Not part of ``energy``.
     temperature, friction, timestep_fs
         Parameters of the targeted MD: K, 1/ps, fs.
@@ -44,10 +46,16 @@ class PullSettings:
         Travel time of the restraints per Å of superposed RMSD, and largest total travel time.
     settle_ps
         Length of the restrained MD at the target.
-    first_iterations, rough_iterations, last_iterations
-        Largest numbers of iterations of the first minimisation (good start, rough start) and of the last.
-    tolerance
-        Tolerance of the last minimisation, kJ/mol/nm.
+    first_iterations, rough_iterations
+        Largest number of iterations of the first minimisation, from a good start and from a rough one.
+    dry_iterations, dry_tolerance
+        Largest number of iterations and tolerance (kJ/mol/nm) of the minimisation without solvent.
+    last_iterations, tolerance
+        The same of the last minimisation, with solvent.
+    dry_cutoff, charge_scale
+        Cutoff (nm) of nonbonded terms without solvent, and factor of the charges there.
+    last_cutoff
+        Cutoff (nm) of nonbonded terms and solvent in the last minimisation. ``energy`` is without cutoff.
     """
 
     restraint: float = 20_000.0
@@ -61,8 +69,13 @@ class PullSettings:
     max_pull_ps: float = 4.0
     first_iterations: int = 50
     rough_iterations: int = 300
-    last_iterations: int = 200
+    dry_iterations: int = 500
+    dry_tolerance: float = 3.0
+    last_iterations: int = 100
     tolerance: float = 10.0
+    dry_cutoff: float = 1.0
+    charge_scale: float = 0.5
+    last_cutoff: float = 1.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +87,11 @@ class Pulled:
 
 
 class Puller:
-    """Reusable OpenMM context for pulling one molecule onto many targets.
+    """Reusable OpenMM contexts for pulling one molecule onto many targets.
 
     Single-threaded and deterministic: the same start, target and seed give the same result. A result does not
-    depend on earlier pulls.
+    depend on earlier pulls. Bonds to hydrogen are flexible during a pull, because the minimiser needs three
+    times as many energies to satisfy constraints; the result satisfies those of the model.
 
     Parameters
     ----------
@@ -91,25 +105,29 @@ class Puller:
     """
 
     def __init__(self, model: AllAtomModel, settings: PullSettings | None = None) -> None:
-        import openmm
-
         self.model = model.implicit
         self.settings = s = settings or PullSettings()
         self.tables = stereo_tables(self.model.mdtraj_topology, self.model.positions)
         self._restraint = BeadRestraint(self.model.mapping)
-        system = self.model.make_system()
-        for index in reversed(range(system.getNumForces())):
-            force = system.getForce(index)
-            if isinstance(force, openmm.CMMotionRemover):
-                system.removeForce(index)  # this force counteracts the restraints
-            else:
-                force.setForceGroup(_PHYSICS_GROUP)
+        dry = self.model.make_system(constraints=False)
+        remove_solvent(dry, s.charge_scale)
+        truncate(dry, s.dry_cutoff)
+        slow_hydrogens(dry)
+        wet = self.model.make_system(constraints=False)
+        truncate(wet, s.last_cutoff)
+        self._dry, self._wet = self._restrained(dry), self._restrained(wet)
+        self._context = self.model.context(s.temperature)
+        self._integrator = self._dry.getIntegrator()
+
+    def _restrained(self, system: openmm.System) -> openmm.Context:
+        """Return a context of a system with the stereo terms and, as the last force, the bead restraint."""
+        s = self.settings
+        drop_motion_remover(system)  # this force counteracts the restraints
         system.addForce(self._stereo_force())
         system.addForce(self._restraint.make_force())
-        self._context = self.model.context(
+        return self.model.context(
             s.temperature, system=system, timestep_fs=s.timestep_fs, friction=s.friction
         )
-        self._integrator = self._context.getIntegrator()
 
     def _stereo_force(self) -> openmm.CustomTorsionForce:
         import openmm
@@ -130,8 +148,8 @@ class Puller:
         """Pull ``start`` ``(n_atoms, 3)`` to bead positions ``target`` ``(n_beads, 3)``, both in Å.
 
         Superpose ``start`` on the target, move the restraints from its beads to the target during targeted
-        MD, equilibrate there, and minimise with restraints. A ``rough`` start has overlaps and gets a
-        longer first minimisation.
+        MD without solvent, equilibrate and minimise there, and minimise with solvent, with restraints
+        throughout. A ``rough`` start has overlaps and gets a longer first minimisation.
 
         Raises
         ------
@@ -148,40 +166,56 @@ class Puller:
         beads = np.asarray(self.model.mapping.map_positions(start), dtype=np.float64)
         atoms = superpose(start, beads, goal)
         beads = np.asarray(self.model.mapping.map_positions(atoms), dtype=np.float64)
-        context = self._context
         try:
-            # reinitialize reads the new seed; with preserveState it would restore the old stream
-            self._integrator.setRandomNumberSeed(seed or 1)
-            context.reinitialize()
-            context.setParameter(RESTRAINT_PARAMETER, s.restraint)
-            context.setParameter(_STEREO, s.stereo)
-            self._restraint.set_targets(context, beads)
-            set_positions(context, atoms)
-            openmm.LocalEnergyMinimizer.minimize(
-                context, _ROUGH_TOLERANCE, s.rough_iterations if rough else s.first_iterations
-            )
-            context.setVelocitiesToTemperature(s.temperature, seed or 1)
-            self._travel(beads, goal)
-            context.setParameter(_STEREO, s.last_stereo)
-            openmm.LocalEnergyMinimizer.minimize(context, s.tolerance, s.last_iterations)
-            energy = self._physics_energy()
+            self._steer(atoms, beads, goal, seed or 1, rough)
+            settled = get_positions(self._dry)
+            self._set(self._wet, settled, goal, s.last_stereo)
+            openmm.LocalEnergyMinimizer.minimize(self._wet, s.tolerance, s.last_iterations)
+            set_positions(self._context, get_positions(self._wet))
+            self._context.applyConstraints(_CONSTRAINT_TOLERANCE)
+            positions, energy = get_positions(self._context), potential_energy(self._context)
         except openmm.OpenMMException as error:
             raise BackmapError(f"OpenMM stopped: {error}") from error
-        positions = get_positions(context) + origin
         if not (np.isfinite(positions).all() and np.isfinite(energy)):
             raise BackmapError("the minimisation became non-finite")
-        return Pulled(positions, energy)
+        return Pulled(positions + origin, energy)
 
     def energy(self, positions: NDArray[np.float64]) -> float:
         """Return the potential energy without restraints (kcal/mol) of ``(n_atoms, 3)`` Å."""
         set_positions(self._context, positions)
-        return self._physics_energy()
+        return potential_energy(self._context)
 
-    def _physics_energy(self) -> float:
-        from openmm import unit
+    def _steer(
+        self,
+        atoms: NDArray[np.float64],
+        beads: NDArray[np.float64],
+        goal: NDArray[np.float64],
+        seed: int,
+        rough: bool,
+    ) -> None:
+        """Move ``atoms`` with ``beads`` to the beads ``goal`` without solvent."""
+        import openmm
 
-        state = self._context.getState(getEnergy=True, groups={_PHYSICS_GROUP})
-        return float(state.getPotentialEnergy().value_in_unit(unit.kilocalorie_per_mole))
+        s, context = self.settings, self._dry
+        # a context reads the seed when it is initialised
+        self._integrator.setRandomNumberSeed(seed)
+        self._set(context, atoms, beads, s.stereo)
+        first = s.rough_iterations if rough else s.first_iterations
+        openmm.LocalEnergyMinimizer.minimize(context, _ROUGH_TOLERANCE, first)
+        context.setVelocitiesToTemperature(s.temperature, seed)
+        self._travel(beads, goal)
+        context.setParameter(_STEREO, s.last_stereo)
+        openmm.LocalEnergyMinimizer.minimize(context, s.dry_tolerance, s.dry_iterations)
+
+    def _set(
+        self, context: openmm.Context, atoms: NDArray[np.float64], beads: NDArray[np.float64], stereo: float
+    ) -> None:
+        """Initialise a context anew, so that results do not depend on earlier pulls, and place atoms."""
+        context.reinitialize()
+        context.setParameter(RESTRAINT_PARAMETER, self.settings.restraint)
+        context.setParameter(_STEREO, stereo)
+        self._restraint.set_targets(context, beads)
+        set_positions(context, atoms)
 
     def _travel(self, beads: NDArray[np.float64], goal: NDArray[np.float64]) -> None:
         """Move the restraints in a straight line from ``beads`` to ``goal`` during MD, then hold them."""
@@ -191,6 +225,6 @@ class Puller:
         travel_ps = min(distance * s.pull_ps_per_angstrom, s.max_pull_ps)
         stages = max(1, round(travel_ps * steps_per_ps / _STAGE_STEPS))
         for stage in range(1, stages + 1):
-            self._restraint.set_targets(self._context, beads + (goal - beads) * (stage / stages))
+            self._restraint.set_targets(self._dry, beads + (goal - beads) * (stage / stages))
             self._integrator.step(_STAGE_STEPS)
         self._integrator.step(round(s.settle_ps * steps_per_ps))
