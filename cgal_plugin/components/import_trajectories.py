@@ -63,8 +63,7 @@ def import_trajectories(
         CG mapping and embedding; default: those of the configuration, or CA and ``cgal``.
     forces
         One ``.npy`` or ``.npz`` file per trajectory, ``(n_frames, n_atoms, 3)``, with ``force_unit``:
-        ``"kJ/mol/nm"``, ``"kcal/mol/angstrom"``, ``"kJ/mol/angstrom"``, ``"eV/angstrom"``. TRR files have forces
-        of their own.
+        one of :data:`~cgal_plugin.units.FORCE_UNITS`. TRR files have forces of their own.
     recompute
         Compute all forces, also where files have them.
     stride
