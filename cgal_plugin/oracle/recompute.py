@@ -95,7 +95,7 @@ class FrameForces:
         from openmm import OpenMMException, Vec3, unit
         from openmm.app.internal.unitcell import reducePeriodicBoxVectors
 
-        xyz = np.asarray(positions, dtype=np.float64)[:, self.order]
+        xyz: NDArray[np.floating] = np.asarray(positions, dtype=np.float64)[:, self.order]
         if cells is not None:
             xyz, _ = whole_by_bonds(xyz, cells, self.bonds, gather=not self.explicit)
         elif self.explicit:
@@ -160,15 +160,15 @@ def frame_forces(
     if model.topology.getPeriodicBoxVectors() is None:
         if n_water:
             raise OracleError(
-                f"{what} has {n_water} waters, but oracle.solvent is {model.solvent}, an implicit solvent: the "
-                "forces of another solvent are not those of this ensemble. Set oracle.solvent to tip3pfb, or "
-                "give frames of a simulation in implicit solvent"
+                f"{what} has {n_water} waters, but oracle.solvent is {model.solvent}, an implicit solvent: "
+                "the forces of another solvent are not those of this ensemble. Set oracle.solvent to tip3pfb, "
+                "or give frames of a simulation in implicit solvent"
             )
         return FrameForces(model, solute, platform)
     if not n_water:
         raise OracleError(
-            f"{what} has no water, but oracle.solvent is {model.solvent}: forces of explicit solvent can only be "
-            "computed with all its atoms. Give trajectories with water, or their forces (a TRR file, or "
+            f"{what} has no water, but oracle.solvent is {model.solvent}: forces of explicit solvent can only "
+            "be computed with all its atoms. Give trajectories with water, or their forces (a TRR file, or "
             "--forces)"
         )
     if cell is None:
@@ -212,7 +212,7 @@ def _with_solvent(
     topology = _joined(model, others)
     rows = [Vec3(*row) for row in np.asarray(cell, dtype=np.float64) / ANGSTROM_PER_NM] * unit.nanometer
     topology.setPeriodicBoxVectors(rows)
-    return replace(model, topology=topology, positions=positions)
+    return replace(model, topology=topology, positions=np.asarray(positions, dtype=np.float64))
 
 
 def _is_known(residue: Any) -> bool:
