@@ -29,7 +29,7 @@ from cgal_plugin.components.protocols import (
     Trainer,
 )
 from cgal_plugin.components.sampler import OpenMMSampler
-from cgal_plugin.components.seed_data import OpenMMSeeds, StoredSeeds, filled_store
+from cgal_plugin.components.seed_data import OpenMMSeeds, StoredSeeds, filled_store, with_library_of
 from cgal_plugin.components.trainer import TorchMDNetTrainer
 from cgal_plugin.config import Config
 from cgal_plugin.config.models import ExternalComponent, OpenMMOracleConfig, Simulation
@@ -125,7 +125,7 @@ def build_components(config: Config, **given: Any) -> Components:
         seed_source: SeedSource = given["seed_source"]
     else:
         # now, so that a molecule that cannot be simulated is an error before anything is spent
-        openmm = _openmm_oracle(config) if own_oracle or config.seed_data.store is None else None
+        openmm = openmm_oracle(config) if own_oracle or config.seed_data.store is None else None
         seed_source = _seed_source(config, openmm)
     topology = seed_source.topology
 
@@ -207,7 +207,8 @@ def _seed_source(config: Config, oracle: OpenMMOracle | None) -> SeedSource:
     return StoredSeeds(config, CGTopology.from_file(system.source, spec))
 
 
-def _openmm_oracle(config: Config) -> OpenMMOracle:
+def openmm_oracle(config: Config) -> OpenMMOracle:
+    """Build the all-atom oracle of a configuration; without the section ``oracle``, with its defaults."""
     from cgal_plugin.oracle import OpenMMOracle
     from cgal_plugin.oracle.options import ReadOptions
 
@@ -250,7 +251,7 @@ def _oracle(config: Config, seed_source: SeedSource, made: OpenMMOracle | None) 
             f"oracle.kind openmm needs the force map of the seed data, but {path} does not exist; "
             "leave out seed_data.store to run seed trajectories, or give your own oracle (kind: custom)"
         )
-    return (made or _openmm_oracle(config)).with_force_map(ForceMap.load(path))
+    return with_library_of(made or openmm_oracle(config), path.parent).with_force_map(ForceMap.load(path))
 
 
 def _selector(config: Config, model: TrainedModel, topology: CGTopology, seed: int) -> Selector:

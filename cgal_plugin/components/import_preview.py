@@ -9,6 +9,7 @@ import numpy as np
 
 from cgal_plugin.components.import_tasks import ImportPlan, SoluteFrames
 from cgal_plugin.data.bond_lengths import CELL, check_unit, find_broken
+from cgal_plugin.data.periodic import whole_by_bonds
 from cgal_plugin.data.trajectories import OWN_UNIT
 from cgal_plugin.errors import DataError
 from cgal_plugin.units import FORCE_UNITS
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
 _FRAMES, _FILES, _COMPARED = 12, 10, 3
 #: Å; two files with equal last frames are one simulation
 _SAME = 0.02
-#: Å, standard deviation of the length of a bond that is constrained: coordinates of XTC files are rounded to
-#: 0.01 Å, which gives 0.004; a flexible bond has 0.02 or more at 300 K
+#: Å, standard deviation of the length of a bond that is constrained: coordinates of XTC files are rounded
+#: to 0.01 Å, which gives 0.004; a flexible bond has 0.02 or more at 300 K
 _RIGID = 0.01
 _FEWEST = 10  # frames that tell a rigid bond
 #: kcal/mol/Å, rms over components of the force on heavy atoms that is possible for a protein
 _POSSIBLE = (4.0, 150.0)
-#: rms difference of given and computed forces, relative: equal but for rounding and cutoffs; or another system
+#: rms difference of given and computed forces, relative: equal but for rounding and cutoffs; or another
+#: system
 _EQUAL, _DIFFERENT = 0.05, 0.35
 #: correlation of forces in another unit
 _ALIKE = 0.9
@@ -91,8 +93,6 @@ def _positions(plan: ImportPlan, k: int, rows: NDArray[np.int64]) -> NDArray[np.
     DataError
         A coordinate is not finite.
     """
-    from cgal_plugin.data.periodic import whole_by_bonds
-
     frames = plan.files[k].read(rows, plan.topology, forces=False)
     xyz: NDArray[np.floating] = frames.positions[:, plan.solute]
     bad = np.flatnonzero(~np.isfinite(xyz).all(axis=(1, 2)))
@@ -180,19 +180,19 @@ def _compare(plan: ImportPlan, k: int, rows: NDArray[np.int64]) -> list[str]:
             ratio = abs(scale) * factor / FORCE_UNITS[unit]
             if name != unit and abs(ratio - 1) < 0.1:
                 raise DataError(
-                    f"{file.force_file}: the forces are {abs(scale):.4g} times those of the run's system, which "
-                    f"is the ratio of {unit} and {name}: give --force-unit {name}"
+                    f"{file.force_file}: the forces are {abs(scale):.4g} times those of the run's system, "
+                    f"the ratio of {unit} and {name}: give --force-unit {name}"
                 )
         if scale < 0:
             raise DataError(
-                f"{file.force_file}: the forces are minus those of the run's system: these are gradients; save "
-                "-gradients as forces"
+                f"{file.force_file}: the forces are minus those of the run's system: these are "
+                "gradients; save -gradients as forces"
             )
     raise DataError(
-        f"{file.force_file}: the forces differ by {100 * difference:.0f} % (rms) from those of the run's system "
-        f"(scale {scale:.3g}, correlation {alike:.2g}): another force field or solvent, or another order of "
-        "atoms. Labels of the run would not fit these data: use the system of the simulation (oracle.solvent, "
-        "system.force_field), or compute all forces with the run's system (--recompute)"
+        f"{file.force_file}: the forces differ by {100 * difference:.0f} % (rms) from those of the run's "
+        f"system (scale {scale:.3g}, correlation {alike:.2g}): another force field or solvent, or another "
+        "order of atoms. Labels of the run would not fit these data: use the system of the simulation "
+        "(oracle.solvent, system.force_field), or compute all forces with the run's system (--recompute)"
     )
 
 
@@ -217,7 +217,8 @@ def _rigid(plan: ImportPlan, samples: list[SoluteFrames], lines: list[str]) -> N
         return none
     xyz = np.concatenate([s.positions for s in samples]).astype(np.float64)
     length = np.linalg.norm(xyz[:, pairs[:, 0]] - xyz[:, pairs[:, 1]], axis=-1)
-    return pairs[length.std(axis=0) < _RIGID]
+    rigid: NDArray[np.int64] = pairs[length.std(axis=0) < _RIGID]
+    return rigid
 
 
 def _angles(plan: ImportPlan) -> list[tuple[int, int]]:
@@ -228,10 +229,6 @@ def _angles(plan: ImportPlan) -> list[tuple[int, int]]:
         neighbours.setdefault(j, []).append(i)
     found = []
     for ends in neighbours.values():
-        found += [
-            (a, b)
-            for n, a in enumerate(ends)
-            for b in ends[n + 1 :]
-            if a in plan.hydrogens or b in plan.hydrogens
-        ]
+        pairs = [(a, b) for n, a in enumerate(ends) for b in ends[n + 1 :]]
+        found += [pair for pair in pairs if plan.hydrogens & set(pair)]
     return found

@@ -106,6 +106,18 @@ def match_atoms(
     return index
 
 
+def bonds_of(topology: mdtraj.Topology, positions: NDArray[np.floating]) -> list[tuple[int, int]]:
+    """Return the bonds of a topology, and one for each hydrogen that has none, to the nearest heavy atom.
+
+    ``positions`` is ``(n_atoms, 3)`` Å. Topologies of mdtraj lack bonds of atoms with other names than in
+    the PDB.
+    """
+    bonds = {(min(a.index, b.index), max(a.index, b.index)) for a, b in topology.bonds}
+    parents = _parents(topology, list(topology.residues), positions)
+    bonds |= {(min(pair), max(pair)) for pair in parents.items()}
+    return sorted(bonds)
+
+
 def _residue_code(name: str) -> str:
     upper = name.strip().upper()
     # a cap has two names
@@ -123,14 +135,15 @@ def _short(names: list[str]) -> str:
     return " ".join(names[:4]) + (" ..." if len(names) > 4 else "")
 
 
-def _is_hydrogen(atom: Any) -> bool:
+def is_hydrogen(atom: Any) -> bool:
+    """Return whether an atom of an mdtraj topology is a hydrogen, by its element or else its name."""
     if atom.element is not None and atom.element.atomic_number:
         return bool(atom.element.atomic_number == 1)
     return bool(atom.name.lstrip("0123456789")[:1].upper() == "H")
 
 
 def _heavy(residue: Any, code: str) -> dict[str, Any]:
-    atoms = [a for a in residue.atoms if not _is_hydrogen(a)]
+    atoms = [a for a in residue.atoms if not is_hydrogen(a)]
     names = {a.name for a in atoms}
     found = {}
     for atom in atoms:
@@ -146,14 +159,14 @@ def _parents(
     """Return the heavy atom of each hydrogen: by a bond, or else the nearest one of the residue."""
     found = {}
     for a, b in topology.bonds:
-        if _is_hydrogen(a) != _is_hydrogen(b):
-            found[(a if _is_hydrogen(a) else b).index] = (b if _is_hydrogen(a) else a).index
+        if is_hydrogen(a) != is_hydrogen(b):
+            found[(a if is_hydrogen(a) else b).index] = (b if is_hydrogen(a) else a).index
     if positions is None:
         return found
     for residue in residues:
-        heavy = [a.index for a in residue.atoms if not _is_hydrogen(a)]
+        heavy = [a.index for a in residue.atoms if not is_hydrogen(a)]
         for atom in residue.atoms:
-            if heavy and _is_hydrogen(atom) and atom.index not in found:
+            if heavy and is_hydrogen(atom) and atom.index not in found:
                 distance = np.linalg.norm(positions[heavy] - positions[atom.index], axis=1)
                 if distance.min() < _H_BOND:
                     found[atom.index] = heavy[int(distance.argmin())]

@@ -161,15 +161,15 @@ def frame_forces(
         if n_water:
             raise OracleError(
                 f"{what} has {n_water} waters, but oracle.solvent is {model.solvent}, an implicit solvent: "
-                "the forces of another solvent are not those of this ensemble. Set oracle.solvent to tip3pfb, "
-                "or give frames of a simulation in implicit solvent"
+                "the forces of another solvent are not those of this ensemble. Set oracle.solvent to "
+                "tip3pfb, or give frames of a simulation in implicit solvent"
             )
         return FrameForces(model, solute, platform)
     if not n_water:
         raise OracleError(
-            f"{what} has no water, but oracle.solvent is {model.solvent}: forces of explicit solvent can only "
-            "be computed with all its atoms. Give trajectories with water, or their forces (a TRR file, or "
-            "--forces)"
+            f"{what} has no water, but oracle.solvent is {model.solvent}: forces of explicit solvent can "
+            "only be computed with all its atoms. Give trajectories with water, or their forces (a TRR "
+            "file, or --forces)"
         )
     if cell is None:
         raise OracleError(f"{what} has no periodic box; forces with explicit solvent need it")
