@@ -12,7 +12,7 @@ from cgal_plugin.components.tasks import SeedTask, write_trajectory
 from cgal_plugin.config import Config
 from cgal_plugin.damage import DAMAGED, set_aside
 from cgal_plugin.data import DataStore
-from cgal_plugin.errors import CGALError, DataError
+from cgal_plugin.errors import CGALError, ConfigError, DataError
 from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.oracle.record import StructureRecord
@@ -215,6 +215,24 @@ def with_library_of(oracle: OpenMMOracle, root: Path) -> OpenMMOracle:
 
     path = next((p for p in (root / LIBRARY, root / "seed" / LIBRARY) if p.is_file()), None)
     return oracle if path is None else oracle.with_library(AllAtomLibrary.load(path, oracle.model))
+
+
+def check_solvent(store: DataStore, solvent: str) -> None:
+    """Check that the forces in a store, as far as it is recorded, are those of a solvent of the oracle.
+
+    Raises
+    ------
+    ConfigError
+        They are those of another one.
+    """
+    for name in store.names():
+        found = store.record(name)["metadata"].get("solvent")
+        if found not in (None, solvent):
+            raise ConfigError(
+                f"seed_data.store {store.root} holds forces in the solvent {found}; oracle.solvent is "
+                f"{solvent}: a potential of mean force belongs to one system. Use the same solvent, or "
+                "another store"
+            )
 
 
 class StoredSeeds:
