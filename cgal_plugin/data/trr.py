@@ -169,7 +169,7 @@ def _read_header(handle: BinaryIO, what: str) -> tuple[_Frame | None, int]:
 
 def _precision(sizes: Sequence[int], n_atoms: int, what: str) -> np.dtype[Any]:
     """Return the type of the numbers of a frame, from the sizes of its sections."""
-    expected = {_BOX: 9, _X: 3 * n_atoms, _V: 3 * n_atoms, _F: 3 * n_atoms}
+    expected = dict.fromkeys((_BOX, _VIRIAL, _PRESSURE), 9) | dict.fromkeys((_X, _V, _F), 3 * n_atoms)
     for name in (">f4", ">f8"):
         real = np.dtype(name)
         if n_atoms > 0 and all(sizes[k] in (0, n * real.itemsize) for k, n in expected.items()):
