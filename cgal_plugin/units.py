@@ -15,6 +15,15 @@ ANGSTROM_PER_NM = 10.0
 KJ_PER_KCAL = 4.184
 #: multiply kJ/mol/nm by this to get kcal/mol/Å
 KJ_PER_MOL_NM_TO_KCAL_PER_MOL_ANGSTROM = 1.0 / (KJ_PER_KCAL * ANGSTROM_PER_NM)
+#: unit of forces -> its value in kcal/mol/Å (CODATA 2018)
+FORCE_UNITS = {
+    "kcal/mol/angstrom": 1.0,
+    "kJ/mol/nm": KJ_PER_MOL_NM_TO_KCAL_PER_MOL_ANGSTROM,
+    "kJ/mol/angstrom": 1.0 / KJ_PER_KCAL,
+    "kcal/mol/nm": 1.0 / ANGSTROM_PER_NM,
+    "eV/angstrom": 96.48533212331 / KJ_PER_KCAL,
+    "hartree/bohr": 2625.4996394799 / KJ_PER_KCAL / 0.529177210903,
+}
 #: Boltzmann constant times Avogadro's number, kcal/mol/K (CODATA 2018)
 BOLTZMANN_KCAL_PER_MOL_K = 8.31446261815324e-3 / KJ_PER_KCAL
 #: units of models and their checkpoints, and of exported potentials (as OpenMM expects)

@@ -29,13 +29,19 @@ from cgal_plugin.components.protocols import (
     Trainer,
 )
 from cgal_plugin.components.sampler import OpenMMSampler
-from cgal_plugin.components.seed_data import OpenMMSeeds, StoredSeeds, filled_store
+from cgal_plugin.components.seed_data import (
+    OpenMMSeeds,
+    StoredSeeds,
+    check_solvent,
+    filled_store,
+    with_library_of,
+)
 from cgal_plugin.components.trainer import TorchMDNetTrainer
 from cgal_plugin.config import Config
 from cgal_plugin.config.models import ExternalComponent, OpenMMOracleConfig, Simulation
 from cgal_plugin.config.selector import CommitteeSelectorConfig, RMSDSelectorConfig
 from cgal_plugin.data import DataStore
-from cgal_plugin.errors import ConfigError, StateError
+from cgal_plugin.errors import ConfigError, MappingError, StateError
 from cgal_plugin.mapping import CGTopology, resolve_spec
 from cgal_plugin.provenance import derive_seed, read_json, write_json
 from cgal_plugin.runs.layout import FORCE_MAP
@@ -125,8 +131,10 @@ def build_components(config: Config, **given: Any) -> Components:
         seed_source: SeedSource = given["seed_source"]
     else:
         # now, so that a molecule that cannot be simulated is an error before anything is spent
-        openmm = _openmm_oracle(config) if own_oracle or config.seed_data.store is None else None
+        openmm = openmm_oracle(config) if own_oracle or config.seed_data.store is None else None
         seed_source = _seed_source(config, openmm)
+        if own_oracle:  # also whether the force map of a store fits it
+            _oracle(config, seed_source, openmm)
     topology = seed_source.topology
 
     # external components are created now, so that their errors do not appear after hours of work
@@ -207,7 +215,8 @@ def _seed_source(config: Config, oracle: OpenMMOracle | None) -> SeedSource:
     return StoredSeeds(config, CGTopology.from_file(system.source, spec))
 
 
-def _openmm_oracle(config: Config) -> OpenMMOracle:
+def openmm_oracle(config: Config) -> OpenMMOracle:
+    """Build the all-atom oracle of a configuration; without the section ``oracle``, with its defaults."""
     from cgal_plugin.oracle import OpenMMOracle
     from cgal_plugin.oracle.options import ReadOptions
 
@@ -244,13 +253,25 @@ def _oracle(config: Config, seed_source: SeedSource, made: OpenMMOracle | None) 
         return seed_source.oracle  # with the force map and the library of the seed data
     from cgal_plugin.mapping.forces import ForceMap
 
-    path = Path(config.seed_data.store or "") / FORCE_MAP
+    oracle = made or openmm_oracle(config)
+    if config.seed_data.store is None:
+        return oracle
+    path = Path(config.seed_data.store) / FORCE_MAP
     if not path.is_file():
+        if config.stopping.rounds == 0:
+            return oracle  # no label is made
         raise ConfigError(
             f"oracle.kind openmm needs the force map of the seed data, but {path} does not exist; "
             "leave out seed_data.store to run seed trajectories, or give your own oracle (kind: custom)"
         )
-    return (made or _openmm_oracle(config)).with_force_map(ForceMap.load(path))
+    check_solvent(DataStore(path.parent), oracle.model.solvent)
+    try:
+        return with_library_of(oracle, path.parent).with_force_map(ForceMap.load(path))
+    except MappingError as error:
+        raise ConfigError(
+            f"{path} does not fit the all-atom system of this run: {error}. Import the trajectories with the "
+            "configuration of this run (cgal import-data --config)"
+        ) from error
 
 
 def _selector(config: Config, model: TrainedModel, topology: CGTopology, seed: int) -> Selector:

@@ -12,13 +12,13 @@ from cgal_plugin.components.tasks import SeedTask, write_trajectory
 from cgal_plugin.config import Config
 from cgal_plugin.damage import DAMAGED, set_aside
 from cgal_plugin.data import DataStore
-from cgal_plugin.errors import CGALError, DataError
+from cgal_plugin.errors import CGALError, ConfigError, DataError
 from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.mapping.embedding import check_same_embedding
 from cgal_plugin.oracle.record import StructureRecord
 from cgal_plugin.provenance import atomic_path, derive_seed, read_json, write_json
-from cgal_plugin.runs.layout import FORCE_MAP, WORK
+from cgal_plugin.runs.layout import FORCE_MAP, LIBRARY, WORK
 from cgal_plugin.runs.log import Progress
 
 if TYPE_CHECKING:
@@ -86,12 +86,12 @@ class OpenMMSeeds:
         paths = [out_dir / f"trajectory_{i:03d}.npz" for i in range(self.config.seed_data.n_trajectories)]
         self._run_missing(paths, progress)
         self._trajectories = [AllAtomTrajectory.load(p) for p in paths]
-        map_path, library_path, native = (out_dir / n for n in (FORCE_MAP, "library.npz", "native.pdb"))
-        if not _whole(map_path, ForceMap.load):
+        map_path, library_path, native = (out_dir / n for n in (FORCE_MAP, LIBRARY, "native.pdb"))
+        if not is_whole(map_path, ForceMap.load):
             self.oracle.fit_force_map(self._trajectories, self.config.seed_data.force_map).save(map_path)
         self.oracle = self.oracle.with_force_map(ForceMap.load(map_path))
         self.force_map_hash = self.oracle.force_map.hash
-        if not _whole(library_path, lambda path: AllAtomLibrary.load(path, self.oracle.model)):
+        if not is_whole(library_path, lambda path: AllAtomLibrary.load(path, self.oracle.model)):
             library = AllAtomLibrary(self.oracle.model)
             stride = max(1, round(1.0 / self.config.seed_data.save_ps))  # one frame per ps is dense enough
             for trajectory in self._trajectories:
@@ -122,7 +122,7 @@ class OpenMMSeeds:
         from cgal_plugin.oracle.trajectory import AllAtomTrajectory
 
         load = AllAtomTrajectory.load
-        tasks = [SeedTask(path, self._task(i)) for i, path in enumerate(paths) if not _whole(path, load)]
+        tasks = [SeedTask(path, self._task(i)) for i, path in enumerate(paths) if not is_whole(path, load)]
         done = len(paths) - len(tasks)
 
         def count(task: int, n_frames: int) -> None:
@@ -194,7 +194,9 @@ def _starts(start: str, oracle: OpenMMOracle) -> tuple[tuple[str, float, float],
     return _STARTS[start]
 
 
-def _whole(path: Path, load: Callable[[Path], object], on_damage: Callable[..., None] | None = None) -> bool:
+def is_whole(
+    path: Path, load: Callable[[Path], object], on_damage: Callable[..., None] | None = None
+) -> bool:
     """Return whether a file exists and is valid; put a damaged one aside so that it is made again."""
     if not path.exists():
         return False
@@ -206,6 +208,32 @@ def _whole(path: Path, load: Callable[[Path], object], on_damage: Callable[..., 
             on_damage("damage", what=str(error), remedy=f"it is kept in {kept} and made again")
         return False
     return True
+
+
+def with_library_of(oracle: OpenMMOracle, root: Path) -> OpenMMOracle:
+    """Return the oracle with the backmapping library that a data store or its seed stage has, if any."""
+    from cgal_plugin.oracle.library import AllAtomLibrary
+
+    path = next((p for p in (root / LIBRARY, root / "seed" / LIBRARY) if p.is_file()), None)
+    return oracle if path is None else oracle.with_library(AllAtomLibrary.load(path, oracle.model))
+
+
+def check_solvent(store: DataStore, solvent: str) -> None:
+    """Check that the forces in a store, as far as it is recorded, are those of a solvent of the oracle.
+
+    Raises
+    ------
+    ConfigError
+        They are those of another one.
+    """
+    for name in store.names():
+        found = store.record(name)["metadata"].get("solvent")
+        if found not in (None, solvent):
+            raise ConfigError(
+                f"seed_data.store {store.root} holds forces in the solvent {found}; oracle.solvent is "
+                f"{solvent}: a potential of mean force belongs to one system. Use the same solvent, or "
+                "another store"
+            )
 
 
 class StoredSeeds:
@@ -283,7 +311,7 @@ def filled_store(
         config_hash=config.hash,
         on_damage=on_damage,
     )
-    _whole(store.root / FORCE_MAP, ForceMap.load, on_damage)
+    is_whole(store.root / FORCE_MAP, ForceMap.load, on_damage)
     for name in store.names():
         try:
             store.verify(name)

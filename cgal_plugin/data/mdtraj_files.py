@@ -29,6 +29,20 @@ _WITHOUT_TOPOLOGY = (
     ".dcd", ".xtc", ".trr", ".nc", ".netcdf", ".ncdf", ".crd", ".mdcrd", ".binpos", ".dtr", ".tng", ".xyz",
     ".xyz.gz", ".lammpstrj", ".inpcrd", ".restrt", ".rst7", ".ncrst", ".stk",
 )  # fmt: skip
+#: formats of which mdtraj reads all frames at once, without seeking
+_IN_ONE = (
+    ".pdb",
+    ".pdb.gz",
+    ".gro",
+    ".gsd",
+    ".arc",
+    ".xyz",
+    ".xyz.gz",
+    ".lammpstrj",
+    ".crd",
+    ".mdcrd",
+    ".stk",
+)
 _READABLE = "npy, npz, dcd, xtc, trr, h5, nc, pdb, gro and other formats of mdtraj can be read"
 _TEMPORARY = (None, "/tmp", "/var/tmp", "/dev/shm")
 
@@ -57,7 +71,7 @@ def plain_name(path: Path) -> Iterator[str]:
         yield str(link)
 
 
-def load_mdtraj(path: Path, top: str | os.PathLike[str] | None) -> mdtraj.Trajectory:
+def load_mdtraj(path: Path, top: str | os.PathLike[str] | mdtraj.Topology | None) -> mdtraj.Trajectory:
     """Read a whole file in a format of mdtraj.
 
     Raises
@@ -74,8 +88,10 @@ def load_mdtraj(path: Path, top: str | os.PathLike[str] | None) -> mdtraj.Trajec
             return mdtraj.load(name, **options)
 
 
-def iterate_mdtraj(path: Path, top: str | os.PathLike[str] | None, chunk: int) -> Iterator[mdtraj.Trajectory]:
-    """Yield the frames of a file in a format of mdtraj, at most ``chunk`` at a time.
+def iterate_mdtraj(
+    path: Path, top: str | os.PathLike[str] | mdtraj.Topology | None, chunk: int, *, skip: int = 0
+) -> Iterator[mdtraj.Trajectory]:
+    """Yield the frames of a file in a format of mdtraj after the first ``skip``, at most ``chunk`` at a time.
 
     Raises
     ------
@@ -84,22 +100,42 @@ def iterate_mdtraj(path: Path, top: str | os.PathLike[str] | None, chunk: int) -
     """
     import mdtraj
 
-    if extension(path) in _PDBX:
+    if extension(path) in (*_PDBX, *(_IN_ONE if skip else ())):
         whole = load_mdtraj(path, top)  # mdtraj cannot read these in parts
-        yield from (whole[lo : lo + chunk] for lo in range(0, len(whole), chunk))
+        yield from (whole[lo : lo + chunk] for lo in range(skip, len(whole), chunk))
         return
     check_file(path)
     with plain_name(path) as name:
         with _reading(path, top):
             options = _options(path, top)
             with silent(1), _quiet():
-                pieces = mdtraj.iterload(name, chunk=chunk, **options)
+                pieces = mdtraj.iterload(name, chunk=chunk, skip=skip, **options)
         while True:
             with _reading(path, top), silent(1), _quiet():
                 piece = next(pieces, None)
             if piece is None:
                 return
             yield piece
+
+
+def count_frames(path: Path, top: str | os.PathLike[str] | mdtraj.Topology | None) -> int:
+    """Return the number of frames of a file in a format of mdtraj, from its index if it has one.
+
+    Raises
+    ------
+    DataError
+        See :func:`load_mdtraj`.
+    """
+    import mdtraj
+
+    check_file(path)
+    if extension(path) not in (*_PDBX, *_IN_ONE):
+        with plain_name(path) as name, _reading(path, top), silent(1), _quiet():
+            handle = mdtraj.open(name)
+            with handle:
+                if hasattr(handle, "__len__"):
+                    return len(handle)
+    return sum(len(piece) for piece in iterate_mdtraj(path, top, 1000))
 
 
 def load_top(top: str | os.PathLike[str]) -> mdtraj.Topology:
@@ -110,8 +146,10 @@ def load_top(top: str | os.PathLike[str]) -> mdtraj.Topology:
         return load_topology(top)
 
 
-def _options(path: Path, top: str | os.PathLike[str] | None) -> dict[str, Any]:
-    return {} if top is None or extension(path) in _WITH_TOPOLOGY else {"top": load_top(top)}
+def _options(path: Path, top: str | os.PathLike[str] | mdtraj.Topology | None) -> dict[str, Any]:
+    if top is None or extension(path) in _WITH_TOPOLOGY:
+        return {}
+    return {"top": load_top(top) if isinstance(top, str | os.PathLike) else top}
 
 
 @contextmanager
@@ -122,7 +160,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _reading(path: Path, top: str | os.PathLike[str] | None) -> Iterator[None]:
+def _reading(path: Path, top: str | os.PathLike[str] | mdtraj.Topology | None) -> Iterator[None]:
     try:
         yield
     except MappingError as error:

@@ -63,9 +63,19 @@ def whole_molecules(
     The frames, of the same dtype; and ``(n,)`` bool: whether a bead of the frame was moved.
     """
     bonds = [*topology.bond_index.tolist(), *np.asarray(getattr(topology, "bridge_index", [])).tolist()]
-    tree, pieces = spanning_tree(topology.n_beads, bonds)
+    return whole_by_bonds(frames, cells, bonds)
+
+
+def whole_by_bonds(
+    frames: NDArray[np.floating], cells: Float, bonds: Iterable[Sequence[int]], *, gather: bool = True
+) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+    """Make molecules of points whole, which ``bonds`` link; see :func:`whole_molecules`.
+
+    Without ``gather``, molecules stay where their first point is.
+    """
+    tree, pieces = spanning_tree(frames.shape[1], bonds)
     shifts = _tree_shifts(frames, cells, tree)
-    for number, piece in enumerate(pieces[1:], start=1):
+    for number, piece in enumerate(pieces[1:] if gather else [], start=1):
         before = [bead for earlier in pieces[:number] for bead in earlier]
         shifts[:, piece] += _chain_shift(frames, cells, shifts, before, piece)[:, None]
     return _moved(frames, cells, shifts)

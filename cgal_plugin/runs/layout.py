@@ -25,6 +25,8 @@ STAGES = ("train", "simulate", "evaluate", "select", "label")
 WORK = "work"
 #: the force map, kept beside the shards of a data store so that labels can be added to it
 FORCE_MAP = "force_map.npz"
+#: start structures of backmapping, from the all-atom seed data
+LIBRARY = "library.npz"
 #: folder of the refinement's iterations
 REFINEMENT = "refinement"
 #: fraction at the start of each refinement trajectory that is discarded as equilibration
