@@ -10,6 +10,7 @@ import numpy as np
 from cgal_plugin.errors import BackmapError
 from cgal_plugin.mapping.geometry import superpose
 from cgal_plugin.oracle.contexts import get_positions, set_positions
+from cgal_plugin.oracle.forcefield import LONGEST_STEP_FS
 from cgal_plugin.oracle.restraint import RESTRAINT_GROUP, RESTRAINT_PARAMETER, BeadRestraint
 from cgal_plugin.oracle.stereo import stereo_tables
 
@@ -39,7 +40,7 @@ class PullSettings:
         bonds during the pull, and in the last minimisation, where they remove the twist that bead
         restraints leave in a strained peptide bond. Not part of ``energy``.
     temperature, friction, timestep_fs
-        Parameters of the targeted MD: K, 1/ps, fs.
+        Parameters of the targeted MD: K, 1/ps, fs. The time step is that for constrained hydrogens of 3 amu.
     pull_ps_per_angstrom, max_pull_ps
         Travel time of the restraints per Å of superposed RMSD, and largest total travel time.
     settle_ps
@@ -97,6 +98,8 @@ class Puller:
         self.settings = s = settings or PullSettings()
         self.tables = stereo_tables(self.model.mdtraj_topology, self.model.positions)
         self._restraint = BeadRestraint(self.model.mapping)
+        # a model with light or flexible hydrogens needs shorter steps
+        self._step_fs = s.timestep_fs * self.model.timestep_fs / LONGEST_STEP_FS
         system = self.model.make_system()
         for index in reversed(range(system.getNumForces())):
             force = system.getForce(index)
@@ -107,7 +110,7 @@ class Puller:
         system.addForce(self._stereo_force())
         system.addForce(self._restraint.make_force())
         self._context = self.model.context(
-            s.temperature, system=system, timestep_fs=s.timestep_fs, friction=s.friction
+            s.temperature, system=system, timestep_fs=self._step_fs, friction=s.friction
         )
         self._integrator = self._context.getIntegrator()
 
@@ -187,7 +190,7 @@ class Puller:
         """Move the restraints in a straight line from ``beads`` to ``goal`` during MD, then hold them."""
         s = self.settings
         distance = np.sqrt(((beads - goal) ** 2).sum(axis=1).mean())
-        steps_per_ps = 1e3 / s.timestep_fs
+        steps_per_ps = 1e3 / self._step_fs
         travel_ps = min(distance * s.pull_ps_per_angstrom, s.max_pull_ps)
         stages = max(1, round(travel_ps * steps_per_ps / _STAGE_STEPS))
         for stage in range(1, stages + 1):
