@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgal_plugin._register import register
+from cgal_plugin.components.all_atom import all_atom_model, user_system
 from cgal_plugin.components.checks import ROLES, check_component
 from cgal_plugin.components.evaluator import ReferenceEvaluator
 from cgal_plugin.components.external import load_external
@@ -209,6 +210,9 @@ def _seed_source(config: Config, oracle: OpenMMOracle | None) -> SeedSource:
         if config.seed_data.store is None:
             return OpenMMSeeds(config, oracle)
         return StoredSeeds(config, oracle.topology, oracle.model.record)
+    if system.force_field is not None:
+        prepared = user_system(config)
+        return StoredSeeds(config, prepared.mapping.topology, prepared.record)
     spec = resolve_spec(system.mapping, system.embedding)
     if system.sequence is not None:
         return StoredSeeds(config, CGTopology.from_sequence(system.sequence, spec))
@@ -218,23 +222,11 @@ def _seed_source(config: Config, oracle: OpenMMOracle | None) -> SeedSource:
 def openmm_oracle(config: Config) -> OpenMMOracle:
     """Build the all-atom oracle of a configuration; without the section ``oracle``, with its defaults."""
     from cgal_plugin.oracle import OpenMMOracle
-    from cgal_plugin.oracle.options import ReadOptions
 
-    system = config.system
     settings = config.oracle if isinstance(config.oracle, OpenMMOracleConfig) else OpenMMOracleConfig()
     return OpenMMOracle(
-        system.source,
-        temperature=system.temperature,
-        mapping=resolve_spec(system.mapping, system.embedding),
-        solvent=settings.solvent,
-        options=ReadOptions(
-            ph=system.ph,
-            ignore=system.ignore,
-            replace=system.replace,
-            repair=system.repair,
-            chains=system.chains,
-            model=system.model,
-        ),
+        all_atom_model(config),
+        temperature=config.system.temperature,
         mode=settings.mode,
         production_ps=settings.production_ps,
         relax_ps=settings.relax_ps,

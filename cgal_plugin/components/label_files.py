@@ -31,7 +31,7 @@ _CHUNKS = 4
 #: settings of a label that are compared with those of the labels in a store
 _SETTINGS = (
     "solvent", "mode", "seed", "production_ps", "relax_ps", "save_ps", "n_starts", "restraint", "release_ps",
-    "backmap_methods",
+    "backmap_methods", "force_field",
 )  # fmt: skip
 
 

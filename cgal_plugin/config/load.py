@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cgal_plugin.config.external import LOOK_UP
+from cgal_plugin.config.force_field import changed, content_hashes, openmm_file
 from cgal_plugin.config.models import Config
 from cgal_plugin.config.section import kinds
 from cgal_plugin.errors import ConfigError
@@ -19,6 +20,7 @@ from cgal_plugin.errors import ConfigError
 _MAX_NODES = 100_000
 _PATH_KEYS = (
     ("system", "structure"),
+    ("system", "force_field", "include"),
     ("seed_data", "store"),
     ("training", "priors", "file"),
     ("training", "init"),
@@ -266,7 +268,7 @@ def _resolve_paths(
     for keys in _PATH_KEYS:
         section = data
         for key in keys[:-1]:
-            section = section.get(key, {})
+            section = section.get(key) or {}
         value = section.get(keys[-1])
         if isinstance(value, tuple):
             section[keys[-1]] = tuple(absolute(v, (*keys, i)) for i, v in enumerate(value))
@@ -276,6 +278,24 @@ def _resolve_paths(
         value = data["system"][key]
         if isinstance(value, str) and Path(value).suffix in (".yaml", ".yml"):
             data["system"][key] = str(absolute(Path(value), ("system", key)))
+    own = data["system"]["force_field"]
+    if own is not None:
+        place = ("system", "force_field", "files")
+        own["files"] = tuple(
+            f
+            if own["kind"] == "openmm_xml" and not (base / f).is_file() and openmm_file(f) is not None
+            else str(absolute(Path(f), (*place, i)))
+            for i, f in enumerate(own["files"])
+        )
+        if look_up and not problems:
+            structure = [data["system"]["structure"]] if data["system"]["structure"] is not None else []
+            now = content_hashes(own["kind"], own["files"], own["include"], structure)
+            problems += [
+                f"{source}: {name} has changed since system.force_field.sha256 was recorded. Restore it, or "
+                "remove the key sha256"
+                for name in changed(own["sha256"], now)
+            ]
+            own["sha256"] = now
     if problems:
         raise ConfigError("\n".join(problems))
     return Config.model_validate(data, context={LOOK_UP: look_up})

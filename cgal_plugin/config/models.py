@@ -40,6 +40,24 @@ _DEFAULT_KINDS = {
 }
 
 
+def _solvent_of_files(data: dict[str, Any]) -> dict[str, Any]:
+    """Set ``oracle.solvent`` to ``files`` if the system has its own force field and the key is not given."""
+    system, oracle = data.get("system"), data.get("oracle", {})
+    if isinstance(system, System):
+        own = system.force_field
+    else:
+        own = system.get("force_field") if isinstance(system, dict) else None
+    if (
+        own is not None
+        and isinstance(oracle, OpenMMOracleConfig)
+        and "solvent" not in oracle.model_fields_set
+    ):
+        return {**data, "oracle": oracle.model_copy(update={"solvent": "files"})}
+    if own is None or not isinstance(oracle, dict) or oracle.get("kind", "openmm") != "openmm":
+        return data
+    return {**data, "oracle": {"solvent": "files", **oracle}}
+
+
 class Config(Section):
     """One active-learning run."""
 
@@ -64,11 +82,20 @@ class Config(Section):
     def _default_kinds(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
+        data = _solvent_of_files(data)
         sections = {k: data[k] for k in _DEFAULT_KINDS if isinstance(data.get(k), dict)}
         return {**data, **{k: {"kind": _DEFAULT_KINDS[k], **section} for k, section in sections.items()}}
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
+        own = self.system.force_field is not None
+        if isinstance(self.oracle, OpenMMOracleConfig) and own != (self.oracle.solvent == "files"):
+            raise ValueError(
+                f"oracle.solvent {self.oracle.solvent} cannot be used with system.force_field: the solvent "
+                "is that of its files; leave oracle.solvent out"
+                if own
+                else "oracle.solvent files needs system.force_field; use obc2, gbn2 or tip3pfb"
+            )
         if isinstance(self.selector, CommitteeSelectorConfig):
             if not isinstance(self.training, Training):
                 raise ValueError("selector.kind committee needs the models of training.kind torchmdnet")

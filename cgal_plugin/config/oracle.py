@@ -15,8 +15,9 @@ class OpenMMOracleConfig(Section):
     """Short all-atom OpenMM MD from each backmapped frame."""
 
     kind: Literal["openmm"] = "openmm"
-    solvent: Literal["obc2", "gbn2", "tip3pfb"] = "obc2"
-    """Implicit: obc2 (OBC2, the fastest) or gbn2 (GBn2). Explicit: tip3pfb (TIP3P-FB water with PME)."""
+    solvent: Literal["obc2", "gbn2", "tip3pfb", "files"] = "obc2"
+    """Implicit: obc2 (OBC2, the fastest) or gbn2 (GBn2). Explicit: tip3pfb (TIP3P-FB water with PME). With
+    system.force_field leave it out: the solvent is that of its files, and the record says files."""
     mode: Literal["free", "steered", "mean_force"] = "free"
     """free: MD from the backmapped frame; steered: MD that a restraint pulls from the nearest known structure
     to the frame; in both, each saved frame is a label. mean_force: the beads are frozen and the forces are

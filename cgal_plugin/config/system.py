@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from cgal_plugin.config.force_field import ForceField
 from cgal_plugin.config.quantities import Count, Kelvin, Number, Picoseconds
 from cgal_plugin.config.section import Section
 
@@ -33,7 +34,10 @@ class System(Section):
     sequence: Annotated[str, Field(min_length=1)] | None = None
     """One-letter codes, such as YYDPETGTWY. Give this or `structure`."""
     structure: Path | None = None
-    """All-atom structure file: PDB or mmCIF, also .gz. Give this or `sequence`."""
+    """All-atom structure file: PDB or mmCIF, also .gz. Give this or `sequence`. With `force_field`:
+    coordinates and box of the whole system (PDB, mmCIF, gro, inpcrd, rst7, CHARMM crd), used as they are."""
+    force_field: ForceField | None = None
+    """Your own all-atom system. None: ff14SB, with the solvent that `oracle.solvent` names."""
     ph: Annotated[Number, Field(ge=0, le=14)] = 7.0
     """pH that decides about hydrogens that the structure does not have."""
     chains: Annotated[tuple[Name, ...] | None, BeforeValidator(_list)] = None
@@ -73,8 +77,17 @@ class System(Section):
         if self.sequence is not None:
             given = [k for k in ("chains", "ignore", "replace", "repair") if getattr(self, k)]
             given += ["model"] * (self.model is not None)
+            given += ["force_field"] * (self.force_field is not None)
             if given:
                 raise ValueError(f"{', '.join(given)}: for a structure only; this system has a sequence")
+        elif self.force_field is not None:
+            given = [k for k in ("chains", "replace", "repair") if getattr(self, k)]
+            given += ["model"] * (self.model is not None) + ["ph"] * (self.ph != 7.0)
+            if given:
+                raise ValueError(
+                    f"{', '.join(given)}: not with force_field, whose files are used as they are; prepare "
+                    "the structure with the program that made them"
+                )
         return self
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,9 +23,16 @@ _OBC_OFFSET = 0.009  # nm, difference of a GB radius and the offset radius store
 _SOLVENT_DIELECTRIC = 78.5  # as in obc2.xml; the native force's default is 78.3
 _CUTOFF = 0.9  # nm, direct space of PME
 HYDROGEN_MASS = 3.0  # amu
+LONGEST_STEP_FS = 4.0  # with these masses and constrained bonds to hydrogen
 PADDING = 1.0  # nm of water between the solute and the box
 _WATER_ATOMS = 100.0  # atoms per nm³ of water
 _MOST_ATOMS = 300_000.0
+
+
+def check_solvent(solvent: str) -> None:
+    """Raise an OracleError if the solvent is not one of :data:`SOLVENTS`."""
+    if solvent not in SOLVENTS:
+        raise OracleError(f"solvent {solvent!r} is not known; use one of {', '.join(SOLVENTS)}")
 
 
 def force_field(solvent: str) -> app.ForceField:
@@ -79,8 +87,34 @@ def create_system(topology: app.Topology, solvent: str, *, constraints: bool) ->
     return system
 
 
+@dataclass(frozen=True)
+class BuiltinForceField:
+    """ff14SB in one of :data:`SOLVENTS`; counterpart of :class:`~cgal_plugin.oracle.given.GivenSystem`."""
+
+    solvent: str
+    name = PROTEIN_FORCE_FIELD
+    timestep_fs = LONGEST_STEP_FS
+
+    @property
+    def boxed(self) -> bool:
+        """Whether the solvent is explicit, in a periodic box."""
+        return self.solvent == "tip3pfb"
+
+    def create(self, topology: app.Topology, *, constraints: bool) -> openmm.System:
+        """Return a new System; see :func:`create_system`."""
+        return create_system(topology, self.solvent, constraints=constraints)
+
+    def make_barostat(self, temperature: float) -> openmm.Force:
+        """Return a new barostat at 1 bar for a temperature in K."""
+        from openmm import MonteCarloBarostat
+
+        return MonteCarloBarostat(1.0, temperature, 25)
+
+
 def use_native_obc(system: openmm.System) -> None:
-    """Replace obc2.xml's ``CustomGBForce`` by the native force with the same parameters.
+    """Replace obc2.xml's ``CustomGBForce`` by the native force, four times as fast on a CPU.
+
+    It has the same parameters.
 
     The custom force stores the charge, the offset radius ``or`` = radius - 0.009 nm, and
     ``sr`` = scale × ``or`` of every atom.
@@ -105,14 +139,14 @@ def constrain(system: openmm.System, pairs: Sequence[tuple[int, int]]) -> None:
     """Constrain flexible bonds at their equilibrium lengths and remove their harmonic terms."""
     from openmm import HarmonicBondForce
 
-    bonds = next(f for f in system.getForces() if isinstance(f, HarmonicBondForce))
     wanted = {frozenset(p) for p in pairs}
-    for k in range(bonds.getNumBonds()):
-        i, j, length, _ = bonds.getBondParameters(k)
-        if frozenset((i, j)) in wanted:
-            system.addConstraint(i, j, length)
-            bonds.setBondParameters(k, i, j, length, 0.0)
-            wanted.discard(frozenset((i, j)))
+    for bonds in (f for f in system.getForces() if isinstance(f, HarmonicBondForce)):
+        for k in range(bonds.getNumBonds()):
+            i, j, length, _ = bonds.getBondParameters(k)
+            if frozenset((i, j)) in wanted:
+                system.addConstraint(i, j, length)
+                bonds.setBondParameters(k, i, j, length, 0.0)
+                wanted.discard(frozenset((i, j)))
     if wanted:
         raise OracleError(f"no bond for the constraints {sorted(sorted(p) for p in wanted)}")
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cgal_plugin.errors import OracleError
 from cgal_plugin.oracle.checks import check_number
+from cgal_plugin.oracle.forcefield import LONGEST_STEP_FS
 from cgal_plugin.oracle.trajectory import steps_for
 from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
 
 MODES = ("free", "steered", "mean_force")
-#: fs; frozen beads have flexible bonds to their hydrogens
-TIMESTEP_FS: Mapping[str, float] = {"free": 4.0, "steered": 4.0, "mean_force": 2.0}
+#: fs, for flexible bonds to hydrogens of 1 amu; frozen beads have flexible bonds to theirs, of 3 amu
+FLEXIBLE_STEP_FS = 1.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class LabelSettings:
         atoms lag behind the beads; here they relax.
     platform, n_threads
         OpenMM platform; threads of the CPU platform.
+    longest_step_fs
+        Longest time step that the constraints and hydrogen masses of the model allow, fs.
 
     Raises
     ------
@@ -57,6 +59,7 @@ class LabelSettings:
     release_ps: float = 0.0
     platform: str = "CPU"
     n_threads: int = 1
+    longest_step_fs: float = LONGEST_STEP_FS
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -92,8 +95,10 @@ class LabelSettings:
 
     @property
     def timestep_fs(self) -> float:
-        """Time step of the mode, fs."""
-        return TIMESTEP_FS[self.mode]
+        """Time step of the mode, fs; half of the longest, but at least 1 fs, with frozen beads."""
+        if self.mode != "mean_force":
+            return self.longest_step_fs
+        return max(self.longest_step_fs / 2, min(self.longest_step_fs, FLEXIBLE_STEP_FS))
 
     @property
     def stride(self) -> int:

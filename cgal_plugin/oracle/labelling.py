@@ -18,7 +18,6 @@ from cgal_plugin.oracle.labels import free_label, frozen_label, steered_label
 from cgal_plugin.oracle.library import AllAtomLibrary
 from cgal_plugin.oracle.sampling import can_stretch, stretched_positions
 from cgal_plugin.oracle.screen import Screen, screen
-from cgal_plugin.oracle.structure import PROTEIN_FORCE_FIELD
 from cgal_plugin.oracle.system import AllAtomModel
 from cgal_plugin.oracle.trajectory import AllAtomTrajectory, DynamicsFailure
 from cgal_plugin.provenance import derive_seed, hash_array, versions
@@ -110,7 +109,7 @@ class Labeller:
             "oracle": "openmm",
             "temperature": self.temperature,
             "solvent": self.model.solvent,
-            "force_field": PROTEIN_FORCE_FIELD,
+            "force_field": self.model.force_field,
             "force_map": self.force_map.kind,
             "force_map_hash": self.force_map.hash,
             "mapping_hash": self.model.mapping.hash,

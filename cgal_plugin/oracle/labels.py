@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from cgal_plugin.oracle.contexts import set_positions
 from cgal_plugin.oracle.label_settings import LabelSettings
 from cgal_plugin.oracle.restraint import RESTRAINT_GROUP, RESTRAINT_PARAMETER, BeadRestraint
+from cgal_plugin.oracle.solvation import NoRoomError
 from cgal_plugin.oracle.system import AllAtomModel
 from cgal_plugin.oracle.trajectory import AllAtomTrajectory, DynamicsFailure, advance, collect, minimise
 
@@ -162,10 +162,11 @@ def _place(
 ) -> tuple[AllAtomModel, NDArray[np.float64]]:
     """Return the model at ``start``, and the shift (Å) that places it in its box."""
     positions = np.asarray(start, dtype=np.float64)
-    if model.solvent != "tip3pfb":
-        return replace(model, positions=positions), np.zeros(3)
-    boxed = model.solvated(positions, seed=seed, minimise=False)
-    return boxed, boxed.positions[0] - positions[0]
+    try:
+        placed = model.solvated(positions, seed=seed, minimise=False)
+    except NoRoomError as error:
+        raise DynamicsFailure(str(error)) from error
+    return placed, placed.positions[0] - positions[0]
 
 
 def _context(
@@ -187,6 +188,6 @@ def _restrained(
 ) -> tuple[AllAtomModel, NDArray[np.float64], openmm.Context]:
     """Return the placed model, its shift (Å), and a context with a restraint on the beads."""
     placed, shift = _place(model, start, seed)
-    barostat = temperature if model.solvent == "tip3pfb" else None
+    barostat = temperature if model.boxed else None
     system = placed.make_system(bead_restraint=True, barostat=barostat)
     return placed, shift, _context(placed, system, settings, temperature, seed)

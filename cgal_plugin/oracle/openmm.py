@@ -119,16 +119,25 @@ class OpenMMOracle:
         platform: str = "CPU",
     ) -> None:
         self.temperature = check_temperature(temperature)
-        starts = (2 if mode == "mean_force" else 1) if n_starts is None else n_starts
-        self.settings = LabelSettings(
-            mode, production_ps, relax_ps, save_ps, starts, restraint, release_ps, platform, n_threads
-        )
         self.seed = int(check_number(seed, "seed"))
         self.methods = check_methods(methods)
         if isinstance(sequence_or_pdb, AllAtomModel):
             self.model = sequence_or_pdb
         else:
             self.model = AllAtomModel.create(sequence_or_pdb, mapping, solvent, options)
+        starts = (2 if mode == "mean_force" else 1) if n_starts is None else n_starts
+        self.settings = LabelSettings(
+            mode,
+            production_ps,
+            relax_ps,
+            save_ps,
+            starts,
+            restraint,
+            release_ps,
+            platform,
+            n_threads,
+            self.model.timestep_fs,
+        )
         if self.methods == ("cgback",):
             check_beads(self.model)
         self.library = check_library(library, self.mapping)

@@ -41,7 +41,7 @@ class PullSettings:
         bonds during the pull, and in the minimisations at the target, where they remove the twist that bead
         restraints leave in a strained peptide bond. Not part of ``energy``.
     temperature, friction, timestep_fs
-        Parameters of the targeted MD: K, 1/ps, fs.
+        Parameters of the targeted MD: K, 1/ps, fs. The time step is that for constrained hydrogens of 3 amu.
     pull_ps_per_angstrom, max_pull_ps
         Travel time of the restraints per Å of superposed RMSD, and largest total travel time.
     settle_ps

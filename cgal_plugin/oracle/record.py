@@ -17,8 +17,15 @@ HEADINGS = (
     "left out",
     "replaced",
     "repaired",
+    "force field",
+    "files",
+    "solvent",
+    "box",
+    "constraints",
     "notes",
 )
+#: headings of a system that the user brings
+_OF_A_SYSTEM = HEADINGS[9:14]
 
 
 @dataclass(frozen=True)
@@ -38,8 +45,12 @@ class StructureRecord:
         return StructureRecord({**self.facts, heading: (*self.facts.get(heading, ()), text)})
 
     def rows(self) -> list[tuple[str, str]]:
-        """Return heading and text of every heading, ``none`` for an empty one."""
-        return [(name, "; ".join(self.facts.get(name, ())) or "none") for name in HEADINGS]
+        """Return heading and text of every heading, ``none`` for an empty one.
+
+        Headings of a system that the user brings are left out for the built-in force field.
+        """
+        names = [n for n in HEADINGS if n not in _OF_A_SYSTEM or "force field" in self.facts]
+        return [(name, "; ".join(self.facts.get(name, ())) or "none") for name in names]
 
     def lines(self) -> list[str]:
         """Return one line per heading that has entries."""

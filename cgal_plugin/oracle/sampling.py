@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,13 +49,10 @@ def run_dynamics(
         raise OracleError(
             f"picoseconds = {picoseconds} is shorter than save_ps = {settings.save_ps}: no frame"
         )
-    boxed = model.solvent == "tip3pfb"
-    placed = (
-        model.solvated(start, seed=seed) if boxed else replace(model, positions=np.asarray(start, np.float64))
-    )
+    placed = model.solvated(start, seed=seed)
     context = placed.context(
         temperature,
-        system=placed.make_system(barostat=temperature if boxed else None),
+        system=placed.make_system(barostat=temperature if model.boxed else None),
         timestep_fs=settings.timestep_fs,
         friction=_HEATING_FRICTION,
         seed=seed,
@@ -160,7 +156,7 @@ def stretched_positions(model: AllAtomModel) -> NDArray[np.float64]:
                 continue
             later = [index for following in names[i + 1 :] for index in following.values()]
             if i > 0 and "C" in names[i - 1] and residue.name != "PRO":
-                fixed = {"N", "CA", "H", "H1", "H2", "H3"}
+                fixed = {"N", "CA", "H", "HN", "H1", "H2", "H3", "HT1", "HT2", "HT3"}
                 moved = [index for name, index in atoms.items() if name not in fixed] + later
                 quad = (names[i - 1]["C"], atoms["N"], atoms["CA"], atoms["C"])
                 _turn(xyz, quad, moved, EXTENDED_PHI)

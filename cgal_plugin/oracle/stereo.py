@@ -20,7 +20,7 @@ BOND_RANGE = (0.78, 1.22)
 #: closest approach (Å) of atoms more than three bonds apart: both heavy, or at least one hydrogen
 CLASH_HEAVY, CLASH_HYDROGEN = 2.2, 1.2
 # Cordero et al., Dalton Trans. 2008, 2832 (Å)
-_COVALENT_RADIUS = {"H": 0.31, "C": 0.76, "N": 0.71, "O": 0.66, "S": 1.05, "P": 1.07, "Se": 1.20}
+COVALENT_RADIUS = {"H": 0.31, "C": 0.76, "N": 0.71, "O": 0.66, "S": 1.05, "P": 1.07, "Se": 1.20}
 _MAX_RING = 6
 
 # L-amino acids, (2S,3S)-isoleucine and (2S,3R)-threonine: neighbours a, b, c of the centre in the
@@ -96,7 +96,7 @@ def stereo_tables(topology: Any, reference: ArrayLike | None = None) -> StereoTa
         neighbours[i].append(j)
         neighbours[j].append(i)
     symbols = [a.element.symbol for a in atoms]
-    radii = np.array([_COVALENT_RADIUS.get(s, 0.77) for s in symbols])
+    radii = np.array([COVALENT_RADIUS.get(s, 0.77) for s in symbols])
     sums = radii[bonds].sum(axis=1)
     hydrogen = np.array([s == "H" for s in symbols])
     solute = [a.index for a in atoms if a.residue.name.upper() not in WATER | IONS]

@@ -1,7 +1,6 @@
 """The all-atom model of a peptide: OpenMM systems and contexts for it.
 
-ff14SB with OBC2, GBn2, or a box of TIP3P-FB water with PME. OBC2 uses OpenMM's native ``GBSAOBCForce``,
-which is four times as fast on a CPU as the ``CustomGBForce`` of the force field file.
+ff14SB with OBC2, GBn2, or a box of TIP3P-FB water with PME; or a system that the user brings.
 """
 
 from __future__ import annotations
@@ -18,29 +17,28 @@ import numpy as np
 from cgal_plugin.errors import OracleError
 from cgal_plugin.mapping.maps import CGMapping
 from cgal_plugin.mapping.topology import CGTopology
-from cgal_plugin.oracle.contexts import get_positions, potential_energy, set_positions
-from cgal_plugin.oracle.forcefield import (
-    PADDING,
-    SOLVENTS,
-    check_box,
-    constrain,
-    create_system,
-    drop_motion_remover,
-    force_field,
-)
+from cgal_plugin.oracle.contexts import make_context, minimised, set_positions
+from cgal_plugin.oracle.forcefield import BuiltinForceField, check_solvent, constrain, drop_motion_remover
+from cgal_plugin.oracle.given import GivenSystem
 from cgal_plugin.oracle.options import ReadOptions
 from cgal_plugin.oracle.peptide import build_peptide, is_sequence
 from cgal_plugin.oracle.record import StructureRecord
 from cgal_plugin.oracle.restraint import BeadRestraint
 from cgal_plugin.oracle.screen import check_start
-from cgal_plugin.oracle.structure import PreparedStructure, read_structure, seeded_random
-from cgal_plugin.units import ANGSTROM_PER_NM
+from cgal_plugin.oracle.solute import first_atoms
+from cgal_plugin.oracle.solvation import reuse_solvent, water_box
+from cgal_plugin.oracle.structure import PreparedStructure, read_structure
 
 if TYPE_CHECKING:
     import mdtraj
     import openmm
     from numpy.typing import ArrayLike, NDArray
     from openmm import app
+
+    from cgal_plugin.oracle.user_system import PreparedSystem
+
+FILES = "files"  # solvent of a model whose system was given
+_BOX_ITERATIONS = 200  # of a minimisation with explicit solvent
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +54,13 @@ class AllAtomModel:
     mapping
         :class:`CGMapping` of the solute's atoms.
     solvent
-        ``"obc2"``, ``"gbn2"`` (implicit) or ``"tip3pfb"`` (periodic box).
+        ``"obc2"``, ``"gbn2"`` (implicit) or ``"tip3pfb"`` (periodic box); ``"files"`` for a given system.
     record
         What was read, added and left out; None for a topology that was given.
     folded
         Whether the positions are a given or known fold, rather than a stretched chain.
+    given
+        Systems of a force field that the user brings; None: ff14SB in ``solvent``.
 
     Raises
     ------
@@ -74,15 +74,14 @@ class AllAtomModel:
     solvent: str = "obc2"
     record: StructureRecord | None = None
     folded: bool = True
+    given: GivenSystem | None = None
 
     def __post_init__(self) -> None:
-        if self.solvent not in SOLVENTS:
-            raise OracleError(f"solvent {self.solvent!r} is not known; use one of {', '.join(SOLVENTS)}")
-        positions = np.array(self.positions, dtype=np.float64)
-        if positions.shape != (self.topology.getNumAtoms(), 3):
-            raise OracleError(
-                f"positions have shape {positions.shape}; expected ({self.topology.getNumAtoms()}, 3)"
-            )
+        if self.given is None:
+            check_solvent(self.solvent)
+        positions, n = np.array(self.positions, dtype=np.float64), self.topology.getNumAtoms()
+        if positions.shape != (n, 3):
+            raise OracleError(f"positions have shape {positions.shape}; expected ({n}, 3)")
         positions.setflags(write=False)
         object.__setattr__(self, "positions", positions)
 
@@ -113,9 +112,7 @@ class AllAtomModel:
         solvent: str = "obc2",
         options: ReadOptions | None = None,
     ) -> AllAtomModel:
-        """Read a PDB or mmCIF file and minimise.
-
-        See :func:`~cgal_plugin.oracle.structure.read_structure`.
+        """Read a PDB or mmCIF file (:func:`~cgal_plugin.oracle.structure.read_structure`) and minimise.
 
         Raises
         ------
@@ -139,64 +136,84 @@ class AllAtomModel:
         return cls.from_file(source, mapping, solvent, options)
 
     @classmethod
-    def _minimised(cls, structure: PreparedStructure, mapping: Any, solvent: str) -> AllAtomModel:
-        if solvent not in SOLVENTS:
-            raise OracleError(f"solvent {solvent!r} is not known; use one of {', '.join(SOLVENTS)}")
-        implicit = "gbn2" if solvent == "gbn2" else "obc2"
-        map_ = CGMapping.from_topology(structure.topology, mapping)
-        model = cls(
-            structure.topology, structure.positions, map_, implicit, structure.record, structure.folded
-        )
-        model = replace(model, positions=model.minimise(model.positions))
-        record = check_start(model.mdtraj_topology, model.positions, structure.record)
-        model = replace(model, record=record)
-        return model if solvent == implicit else model.solvated()
-
-    def solvated(
-        self, positions: ArrayLike | None = None, *, seed: int = 0, minimise: bool = True
-    ) -> AllAtomModel:
-        """Return this solute (at ``positions``, ``(n_solute, 3)`` Å) in a neutralised TIP3P-FB box.
-
-        The number of waters depends on the conformation. The solute may be translated.
+    def from_system(cls, prepared: PreparedSystem) -> AllAtomModel:
+        """Minimise a system of :func:`~cgal_plugin.oracle.user_system.load_user_system`, with its solvent.
 
         Raises
         ------
         OracleError
-            The box would be too large: the chain is long and stretched.
+            The structure has a wrong stereocentre or a pierced ring.
         """
-        from openmm import Vec3, app, unit
+        p = prepared
+        return cls(p.topology, p.positions, p.mapping, FILES, p.record, given=p.given)._relaxed()
 
-        solute = self.implicit
-        xyz = solute.positions if positions is None else np.asarray(positions, dtype=np.float64)
-        check_box(xyz, PADDING, self.sequence)
-        modeller = app.Modeller(solute.topology, [Vec3(*p) for p in xyz / ANGSTROM_PER_NM] * unit.nanometer)
-        with seeded_random(seed):
-            modeller.addSolvent(force_field("tip3pfb"), model="tip3p", padding=PADDING, neutralize=True)
-        placed = np.array(modeller.positions.value_in_unit(unit.nanometer)) * ANGSTROM_PER_NM
-        model = AllAtomModel(modeller.topology, placed, self.mapping, "tip3pfb", self.record, self.folded)
-        if not minimise:
-            return model
-        return replace(model, positions=model.minimise(placed, max_iterations=200))
+    @classmethod
+    def _minimised(cls, structure: PreparedStructure, mapping: Any, solvent: str) -> AllAtomModel:
+        check_solvent(solvent)
+        implicit = "gbn2" if solvent == "gbn2" else "obc2"
+        s, map_ = structure, CGMapping.from_topology(structure.topology, mapping)
+        model = cls(s.topology, s.positions, map_, implicit, s.record, s.folded)._relaxed()
+        return model if solvent == implicit else replace(model, solvent=solvent).solvated(model.positions)
+
+    def _relaxed(self) -> AllAtomModel:
+        model = replace(self, positions=self.minimise(self.positions))
+        start = model.positions[: self.n_solute]
+        record = check_start(model.mdtraj_topology, start, self.record or StructureRecord())
+        return replace(model, record=record)
+
+    def solvated(self, positions: ArrayLike, *, seed: int = 0, minimise: bool = True) -> AllAtomModel:
+        """Return the model with its solute at ``positions`` ``(n_solute, 3)`` Å, in its solvent.
+
+        Solvent tip3pfb is a new neutralised box; that of a given system is reused
+        (:func:`~cgal_plugin.oracle.solvation.reuse_solvent`). The solute may be translated.
+
+        Raises
+        ------
+        OracleError
+            The box would be too large, or the given box has no room for this conformation.
+        """
+        xyz = np.asarray(positions, dtype=np.float64)
+        if not self.boxed:
+            return replace(self, positions=xyz)
+        topology = self.topology
+        if self.given is None:
+            topology, placed = water_box(self.implicit.topology, xyz, self.sequence, seed)
+        else:
+            placed = reuse_solvent(topology, self.positions, xyz)
+        model = replace(self, topology=topology, positions=placed)
+        return replace(model, positions=model.minimise(placed)) if minimise else model
 
     @cached_property
     def implicit(self) -> AllAtomModel:
-        """The solute in implicit solvent; the model itself if it has no water."""
-        if self.solvent != "tip3pfb":
+        """The solute alone, in OBC2 if the model has explicit solvent; else the model itself."""
+        if not self.boxed:
             return self
-        from openmm import app
-
-        modeller = app.Modeller(self.topology, [None] * self.topology.getNumAtoms())
-        modeller.delete([a for a in self.topology.atoms() if a.index >= self.n_solute])
-        modeller.topology.setPeriodicBoxVectors(None)
+        topology = first_atoms(self.topology, self.n_solute)
+        given = None if self.given is None else self.given.solute(topology)
+        solvent = "obc2" if given is None else FILES
         xyz = self.positions[: self.n_solute]
-        return AllAtomModel(modeller.topology, xyz, self.mapping, "obc2", self.record, self.folded)
+        return replace(self, topology=topology, positions=xyz, solvent=solvent, given=given)
 
     # ------------------------------------------------------------------ facts
 
+    @cached_property
+    def _physics(self) -> BuiltinForceField | GivenSystem:
+        return BuiltinForceField(self.solvent) if self.given is None else self.given
+
     @property
-    def n_particles(self) -> int:
-        """Number of particles, water included."""
-        return len(self.positions)
+    def boxed(self) -> bool:
+        """Whether the model has explicit solvent, in a periodic box."""
+        return self._physics.boxed
+
+    @property
+    def timestep_fs(self) -> float:
+        """Longest time step that constraints and hydrogen masses allow, fs."""
+        return self._physics.timestep_fs
+
+    @property
+    def force_field(self) -> str:
+        """Name of the force field, with the hashes of its files if these were given."""
+        return self._physics.name
 
     @property
     def n_solute(self) -> int:
@@ -231,11 +248,11 @@ class AllAtomModel:
 
     @cached_property
     def _system(self) -> openmm.System:
-        return create_system(self.topology, self.solvent, constraints=True)
+        return self._physics.create(self.topology, constraints=True)
 
     @cached_property
     def _flexible_system(self) -> openmm.System:
-        return create_system(self.topology, self.solvent, constraints=False)
+        return self._physics.create(self.topology, constraints=False)
 
     def make_system(
         self,
@@ -245,7 +262,7 @@ class AllAtomModel:
         bead_restraint: bool = False,
         barostat: float | None = None,
     ) -> openmm.System:
-        """Return a new system with hydrogens of 3 amu and constrained bonds to hydrogen.
+        """Return a new system: hydrogens of 3 amu, constrained bonds to them; or as a given System has it.
 
         Parameters
         ----------
@@ -259,30 +276,26 @@ class AllAtomModel:
             constant is the context parameter ``k_bead`` (kJ/mol/nm², initially 0); set its targets with
             :meth:`~cgal_plugin.oracle.restraint.BeadRestraint.set_targets`.
         barostat
-            Temperature (K) of a Monte Carlo barostat at 1 bar; explicit solvent only.
+            Temperature (K) of a Monte Carlo barostat at 1 bar, or of that of a given System; explicit solvent
+            only.
 
         Raises
         ------
         OracleError
-            A barostat is requested for implicit solvent.
+            A barostat is requested without explicit solvent.
         """
-        from openmm import MonteCarloBarostat
-
         fixed = {int(i) for i in frozen}
-        if constraints and not fixed:
-            system = copy.deepcopy(self._system)
-        else:
-            system = copy.deepcopy(self._flexible_system)
-            if constraints:
-                constrain(system, [tuple(p) for p in self.constraints.tolist() if not fixed & set(p)])
+        system = copy.deepcopy(self._system if constraints and not fixed else self._flexible_system)
+        if constraints and fixed:
+            constrain(system, [tuple(p) for p in self.constraints.tolist() if not fixed & set(p)])
         for i in fixed:
             system.setParticleMass(i, 0.0)
         if fixed or bead_restraint:
             drop_motion_remover(system)
         if barostat is not None:
-            if self.solvent != "tip3pfb":
-                raise OracleError(f"solvent {self.solvent!r} has no box; a barostat needs tip3pfb")
-            system.addForce(MonteCarloBarostat(1.0, barostat, 25))
+            if not self.boxed:
+                raise OracleError(f"solvent {self.solvent!r} has no box; a barostat needs explicit solvent")
+            system.addForce(self._physics.make_barostat(barostat))
         if bead_restraint:
             system.addForce(BeadRestraint(self.mapping).make_force())
         return system
@@ -292,7 +305,7 @@ class AllAtomModel:
         temperature: float,
         *,
         system: openmm.System | None = None,
-        timestep_fs: float = 4.0,
+        timestep_fs: float | None = None,
         friction: float = 1.0,
         seed: int = 0,
         n_threads: int = 1,
@@ -300,46 +313,37 @@ class AllAtomModel:
     ) -> openmm.Context:
         """Return a new context with a LangevinMiddle integrator at the model's positions.
 
-        ``temperature`` K, ``friction`` 1/ps. On the CPU platform with one thread, the same seed gives the
-        same trajectory bit for bit.
+        ``temperature`` K, ``friction`` 1/ps; the default of the time step is :attr:`timestep_fs`. On the CPU
+        platform with one thread, the same seed gives the same trajectory bit for bit.
 
         Raises
         ------
         OracleError
             This platform of OpenMM is not available.
         """
-        from openmm import Context, LangevinMiddleIntegrator, OpenMMException, Platform
-
-        try:
-            engine = Platform.getPlatformByName(platform)
-        except OpenMMException as error:
-            known = [Platform.getPlatform(i).getName() for i in range(Platform.getNumPlatforms())]
-            raise OracleError(f"OpenMM has no platform {platform!r} here; use one of {known}") from error
-        system = self.make_system() if system is None else system
-        integrator = LangevinMiddleIntegrator(temperature, friction, timestep_fs * 1e-3)
-        integrator.setRandomNumberSeed(int(seed) or 1)  # OpenMM replaces 0 by a random seed
-        properties = {"Threads": str(n_threads), "DeterministicForces": "true"} if platform == "CPU" else {}
-        context = Context(system, integrator, engine, properties)
+        context = make_context(
+            self.make_system() if system is None else system,
+            temperature,
+            timestep_fs=timestep_fs or self.timestep_fs,
+            friction=friction,
+            seed=seed,
+            n_threads=n_threads,
+            platform=platform,
+        )
         box = self.topology.getPeriodicBoxVectors()
         if box is not None:
             context.setPeriodicBoxVectors(*box)
         set_positions(context, self.positions)
         return context
 
-    def minimise(self, positions: ArrayLike, *, max_iterations: int = 0) -> NDArray[np.float64]:
-        """Minimise the energy from ``positions`` ``(n_particles, 3)`` Å; return positions, Å.
+    def minimise(self, positions: ArrayLike) -> NDArray[np.float64]:
+        """Minimise from ``positions`` ``(n_particles, 3)`` Å (explicit solvent: 200 iterations); return Å.
 
         Raises
         ------
         OracleError
             The energy is not finite.
         """
-        from openmm import LocalEnergyMinimizer
-
         context = self.context(300.0)
         set_positions(context, positions)
-        LocalEnergyMinimizer.minimize(context, maxIterations=max_iterations)
-        xyz, energy = get_positions(context), potential_energy(context)
-        if not (np.isfinite(energy) and np.isfinite(xyz).all()):
-            raise OracleError(f"{self.sequence}: the energy is not finite after minimisation")
-        return xyz
+        return minimised(context, _BOX_ITERATIONS if self.boxed else 0, self.sequence)

@@ -32,15 +32,15 @@ def seconds(work: Callable[[], Any]) -> float:
 
 def all_atom(n: int, solvent: str) -> None:
     """MD of a chain of n residues, folded if it is chignolin and stretched otherwise."""
+    from cgal_plugin.mapping import CGTopology
     from cgal_plugin.oracle import AllAtomModel
     from cgal_plugin.runs.rates import Molecule, Rates
 
-    model = AllAtomModel.from_sequence(SEQUENCE[:n], solvent="gbn2" if solvent == "gbn2" else "obc2")
-    molecule, shape = Molecule.of(model.cg_topology), "folded" if n == 10 else "extended"
-    if solvent == "tip3pfb":
-        if molecule.box_atoms(shape) > 1e5:
-            return
-        model = model.solvated()
+    molecule = Molecule.of(CGTopology.from_sequence(SEQUENCE[:n]))
+    shape = "folded" if n == 10 else "extended"
+    if solvent == "tip3pfb" and molecule.box_atoms(shape) > 1e5:
+        return
+    model = AllAtomModel.from_sequence(SEQUENCE[:n], solvent=solvent)
     context = model.context(300.0, seed=1)
     step = context.getIntegrator().step
     step(1)
