@@ -133,7 +133,7 @@ def make_plan(
         solute,
         tuple((a.index, b.index) for a, b in model.mdtraj_topology.bonds),
         oracle.mapping,
-        engine if len(engine.order) == engine.model.n_particles else None,
+        engine if len(engine.order) == len(engine.model.positions) else None,
         recomputed,
         frozenset(a.index for a in atoms if is_hydrogen(a)),
     )

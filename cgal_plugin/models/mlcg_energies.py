@@ -79,7 +79,8 @@ def _dihedral(x: NDArray[np.float64]) -> NDArray[np.float64]:
     a, b, c = x[:, 1] - x[:, 0], x[:, 2] - x[:, 1], x[:, 3] - x[:, 2]
     n1, n2 = np.cross(a, b), np.cross(b, c)
     y = np.linalg.norm(b, axis=-1) * (a * n2).sum(-1)
-    return np.arctan2(y, (n1 * n2).sum(-1))
+    angle: NDArray[np.float64] = np.arctan2(y, (n1 * n2).sum(-1))
+    return angle
 
 
 def check_priors(
