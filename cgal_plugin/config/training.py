@@ -33,9 +33,8 @@ class PriorConfig(Section):
     refit: bool = Field(default=False, strict=True)
     """Fit the priors again in each round, to all data so far; needs mode scratch."""
     file: Path | None = None
-    """Use the priors in this file of `cgal fit-priors` or `cgal import-priors`, with all its terms, instead of
-    a fit. Imported priors are restricted to the molecule; if they record no temperature, that of the run is
-    assumed."""
+    """Use the priors in this file of `cgal fit-priors` or `cgal import-priors`, with all its terms. Imported
+    priors are restricted to the molecule; if they record no temperature, that of the run is assumed."""
 
     @model_validator(mode="after")
     def _fit(self) -> PriorConfig:

@@ -145,9 +145,7 @@ def _types(
     """Return the bead types of each row of parameters, in the order of our index tables."""
     if part.get("types") is None:
         if topology is None:
-            raise ConfigError(
-                f"prior {key} is specialised for one molecule: give the topology of the molecule"
-            )
+            raise ConfigError(f"prior {key} is specialised for one molecule: give it (topology, --topology)")
         index = np.asarray(part["index"]).T.tolist()
         beads = [tuple(c) if c[0] < c[-1] else tuple(reversed(c)) for c in index]
         return [tuple(topology.type_names[b] for b in c) for c in beads]

@@ -121,6 +121,5 @@ def check_units(rows: Sequence[Mapping[str, Any]], source: str) -> None:
             types = "-".join(row["types"])
             raise ConfigError(
                 f"{source}: the bond {types} has an equilibrium length of {r0:g} Å; bonds of beads have "
-                f"{_SHORTEST:g} to {_LONGEST:g} Å. Is the file in nm? This package reads Å, kcal/mol and degrees: "
-                "convert it before the import"
+                f"{_SHORTEST:g} to {_LONGEST:g} Å. Is the file in nm? Convert it to Å and kcal/mol"
             )

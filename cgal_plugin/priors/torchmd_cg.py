@@ -85,7 +85,7 @@ def read_torchmd_priors(
         raise ConfigError(f"exclude_bonds is {exclude_bonds!r}; it must be a whole number, 0 or more")
     if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
         raise ConfigError(f"temperature is {temperature} K; it must be a positive number")
-    found = Tables(content, name, exact=bool(own)).rows()
+    found = Tables(content, name, exact=own.get("precision") == "float64").rows()
     if not found:
         raise ConfigError(f"{name} has no parameters: none of bonds, angles, dihedrals and lj")
     wanted = tuple(found) if terms is None else tuple(terms)

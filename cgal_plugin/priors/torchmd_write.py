@@ -28,9 +28,9 @@ _MIXED = 1e-12
 def write_torchmd_priors(priors: PriorSet, path: str | os.PathLike[str]) -> dict[str, Any]:
     """Write priors as a YAML file that torchmd reads, and return its content.
 
-    :func:`read_torchmd_priors` gives back the same priors (angles and phases that are not those of a file of
-    torchmd, within 1e-15). torchmd rounds the parameters to float32. What it must be told besides is in the
-    section ``cgal_plugin``, which it does not read: the term and the excluded bonds of the repulsion.
+    :func:`read_torchmd_priors` gives back the same priors (fitted angles and phases within 1e-15). torchmd
+    rounds the parameters to float32. What it must be told besides is in the section ``cgal_plugin``, which it
+    does not read: the term and the excluded bonds of the repulsion.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def write_torchmd_priors(priors: PriorSet, path: str | os.PathLike[str]) -> dict
             )
     if "angles" in priors.terms and priors.angle_form != "theta":
         raise ConfigError(
-            "torchmd's angles are harmonic in the angle, these in its cosine: leave them out (with_terms, --terms)"
+            "torchmd's angles are harmonic in the angle, these in cos θ: leave them out (with_terms, --terms)"
         )
     rows = {term: _rows(priors, term) for term in priors.terms}
     kinds = sorted({t for own in rows.values() for row in own for t in row["types"] if is_exact(t)})
@@ -71,7 +71,10 @@ def write_torchmd_priors(priors: PriorSet, path: str | os.PathLike[str]) -> dict
     content["electrostatics"] = {name: {"charge": 0.0} for name in content["atomtypes"]}
     masses = _masses(priors)
     content["masses"] = {names[kind]: masses.get(kind, _CARBON) for kind in kinds}
+    values = [v for t, own in rows.items() if t != "repulsion" for r in own for v in r["parameters"].values()]
+    single = all(map(_is_single, [*values, *(list(v.values()) for v in content.get("lj", {}).values())]))
     content[OWN] = {
+        "precision": "float32" if single else "float64",
         **({} if priors.temperature is None else {"temperature": priors.temperature}),
         **(
             {"repulsion": _power(priors), "exclude_bonds": priors.exclude_bonds}
@@ -101,6 +104,11 @@ def atom_type(kind: str) -> str:
             f"torchmd-cg has no atom type for {kind!r}: it has CA of the standard residues, and X for '*'"
         )
     return f"CA{THREE_TO_ONE[residue]}"
+
+
+def _is_single(values: float | Sequence[float]) -> bool:
+    """Return whether float32 holds the values, as those of a file of torchmd."""
+    return bool(np.all(np.float32(values) == np.asarray(values)))
 
 
 def _rows(priors: PriorSet, term: str) -> list[dict[str, Any]]:
