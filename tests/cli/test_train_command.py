@@ -66,7 +66,7 @@ def test_priors_of_other_data_are_refused(train, tmp_path):
     priors.save(tmp_path / "p.yaml")
     code, _, err = train("", "--priors", tmp_path / "p.yaml")
     assert code == 2
-    assert "at 300 K; the data store has" in err
+    assert "at 300 K; the data are for" in err
     code, _, err = train("prior_model: [CGBonds]", "--priors", tmp_path / "p.yaml")
     assert code == 2
     assert "priors are given twice" in err

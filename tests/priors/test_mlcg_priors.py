@@ -119,14 +119,13 @@ def test_the_real_priors_come_back_exactly_and_have_the_structure_of_the_real_fi
 
     def shape(content: Any) -> dict[str, Any]:
         """Class, attributes and buffers of each prior."""
-        modules = content._modules if hasattr(content, "_modules") else content.children()
         facts = {}
-        for name, outer in modules.items():
+        for name, outer in content.children().items():
             inner = outer.children()["model"]
-            buffers = {k: (tuple(v.shape), v.dtype) for k, v in inner.tensors().items()}
-            state = {k for k in inner.state if not k.startswith("_")}
-            facts[name] = (outer.kind, outer.get("name"), outer.get("targets"), inner.kind, inner.get("name"),
-                           inner.get("order"), sorted(inner.get("allowed_interaction_keys")), buffers, state)  # fmt: skip
+            own = [outer.get("name"), outer.get("targets"), inner.get("name"), inner.get("order")]
+            own += [sorted(inner.get("allowed_interaction_keys"))]
+            own += [{k: (tuple(v.shape), v.dtype) for k, v in inner.tensors().items()}]
+            facts[name] = (outer.kind, inner.kind, own, {k for k in inner.state if not k.startswith("_")})
         return facts
 
     made, real = shape(read_inert(tmp_path / "p.pt")), shape(read_inert(path))
