@@ -7,17 +7,15 @@ import warnings
 from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from cgal_plugin.errors import CGALWarning, ConfigError, MappingError
 from cgal_plugin.mapping.embedding import CGAL
 from cgal_plugin.mapping.topology import CGTopology
+from cgal_plugin.priors.prior_file import EDITED, read_content, write_content
 from cgal_plugin.priors.resolve import rows_for
 from cgal_plugin.priors.tables import describe_molecule
-from cgal_plugin.provenance import atomic_write, hash_object, sealed, unsealed, versions
+from cgal_plugin.provenance import hash_object
 
 #: terms that are fitted by default; bridges are added to the bonds of a molecule that has them
 DEFAULT_TERMS = ("bonds", "angles", "dihedrals", "repulsion")
@@ -35,16 +33,6 @@ _CLASSES = {
     "repulsion": "CGRepulsion",
     "pairs": "CGPairs",
 }
-FORMAT_VERSION = 1
-_EDITED = (
-    "it is damaged or was edited. Fit the priors again; if you edited the file on purpose, delete its lines "
-    "'hash:' and 'seal:'"
-)
-_UNITS = {"length": "angstrom", "energy": "kcal/mol", "angle": "rad", "temperature": "K"}
-#: fields that are missing in files of earlier releases
-_LATER: dict[str, Any] = {"pair_range": None, "rejected": [], "ordered": [], "source": None}
-# libyaml's safe loader and dumper are ten times faster, but PyYAML may lack them
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +118,7 @@ class PriorSet:
         Parameters
         ----------
         topology
-            Molecule. Fitted priors are for theirs only.
+            Molecule. Fitted priors are for theirs only, in any embedding: their rows have names.
         temperature
             Temperature of the data, K. Priors that record none take it, with a warning (unless ``say`` is
             False). None: not checked.
@@ -145,7 +133,8 @@ class PriorSet:
             The priors are for another molecule or temperature, or have no parameters for a term of the
             molecule.
         """
-        other = self.topology is not None and self.topology != topology
+        mine = self._renumbered(topology)
+        other = mine is not None and mine != topology
         own = self.temperature
         if other or (own is not None and temperature is not None and abs(own - temperature) > 1e-6):
             places = [
@@ -165,10 +154,21 @@ class PriorSet:
                 stacklevel=2,
             )
         made = replace(self, temperature=float(temperature)) if own is None and temperature else self
-        if self.topology is not None:
-            return made
+        if mine is not None:
+            return made if mine is self.topology else replace(made, topology=mine)
         rows = rows_for(self.rows, self.terms, self.ordered, self.exclude_bonds, topology, source)
         return replace(made, topology=topology, rows=tuple(rows))
+
+    def _renumbered(self, topology: CGTopology) -> CGTopology | None:
+        """Return the molecule of the priors, or ``topology`` if this is the same with other bead numbers."""
+        own = self.topology
+        if own is None or own.embedding == topology.embedding:
+            return own
+        named = all(isinstance(t, str) for row in self.rows for t in row["types"])
+        same = len(own.types) == len(topology.types) and own == replace(
+            topology, types=own.types, embedding=own.embedding
+        )
+        return topology if named and same else own
 
     def with_terms(self, terms: Collection[str]) -> PriorSet:
         """Return only some terms of the priors.
@@ -246,7 +246,6 @@ class PriorSet:
         """Write a YAML file with a checksum of its content in the key ``seal``, atomically."""
         content = {f.name: getattr(self, f.name) for f in fields(self)}
         content |= {
-            "format_version": FORMAT_VERSION,
             "topology": None if self.topology is None else self.topology.to_dict(),
             "terms": list(self.terms),
             "rows": [dict(r) for r in self.rows],
@@ -255,11 +254,8 @@ class PriorSet:
             "rejected": [dict(r) for r in self.rejected],
             "ordered": list(self.ordered),
             "hash": self.hash,
-            "units": dict(_UNITS),
-            "versions": versions(),
         }
-        with atomic_write(path, "w") as handle:
-            yaml.dump(sealed(content), handle, Dumper=_Dumper, sort_keys=False, width=110)
+        write_content(path, content)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PriorSet:
@@ -272,33 +268,7 @@ class PriorSet:
         ConfigError
             The file is missing, is not a saved prior set, or was changed after it was saved.
         """
-        if not Path(path).is_file():
-            raise ConfigError(f"prior file {str(path)!r} does not exist")
-        try:
-            content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_LOADER)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"prior file {str(path)!r} is not YAML: {error}") from error
-        try:
-            content = unsealed(content) if isinstance(content, dict) else content
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"prior file {str(path)!r}: {error}; {_EDITED}") from error
-        wanted = {f.name for f in fields(cls)} | {"format_version", "hash", "versions"}
-        if isinstance(content, dict):
-            content = _LATER | content
-            if content.pop("units", _UNITS) != _UNITS:  # files of earlier releases have none
-                raise ConfigError(f"prior file {str(path)!r} is in other units; this release reads {_UNITS}")
-        if isinstance(content, dict) and set(content) == wanted - {"hash"}:
-            warnings.warn(
-                f"prior file {str(path)!r} has no hash: its values are used as edited", stacklevel=2
-            )
-            content["hash"] = None
-        if not isinstance(content, dict) or set(content) != wanted:
-            raise ConfigError(f"{str(path)!r} is not a prior file: it must have the keys {sorted(wanted)}")
-        if content["format_version"] != FORMAT_VERSION:
-            raise ConfigError(
-                f"prior file {str(path)!r} has format version {content['format_version']}; "
-                f"this release reads {FORMAT_VERSION}"
-            )
+        content = read_content(path, {f.name for f in fields(cls)})
         try:
             values: dict[str, Any] = {
                 name: tuple(content[name]) if isinstance(content[name], list) else content[name]
@@ -315,7 +285,7 @@ class PriorSet:
         if content["hash"] is not None and actual != content["hash"]:
             raise ConfigError(
                 f"prior file {str(path)!r} was changed after it was saved (hash {actual[:12]}, recorded "
-                f"{str(content['hash'])[:12]}); {_EDITED}"
+                f"{str(content['hash'])[:12]}); {EDITED}"
             )
         return priors
 
@@ -323,18 +293,3 @@ class PriorSet:
         molecule = "any molecule" if self.topology is None else repr(self.topology.sequence)
         temperature = "any temperature" if self.temperature is None else f"{self.temperature} K"
         return f"PriorSet({', '.join(self.terms)}; {molecule}, {temperature}, {self.hash[:12]})"
-
-
-class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # chosen at run time
-    """Write lists of plain values on one line, without YAML anchors."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _represent_list(dumper: yaml.SafeDumper, data: list[Any]) -> yaml.Node:
-    plain = not any(isinstance(item, dict) for item in data)
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=plain)
-
-
-_Dumper.add_representer(list, _represent_list)

@@ -108,7 +108,7 @@ def atom_type(kind: str) -> str:
 
 def _is_single(values: float | Sequence[float]) -> bool:
     """Return whether float32 holds the values, as those of a file of torchmd."""
-    return bool(np.all(np.float32(values) == np.asarray(values)))
+    return bool(np.all(np.asarray(values, dtype=np.float32) == np.asarray(values)))
 
 
 def _rows(priors: PriorSet, term: str) -> list[dict[str, Any]]:

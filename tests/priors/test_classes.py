@@ -357,3 +357,36 @@ def test_check_prior_sees_what_is_wrong(
 ) -> None:
     with pytest.raises(AssertionError, match=complaint):
         check_prior(cls(**fitted.arguments("bonds")), topology, frames[:3])
+
+
+def test_a_file_serves_the_same_molecule_in_any_numbering(fitted: PriorSet, tmp_path: Path) -> None:
+    """Rows have names, so that the numbers of the data decide; another molecule stays an error."""
+    fitted.save(tmp_path / "p.yaml")
+    molecule = fitted.molecule.with_embedding("mlcg-tk")
+    renumbered = PriorSet.load(tmp_path / "p.yaml").for_topology(molecule, TEMPERATURE)
+    assert renumbered.molecule == molecule
+    assert renumbered.rows == fitted.rows
+    frame = chains(1, 10, seed=8)[0]
+    for term in fitted.terms:
+        own = PRIORS[term](**fitted.arguments(term))
+        other = PRIORS[term](**renumbered.arguments(term))
+        assert torch.equal(energy(own, [frame], [fitted.molecule]), energy(other, [frame], [molecule]))
+    for sequence in ("YYDPCTGCWW", "YYDP"):
+        with pytest.raises(ConfigError, match=r"are for .* the data are for"):
+            fitted.for_topology(CGTopology.from_sequence(sequence).with_embedding("mlcg-tk"))
+
+
+def test_ordered_is_a_choice() -> None:
+    rows = [
+        {"types": ["CA_ALA", "CA_GLY"], "k": 1.0, "r0": 3.0},
+        {"types": ["CA_GLY", "CA_ALA"], "k": 1.0, "r0": 4.0},
+    ]
+    assert CGBonds(table=rows, ordered=True).get_init_args()["ordered"] is True
+    with pytest.raises(ConfigError, match="twice"):
+        CGBonds(table=rows)
+    with pytest.raises(ConfigError, match="twice"):
+        CGBonds(table=[*rows, rows[0]], ordered=True)
+    with pytest.raises(ConfigError, match="ordered is 'no'; it must be true or false"):
+        CGBonds(table=rows[:1], ordered="no")
+    # unordered tables have the arguments, and sets the hash, of earlier releases
+    assert "ordered" not in CGBonds(table=rows[:1]).get_init_args()
