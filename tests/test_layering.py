@@ -34,6 +34,7 @@ ORDER = [
     ["training", "selector", "oracle"],
     ["export"],
     ["dynamics"],
+    ["ase"],
     ["refinement"],
     ["components"],
     ["reporting"],
@@ -130,6 +131,7 @@ assert before == (dict(os.environ), list(warnings.filters), threading.active_cou
 #: every public name: one more or one less is a decision, and is made here
 PUBLIC = {
     "": "__version__ register",
+    "ase": "CGCalculator",
     "analysis": """
         Evaluation FreeEnergySurface Reduction TICAModel W1Result distance_features evaluate
         free_energy_surface jensen_shannon jensen_shannon_samples relative_reduction w1 w1_points w1_ucsc

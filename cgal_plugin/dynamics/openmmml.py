@@ -1,7 +1,11 @@
 """OpenMM-ML's entry point: ``MLPotential("cgschnet", modelPath="potential.pt")``.
 
-OpenMM-ML is not a dependency. It imports this module; its classes are imported only when a potential is
-created.
+``createSystem(topology)`` takes one atom per bead. ``createMixedSystem(topology, system, atoms)`` models the
+beads ``atoms``, one molecule of the potential, among other particles of a conventional force field; OpenMM-ML
+then needs an element for each bead.
+
+OpenMM-ML is not a dependency (extra ``openmm-ml``). It imports this module; its classes are imported only
+when a potential is created.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.dynamics.force import check_units, make_force, read_metadata, resolve_backend
+from cgal_plugin.dynamics.residue_names import check_residue_names
 from cgal_plugin.errors import DynamicsError
 
 if TYPE_CHECKING:
@@ -100,8 +105,8 @@ def add_forces(
     topology
         One atom per bead, replica after replica.
     atoms
-        Beads on which the potential acts; ``None``: all. A subset needs backend ``python``, which ``"auto"``
-        then chooses.
+        Beads on which the potential acts; ``None``: all. A subset needs backend ``python`` or ``fast``;
+        ``"auto"`` then chooses ``python``.
     backend, device
         As for :func:`cgal_plugin.dynamics.add_potential`; pass them to ``createSystem``. With several
         replicas also pass ``removeCMMotion=False``.
@@ -109,7 +114,8 @@ def add_forces(
     Raises
     ------
     DynamicsError
-        The number of beads differs from that of the potential, or the backend is missing.
+        The beads are not those of the potential (their number or the names of their residues), the backend is
+        missing, or does not support the file or a subset.
     MappingError
         The file has no topology, and ``mapping`` does not fit the given one.
     """
@@ -122,9 +128,20 @@ def add_forces(
             f"potential {os.fspath(path)!r} is for {metadata.get('n_replicas', 1)} replica(s) of "
             f"{metadata['n_beads']} beads, not for {beads.size}"
         )
+    saved = metadata.get("topology")
+    if saved is not None:
+        residues = [atom.residue.name for atom in topology.atoms()]
+        own = list(saved["residue_names"]) * metadata["n_replicas"]
+        check_residue_names([residues[i] for i in beads], own, "the topology")
+    if "engine_error" in metadata and backend not in ("auto", "fast"):
+        raise DynamicsError(
+            f"potential {os.fspath(path)!r} was written by FastPotential.save; use backend 'fast'"
+        )
+    if backend == "auto":
+        # TorchForce acts on all particles and reads TorchScript only
+        backend = "fast" if "engine_error" in metadata else "auto" if atoms is None else "python"
     if atoms is None:
         # in a mixed system the conventional force field sets the masses
-        saved = metadata.get("topology")
         if saved is not None:
             masses = np.tile(np.array(saved["masses"]), metadata["n_replicas"])
         else:
@@ -136,7 +153,8 @@ def add_forces(
             )
         for bead, mass in enumerate(masses.tolist()):
             system.setParticleMass(bead, mass)
-    chosen = resolve_backend("python" if atoms is not None and backend == "auto" else backend)
-    force = make_force(path, backend=chosen, device=device, particles=None if atoms is None else beads)
+    force = make_force(
+        path, backend=resolve_backend(backend), device=device, particles=None if atoms is None else beads
+    )
     force.setForceGroup(force_group)
     system.addForce(force)

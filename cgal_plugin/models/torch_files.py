@@ -50,6 +50,12 @@ def read_torch(
 
     name = name or str(source)
     check_file(source, name, error)
+    if is_script(source):
+        raise error(
+            f"{name} is a TorchScript file, such as an exported potential, and not a checkpoint: give the "
+            "checkpoint (epoch_*.ckpt, or model.ckpt of a run); to run the potential use `cgal simulate` or "
+            "add_potential"
+        )
     try:
         with warnings.catch_warnings(), _plain_types():
             warnings.simplefilter("ignore")  # warnings about old pickle protocols
@@ -95,7 +101,7 @@ def _check_intact(source: str | os.PathLike[str] | IO[bytes], name: str, error: 
         raise error(f"{name} is damaged ({damage}): copy it again, or write it again")
 
 
-def _is_script(source: str | os.PathLike[str] | IO[bytes]) -> bool:
+def is_script(source: str | os.PathLike[str] | IO[bytes]) -> bool:
     """Return whether a file is a TorchScript archive."""
     if not isinstance(source, str | os.PathLike) or not zipfile.is_zipfile(source):
         return False
