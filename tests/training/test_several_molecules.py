@@ -100,8 +100,10 @@ def test_one_model_is_trained_and_exported_for_each_molecule(roots, tmp_path):
         batch = dataset.__getitems__([0])[0]
         energy, forces = call(model, batch)
         exported = torch.jit.load(path)(batch.pos.to(torch.float64) / 10)
-        assert float(exported[0]) == pytest.approx(4.184 * float(energy), rel=1e-4, abs=1e-3)
-        np.testing.assert_allclose(exported[1], 41.84 * forces, rtol=1e-3, atol=0.05)
+        assert float(exported[0].detach()) == pytest.approx(
+            4.184 * float(energy.detach()), rel=1e-4, abs=1e-3
+        )
+        np.testing.assert_allclose(exported[1].detach(), 41.84 * forces.detach(), rtol=1e-3, atol=0.05)
     # resumed: nothing is left to do, and the same stores in another order are another training
     assert train(store_keys(SMALL, roots, None), tmp_path / "t", seed=0).epochs_run == 0
 
