@@ -240,8 +240,8 @@ def _priors(
     if path is None:
         raise DataError(
             f"{name} has delta forces only: forces minus those of priors. A store has total forces: give "
-            "the file of total forces, or the priors that were subtracted, --priors (cgal import-priors reads "
-            "those of torchmd-cg and mlcg)"
+            "the file of total forces, or the priors that were subtracted, --priors (cgal import-priors "
+            "reads those of torchmd-cg and mlcg)"
         )
     from cgal_plugin.priors import PriorSet
 
