@@ -150,9 +150,7 @@ def _recorded(
     except (MappingError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"the record of {name} is damaged: {error}") from error
     if topology is not None:
-        raise DataError(
-            f"--topology {topology!r}: {name} is data of cgal export-data, which has its topology"
-        )
+        raise DataError(f"--topology {topology!r}: {name} was written by cgal export-data, with its topology")
     units = (length_unit or "angstrom", force_unit or "kcal/mol/angstrom")
     if units != ("angstrom", "kcal/mol/angstrom"):
         raise DataError(
