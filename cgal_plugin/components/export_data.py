@@ -202,10 +202,12 @@ def _write_npy(exports: Sequence[_Export], folder: Path) -> list[Path]:
             for part in parts:
                 part.unlink(missing_ok=True)
         embeds = folder / f"{export.name}_embeddings.npy"
-        atomic_path(embeds, lambda name, export=export: np.save(name, export.topology.types))
+        with atomic_write(embeds) as handle:
+            np.save(handle, export.topology.types)
         paths.append(embeds)
         labels = folder / f"{export.name}_labels.npz"
-        atomic_path(labels, lambda name, export=export: np.savez(name, **export.labels()))
+        with atomic_write(labels) as handle:
+            np.savez(handle, **export.labels())
         paths.append(labels)
         force_map = export.force_map()
         if force_map is not None:

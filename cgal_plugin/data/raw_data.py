@@ -119,7 +119,8 @@ def read_embeds(array: Any, name: str) -> NDArray[np.int64]:
             f"{name} has shape {array.shape} and type {array.dtype}; expected the numbers of the bead types, "
             "(n_beads,) integers from 1"
         )
-    return numbers.astype(np.int64)
+    whole_numbers: NDArray[np.int64] = numbers.astype(np.int64)
+    return whole_numbers
 
 
 def check_names(molecules: Sequence[RawMolecule], where: str | os.PathLike[str]) -> None:
