@@ -156,9 +156,7 @@ def _folder(name: str) -> str:
 def _write(plan: ImportPlan, root: Path, sha256: dict[Path, str], any_force: bool) -> tuple[int, list[str]]:
     """Write the store of a molecule; return its number of frames, and what was read and assumed."""
     digest = plan.force_map_hash or f"external-{_digest(plan, sha256)}"
-    store = DataStore.create(
-        root, plan.topology, temperature=plan.temperature, force_map_hash=digest, config_hash=plan.config_hash
-    )
+    store = DataStore.create(root, plan.topology, temperature=plan.temperature, force_map_hash=digest)
     lines = list(plan.lines)
     if plan.molecule.record:
         n = _restore(plan, store)

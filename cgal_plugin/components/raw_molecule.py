@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -61,7 +62,6 @@ class ImportPlan:
     priors: PriorSet | None
     options: dict[str, Any]
     lines: tuple[str, ...]
-    config_hash: str = ""
 
     @property
     def unit_remedy(self) -> str:
@@ -111,6 +111,8 @@ def plan_import(
             f"{name}: the temperature of the data is not recorded: give --temperature; a potential of mean "
             "force belongs to one temperature"
         )
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise DataError(f"{name}: the temperature is {temperature:g} K; it must be above 0")
     _check_shapes(molecule, top)
     found = _priors(molecule, top, temperature, priors, lines)
     unit, factor = _units(length_unit, force_unit)
@@ -129,10 +131,7 @@ def plan_import(
         "forces": "total" if found is None else "delta, with the forces of the priors added",
         "priors": None if found is None else found.hash,
     }
-    config_hash = str(molecule.record.get("config_hash", ""))
-    return ImportPlan(
-        molecule, top, temperature, order, unit, factor, digest, found, options, tuple(lines), config_hash
-    )
+    return ImportPlan(molecule, top, temperature, order, unit, factor, digest, found, options, tuple(lines))
 
 
 def _recorded(

@@ -51,12 +51,12 @@ class H5Rows:
 
 
 def has_hdf5_layout(path: Path) -> bool:
-    """Return whether an HDF5 file has molecules of this layout, and not a trajectory of mdtraj."""
+    """Return whether an HDF5 file is of this layout, or damaged, and no trajectory of mdtraj."""
     try:
         with h5py_module().File(path, "r") as file:
-            return bool(_molecules(file))
+            return not {"coordinates", "topology"} <= set(file)
     except _DAMAGED:
-        return False
+        return True
 
 
 def read_hdf5_layout(path: Path) -> list[RawMolecule]:

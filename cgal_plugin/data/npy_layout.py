@@ -115,7 +115,9 @@ def _role(file: Path) -> tuple[str, str, str]:
 
 def _group(files: Iterable[Path]) -> dict[tuple[Path, str], _Found]:
     """Group files by folder and molecule."""
-    parsed = [(file.parent.resolve(), *_role(file), file) for file in dict.fromkeys(files)]
+    # a file may be given by name and by its folder
+    once = {file.resolve(): file for file in files}.values()
+    parsed = [(file.parent.resolve(), *_role(file), file) for file in once]
     for *_, file in parsed:
         if not file.is_file():
             raise DataError(f"{file} does not exist")

@@ -140,7 +140,7 @@ def chosen(options: Sequence[str], names: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for option in options:
         name, equal, path = option.partition("=")
-        if not equal:
+        if not equal or Path(option).exists():
             if len(names) > 1:
                 raise DataError(
                     f"the data have {len(names)} molecules ({', '.join(names)}): give --topology NAME=FILE "

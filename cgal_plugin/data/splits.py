@@ -100,10 +100,10 @@ def sized_sides(dataset: CGDataset, sizes: Mapping[str, Any], seed: int) -> dict
     for count in wanted:
         shares.append(_share(count, free))
         free = free - shares[-1]
-    rng = np.random.default_rng(seed)
+    rng, block = np.random.default_rng(seed), dataset.block
     for own, mine in zip(molecules, np.transpose(shares).tolist(), strict=True):
         longest = max(1, min((count for count in mine if count), default=2) // 2)
-        pieces = _pieces(dataset.block[own], longest)
+        pieces = _pieces(block[own], longest)
         order = iter(rng.permutation(len(pieces)))
         left = np.zeros(0, dtype=np.int64)
         for number, count in zip((1, 2, 0), mine, strict=True):
@@ -117,7 +117,9 @@ def sized_sides(dataset: CGDataset, sizes: Mapping[str, Any], seed: int) -> dict
 
 def _molecules(dataset: CGDataset) -> list[NDArray[np.int64]]:
     """Return the frames of each molecule."""
-    return [np.flatnonzero(dataset.molecule == number) for number in range(len(dataset.topologies))]
+    order = np.argsort(dataset.molecule, kind="stable")
+    counts = np.bincount(dataset.molecule, minlength=len(dataset.topologies))
+    return np.split(order, np.cumsum(counts)[:-1])
 
 
 def _share(count: int, free: NDArray[np.int64]) -> NDArray[np.int64]:

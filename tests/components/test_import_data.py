@@ -294,6 +294,7 @@ BROKEN = chain("GAYDW")[0] + np.array([0, 0, 30.0, 30, 30])[None, :, None]
     [
         ({}, {"embedding": None}, "give the embedding that they belong to, --embedding mlcg-tk"),
         ({}, {"temperature": None}, "give --temperature"),
+        ({}, {"temperature": -5.0}, "must be above 0"),
         ({}, {"embedding": "martini"}, "neither built in"),
         ({"embeddings": np.array([6, 1, 20, 3, 99])}, {}, "has no bead types 99"),
         ({"embeddings": np.array([6, 1, 20, 3])}, {}, "has 5 beads; .* has 4"),
@@ -373,6 +374,63 @@ def test_files_that_do_not_belong_together(tmp_path):
     (tmp_path / "y_coords.npy").write_bytes(b"nonsense")
     with pytest.raises(DataError, match=r"cannot be read as \.npy"):
         import_data([tmp_path / "y_coords.npy"], tmp_path / "out", **TK)
+
+
+def test_numbered_files_of_one_molecule_given_in_several_ways(tmp_path):
+    folder = tmp_path / "gaydw"
+    parts = [chain("GAYDW", seed=k) for k in (1, 2, 10)]
+    folder.mkdir()
+    for k, (coords, forces, embeds) in zip((1, 2, 10), parts, strict=True):
+        np.save(folder / f"coords_{k:03d}.npy", coords)
+        np.save(folder / f"forces_{k}.npy", forces)
+        np.save(folder / "embeddings.npy", embeds)
+    arguments = [folder, folder / "coords_001.npy", folder / ".." / "gaydw" / "forces_2.npy"]
+    (made,) = import_data(arguments, tmp_path / "out", topologies=["gaydw=GAYDW"], **TK)
+    check(made.store, *(np.concatenate([p[k] for p in parts]) for k in (0, 1)), "GAYDW")
+    assert len(np.unique(made.store.load_all().block)) == 60, "no block is in two trajectories"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda group: group.attrs.__delitem__("cg_embeds"), "has no attribute cg_embeds"),
+        (lambda group: group.attrs.__setitem__("N_frames", 7), "has 30 frames; its attribute N_frames is 7"),
+        (lambda group: group.__delitem__("cg_forces"), "has no forces"),
+        (lambda group: group.__delitem__("cg_coords"), "has no CG data"),
+        (lambda group: group.move("cg_forces", "cg_delta_forces"), "has delta forces only"),
+        (
+            lambda group: group.parent.__setitem__("b", h5py.ExternalLink("no.h5", "/b")),
+            "cannot be read as HDF5",
+        ),
+        (lambda group: group.parent.parent.copy(group.parent, "b"), "several molecules of the name mol"),
+        (lambda group: group.attrs.__setitem__("cg_embeds", [1.5, 2, 3]), "integers from 1"),
+        (None, "cannot be read as HDF5"),
+    ],
+)
+def test_wrong_hdf5_files(tmp_path, change, message):
+    coords, forces, embeds = chain("GAYDW")
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("a/mol")
+        group["cg_coords"], group["cg_forces"] = coords, forces
+        group.attrs["cg_embeds"], group.attrs["N_frames"] = embeds, len(coords)
+        if change is not None:
+            change(group)
+    if change is None:
+        path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(DataError, match=message):
+        import_data([path], tmp_path / "out", **TK)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_an_hdf5_trajectory_of_mdtraj_is_no_cg_data(tmp_path):
+    import mdtraj
+
+    from cgal_plugin.data.raw_layouts import layout_of
+
+    coords, _, _ = chain("GAYDW")
+    mdtraj.Trajectory(coords / 10, CGTopology.from_sequence("GAYDW").to_mdtraj()).save_hdf5(tmp_path / "a.h5")
+    assert layout_of(tmp_path / "a.h5") == "trajectory"
 
 
 def test_an_existing_store_is_not_touched(tmp_path):
