@@ -541,6 +541,22 @@ def test_several_stores_with_their_force_map_and_another_embedding(tmp_path, lay
             import_data([out], tmp_path / "no", **options)
 
 
+def test_torchmdnets_own_data_set_reads_the_files(tmp_path):
+    from torchmdnet.datasets import Custom
+
+    rng = np.random.default_rng(0)
+    stores = [random_store(tmp_path / s, rng, s, "CA", [5, 3]) for s in ("GAYDW", "YYDPETGTWY")]
+    export_data([s.root for s in stores], tmp_path / "data", "npy", embedding="torchmd-cg")
+    names = {key: str(tmp_path / "data" / f"*_{key}.npy") for key in ("coords", "embeddings", "forces")}
+    items = Custom(names["coords"], names["embeddings"], forceglob=names["forces"])
+    assert len(items) == 16
+    for k, store in ((3, stores[0]), (11, stores[1])):
+        frames = store.load_all()
+        np.testing.assert_array_equal(items[k].pos, frames.positions[3])
+        np.testing.assert_array_equal(items[k].neg_dy, frames.forces[3])
+        np.testing.assert_array_equal(items[k].z, store.topology.with_embedding("torchmd-cg").types)
+
+
 def test_delta_forces_are_written_and_read(tmp_path):
     from cgal_plugin.priors import fit_priors
 
