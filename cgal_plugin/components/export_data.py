@@ -206,8 +206,9 @@ def _write_npy(exports: Sequence[_Export], folder: Path) -> list[Path]:
             np.save(handle, export.topology.types)
         paths.append(embeds)
         labels = folder / f"{export.name}_labels.npz"
+        arrays_of: dict[str, Any] = export.labels()
         with atomic_write(labels) as handle:
-            np.savez(handle, **export.labels())
+            np.savez(handle, **arrays_of)
         paths.append(labels)
         force_map = export.force_map()
         if force_map is not None:

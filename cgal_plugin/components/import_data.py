@@ -88,8 +88,8 @@ def import_data(
     temperature
         K. Data of ``cgal export-data`` record it.
     length_unit, force_unit
-        ``angstrom`` (default) or ``nm``; ``kcal/mol/angstrom`` (default, but it must be given with ``nm``) or
-        ``kJ/mol/nm``.
+        ``angstrom`` (default) or ``nm``; one of :data:`~cgal_plugin.units.FORCE_UNITS` (default:
+        ``kcal/mol/angstrom``, but it must be given with ``nm``).
     force_map
         A name for the force map of the data. Forces of data sets with one name may be mixed.
     priors
@@ -226,7 +226,7 @@ def _fill(plan: ImportPlan, store: DataStore, any_force: bool) -> tuple[int, int
             square += float(np.square(forces[keep], dtype=np.float64).sum())
             rms = (square / max(1, (seen - left) * positions[0].size)) ** 0.5
             if not any_force:
-                check_size(rms, trajectory.name, plan.unit_remedy)
+                check_size(rms, plan.force_factor, trajectory.name)
             if keep.any():
                 frames = LabelledFrames(
                     positions[keep],

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from cgal_plugin.data.raw_data import RawMolecule
 from cgal_plugin.data.raw_topology import bead_order, check_embeds, read_topology, topology_from_embeds
-from cgal_plugin.data.sources import FORCE_UNITS
 from cgal_plugin.data.temperature import same_temperature
 from cgal_plugin.errors import ConfigError, DataError, MappingError
 from cgal_plugin.mapping import CGTopology, resolve_spec
 from cgal_plugin.mapping.embedding import check_given
 from cgal_plugin.provenance import hash_array
+from cgal_plugin.units import FORCE_UNITS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,8 +48,6 @@ class ImportPlan:
         What was given and decided, for the record.
     lines
         What was read and assumed.
-    unit_remedy
-        How to give the unit of the forces, for messages.
     """
 
     molecule: RawMolecule
@@ -62,12 +60,6 @@ class ImportPlan:
     priors: PriorSet | None
     options: dict[str, Any]
     lines: tuple[str, ...]
-
-    @property
-    def unit_remedy(self) -> str:
-        """See the class."""
-        unit = next(u for u, factor in FORCE_UNITS.items() if factor != self.force_factor)
-        return f"give --force-unit {unit}, or --any-force if the forces are right"
 
 
 def plan_import(

@@ -56,8 +56,8 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
         K, for plain files; needed to fit priors. A store has its own temperature; another value is an
         error.
     length_unit, force_unit
-        For plain files: ``angstrom`` (default) or ``nm``; ``kcal/mol/angstrom`` (default, but it must be
-        given with ``nm``) or ``kJ/mol/nm``.
+        For plain files: ``angstrom`` (default) or ``nm``; one of :data:`~cgal_plugin.units.FORCE_UNITS`
+        (default: ``kcal/mol/angstrom``, but it must be given with ``nm``).
     shards, sources
         Use only these shards of a store, or only shards from these sources.
     repeat

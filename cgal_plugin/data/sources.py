@@ -20,14 +20,13 @@ from cgal_plugin.data.trajectories import tell
 from cgal_plugin.errors import DataError
 from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.provenance import hash_array, hash_object
-from cgal_plugin.units import KJ_PER_MOL_NM_TO_KCAL_PER_MOL_ANGSTROM, as_angstrom
+from cgal_plugin.units import FORCE_UNITS, as_angstrom
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cgal_plugin.data.frames import StoredFrames
 
-FORCE_UNITS = {"kcal/mol/angstrom": 1.0, "kJ/mol/nm": KJ_PER_MOL_NM_TO_KCAL_PER_MOL_ANGSTROM}
 _BLOCKS_PER_FILE = 20
 #: with more broken frames than this, a store is refused
 _MOST_BROKEN = 0.1

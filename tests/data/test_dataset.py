@@ -159,7 +159,7 @@ def test_plain_files(root, tmp_path):
     wrong = {
         "no file matches": {"forces": "none_*.npy"},
         "belong in pairs": {"forces": "force_0.npy"},
-        "force_unit": {"force_unit": "eV/angstrom"},
+        "force_unit": {"force_unit": "kT/angstrom"},
         "need a topology": {"topology": None},
         "give coords and forces": {"forces": None},
         "shards and sources": {"shards": ["a"]},
