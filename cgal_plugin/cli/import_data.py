@@ -108,6 +108,7 @@ def import_data(
                 block_ps=block_ps,
                 workers=workers,
                 message=typer.echo,
+                progress=_Tenths(),
             )
             return
         from cgal_plugin.components.import_data import import_data as run
@@ -132,6 +133,18 @@ def import_data(
         raise
     except CGALError as error:
         raise ConfigError(str(error)) from error
+
+
+class _Tenths:
+    """Say after each tenth of the frames how many are done."""
+
+    said = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        tenth = 10 * done // max(1, total)
+        if tenth > self.said:
+            self.said = tenth
+            typer.echo(f"{done} of {total} frames", err=True)
 
 
 def export_data(
