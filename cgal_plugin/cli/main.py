@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from cgal_plugin import interrupts
-from cgal_plugin.cli import import_model, oracle, priors, stages
+from cgal_plugin.cli import import_data, import_model, oracle, priors, stages
 from cgal_plugin.cli.options import ConfigFile
 from cgal_plugin.errors import CGALError, CGALWarning, ConfigError
 
@@ -31,6 +31,8 @@ app = typer.Typer(
 for command in (
     oracle.seed,
     oracle.reference,
+    import_data.import_data,
+    import_data.export_data,
     stages.fit_priors,
     priors.import_priors,
     priors.export_priors,

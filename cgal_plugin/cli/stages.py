@@ -64,7 +64,7 @@ def fit_priors(
 
 
 def train(
-    store: Store,
+    stores: Annotated[list[Path], typer.Argument(help="Data stores; they may be of different molecules.")],
     out: Out,
     config: Annotated[
         Path | None, typer.Option(help="YAML with TorchMD-Net keys (as for cgal-train).")
@@ -73,7 +73,7 @@ def train(
     init: Annotated[Path | None, typer.Option(help="Checkpoint to fine-tune from.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Train CGSchNet on a data store; repeat the command to resume.
+    """Train CGSchNet on data stores; repeat the command to resume.
 
     Mean forces are weighted by their error, as in `cgal run`, unless dataset_arg sets repeat. cgal-train is
     TorchMD-Net's own command line.
@@ -84,7 +84,7 @@ def train(
     from cgal_plugin.training.settings import store_keys
 
     given: dict[str, Any] = {} if config is None else dict(read_mapping(config)[0])
-    keys = store_keys(given, store, None if priors is None else PriorSet.load(priors))
+    keys = store_keys(given, stores, None if priors is None else PriorSet.load(priors))
     mode = "scratch" if init is None else "finetune"
     result = run(keys, out, init_checkpoint=init, mode=mode, seed=seed, progress=_echo_epoch)
     typer.echo(str(result.checkpoint))

@@ -100,7 +100,7 @@ def choose_arrays(path: Path, content: Any, role: str = "positions") -> list[str
     for name, base in kind.items():
         # beside coords, cg_forces is no trajectory; ref_coords is doubtful
         word = _last_word(base)
-        if not exact or word in _NOT[role]:
+        if base not in _NAMES[role] and (not exact or word in _NOT[role]):
             kind[name] = word
     chosen = [name for name in names if kind[name] in _NAMES[role]]
     bases = sorted({kind[name] for name in chosen})

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch_geometric.data import Batch, Data, Dataset
+from torch_geometric.data import Data, Dataset
 
-from cgal_plugin.data.sources import read_files, read_store
+from cgal_plugin.data.flat import FlatFrames
+from cgal_plugin.data.several import Root, read_stores, store_paths
+from cgal_plugin.data.sources import read_files
 from cgal_plugin.errors import DataError
 from cgal_plugin.mapping.topology import CGTopology
+from cgal_plugin.provenance import hash_object
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
-    """Frames of one molecule with forces, in memory.
+    """Frames of one or more molecules with forces, in memory.
 
     Items have ``z`` ``(n_beads,)`` bead types, ``pos`` ``(n_beads, 3)`` Å, ``neg_dy`` ``(n_beads, 3)``
     kcal/mol/Å and the tables ``bond_index`` ``(2, n)``, ``angle_index`` ``(3, n)``,
@@ -35,7 +38,11 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
     Parameters
     ----------
     root
-        A :class:`~cgal_plugin.data.DataStore` directory; with ``coords``, the folder of relative paths.
+        A :class:`~cgal_plugin.data.DataStore` directory, or a list of them. They may be of different
+        molecules, which are then mixed in a batch. Temperatures and embeddings must be equal, and for stores
+        of one molecule the force maps. With ``coords`` or ``stores``, the folder of relative paths.
+    stores
+        A list of stores, in place of a list as ``root``.
     coords, forces
         Plain files instead of a store: glob patterns (or lists of them) of ``.npy`` files
         ``(n_frames, n_beads, 3)``, or ``.npz`` files with arrays ``coords`` and ``forces``. They are paired
@@ -49,12 +56,14 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
         K, for plain files; needed to fit priors. A store has its own temperature; another value is an
         error.
     length_unit, force_unit
-        For plain files: ``angstrom`` (default) or ``nm``; ``kcal/mol/angstrom`` (default, but it must be
-        given with ``nm``) or ``kJ/mol/nm``.
+        For plain files: ``angstrom`` (default) or ``nm``; one of :data:`~cgal_plugin.units.FORCE_UNITS`
+        (default: ``kcal/mol/angstrom``, but it must be given with ``nm``).
     shards, sources
         Use only these shards of a store, or only shards from these sources.
     repeat
         Source (or file name) → number of times that each of its frames is used per epoch, at least 1. With
+        several stores, ``seed`` means the source of this name in each of them, ``chignolin/seed`` that of one
+        store. With
         2.5, each frame is used twice and every second frame a third time. ``"error"``: from the force
         errors in the store, so that averaged forces count more than those of single frames
         (:func:`~cgal_plugin.data.error_weights.source_weights`).
@@ -74,8 +83,9 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
 
     def __init__(
         self,
-        root: str | os.PathLike[str],
+        root: Root,
         *,
+        stores: Sequence[str | os.PathLike[str]] | None = None,
         coords: str | Sequence[str] | None = None,
         forces: str | Sequence[str] | None = None,
         topology: str | os.PathLike[str] | CGTopology | None = None,
@@ -91,63 +101,96 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
         table: FrameTable | None = None,
     ) -> None:
         super().__init__()
-        root = Path(root).expanduser()
+        tables: Iterable[FrameTable]
         if table is not None:
-            pass
+            tables = (table,)
         elif coords is None and forces is None:
             if topology is not None:
                 raise DataError("topology is for coords and forces; a data store has its own")
-            table = read_store(root, shards, sources)
-            stored = table.temperature
-            if temperature is not None and stored is not None and abs(temperature - stored) > 1e-6:
-                raise DataError(f"store {root} has labels at {stored} K, not {temperature} K")
+            tables = read_stores(store_paths(root, stores), shards, sources)
         elif coords is None or forces is None:
             raise DataError(
                 f"{'coords' if coords is None else 'forces'} missing: give coords and forces both"
             )
-        elif shards is not None or sources is not None:
+        elif shards is not None or sources is not None or stores is not None:
             raise DataError(
-                "shards and sources select from a data store; with coords and forces give the files"
+                "shards and sources select from a data store, and stores lists several; with coords and "
+                "forces give the files"
             )
+        elif not isinstance(root, str | os.PathLike):
+            raise DataError("coords and forces are for one molecule: give one folder as the root")
         else:
-            table = read_files(
-                root, coords, forces, topology,
+            read = read_files(
+                Path(root).expanduser(), coords, forces, topology,
                 mapping=mapping, embedding=embedding, temperature=temperature,
                 length_unit=length_unit, force_unit=force_unit,
             )  # fmt: skip
-        self.table = table
-        self.topology = table.topology
-        self.temperature = table.temperature
-        self.items = _repeated(table, repeat)
+            tables = (read,)
+        self._flat = FlatFrames(tables)
+        self.tables = self._flat.tables
+        self.topologies = self._flat.topologies
+        self.temperature = self.tables[0].temperature
+        stored = self.temperature
+        given = temperature if table is None else None
+        if given is not None and stored is not None and abs(given - stored) > 1e-6:
+            raise DataError(f"store {root} has labels at {stored} K, not {given} K")
+        self.items = _repeated(self.tables, repeat)
         self.prebatch = prebatch
-        self._z = torch.tensor(table.topology.types)
-        self._pos = torch.from_numpy(np.ascontiguousarray(table.positions))
-        self._forces = torch.from_numpy(np.ascontiguousarray(table.forces))
-        self._layout: dict[str, torch.Tensor] = {}
-        self._tables = {
-            name: torch.tensor(np.asarray(getattr(table.topology, name)).T.copy())
-            for name in ("bond_index", "angle_index", "dihedral_index", "bridge_index")
-        }
+
+    @property
+    def topology(self) -> CGTopology | None:
+        """CG topology of the frames; None if they are of different molecules (``topologies``)."""
+        return self.topologies[0] if len(self.topologies) == 1 else None
+
+    @property
+    def embedding(self) -> str:
+        """Name of the embedding that numbers the bead types of all molecules."""
+        return self.topologies[0].embedding
+
+    @property
+    def molecule(self) -> NDArray[np.int64]:
+        """``(n_frames,)``: the molecule of each frame, an index into ``topologies``."""
+        return self._flat.molecule
+
+    @property
+    def block(self) -> NDArray[np.int64]:
+        """``(n_frames,)``: number of the correlated block of each frame."""
+        sizes = [int(t.block.max(initial=-1)) + 1 for t in self.tables]
+        first = np.cumsum([0, *sizes[:-1]])
+        return np.concatenate([lo + t.block for lo, t in zip(first, self.tables, strict=True)])
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Source → weight of its frames relative to the noisiest source of the same store."""
+        return {source: weight for table in self.tables for source, weight in table.weights.items()}
 
     @property
     def frames(self) -> NDArray[np.floating]:
-        """``(n_frames, n_beads, 3)`` Å, each frame once."""
-        return self.table.positions
+        """``(n_frames, n_beads, 3)`` Å, each frame once. Those of different molecules are in ``tables``."""
+        return self._of_one_molecule(self._flat.positions)
 
     @property
     def forces(self) -> NDArray[np.floating]:
-        """``(n_frames, n_beads, 3)`` kcal/mol/Å, each frame once."""
-        return self.table.forces
+        """``(n_frames, n_beads, 3)`` kcal/mol/Å, each frame once; see :attr:`frames`."""
+        return self._of_one_molecule(self._flat.forces)
+
+    def _of_one_molecule(self, beads: NDArray[np.floating]) -> NDArray[np.floating]:
+        if self.topology is None:
+            raise DataError(
+                f"the data set has {len(self.topologies)} molecules of different shapes: use dataset.tables"
+            )
+        return beads.reshape(-1, self.topology.n_beads, 3)
 
     @property
     def n_frames(self) -> int:
         """Number of different frames."""
-        return len(self.table.positions)
+        return len(self.molecule)
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the frames."""
-        return self.table.fingerprint
+        found = [table.fingerprint for table in self.tables]
+        return found[0] if len(found) == 1 else hash_object(found)
 
     def len(self) -> int:
         """Return the number of items, copies included."""
@@ -155,11 +198,7 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
 
     def get(self, idx: int) -> Data:
         """Return one item."""
-        frame = int(self.items[idx])
-        tables = {name: table.clone() for name, table in self._tables.items()}
-        return Data(
-            z=self._z.clone(), pos=self._pos[frame].clone(), neg_dy=self._forces[frame].clone(), **tables
-        )
+        return self._flat.item(int(self.items[idx]))
 
     def __getitems__(self, indices: Iterable[int]) -> list[Data]:
         """Return the items of one batch: a list of them, or with ``prebatch`` a list of one whole batch."""
@@ -169,47 +208,38 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
             chosen = np.fromiter((int(i) for i in indices), dtype=np.int64)
         if not self.prebatch:
             return [self.get(int(i)) for i in chosen]
-        frame = torch.from_numpy(self.items[chosen])
-        return [
-            Batch(
-                pos=self._pos[frame].reshape(-1, 3),
-                neg_dy=self._forces[frame].reshape(-1, 3),
-                **{name: tensor.clone() for name, tensor in self._batch_layout(len(chosen)).items()},
-            )
-        ]
-
-    def _batch_layout(self, n: int) -> dict[str, torch.Tensor]:
-        """Return the tensors that all batches of ``n`` frames share; those of the last ``n`` are kept."""
-        size = self.topology.n_beads
-        if not self._layout or len(self._layout["z"]) != n * size:
-            first = (torch.arange(n) * size).view(1, n, 1)
-            self._layout = {
-                "batch": torch.arange(n).repeat_interleave(size),
-                "z": self._z.repeat(n),
-                **{k: (t.unsqueeze(1) + first).flatten(1) for k, t in self._tables.items()},
-            }
-        return self._layout
+        return [self._flat.batch(torch.from_numpy(self.items[chosen]))]
 
     def __repr__(self) -> str:
-        return f"CGDataset({self.topology.sequence!r}, {self.n_frames} frames, {len(self)} items)"
+        sequences = ", ".join(repr(t.sequence) for t in self.topologies)
+        return f"CGDataset({sequences}, {self.n_frames} frames, {len(self)} items)"
 
 
-def _repeated(table: FrameTable, repeat: Mapping[str, float] | str | None) -> NDArray[np.int64]:
+def _repeated(tables: Sequence[FrameTable], repeat: Mapping[str, float] | str | None) -> NDArray[np.int64]:
     """Return the frame of each item: every frame once, then the copies."""
-    source, names = table.source, table.sources
     if isinstance(repeat, str):
         if repeat != "error":
             raise DataError(f"repeat: {repeat!r} is not known; give a number for each source, or 'error'")
-        repeat = table.weights
-    items = [np.arange(len(source))]
+        repeat = {source: weight for table in tables for source, weight in table.weights.items()}
+    counts = [len(table.source) for table in tables]
+    first = np.cumsum([0, *counts[:-1]])
+    items = [np.arange(sum(counts))]
     for name, times in (repeat or {}).items():
-        if name not in names:
-            raise DataError(f"repeat: there are no frames from {name!r}; sources are {', '.join(names)}")
+        # of several stores, "seed" means "a/seed" and "b/seed"
+        own = [
+            lo + np.flatnonzero(table.source == number)
+            for lo, table in zip(first, tables, strict=True)
+            for number, source in enumerate(table.sources)
+            if source == name or (len(tables) > 1 and source.rpartition("/")[2] == name)
+        ]
+        if not own:
+            known = ", ".join(source for table in tables for source in table.sources)
+            raise DataError(f"repeat: there are no frames from {name!r}; sources are {known}")
         if isinstance(times, bool) or not isinstance(times, int | float) or not 1 <= times < np.inf:
             raise DataError(f"repeat: {name!r} has {times!r}; it must be a number of at least 1")
-        own = np.flatnonzero(source == names.index(name))
         whole = int(times)
-        items += [own] * (whole - 1)
-        further = round((times - whole) * len(own))
-        items.append(own[np.arange(further) * len(own) // max(further, 1)])
+        for frames in own:
+            items += [frames] * (whole - 1)
+            further = round((times - whole) * len(frames))
+            items.append(frames[np.arange(further) * len(frames) // max(further, 1)])
     return np.concatenate(items).astype(np.int64)

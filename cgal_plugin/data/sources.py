@@ -20,14 +20,13 @@ from cgal_plugin.data.trajectories import tell
 from cgal_plugin.errors import DataError
 from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.provenance import hash_array, hash_object
-from cgal_plugin.units import KJ_PER_MOL_NM_TO_KCAL_PER_MOL_ANGSTROM, as_angstrom
+from cgal_plugin.units import FORCE_UNITS, as_angstrom
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cgal_plugin.data.frames import StoredFrames
 
-_FORCE_UNITS = {"kcal/mol/angstrom": 1.0, "kJ/mol/nm": KJ_PER_MOL_NM_TO_KCAL_PER_MOL_ANGSTROM}
 _BLOCKS_PER_FILE = 20
 #: with more broken frames than this, a store is refused
 _MOST_BROKEN = 0.1
@@ -170,12 +169,12 @@ def read_files(
     if force_unit is None:
         if length_unit == "nm":
             raise DataError(
-                f"length_unit nm needs force_unit too, one of {sorted(_FORCE_UNITS)}: programs that write nm "
+                f"length_unit nm needs force_unit too, one of {sorted(FORCE_UNITS)}: programs that write nm "
                 "usually write kJ/mol/nm"
             )
         force_unit = "kcal/mol/angstrom"
-    if force_unit not in _FORCE_UNITS:
-        raise DataError(f"force_unit {force_unit!r} is not known; use one of {sorted(_FORCE_UNITS)}")
+    if force_unit not in FORCE_UNITS:
+        raise DataError(f"force_unit {force_unit!r} is not known; use one of {sorted(FORCE_UNITS)}")
     if topology is None:
         raise DataError("coords and forces need a topology: give a structure file or a saved CG topology")
     top = (
@@ -191,7 +190,7 @@ def read_files(
     for number, (c, f) in enumerate(pairs):
         for (name, xyz), (force_name, force) in _arrays(c, f):
             xyz = as_angstrom(_checked(name, xyz), length_unit)
-            force = _checked(force_name, force) * _FORCE_UNITS[force_unit]
+            force = _checked(force_name, force) * FORCE_UNITS[force_unit]
             if xyz.shape != force.shape:
                 raise DataError(f"{force_name} has shape {force.shape}, {name} {xyz.shape}; they must agree")
             if xyz.shape[1] != top.n_beads:

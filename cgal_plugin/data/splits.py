@@ -30,8 +30,8 @@ def block_splits(
 
     Neighbouring frames of a trajectory are nearly identical, so that a random split would test on
     training data. Here each block is in one set; a block longer than half of the smallest set is
-    first cut into consecutive pieces. Copies made by ``repeat`` are in the set of their frame;
-    validation and test sets contain each frame once.
+    first cut into consecutive pieces. Each molecule is split in the same proportions. Copies made by
+    ``repeat`` are in the set of their frame; validation and test sets contain each frame once.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def sized_sides(dataset: CGDataset, sizes: Mapping[str, Any], seed: int) -> dict
 
     Fractions of ``val_size`` and ``test_size`` alone are approximated by whole blocks, as in
     :func:`block_splits`. With a ``train_size``, or a number of frames, all sizes are exact: the last block
-    of a set is cut, and frames in no set are not used.
+    of a set is cut, and frames in no set are not used. Each set has frames of all molecules, in proportion.
 
     Parameters
     ----------
@@ -94,17 +94,40 @@ def sized_sides(dataset: CGDataset, sizes: Mapping[str, Any], seed: int) -> dict
         return fraction_sides(dataset, float(val or 0), float(test or 0), seed)
     side = np.full(dataset.n_frames, -1, dtype=np.int64)
     wanted = [counts[f"{name}_size"] for name in ("val", "test", "train")]
-    longest = max(1, min((count for count in wanted if count), default=2) // 2)
-    pieces = _pieces(dataset.table.block, longest)
-    order = iter(np.random.default_rng(seed).permutation(len(pieces)))
-    left = np.zeros(0, dtype=np.int64)
-    for number, count in zip((1, 2, 0), wanted, strict=True):
-        while count:
-            if not len(left):
-                left = pieces[next(order)]
-            side[left[:count]] = number
-            left, count = left[count:], count - min(count, len(left))
+    molecules = _molecules(dataset)
+    free = np.array([len(own) for own in molecules])
+    shares = []
+    for count in wanted:
+        shares.append(_share(count, free))
+        free = free - shares[-1]
+    rng, block = np.random.default_rng(seed), dataset.block
+    for own, mine in zip(molecules, np.transpose(shares).tolist(), strict=True):
+        longest = max(1, min((count for count in mine if count), default=2) // 2)
+        pieces = _pieces(block[own], longest)
+        order = iter(rng.permutation(len(pieces)))
+        left = np.zeros(0, dtype=np.int64)
+        for number, count in zip((1, 2, 0), mine, strict=True):
+            while count:
+                if not len(left):
+                    left = own[pieces[next(order)]]
+                side[left[:count]] = number
+                left, count = left[count:], count - min(count, len(left))
     return _items_of(dataset, side)
+
+
+def _molecules(dataset: CGDataset) -> list[NDArray[np.int64]]:
+    """Return the frames of each molecule."""
+    order = np.argsort(dataset.molecule, kind="stable")
+    counts = np.bincount(dataset.molecule, minlength=len(dataset.topologies))
+    return np.split(order, np.cumsum(counts)[:-1])
+
+
+def _share(count: int, free: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Distribute a number of frames over molecules in proportion to their free frames."""
+    exact = count * free / max(1, free.sum())
+    share: NDArray[np.int64] = np.floor(exact).astype(np.int64)
+    share[np.argsort(share - exact, kind="stable")[: count - share.sum()]] += 1
+    return share
 
 
 def fraction_sides(
@@ -114,29 +137,31 @@ def fraction_sides(
     shares = {"val": val_fraction, "test": test_fraction}
     if not all(0 <= s < 1 for s in shares.values()) or sum(shares.values()) >= 1:
         raise DataError(f"splits of {val_fraction} and {test_fraction}: each must be >= 0 and their sum < 1")
-    n = dataset.n_frames
-    pieces = _pieces(
-        dataset.table.block, max(1, int(n * min((s for s in shares.values() if s), default=1) / 2))
-    )
-    order = np.random.default_rng(seed).permutation(len(pieces))
-    side = np.zeros(n, dtype=np.int64)
-    position = 0
-    for number, share in enumerate(shares.values(), start=1):
-        filled = 0
-        while filled < share * n and position < len(order):
-            chosen = pieces[order[position]]
-            # skip a piece that would exceed the wanted size by more than is missing now
-            if filled and filled + len(chosen) - share * n > share * n - filled:
-                break
-            side[chosen] = number
-            filled += len(chosen)
-            position += 1
-    counts = np.bincount(side, minlength=3)
-    if counts[0] == 0 or any(s > 0 and counts[k] == 0 for k, s in enumerate(shares.values(), start=1)):
-        raise DataError(
-            f"{n} frames in {len(pieces)} blocks are too few for validation {val_fraction} "
-            f"and test {test_fraction}"
-        )
+    side = np.zeros(dataset.n_frames, dtype=np.int64)
+    rng = np.random.default_rng(seed)
+    block, molecules = dataset.block, _molecules(dataset)
+    for topology, own in zip(dataset.topologies, molecules, strict=True):
+        n = len(own)
+        pieces = _pieces(block[own], max(1, int(n * min((s for s in shares.values() if s), default=1) / 2)))
+        order = rng.permutation(len(pieces))
+        position = 0
+        for number, share in enumerate(shares.values(), start=1):
+            filled = 0
+            while filled < share * n and position < len(order):
+                chosen = pieces[order[position]]
+                # skip a piece that would exceed the wanted size by more than is missing now
+                if filled and filled + len(chosen) - share * n > share * n - filled:
+                    break
+                side[own[chosen]] = number
+                filled += len(chosen)
+                position += 1
+        counts = np.bincount(side[own], minlength=3)
+        if counts[0] == 0 or any(s > 0 and counts[k] == 0 for k, s in enumerate(shares.values(), start=1)):
+            of = f" of {topology.sequence}" if len(molecules) > 1 else ""
+            raise DataError(
+                f"{n} frames{of} in {len(pieces)} blocks are too few for validation {val_fraction} "
+                f"and test {test_fraction}"
+            )
     return _items_of(dataset, side)
 
 

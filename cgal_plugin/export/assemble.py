@@ -150,13 +150,7 @@ def prior_terms(prior: CGPrior, topology: CGTopology) -> tuple[Tensor, Tensor]:
     if stored.shape[0] and not torch.equal(stored, types):
         different = [int(i) for i in torch.nonzero(stored != types).flatten()[:5]]
         raise ExportError(f"prior {name} has other bead types than {topology!r}, first at beads {different}")
-    tables = {
-        "bond_index": topology.bond_index,
-        "bridge_index": topology.bridge_index,
-        "angle_index": topology.angle_index,
-        "dihedral_index": topology.dihedral_index,
-    }
-    given = {k: torch.from_numpy(np.array(t.T)) for k, t in tables.items()}
+    given = index_tables(topology)
     try:
         index, row = prior.terms(types, torch.zeros_like(types), 1, given)
         if stored.shape[0]:
@@ -166,6 +160,12 @@ def prior_terms(prior: CGPrior, topology: CGTopology) -> tuple[Tensor, Tensor]:
     except CGALError as error:
         raise ExportError(f"prior {name} does not fit {topology!r}: {error}") from error
     return index, row
+
+
+def index_tables(topology: CGTopology) -> dict[str, Tensor]:
+    """Return the tables of bonds, bridges, angles and dihedrals that a batch of this molecule has."""
+    names = ("bond_index", "bridge_index", "angle_index", "dihedral_index")
+    return {name: torch.from_numpy(np.array(getattr(topology, name).T)) for name in names}
 
 
 def _as_set(index: Tensor, row: Tensor) -> set[tuple[int, ...]]:

@@ -301,6 +301,8 @@ def check_against_model(
         Energies or forces differ by more than rounding: the model does not compute what its parameters
         define, for example because a subclass of CGSchNet overrides ``forward``.
     """
+    from cgal_plugin.export.assemble import index_tables
+
     n = topology.n_beads
     jitter = np.random.default_rng(0).normal(scale=0.7, size=(n, 3))
     one = jitter + np.arange(n)[:, None] * np.array([2.6, 1.4, 0.9])
@@ -308,7 +310,8 @@ def check_against_model(
     z = torch.from_numpy(np.array(topology.types, dtype=np.int64))
     with torch.enable_grad():
         positions = pos.clone().requires_grad_(True)
-        energy = model(z, positions)[0]
+        # priors of a model for several molecules take their terms from the tables
+        energy = model(z, positions, extra_args=index_tables(topology))[0]
         forces = -torch.autograd.grad(energy.sum(), positions)[0]
     energy = energy.detach()
     every, found = evaluate((pos / ANGSTROM_PER_NM).repeat(n_replicas, 1))

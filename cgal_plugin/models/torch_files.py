@@ -50,12 +50,6 @@ def read_torch(
 
     name = name or str(source)
     check_file(source, name, error)
-    if is_script(source):
-        raise error(
-            f"{name} is a TorchScript file, such as an exported potential, and not a checkpoint: give the "
-            "checkpoint (epoch_*.ckpt, or model.ckpt of a run); to run the potential use `cgal simulate` or "
-            "add_potential"
-        )
     try:
         with warnings.catch_warnings(), _plain_types():
             warnings.simplefilter("ignore")  # warnings about old pickle protocols
@@ -84,7 +78,7 @@ def check_file(source: str | os.PathLike[str] | IO[bytes], name: str, error: typ
     if isinstance(source, str | os.PathLike) and not os.path.isfile(source):
         raise error(f"{name} does not exist, or is not a file")
     _check_intact(source, name, error)
-    if _is_script(source):
+    if is_script(source):
         raise error(
             f"{name} is a TorchScript file, such as an exported potential, and not a checkpoint: give the "
             "checkpoint (epoch_*.ckpt, or model.ckpt of a run); to run the potential use `cgal simulate` or "

@@ -54,10 +54,12 @@ def completed(args: argparse.Namespace, parser: argparse.ArgumentParser) -> argp
     for key, value in monitors(vars(args)).items():
         setattr(args, key, value)
     if args.dataset == DATASET:
-        topology, known = dataset_facts(args.dataset_root, args.dataset_arg)
+        topologies, known = dataset_facts(args.dataset_root, args.dataset_arg)
         args.temperature = same_temperature(known, args.temperature, f"dataset {args.dataset_root!r}")
-        args.embedding = check_given(args.embedding, topology.embedding, f"dataset {args.dataset_root!r}")
-        check_bead_types(args.max_z, topology)
+        where = f"dataset {args.dataset_root!r}"
+        args.embedding = check_given(args.embedding, topologies[0].embedding, where)
+        for topology in topologies:
+            check_bead_types(args.max_z, topology)
         if not args.load_model:
-            try_model(vars(args), topology)
+            try_model(vars(args), topologies[0])
     return args

@@ -19,6 +19,8 @@ from cgal_plugin.priors.tables import build_lookup, describe_molecule, known_nam
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from cgal_plugin.mapping.topology import CGTopology
+
 _INDEX_KEYS = {2: "bond_index", 3: "angle_index", 4: "dihedral_index"}
 
 
@@ -39,8 +41,8 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
         A file written by :meth:`PriorSet.save`, instead of ``table`` and ``molecule``. Imported priors are
         for any molecule: that of ``dataset``, or without one those of the batches.
     dataset
-        Passed by TorchMD-Net. Its ``topology``, if it has one, supplies ``molecule`` and ``embedding`` and
-        must be that of ``file``.
+        Passed by TorchMD-Net. Its ``topology``, if it has one molecule, supplies ``molecule`` and
+        ``embedding`` and must be that of ``file``.
     embedding
         Name of the embedding that numbers the bead types (default ``"cgal"``); it resolves the names in the
         table.
@@ -86,8 +88,8 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
             raise ConfigError(f"{type(self).__name__}: give exactly one of table and file")
         elif molecule is None and getattr(dataset, "topology", None) is not None:
             molecule = describe_molecule(dataset.topology, self.term)
-            embedding = embedding or dataset.topology.embedding
-        self.embedding = embedding or CGAL
+        # that of the data set also if it has several molecules, and so no topology
+        self.embedding = embedding or getattr(dataset, "embedding", None) or CGAL
         if not isinstance(ordered, bool):
             raise ConfigError(f"{type(self).__name__}: ordered is {ordered!r}; it must be true or false")
         self.ordered = ordered
@@ -96,6 +98,12 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
         self._molecule = None if molecule is None else _check_molecule(molecule, self.width)
         self.index_key = self.index_name or _INDEX_KEYS[self.width]
         self._build()
+        for topology in () if molecule is not None else getattr(dataset, "topologies", ()):
+            self._check_parameters(topology)
+
+    def _check_parameters(self, topology: CGTopology) -> None:
+        """Check that the table has all terms of a molecule; the batch has their index tables."""
+        type(self)(**{**self.get_init_args(), "molecule": describe_molecule(topology, self.term)})
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:

@@ -46,6 +46,13 @@ def make_prior(cls: type[CGPrior], dataset: Any = None, **arguments: Any) -> CGP
             "give table, or file (cgal fit-priors --method force_matching)"
         )
     topology = getattr(dataset, "topology", None)
+    if len(getattr(dataset, "topologies", ())) > 1:
+        molecules = ", ".join(t.sequence for t in dataset.topologies)
+        raise PriorFitError(
+            f"{cls.__name__} has no parameters, and the data set has several molecules ({molecules}): priors "
+            "are fitted to one molecule only. Give table, or file with priors for any molecule (cgal "
+            "import-priors)"
+        )
     if topology is None:
         raise PriorFitError(
             f"{cls.__name__} has no parameters: give table, file, or a data set with topology, frames and "

@@ -68,7 +68,7 @@ def match_forces(
     step = max(1, _CHUNK // (3 * max(widest, size * fitted.molecule.n_beads)))
     for lo in range(0, len(frames), step):
         x = frames[lo : lo + step]
-        rest = (forces[lo : lo + step] - _forces(fitted, x)).reshape(-1)
+        rest = (forces[lo : lo + step] - prior_forces(fitted, x)).reshape(-1)
         design = np.concatenate([t.forces(x) for t in linear], axis=0).reshape(size, -1)
         if weights is not None:
             root = np.repeat(np.sqrt(weights[lo : lo + step]), frames[0].size)
@@ -111,7 +111,7 @@ def _solve(
     return c, inverse * residual / max(1, n - len(c))
 
 
-def _forces(priors: PriorSet, frames: NDArray[np.float64]) -> NDArray[np.float64]:
+def prior_forces(priors: PriorSet, frames: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the forces of fitted terms, ``(n, n_beads, 3)`` kcal/mol/Å, from the prior classes."""
     if not priors.terms:
         return np.zeros_like(frames)

@@ -84,7 +84,7 @@ def prepare(
     from cgal_plugin.data.splits import given_sides, sized_sides
     from cgal_plugin.data.temperature import same_temperature
     from cgal_plugin.mapping.embedding import check_given, check_same_embedding
-    from cgal_plugin.models.supported import try_model
+    from cgal_plugin.models.supported import check_bead_types, try_model
     from cgal_plugin.training.settings import dataset_options
 
     argument = dataset_options(hparams["dataset_arg"])
@@ -97,7 +97,7 @@ def prepare(
     known = dataset.temperature
     hparams["temperature"] = same_temperature(known, hparams["temperature"], hparams["dataset_root"])
     where = f"data set {hparams['dataset_root']}"
-    hparams["embedding"] = check_given(hparams["embedding"], dataset.topology.embedding, where)
+    hparams["embedding"] = check_given(hparams["embedding"], dataset.embedding, where)
     if init is not None:
         content = read_checkpoint(init)
         trained, name = checkpoint_temperature(content, init), f"checkpoint {init}"
@@ -105,7 +105,9 @@ def prepare(
         check_same_embedding(
             checkpoint_embedding(content, init), hparams["embedding"], name, where, DataError
         )
-    try_model(hparams, dataset.topology)
+    for topology in dataset.topologies:
+        check_bead_types(int(hparams["max_z"]), topology)
+    try_model(hparams, dataset.topologies[0])
     if hparams["splits"] is not None:
         sides = given_sides(dataset, hparams["splits"])
     else:
@@ -129,7 +131,9 @@ def _replay(
     if repeat == "error":
         from cgal_plugin.data.dataset import CGDataset
 
-        repeat = CGDataset(root, **argument).table.weights
+        repeat = CGDataset(root, **argument).weights
+    if newest is None and (argument.get("stores") is not None or not isinstance(root, str | os.PathLike)):
+        raise ConfigError("mode 'replay' with several data stores needs newest: the names of the new sources")
     if newest is None:
         newest = newest_sources(root) if "coords" not in argument else ()
     if not newest and "coords" in argument:
@@ -185,20 +189,16 @@ def make_priors(
                 )
         hparams["prior_args"] = theirs.get("prior_args")
     priors = _create_priors(hparams, prepared.dataset)
-    _check_bridges(priors, getattr(prepared.dataset, "topology", None))
+    for topology in getattr(prepared.dataset, "topologies", ()):
+        _check_bridges(priors, topology)
     hparams["prior_args"] = [p.get_init_args() for p in priors]
     return hparams, priors
 
 
-def _check_bridges(priors: Sequence[nn.Module], topology: CGTopology | None) -> None:
+def _check_bridges(priors: Sequence[nn.Module], topology: CGTopology) -> None:
     """Warn if the molecule has disulfide bridges, and the priors have bonds but no bridges."""
     names = {type(prior).__name__ for prior in priors}
-    if (
-        topology is not None
-        and len(topology.bridge_index)
-        and "CGBonds" in names
-        and "CGBridges" not in names
-    ):
+    if len(topology.bridge_index) and "CGBonds" in names and "CGBridges" not in names:
         warnings.warn(
             f"{topology!r} has disulfide bridges, and prior_model has CGBonds "
             "but no CGBridges: nothing but the network holds the bridges; add CGBridges to prior_model",

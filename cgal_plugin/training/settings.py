@@ -6,7 +6,6 @@ import argparse
 import difflib
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgal_plugin.errors import ConfigError, TrainingError
@@ -14,6 +13,7 @@ from cgal_plugin.models.build import MODEL_DEFAULTS, MODEL_NAME
 from cgal_plugin.models.supported import check_supported, loss_options, mapping_of, monitors
 
 if TYPE_CHECKING:
+    from cgal_plugin.data.several import Root
     from cgal_plugin.priors import PriorSet
 
 #: defaults of :func:`~cgal_plugin.training.train` that differ from TorchMD-Net's (which ``cgal-train`` uses)
@@ -89,17 +89,15 @@ def resolve(hparams: Mapping[str, Any]) -> dict[str, Any]:
     return values | monitors(values)
 
 
-def store_keys(
-    given: Mapping[str, Any], store: str | os.PathLike[str], priors: PriorSet | None
-) -> dict[str, Any]:
-    """Return the keys of a training on a data store: mean forces are weighted by their error.
+def store_keys(given: Mapping[str, Any], store: Root, priors: PriorSet | None) -> dict[str, Any]:
+    """Return the keys of a training on data stores: mean forces are weighted by their error.
 
     Parameters
     ----------
     given
         Keys of the user. Not modified.
     store
-        Data store.
+        Data store, or a list of data stores.
     priors
         Fitted or imported priors, or None for the key ``prior_model``.
 
@@ -108,29 +106,36 @@ def store_keys(
     ConfigError
         A key names other data than the store, or the priors are given twice or are for other data.
     """
-    from cgal_plugin.data.store import DataStore
+    from cgal_plugin.data.dataset_facts import dataset_facts
+    from cgal_plugin.data.several import store_paths
 
+    paths = store_paths(store)
+    names = [os.fspath(path) for path in paths]
     options = dataset_options(given.get("dataset_arg"))
     root = given.get("dataset_root")
+    other_root = root is not None and [p.resolve() for p in store_paths(root)] != [p.resolve() for p in paths]
     wrong = {
         "dataset": given.get("dataset") not in (None, "CGDataset"),
-        "dataset_root": root is not None and Path(str(root)).expanduser().resolve() != Path(store).resolve(),
+        "dataset_root": other_root,
+        "dataset_arg.stores": options.get("stores") is not None,
         "dataset_arg.coords": options.get("coords") is not None,
         "dataset_arg.forces": options.get("forces") is not None,
     }
     for key, other in wrong.items():
         if other:
             raise ConfigError(
-                f"{key} names other data than the data store {os.fspath(store)!r}, which is trained on: "
-                "remove the key, or use cgal-train"
+                f"{key} names other data than the data store {', '.join(map(repr, names))}, which is trained "
+                "on: remove the key, or use cgal-train"
             )
-    keys = {**given, "dataset": "CGDataset", "dataset_root": os.fspath(store)}
+    keys = {**given, "dataset": "CGDataset", "dataset_root": names[0] if len(names) == 1 else names}
     keys["dataset_arg"] = {"repeat": "error", **options}
     if priors is not None:
         if given.get("prior_model"):
             raise ConfigError("priors are given twice: as a prior file and as prior_model; remove one")
-        data = DataStore(store)
-        keys["prior_model"] = priors.for_topology(data.topology, data.temperature).to_prior_model()
+        topologies, temperature = dataset_facts(keys["dataset_root"], None)
+        made = [priors.for_topology(t, temperature, say=k == 0) for k, t in enumerate(topologies)]
+        # of several molecules, each batch has the index tables
+        keys["prior_model"] = (made[0] if len(made) == 1 else priors).to_prior_model()
     return keys
 
 

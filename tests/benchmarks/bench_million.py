@@ -86,7 +86,7 @@ def open_step(root: Path) -> Callable[[], Any]:
 
     def work() -> str:
         dataset = CGDataset(root / "store")
-        return digest(dataset.frames, dataset.forces, dataset.items, dataset.table.block)
+        return digest(dataset.frames, dataset.forces, dataset.items, dataset.block)
 
     return work
 

@@ -137,7 +137,7 @@ def test_files_are_paired_by_number(
     found = dataset(folder, *patterns)
     x, f = (np.tile(a, (11, 1, 1)) for a in (X, F))
     np.testing.assert_allclose(found.forces - f, found.frames - x, atol=1e-4)
-    assert len(set(found.table.sources)) == 11
+    assert len(set(found.tables[0].sources)) == 11
 
 
 @pytest.mark.parametrize(

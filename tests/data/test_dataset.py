@@ -121,7 +121,7 @@ def test_splits_share_no_block(root, tmp_path_factory, val, test, seed):
     assert abs(len(frames[1]) / 120 - val) <= 0.06
     assert abs(len(frames[2]) / 120 - test) <= 0.06
     if min(v for v in (val, test) if v) >= 0.2:
-        blocks = [{int(b) for b in dataset.table.block[list(f)]} for f in frames]
+        blocks = [{int(b) for b in dataset.block[list(f)]} for f in frames]
         assert not blocks[0] & blocks[1]
         assert not blocks[0] & blocks[2]
 
@@ -154,12 +154,12 @@ def test_plain_files(root, tmp_path):
     assert dataset.topology == store.topology
     np.testing.assert_allclose(dataset.frames, frames.positions, rtol=1e-5)
     np.testing.assert_allclose(dataset.forces, frames.forces, rtol=1e-5)
-    assert dataset.table.sources == ("xyz_0.npy", "xyz_1.npy")
-    assert len(np.unique(dataset.table.block)) == 40
+    assert dataset.tables[0].sources == ("xyz_0.npy", "xyz_1.npy")
+    assert len(np.unique(dataset.block)) == 40
     wrong = {
         "no file matches": {"forces": "none_*.npy"},
         "belong in pairs": {"forces": "force_0.npy"},
-        "force_unit": {"force_unit": "eV/angstrom"},
+        "force_unit": {"force_unit": "kT/angstrom"},
         "need a topology": {"topology": None},
         "give coords and forces": {"forces": None},
         "shards and sources": {"shards": ["a"]},

@@ -160,7 +160,7 @@ def test_a_training_uses_frames_of_that_number(hparams, tmp_path, given, wanted)
 def test_fractions_alone_still_take_whole_blocks(hparams):
     dataset = CGDataset(hparams["dataset_root"])
     split = sized_sides(dataset, {"train_size": None, "val_size": 0.1, "test_size": 0.0}, 1)
-    pieces = [dataset.table.block[split[k]] * 10 + split[k] % 10 // 5 for k in ("idx_train", "idx_val")]
+    pieces = [dataset.block[split[k]] * 10 + split[k] % 10 // 5 for k in ("idx_train", "idx_val")]
     assert not set(pieces[0]) & set(pieces[1])
 
 

@@ -1,0 +1,49 @@
+"""CG data in one ``.npz`` file: the names of the arrays say what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cgal_plugin.data.arrays import load_numpy
+from cgal_plugin.data.pairing import pair_arrays
+from cgal_plugin.data.raw_data import RawMolecule, RawTrajectory, read_embeds
+from cgal_plugin.errors import DataError
+from cgal_plugin.provenance import BAD_ARCHIVE
+
+_EMBEDS = ("embeddings", "embedding", "embeds", "embed", "cg_embeds", "z", "types", "atom_types")
+
+
+def read_npz_layout(path: Path) -> RawMolecule:
+    """Read ``coords``, ``forces`` and ``embeddings`` (or ``z``) of an npz file; arrays may be numbered.
+
+    Raises
+    ------
+    DataError
+        The file is missing or damaged, or the names do not decide what is read.
+    """
+    coords, forces = list(load_numpy(path)), list(load_numpy(path, role="forces"))
+    if len(coords) != len(forces):
+        raise DataError(f"{path} has {len(coords)} arrays of coordinates and {len(forces)} of forces")
+    order = pair_arrays((path, [name for name, _ in coords]), (path, [name for name, _ in forces]))
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            delta = any("delta" in name.lower() for name in arrays.files)
+            names = [name for name in arrays.files if name.lower() in _EMBEDS]
+            if len(names) > 1:
+                raise DataError(f"{path} has several arrays of bead types: {', '.join(names)}; keep one")
+            found = arrays[names[0]] if names else None
+    except BAD_ARCHIVE as error:
+        raise DataError(f"{path} cannot be read as .npz: {error}") from error
+    trajectories = [
+        RawTrajectory(
+            name,
+            xyz,
+            None if delta else forces[k][1],
+            forces[k][1] if delta else None,
+        )
+        for (name, xyz), k in zip(coords, order, strict=True)
+    ]
+    embeds = None if found is None else read_embeds(found, f"{path}, array {names[0]!r}")
+    return RawMolecule(path.stem, trajectories, embeds, [path])
