@@ -344,6 +344,24 @@ def test_molecule_and_embedding_must_be_those_of_the_file(state: dict[str, Any],
         import_model(path, embedding="mlcg-tk", priors=found.priors)
 
 
+def test_priors_of_another_file(state: dict[str, Any], tmp_path: Path) -> None:
+    """A network that was saved alone gets the priors that it was trained with, for its molecule."""
+    whole = import_model(make(tmp_path / "whole.pt", state), embedding="mlcg-tk", temperature=350.0)
+    whole.save(tmp_path / "whole.ckpt")
+    with w.stand_ins() as c:
+        w.write(tmp_path / "bare.pt", w.schnet(c, state, upper=UPPER))
+    found = import_model(
+        tmp_path / "bare.pt", topology=whole.topology, priors=whole.priors, temperature=350.0
+    )
+    found.save(tmp_path / "bare.ckpt")
+    z, pos = torch.tensor(w.TYPES), torch.from_numpy(FRAMES[1])
+    one, other = (load_model(tmp_path / f"{n}.ckpt")(z, pos)[1] for n in ("whole", "bare"))
+    assert torch.equal(one, other)
+    shorter = CGTopology.from_sequence("YYDPE", resolve_spec("CA", "mlcg-tk"))
+    with pytest.raises(ConfigError, match="YYDPE"):
+        import_model(tmp_path / "bare.pt", topology=shorter, priors=whole.priors, temperature=350.0)
+
+
 def test_only_converted_models_are_saved(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="from_mlcg"):
         save_checkpoint(graph_network(), tmp_path / "m.ckpt")
