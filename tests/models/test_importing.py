@@ -169,6 +169,22 @@ def test_state_dict_with_its_cutoff(state: dict[str, Any], tmp_path: Path) -> No
     assert found.network.representation_model.cutoff_upper == UPPER
 
 
+def test_state_dict_with_a_configuration_of_mlcg(state: dict[str, Any], tmp_path: Path) -> None:
+    cutoff = {"class_path": "mlcg.nn.CosineCutoff", "init_args": {"cutoff_lower": 0, "cutoff_upper": UPPER}}
+    config = {"model": {"init_args": {"cutoff": cutoff, "activation": {"class_path": "torch.nn.Tanh"}}}}
+    weights = {f"model.model.{k}": v for k, v in state.items()}
+    torch.save({"state_dict": weights, "hyper_parameters": config}, tmp_path / "s.pt")
+    found = import_model(tmp_path / "s.pt", embedding="mlcg-tk", temperature=300.0)
+    body: Any = found.network.representation_model
+    assert (body.cutoff_upper, body.activation) == (UPPER, "tanh")
+
+
+def test_files_of_mlcg_are_named_elsewhere(state: dict[str, Any], tmp_path: Path) -> None:
+    path = make(tmp_path / "m.pt", state)
+    with pytest.raises(ExportError, match="cgal import-model"):
+        export_torchscript(path, CGTopology.from_sequence("YYDPETGTWY"), tmp_path / "p.pt")
+
+
 def test_graph_network_needs_its_embedding(tmp_path: Path) -> None:
     model = graph_network()
     state = {f"model.{k}": v for k, v in model.state_dict().items()}
@@ -292,7 +308,7 @@ def two_molecules(c: dict[str, Any], network: Any) -> Any:
         ({"net_self_interaction": True}, "self_interaction"),
         ({"net_basis": "ExpSpacedBasis"}, "rbf_layer is .*ExpSpacedBasis"),
         ({"net_upper": 0.9}, "no cutoff in Å"),
-        ({"change": {"bonds": {"x0": np.full(9, 0.38)}}}, "no bond length in Å"),
+        ({"change": {"bonds": {"x0": np.full(9, 0.38)}}}, "in nm"),
         ({"mass": 0.001}, "other units"),
         ({"lists": {k: v for k, v in w.neighbours(10).items() if k != "bonds"}}, "list of prior 'bonds'"),
         ({"lists": {**w.neighbours(10), "non_bonded": w.neighbours(10)["non_bonded"][:, 1:]}}, "repulsion"),
@@ -331,7 +347,7 @@ def test_molecule_and_embedding_must_be_those_of_the_file(state: dict[str, Any],
     path = make(tmp_path / "m.pt", state)
     same = CGTopology.from_sequence("YYDPETGTWY", resolve_spec("CA", "mlcg-tk"))
     found = import_model(path, topology=same, temperature=350.0)
-    assert found.embedding == "mlcg-tk"
+    assert found.embedding.name == "mlcg-tk"
     with pytest.raises(ConfigError, match="differs first at bead 0"):
         import_model(path, topology=CGTopology.from_sequence("YYDPETGTWY"))
     with pytest.raises(ConfigError, match="differs first at bead 9"):
@@ -364,7 +380,7 @@ def test_priors_of_another_file(state: dict[str, Any], tmp_path: Path) -> None:
 
 def test_only_converted_models_are_saved(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="from_mlcg"):
-        save_checkpoint(graph_network(), tmp_path / "m.ckpt")
+        save_checkpoint(graph_network(), tmp_path / "m.ckpt", embedding="cgal")
 
 
 # ---------------------------------------------------------------------- public files
