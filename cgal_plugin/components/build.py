@@ -21,6 +21,7 @@ from cgal_plugin.components.protocols import (
     PricedOracle,
     PricedSeedSource,
     RecordedSeedSource,
+    RecordedTrainer,
     RefinableTrainer,
     ReplicaSampler,
     Sampler,
@@ -74,9 +75,10 @@ class Components:
 
     @property
     def what_was_read(self) -> list[str]:
-        """What was read from the structure or sequence, one line per heading."""
-        source = self.seed_source
-        return source.record.lines() if isinstance(source, RecordedSeedSource) else []
+        """What was read from the structure or sequence and by the trainer, one line per heading."""
+        source, trainer = self.seed_source, self.trainer
+        lines = source.record.lines() if isinstance(source, RecordedSeedSource) else []
+        return [*lines, *(trainer.what_was_read if isinstance(trainer, RecordedTrainer) else [])]
 
     @property
     def n_replicas(self) -> int:

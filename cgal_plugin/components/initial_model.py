@@ -10,10 +10,11 @@ from cgal_plugin.errors import CGALError, ConfigError, DataError, StateError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.mapping.embedding import check_same_embedding
 from cgal_plugin.provenance import atomic_path, hash_file
-from cgal_plugin.training.initial import keys_from
+from cgal_plugin.training.initial import keys_from, network_keys
 from cgal_plugin.training.prepare import checkpoint_embedding, checkpoint_temperature, read_checkpoint
 
 _COPY = "init.ckpt"
+_SHOWN = ("model", "embedding_dimension", "num_layers", "num_rbf", "cutoff_upper", "activation")
 
 
 class InitialModel:
@@ -42,6 +43,13 @@ class InitialModel:
     def prior_model(self) -> list[dict[str, Any]] | None:
         """The priors of the file, with all parameters, as the key ``prior_model``."""
         return self.hparams.get("prior_model") or None
+
+    def describe(self) -> str:
+        """Return file, network and priors in one line."""
+        names = [next(iter(p)) if isinstance(p, dict) else str(p) for p in self.prior_model or []]
+        keys = network_keys(self.hparams)
+        sizes = ", ".join(f"{k} {keys[k]}" for k in _SHOWN if k in keys)
+        return f"{self.path} ({sizes}; priors {', '.join(names) or 'none'})"
 
     def complete(self, given: dict[str, Any], section: str = "") -> dict[str, Any]:
         """Return keys of a training, completed by those of the file; see ``keys_from``."""

@@ -38,6 +38,7 @@ __all__ = [
     "PricedSeedSource",
     "Progress",
     "RecordedSeedSource",
+    "RecordedTrainer",
     "RefinableTrainer",
     "ReplicaSampler",
     "SampledFrames",
@@ -306,6 +307,16 @@ class PricedSeedSource(SeedSource, Protocol):
     @property
     def oracle_ns(self) -> float:
         """All-atom MD of the seed data, ns."""
+        ...
+
+
+@runtime_checkable
+class RecordedTrainer(Trainer, Protocol):
+    """A trainer that says which model it starts from."""
+
+    @property
+    def what_was_read(self) -> list[str]:
+        """What was read, one line per heading."""
         ...
 
 

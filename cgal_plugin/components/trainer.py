@@ -50,6 +50,11 @@ class TorchMDNetTrainer:
             self._initial = InitialModel(path)
         return self._initial
 
+    @property
+    def what_was_read(self) -> list[str]:
+        """The model of ``training.init``, in one line."""
+        return [] if self._init is None else [f"training starts from: {self._init.describe()}"]
+
     # ------------------------------------------------------------------ priors
 
     def check(self, topology: CGTopology) -> None:

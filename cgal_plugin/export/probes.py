@@ -61,7 +61,7 @@ def bond_lengths(potential: Any, topology: CGTopology) -> dict[tuple[int, int], 
             continue
         k, r0 = term.first.double().numpy(), term.second.double().numpy()
         for i, j, force, length in zip(first.tolist(), second.tolist(), k, r0, strict=True):
-            if force != 0.0 and i < j:
+            if force != 0.0 and (i, j) in found:
                 found[i, j] = float(length)
     return found
 

@@ -24,6 +24,8 @@ from cgal_plugin.units import MODEL_UNITS
 if TYPE_CHECKING:
     from torchmdnet.models.model import TorchMD_Net
 
+    from cgal_plugin.mapping.embedding import Embedding
+
 # ---------------------------------------------------------------------- TorchMD-Net
 
 
@@ -226,6 +228,7 @@ def save_checkpoint(
     model: TorchMD_Net,
     path: str | os.PathLike[str],
     *,
+    embedding: str | Mapping[str, Any] | Embedding,
     facts: Mapping[str, Any] | None = None,
     **hparams: Any,
 ) -> None:
@@ -237,6 +240,8 @@ def save_checkpoint(
         Model from a function of this module.
     path
         File to write.
+    embedding
+        How its bead types are numbered: a name such as ``"mlcg-tk"``, or a table (``resolve_embedding``).
     facts
         Provenance to record under the key ``cgal_plugin``.
     **hparams
@@ -246,21 +251,26 @@ def save_checkpoint(
     ------
     ConfigError
         The model is not from a function of this module.
+    MappingError
+        The embedding is not known.
     """
     import torch
 
+    from cgal_plugin.mapping.embedding import resolve_embedding
     from cgal_plugin.provenance import atomic_write, versions
 
     known = getattr(model, "cgal_hparams", None)
     if known is None:
         raise ConfigError("only models from from_torchmdnet_gn or from_mlcg can be saved by this function")
+    own = {"embedding": resolve_embedding(embedding).name}
     content = {
         "state_dict": {f"model.{k}": v for k, v in model.state_dict().items()},
-        "hyper_parameters": {**known, **hparams},
+        "hyper_parameters": {**known, **own, **hparams},
         "cgal_plugin": {
             "versions": versions(),
             "mode": "converted",
             "units": dict(MODEL_UNITS),
+            **own,
             **(facts or {}),
         },
     }

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from cgal_plugin.mapping.topology import CGTopology
     from cgal_plugin.priors import PriorSet
 
-#: below these the lengths of a file are in nm, Å
-_LEAST_CUTOFF, _LEAST_BOND = 2.0, 1.0
+#: below this the lengths of a file are in nm, Å
+_LEAST_CUTOFF = 2.0
 #: lightest bead, amu
 _LIGHTEST = 1.0
 
@@ -44,7 +44,7 @@ class ImportedModel:
     topology
         Molecule that the file was made for, or None.
     embedding, temperature
-        Name of the embedding; temperature of the training data, K, or None if it is not known.
+        Numbering of its bead types; temperature of the training data, K, or None if it is not known.
     facts
         What is recorded in the checkpoint: source, format, what is left out, ``energy_offset``, the constant
         (kcal/mol) to be added to energies for those of the other program.
@@ -53,7 +53,7 @@ class ImportedModel:
     network: TorchMD_Net
     priors: PriorSet | None
     topology: CGTopology | None
-    embedding: str
+    embedding: Embedding
     temperature: float | None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -68,11 +68,11 @@ class ImportedModel:
                 f"constant: {self.facts['energy_offset']:.6f} kcal/mol of the source's energy left out"
             )
         molecule = "any" if self.topology is None else self.topology.sequence
-        return [*lines, f"molecule: {molecule}; embedding: {self.embedding}"]
+        return [*lines, f"molecule: {molecule}; embedding: {self.embedding.name}"]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a checkpoint for ``cgal export``, ``training.init`` and TorchMD-Net's ``load_model``."""
-        known: dict[str, Any] = {"embedding": self.embedding, "temperature": self.temperature}
+        known: dict[str, Any] = {"temperature": self.temperature}
         if self.topology is not None:
             known["topology"] = self.topology.to_dict()
         priors: dict[str, Any] = {}
@@ -150,7 +150,7 @@ def import_model(
         found, facts = priors, facts | {"format": kind, "left_out": []}
         if priors is not None and known.get("prior_model"):
             raise ConfigError(f"{name} has priors of its own; do not give others")
-    _check_units(network, found, name)
+    _check_units(network, name)
     _check_types(network, topology, name)
     if precision is not None:
         network = network.double() if precision == 64 else network.float()
@@ -158,7 +158,7 @@ def import_model(
     if found is not None and topology is not None:
         found = found.for_topology(topology)
     _say(name, facts["left_out"], temperature, bare=mlcg and found is None)
-    return ImportedModel(network, found, topology, numbering.name, temperature, facts)
+    return ImportedModel(network, found, topology, numbering, temperature, facts)
 
 
 def _embedding(value: Any, topology: CGTopology | None, name: str) -> Embedding:
@@ -276,7 +276,9 @@ def _other_network(content: Any, path: Any, given: Mapping[str, Any]) -> tuple[T
         raise ConfigError(f"{name} is a checkpoint of this package already: use it as it is")
     try:
         if any("embedding_layer.weight" in str(k) for k in state):
-            return from_mlcg(dict(state), given), "mlcg state dict"
+            # configurations of mlcg are nested mappings
+            configured = known if isinstance(known, Mapping) else {}
+            return from_mlcg(dict(state), {**configured, **given}), "mlcg state dict"
         return from_torchmdnet_gn(path, given), "TorchMD-Net graph-network"
     except CGALError as error:
         hint = (
@@ -294,19 +296,13 @@ def _temperature(known: Mapping[str, Any], given: float | None, name: str) -> fl
     return same_temperature(found, given, name, "the temperature given", ConfigError)
 
 
-def _check_units(network: TorchMD_Net, priors: PriorSet | None, name: str) -> None:
+def _check_units(network: TorchMD_Net, name: str) -> None:
     body: Any = network.representation_model
     if body.cutoff_upper < _LEAST_CUTOFF:
         raise ConfigError(
             f"{name} has cutoff_upper {body.cutoff_upper:g}, which is no cutoff in Å: this package reads "
             "models in Å and kcal/mol; convert it before the import"
         )
-    for row in () if priors is None else priors.rows:
-        if row["term"] == "bonds" and row["parameters"] and row["parameters"]["r0"] < _LEAST_BOND:
-            raise ConfigError(
-                f"{name} has bonds of {row['parameters']['r0']:g}, which is no bond length in Å: this "
-                "package reads models in Å and kcal/mol; convert it before the import"
-            )
 
 
 def _check_types(network: TorchMD_Net, topology: CGTopology | None, name: str) -> None:

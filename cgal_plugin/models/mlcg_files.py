@@ -202,19 +202,25 @@ def _configuration(record: Any, name: str) -> Configuration:
     if not isinstance(values, Mapping) or "pos" not in values or "atom_types" not in values:
         raise ConfigError(f"{name}: a configuration has no pos and atom_types, as AtomicData of mlcg has")
     neighbours = {
-        str(key): np.array(table["index_mapping"], dtype=np.int64)
+        str(key): _array(table["index_mapping"], np.int64)
         for key, table in (values.get("neighbor_list") or {}).items()
         if isinstance(table, Mapping) and "index_mapping" in table
     }
-    if values.get("pbc") is not None and bool(np.any(np.asarray(values["pbc"]))):
+    if values.get("pbc") is not None and _array(values["pbc"], np.int64).any():
         raise ConfigError(f"{name}: a configuration has periodic boundaries; this package has no box")
     masses = values.get("masses")
     return Configuration(
-        np.array(values["pos"], dtype=np.float64),
-        np.array(values["atom_types"], dtype=np.int64),
-        None if masses is None else np.array(masses, dtype=np.float64) / _AMU,
+        _array(values["pos"], np.float64),
+        _array(values["atom_types"], np.int64),
+        None if masses is None else _array(masses, np.float64) / _AMU,
         neighbours,
     )
+
+
+def _array(value: Any, dtype: Any) -> NDArray[Any]:
+    import torch
+
+    return torch.as_tensor(value).detach().cpu().numpy().astype(dtype)
 
 
 def _same_molecule(configurations: Sequence[Configuration], name: str) -> None:

@@ -55,6 +55,9 @@ def prior_part(
     missing = [source for source in wanted.values() if source not in tensors]
     if missing:
         raise ConfigError(f"{name}: prior {key} ({record.name}) has no {', '.join(missing)}")
+    bad = [c for c, source in wanted.items() if not _finite(tensors[source])]
+    if bad:
+        raise ConfigError(f"{name}: prior {key} has values of {', '.join(bad)} that are not finite")
     index = None
     if neighbours is not None:
         if key not in neighbours:
@@ -82,10 +85,12 @@ def prior_part(
             raise ConfigError(f"{name}: prior {key} ({record.name}) has no allowed_interaction_keys")
         part["types"] = np.array(keys, dtype=np.int64)
         own = {c: _by_type(tensors[source], keys, c in _SERIES) for c, source in wanted.items()}
-    bad = [c for c, values in own.items() if not np.isfinite(values).all()]
-    if bad:
-        raise ConfigError(f"{name}: prior {key} has values of {', '.join(bad)} that are not finite")
     return {**part, **own}
+
+
+def _finite(tensor: Any) -> bool:
+    values = tensor.coalesce().values() if tensor.is_sparse else tensor
+    return bool(values.isfinite().all())
 
 
 def _specialised(tensor: Any, series: bool, n: int, copies: int, key: str, name: str) -> NDArray[np.float64]:

@@ -56,6 +56,10 @@ def read_torch(
             return torch.load(source, map_location="cpu", weights_only=not trust)
     except UNREADABLE as problem:
         found = re.search(r"GLOBAL (\S+)", str(problem))
+        if not trust and found and found[1].startswith("mlcg"):
+            raise error(
+                f"{name} is a model file of mlcg: make a checkpoint of it with `cgal import-model`"
+            ) from problem
         if not trust and found:
             raise error(
                 f"{name} is not read, because it would import {found[1]}; such a file can run any code. "

@@ -168,11 +168,11 @@ def test_mlcg_nested_configuration_and_modules():
 def test_saved_conversion_loads_with_torchmdnet(molecules, tmp_path):
     register()
     model = graph_network()
-    save_checkpoint(from_torchmdnet_gn(model.state_dict(), GN), tmp_path / "ours.ckpt")
+    save_checkpoint(from_torchmdnet_gn(model.state_dict(), GN), tmp_path / "ours.ckpt", embedding="cgal")
     assert_same(model, load_model(str(tmp_path / "ours.ckpt")), *molecules)
     state = random_state()
     mlcg = from_mlcg(state, {"cutoff_upper": 12.0, "activation": "tanh"})
-    save_checkpoint(mlcg, tmp_path / "mlcg.ckpt")
+    save_checkpoint(mlcg, tmp_path / "mlcg.ckpt", embedding="mlcg-tk")
     z, pos, batch = molecules
     assert_same(mlcg, load_model(str(tmp_path / "mlcg.ckpt")), z % 8, pos, batch)
 
