@@ -93,6 +93,7 @@ def take_controllers(system: openmm.System) -> Any:
         if name in (*_THERMOSTATS, *_BAROSTATS):
             if name in _BAROSTATS:
                 found = copy.deepcopy(system.getForce(i))
+                found.setForceGroup(0)
             system.removeForce(i)
     return found
 
