@@ -69,7 +69,7 @@ def run(
         components = _built(settings)
         for line in components.what_was_read:
             typer.echo(line)
-        typer.echo(plan(settings, components.seed_source.topology))
+        typer.echo(plan(settings, components.molecule))
         return
     from cgal_plugin.cli.progress import RichReporter
     from cgal_plugin.driver import run as run_loop
@@ -92,7 +92,7 @@ def validate(config: ConfigFile) -> None:
 
     settings = load_yaml(config)
     components = _built(settings)
-    for line in (*components.what_was_read, plan(settings, components.seed_source.topology)):
+    for line in (*components.what_was_read, plan(settings, components.molecule)):
         typer.echo(line, err=True)
     typer.echo(dump_yaml(settings), nl=False)
 

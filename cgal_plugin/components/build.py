@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ from cgal_plugin.errors import ConfigError, MappingError, StateError
 from cgal_plugin.mapping import CGTopology, resolve_spec
 from cgal_plugin.provenance import derive_seed, read_json, write_json
 from cgal_plugin.runs.layout import FORCE_MAP
+from cgal_plugin.runs.rates import Molecule
 
 if TYPE_CHECKING:
     from cgal_plugin.oracle import OpenMMOracle
@@ -79,6 +80,20 @@ class Components:
         source, trainer = self.seed_source, self.trainer
         lines = source.record.lines() if isinstance(source, RecordedSeedSource) else []
         return [*lines, *(trainer.what_was_read if isinstance(trainer, RecordedTrainer) else [])]
+
+    @property
+    def molecule(self) -> Molecule:
+        """Size of the molecule, and of its all-atom system if the user brings one."""
+        size, source = Molecule.of(self.seed_source.topology), self.seed_source
+        model = source.oracle.model if isinstance(source, OpenMMSeeds) else None
+        if model is None or model.given is None:
+            return size
+        return replace(
+            size,
+            n_atoms=model.n_solute,
+            n_particles=model.topology.getNumAtoms(),
+            timestep_fs=model.timestep_fs,
+        )
 
     @property
     def n_replicas(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,7 @@ def take_controllers(system: openmm.System) -> Any:
         if name in (*_THERMOSTATS, *_BAROSTATS):
             if name in _BAROSTATS:
                 found = copy.deepcopy(system.getForce(i))
+                found.setForceGroup(0)
             system.removeForce(i)
     return found
 
@@ -134,12 +136,17 @@ def timestep(system: openmm.System, topology: app.Topology) -> tuple[float, str]
     from openmm import unit
 
     hydrogens = {a.index for a in topology.atoms() if a.element is not None and a.element.symbol == "H"}
-    fixed = {i for k in range(system.getNumConstraints()) for i in system.getConstraintParameters(k)[:2]}
+    pairs = [system.getConstraintParameters(k)[:2] for k in range(system.getNumConstraints())]
+    fixed = {i for pair in pairs for i in pair}
     if hydrogens - fixed:
         return 1.0, f"{len(hydrogens - fixed)} hydrogens have flexible bonds"
-    # rigid water is stable at 4 fs with its own masses
-    water = {a.index for r in topology.residues() if r.name.upper() in WATER for a in r.atoms()}
-    masses = [system.getParticleMass(i).value_in_unit(unit.dalton) for i in hydrogens - water]
+    # rigid water is stable at 4 fs with its own masses; a prmtop without H–H bonds gives it a flexible angle
+    names = {
+        a.index: a.residue.index for r in topology.residues() if r.name.upper() in WATER for a in r.atoms()
+    }
+    sides = Counter(names[i] for i, j in pairs if i in names and j in names)
+    rigid = {i for i, residue in names.items() if sides[residue] >= 3}
+    masses = [system.getParticleMass(i).value_in_unit(unit.dalton) for i in hydrogens - rigid]
     lightest = min(masses, default=_HEAVY_HYDROGEN)
     text = f"bonds to hydrogen are constrained, the lightest hydrogen has {lightest:.3g} amu"
     return (4.0 if lightest >= _HEAVY_HYDROGEN else 2.0), text

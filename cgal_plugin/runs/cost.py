@@ -22,8 +22,8 @@ _SEEDS = {
 _LABELS = ("folded", "coil")
 #: ps of heating before the seed trajectories of start ``diverse``, in turn
 _HEATING = (0.0, 200.0, 100.0, 0.0)
-#: time step of the labels, fs
-_FROZEN_FS = 2.0
+#: time step of labels with frozen beads, relative to that of free dynamics
+_FROZEN_SHARE = 0.5
 _FOLDED = "YYDPETGTWY"
 
 
@@ -69,7 +69,7 @@ def estimate(config: Config, molecule: Molecule | None = None) -> Cost:
     label_ps = labels * per_label
     shapes = _SEEDS[_start(config)]
     seed_seconds = rates.md_seconds(seed_ps, shapes) / _at_once(config, seed.n_trajectories)
-    timestep = _FROZEN_FS if settings.mode == "mean_force" else 4.0
+    timestep = molecule.timestep_fs * (_FROZEN_SHARE if settings.mode == "mean_force" else 1.0)
     label_seconds = 0.0
     if known:
         label_seconds = rates.md_seconds(label_ps, _LABELS, timestep_fs=timestep)
@@ -148,9 +148,10 @@ def _training_frames(config: Config, training: Training, oracle: OpenMMOracleCon
     return total
 
 
-def plan(config: Config, topology: CGTopology | None = None) -> str:
-    """Format the plan and the cost of a run; ``topology`` is that of the molecule, if it is known."""
-    molecule = Molecule.of(_topology(config) if topology is None else topology)
+def plan(config: Config, molecule: Molecule | CGTopology | None = None) -> str:
+    """Format the plan and the cost of a run; ``molecule`` is its size or its topology, if it is known."""
+    if not isinstance(molecule, Molecule):
+        molecule = Molecule.of(_topology(config) if molecule is None else molecule)
     cost = estimate(config, molecule)
     rounds = config.stopping.rounds
     seed = config.seed_data

@@ -47,11 +47,17 @@ class Molecule:
     ----------
     n_residues, n_atoms, n_beads
         Residues, atoms of the solute, and beads.
+    n_particles
+        Particles of a given system with its solvent; 0 if the system is not given.
+    timestep_fs
+        Longest time step of all-atom MD, fs.
     """
 
     n_residues: int
     n_atoms: int
     n_beads: int
+    n_particles: int = 0
+    timestep_fs: float = 4.0
 
     @classmethod
     def of(cls, topology: CGTopology) -> Molecule:
@@ -85,16 +91,18 @@ class Rates:
     molecule
         Size of the molecule.
     solvent, platform
-        Of the oracle (``"obc2"``, ``"gbn2"``, ``"tip3pfb"``; OpenMM's name).
+        Of the oracle (``"obc2"``, ``"gbn2"``, ``"tip3pfb"``, ``"files"``; OpenMM's name).
     """
 
     molecule: Molecule
     solvent: str = "obc2"
     platform: str = "CPU"
 
-    def md_seconds(self, picoseconds: float, shapes: Iterable[str], *, timestep_fs: float = 4.0) -> float:
-        """Return the seconds of MD whose starts have these shapes in turn."""
-        shapes = list(shapes)
+    def md_seconds(
+        self, picoseconds: float, shapes: Iterable[str], *, timestep_fs: float | None = None
+    ) -> float:
+        """Return the seconds of MD whose starts have these shapes in turn; default: at the longest step."""
+        shapes, timestep_fs = list(shapes), timestep_fs or self.molecule.timestep_fs
         mean = sum(self._per_ps(self.solvent, shape) for shape in shapes) / len(shapes)
         return picoseconds * mean * 4.0 / timestep_fs
 
@@ -108,15 +116,20 @@ class Rates:
 
     @property
     def _implicit(self) -> str:
-        return "obc2" if self.solvent == "tip3pfb" else self.solvent
+        return "gbn2" if self.solvent == "gbn2" else "obc2"
+
+    @property
+    def _boxed(self) -> bool:
+        return self.solvent == "tip3pfb" or self.molecule.n_particles > self.molecule.n_atoms
 
     def _water_seconds(self) -> float:
-        return 0.8 * self._per_ps(self.solvent, "coil") if self.solvent == "tip3pfb" else 0.0
+        return 0.8 * self._per_ps(self.solvent, "coil") if self._boxed else 0.0
 
     def _per_ps(self, solvent: str, shape: str) -> float:
-        if solvent == "tip3pfb":
-            one = _PER_ATOM * self.molecule.box_atoms(shape)
+        if solvent == self.solvent and self._boxed:
+            one = _PER_ATOM * (self.molecule.n_particles or self.molecule.box_atoms(shape))
         else:
+            solvent = "obc2" if solvent == "files" else solvent
             one = _PER_PAIR[solvent] * self.molecule.n_atoms**2
         factor, least = _PLATFORMS[self.platform]
         return max(one / factor, least)

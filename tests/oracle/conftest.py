@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cgal_plugin.oracle import AllAtomModel, AllAtomTrajectory, OpenMMOracle
+from tests.oracle.user_inputs import Inputs, write_inputs
 
 TEMPERATURE = 400.0
 PLATFORM = os.environ.get("CGAL_TEST_PLATFORM", "CPU")
@@ -58,3 +59,15 @@ def _aa_run(oracle: OpenMMOracle, seed: int) -> AllAtomTrajectory:
 def aa_trajectory(aa_oracle: OpenMMOracle, chance_seed: int) -> AllAtomTrajectory:
     """1,500 frames at 400 K, one per 0.04 ps, after 4 ps of equilibration."""
     return _aa_run(aa_oracle, chance_seed)
+
+
+@pytest.fixture(scope="session")
+def dry_inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    """Files of every kind for a peptide in vacuum."""
+    return write_inputs(tmp_path_factory.mktemp("dry"), solvated=False)
+
+
+@pytest.fixture(scope="session")
+def wet_inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    """Files of AMBER, GROMACS and OpenMM for the peptide in a box of 500 waters with ions."""
+    return write_inputs(tmp_path_factory.mktemp("wet"), solvated=True)
