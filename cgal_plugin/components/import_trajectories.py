@@ -134,7 +134,7 @@ def import_trajectories(
     )
     for text in describe(plan, stride):
         say(text)
-    found = preview(plan, stride)
+    found = preview(plan, stride, kelvin)
     for text in found.lines:
         say(text)
     constraints, text = constraints_of(plan, oracle, found.constraints)

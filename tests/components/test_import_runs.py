@@ -18,6 +18,8 @@ from cgal_plugin.oracle import AllAtomModel
 from cgal_plugin.oracle.recompute import frame_forces
 from tests.components.all_atom import TEMPERATURE, config, simulated
 from tests.components.test_import_trajectories import relative
+from tests.driver import stand_ins
+from tests.driver.cheap import without_figures
 from tests.driver.tiny import SMOKE
 
 pytestmark = [
@@ -46,12 +48,13 @@ def test_processes_give_the_same_forces(store: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_labels_with_the_map_and_the_library_of_the_store(store: Path, tmp_path: Path) -> None:
-    training = {**SMOKE["training"], "priors": {"terms": ["bonds", "angles", "repulsion"]}}
     changes: dict[str, Any] = {k: v for k, v in SMOKE.items() if k not in ("system", "seed_data", "training")}
-    settings = config(**changes, training=training, seed_data={"store": str(store)})
-    oracle = build_components(settings).make_oracle()
+    settings = config(**changes, seed_data={"store": str(store)})
+    given = stand_ins.cheap()
+    oracle = build_components(settings, **given).make_oracle()
     assert len(oracle.library) == 450  # type: ignore[attr-defined]
-    result = run(settings, tmp_path / "run")
+    with without_figures():
+        result = run(settings, tmp_path / "run", **given)
     data = DataStore(result.out_dir / "data")
     labels = [name for name in data.names() if name.startswith("r000")]
     assert labels
