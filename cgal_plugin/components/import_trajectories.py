@@ -70,8 +70,8 @@ def import_trajectories(
     out
         Folder of the data store.
     topology
-        All-atom structure or topology file of the trajectories' atoms; default: ``system.structure`` of the
-        configuration.
+        All-atom structure or topology file of the trajectories' atoms; default: those of the user's own
+        system (``system.force_field``), or else ``system.structure`` of the configuration.
     config
         Configuration of the run that will use the store: its system computes forces that files do not have,
         and checks those that they have. Without it, every trajectory needs forces.
@@ -177,15 +177,18 @@ def _system(
     force_map: str | _Path | None,
     own: tuple[Any, Any],
     files: Sequence[Path],
-) -> tuple[OpenMMOracle | None, Path, float, str | _Path]:
+) -> tuple[OpenMMOracle | None, Path | None, float, str | _Path]:
     """Return the oracle of the run, the topology file, the temperature and the kind of force map."""
-    top = topology if topology is not None else None if config is None else config.system.structure
-    if top is None:
+    own_system = config is not None and config.system.force_field is not None
+    top = topology
+    if top is None and config is not None and not own_system:
+        top = config.system.structure
+    if top is None and not own_system:
         raise ConfigError(
             "give the topology of the trajectories' atoms (--topology): a structure file with all atoms in "
             "their order"
         )
-    if not Path(top).is_file():
+    if top is not None and not Path(top).is_file():
         raise DataError(f"topology {os.fspath(top)!r} does not exist")
     if config is None:
         kelvin = common_temperature(files, temperature)
@@ -194,6 +197,7 @@ def _system(
                 "give the temperature of the simulations (--temperature): a potential of mean force belongs "
                 "to one temperature"
             )
+        assert top is not None
         return None, Path(top), kelvin, force_map or "optimal"
     if any(value is not None for value in own):
         raise ConfigError(
@@ -202,7 +206,8 @@ def _system(
     kelvin = config.system.temperature
     same_temperature(kelvin, temperature, "the configuration", "--temperature")
     common_temperature(files, kelvin, what="the configuration")
-    return openmm_oracle(config), Path(top), kelvin, force_map or config.seed_data.force_map
+    path = None if top is None else Path(top)
+    return openmm_oracle(config), path, kelvin, force_map or config.seed_data.force_map
 
 
 def _compute(
@@ -264,7 +269,7 @@ def _write(
         "temperature": temperature,
         "force_map": force_map.kind,
         "force_map_hash": force_map.hash,
-        **{key: record[key] for key in ("mapping_hash", "solvent", "system_sha256", "stride")},
+        **{key: record[key] for key in ("mapping_hash", "solvent", "force_field", "system_sha256", "stride")},
     }
     facts = [{key: row[key] for key in ("file", "sha256")} for row in record["trajectories"]]
     shards = Shards(plan, store, force_map, metadata, facts, block_ps)
