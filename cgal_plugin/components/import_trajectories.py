@@ -16,7 +16,7 @@ from cgal_plugin.components.import_record import RECORD, constraints_of, describ
 from cgal_plugin.components.import_store import Shards, by_file, fit_map, library_frames
 from cgal_plugin.components.import_tasks import ImportPlan, Piece, SoluteFrames, import_piece, pieces_of
 from cgal_plugin.components.seed_data import is_whole
-from cgal_plugin.config import Config
+from cgal_plugin.config import Config, load_yaml
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.temperature import common_temperature, same_temperature
 from cgal_plugin.errors import ConfigError, DataError
@@ -47,7 +47,7 @@ def import_trajectories(
     out: _Path,
     *,
     topology: _Path | None = None,
-    config: Config | None = None,
+    config: Config | _Path | None = None,
     temperature: float | None = None,
     mapping: Any = None,
     embedding: Any = None,
@@ -73,7 +73,7 @@ def import_trajectories(
         All-atom structure or topology file of the trajectories' atoms; default: those of the user's own
         system (``system.force_field``), or else ``system.structure`` of the configuration.
     config
-        Configuration of the run that will use the store: its system computes forces that files do not have,
+        Configuration of the run that will use the store, or its file: its system computes forces that files do not have,
         and checks those that they have. Without it, every trajectory needs forces.
     temperature
         K; default: that of the configuration. Required without one.
@@ -103,6 +103,8 @@ def import_trajectories(
         Files are missing, damaged, given twice or do not fit each other; a trajectory has no forces and there
         is no configuration; forces are in another unit or of another force field; the temperature differs.
     """
+    if config is not None and not isinstance(config, Config):
+        config = load_yaml(config, new=[("seed_data", "store")])
     files, force_files = [Path(p) for p in trajectories], [Path(p) for p in forces]
     root = Path(out)
     if stride < 1:
