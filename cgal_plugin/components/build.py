@@ -34,7 +34,7 @@ from cgal_plugin.components.sampler import OpenMMSampler
 from cgal_plugin.components.seed_data import (
     OpenMMSeeds,
     StoredSeeds,
-    check_solvent,
+    check_system,
     filled_store,
     with_library_of,
 )
@@ -273,7 +273,7 @@ def _oracle(config: Config, seed_source: SeedSource, made: OpenMMOracle | None) 
             f"oracle.kind openmm needs the force map of the seed data, but {path} does not exist; "
             "leave out seed_data.store to run seed trajectories, or give your own oracle (kind: custom)"
         )
-    check_solvent(DataStore(path.parent), oracle.model.solvent)
+    check_system(DataStore(path.parent), oracle.model)
     try:
         return with_library_of(oracle, path.parent).with_force_map(ForceMap.load(path))
     except MappingError as error:

@@ -61,7 +61,7 @@ def check_files(trajectories: Sequence[Path], forces: Sequence[Path]) -> list[st
 def make_plan(
     trajectories: Sequence[Path],
     forces: Sequence[Path],
-    top: Path,
+    top: Path | None,
     *,
     force_unit: str | None,
     recompute: bool,
@@ -74,7 +74,7 @@ def make_plan(
     Parameters
     ----------
     top
-        Topology of all atoms of the trajectories.
+        Topology of all atoms of the trajectories; None: that of the user's own system.
     recompute
         Whether all forces are computed.
     oracle
@@ -89,14 +89,13 @@ def make_plan(
     CGALError
         See :func:`~cgal_plugin.components.import_trajectories.import_trajectories`.
     """
-    structure = load_structure(top)
-    topology: mdtraj.Topology = getattr(structure, "topology", structure)
+    topology, top_name = _topology(top, oracle)
     force_files: list[Path | None] = [*forces] or [None] * len(trajectories)
     files = [
         open_atom_file(
             path,
             topology,
-            top_name=str(top),
+            top_name=top_name,
             forces=force_file,
             force_unit=force_unit,
             use_forces=not recompute,
@@ -121,9 +120,9 @@ def make_plan(
     cell = None if first.cells is None else first.cells[0]
     xyz = first.positions[0]
     if oracle is None:
-        solute, map_, bonds, hydrogens = _by_topology(topology, xyz, cell, mapping, ignore, str(top))
+        solute, map_, bonds, hydrogens = _by_topology(topology, xyz, cell, mapping, ignore, top_name)
         return ImportPlan(tuple(files), topology, solute, bonds, map_, None, recomputed, hydrogens)
-    engine = _engine(oracle, topology, xyz, cell, top, ignore, any(recomputed), files)
+    engine = _engine(oracle, topology, xyz, cell, top_name, ignore, any(recomputed), files)
     model = oracle.model
     solute = engine.order[: model.n_solute]
     atoms = list(model.mdtraj_topology.atoms)
@@ -139,12 +138,23 @@ def make_plan(
     )
 
 
+def _topology(top: Path | None, oracle: OpenMMOracle | None) -> tuple[mdtraj.Topology, str]:
+    """Return the atoms of the trajectories, and where they are listed."""
+    if top is not None:
+        structure = load_structure(top)
+        return getattr(structure, "topology", structure), str(top)
+    import mdtraj
+
+    assert oracle is not None
+    return mdtraj.Topology.from_openmm(oracle.model.topology), "of system.force_field"
+
+
 def _engine(
     oracle: OpenMMOracle,
     topology: mdtraj.Topology,
     xyz: NDArray[np.floating],
     cell: NDArray[np.float64] | None,
-    top: Path,
+    top: str,
     ignore: Sequence[str],
     needed: bool,
     files: Sequence[AtomFile],
@@ -163,11 +173,10 @@ def _engine(
             platform=oracle.settings.platform,
         )
     except CGALError:
-        boxed = oracle.model.topology.getPeriodicBoxVectors() is not None
-        if needed or not boxed:
+        if needed or not oracle.model.boxed:
             raise
     # forces of the files, of a solute without its water: they cannot be compared, only used
-    order = match_atoms(topology, oracle.model.mdtraj_topology, xyz, what=str(top), ignore=ignore)
+    order = match_atoms(topology, oracle.model.mdtraj_topology, xyz, what=top, ignore=ignore)
     return FrameForces(oracle.model, order, oracle.settings.platform)
 
 

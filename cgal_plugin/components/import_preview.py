@@ -12,7 +12,7 @@ from cgal_plugin.data.bond_lengths import CELL, check_unit, find_broken
 from cgal_plugin.data.periodic import whole_by_bonds
 from cgal_plugin.data.trajectories import OWN_UNIT
 from cgal_plugin.errors import DataError
-from cgal_plugin.units import FORCE_UNITS
+from cgal_plugin.units import BOLTZMANN_KCAL_PER_MOL_K, FORCE_UNITS, KJ_PER_KCAL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +30,8 @@ _POSSIBLE = (4.0, 150.0)
 #: rms difference of given and computed forces, relative: equal but for rounding and cutoffs; or another
 #: system
 _EQUAL, _DIFFERENT = 0.05, 0.35
+#: frames whose velocities are read; relative difference of temperatures that is an error
+_VELOCITIES, _TEMPERATURE = 100, 0.05
 #: correlation of forces in another unit
 _ALIKE = 0.9
 
@@ -50,14 +52,15 @@ class Preview:
     lines: tuple[str, ...]
 
 
-def preview(plan: ImportPlan, stride: int) -> Preview:
+def preview(plan: ImportPlan, stride: int, temperature: float) -> Preview:
     """Read a few frames of every file and check them.
 
     Raises
     ------
     DataError
         Two files are one simulation; coordinates are in another unit or bonds are impossible; forces are in
-        another unit, are gradients, or are those of another system.
+        another unit, are gradients, or are those of another system; or velocities are those of another
+        temperature (K).
     """
     _refuse_copies(plan)
     lines: list[str] = []
@@ -66,6 +69,7 @@ def preview(plan: ImportPlan, stride: int) -> Preview:
     for k in chosen.tolist():
         file = plan.files[k]
         rows = file.rows[::stride]
+        _check_velocities(plan, k, temperature)
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _FRAMES)).round().astype(int))]
         given = file.force_file is not None and not plan.recomputed[k]
         sample = _positions(plan, k, rows)
@@ -118,6 +122,32 @@ def _refuse_copies(plan: ImportPlan) -> None:
                 f"{plan.files[same[0]].path} and {plan.files[k].path} end with the same frame: they hold one "
                 "simulation twice. Give each simulation once (a TRR file with forces rather than its XTC)"
             )
+
+
+def _check_velocities(plan: ImportPlan, k: int, temperature: float) -> None:
+    """Compare the kinetic temperature with that of the import.
+
+    Heavy atoms without hydrogens count: they have no constraints, and repartitioning leaves their masses.
+    """
+    file = plan.files[k]
+    chosen = np.linspace(0, len(file.rows) - 1, min(len(file.rows), _VELOCITIES)).astype(int)
+    found = file.velocities(file.rows[np.unique(chosen)])
+    bonded = set(plan.hydrogen_bonds.reshape(-1).tolist())
+    alone = sorted(set(range(len(plan.solute))) - plan.hydrogens - bonded)
+    if found is None or not alone:
+        return
+    atoms = [plan.topology.atom(int(plan.solute[i])) for i in alone]
+    mass = np.array([a.element.mass for a in atoms])
+    energy = np.einsum("a,fax,fax->", mass, found[:, plan.solute[alone]], found[:, plan.solute[alone]])
+    n = 3 * len(found) * len(atoms)
+    kelvin = float(energy) / n / (BOLTZMANN_KCAL_PER_MOL_K * KJ_PER_KCAL)
+    error = float(np.sqrt(2.0 / n))
+    if abs(kelvin / temperature - 1.0) > max(_TEMPERATURE, 4 * error):
+        raise DataError(
+            f"{file.path}: the velocities are those of {kelvin:.0f} K (±{kelvin * error:.0f}), the "
+            f"temperature is {temperature:g} K: a potential of mean force belongs to one temperature. Give "
+            "that of the simulation"
+        )
 
 
 def _check_size(plan: ImportPlan, k: int, forces: NDArray[np.floating]) -> None:

@@ -69,7 +69,7 @@ def constraints_of(
 def make_record(
     plan: ImportPlan,
     oracle: OpenMMOracle | None,
-    top: Path,
+    top: Path | None,
     digests: Sequence[str],
     force_files: Sequence[Path],
     temperature: float,
@@ -92,7 +92,7 @@ def make_record(
                 zip(plan.files, digests, plan.recomputed, strict=True)
             )
         ],
-        "topology": {"file": str(top), "sha256": hash_file(top)},
+        "topology": None if top is None else {"file": str(top), "sha256": hash_file(top)},
         "temperature": temperature,
         "stride": stride,
         "block_ps": block_ps,
@@ -100,6 +100,7 @@ def make_record(
         "mapping_hash": plan.mapping.hash,
         "embedding": plan.mapping.topology.embedding,
         "solvent": None if oracle is None else oracle.model.solvent,
+        "force_field": None if oracle is None else oracle.model.force_field,
         "system_sha256": None if plan.recompute is None else plan.recompute.system_hash(),
     }
 

@@ -16,7 +16,7 @@ from cgal_plugin.components.import_record import RECORD, constraints_of, describ
 from cgal_plugin.components.import_store import Shards, by_file, fit_map, library_frames
 from cgal_plugin.components.import_tasks import ImportPlan, Piece, SoluteFrames, import_piece, pieces_of
 from cgal_plugin.components.seed_data import is_whole
-from cgal_plugin.config import Config
+from cgal_plugin.config import Config, load_yaml
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.temperature import common_temperature, same_temperature
 from cgal_plugin.errors import ConfigError, DataError
@@ -47,7 +47,7 @@ def import_trajectories(
     out: _Path,
     *,
     topology: _Path | None = None,
-    config: Config | None = None,
+    config: Config | _Path | None = None,
     temperature: float | None = None,
     mapping: Any = None,
     embedding: Any = None,
@@ -70,10 +70,10 @@ def import_trajectories(
     out
         Folder of the data store.
     topology
-        All-atom structure or topology file of the trajectories' atoms; default: ``system.structure`` of the
-        configuration.
+        All-atom structure or topology file of the trajectories' atoms; default: those of the user's own
+        system (``system.force_field``), or else ``system.structure`` of the configuration.
     config
-        Configuration of the run that will use the store: its system computes forces that files do not have,
+        Configuration of the run that will use the store, or its file: its system computes forces that files do not have,
         and checks those that they have. Without it, every trajectory needs forces.
     temperature
         K; default: that of the configuration. Required without one.
@@ -103,6 +103,8 @@ def import_trajectories(
         Files are missing, damaged, given twice or do not fit each other; a trajectory has no forces and there
         is no configuration; forces are in another unit or of another force field; the temperature differs.
     """
+    if config is not None and not isinstance(config, Config):
+        config = load_yaml(config, new=[("seed_data", "store")])
     files, force_files = [Path(p) for p in trajectories], [Path(p) for p in forces]
     root = Path(out)
     if stride < 1:
@@ -134,7 +136,7 @@ def import_trajectories(
     )
     for text in describe(plan, stride):
         say(text)
-    found = preview(plan, stride)
+    found = preview(plan, stride, kelvin)
     for text in found.lines:
         say(text)
     constraints, text = constraints_of(plan, oracle, found.constraints)
@@ -177,15 +179,18 @@ def _system(
     force_map: str | _Path | None,
     own: tuple[Any, Any],
     files: Sequence[Path],
-) -> tuple[OpenMMOracle | None, Path, float, str | _Path]:
+) -> tuple[OpenMMOracle | None, Path | None, float, str | _Path]:
     """Return the oracle of the run, the topology file, the temperature and the kind of force map."""
-    top = topology if topology is not None else None if config is None else config.system.structure
-    if top is None:
+    own_system = config is not None and config.system.force_field is not None
+    top = topology
+    if top is None and config is not None and not own_system:
+        top = config.system.structure
+    if top is None and not own_system:
         raise ConfigError(
             "give the topology of the trajectories' atoms (--topology): a structure file with all atoms in "
             "their order"
         )
-    if not Path(top).is_file():
+    if top is not None and not Path(top).is_file():
         raise DataError(f"topology {os.fspath(top)!r} does not exist")
     if config is None:
         kelvin = common_temperature(files, temperature)
@@ -194,6 +199,7 @@ def _system(
                 "give the temperature of the simulations (--temperature): a potential of mean force belongs "
                 "to one temperature"
             )
+        assert top is not None
         return None, Path(top), kelvin, force_map or "optimal"
     if any(value is not None for value in own):
         raise ConfigError(
@@ -202,7 +208,8 @@ def _system(
     kelvin = config.system.temperature
     same_temperature(kelvin, temperature, "the configuration", "--temperature")
     common_temperature(files, kelvin, what="the configuration")
-    return openmm_oracle(config), Path(top), kelvin, force_map or config.seed_data.force_map
+    path = None if top is None else Path(top)
+    return openmm_oracle(config), path, kelvin, force_map or config.seed_data.force_map
 
 
 def _compute(
@@ -264,7 +271,7 @@ def _write(
         "temperature": temperature,
         "force_map": force_map.kind,
         "force_map_hash": force_map.hash,
-        **{key: record[key] for key in ("mapping_hash", "solvent", "system_sha256", "stride")},
+        **{key: record[key] for key in ("mapping_hash", "solvent", "force_field", "system_sha256", "stride")},
     }
     facts = [{key: row[key] for key in ("file", "sha256")} for row in record["trajectories"]]
     shards = Shards(plan, store, force_map, metadata, facts, block_ps)

@@ -22,7 +22,7 @@ from cgal_plugin.runs.layout import FORCE_MAP, LIBRARY, WORK
 from cgal_plugin.runs.log import Progress
 
 if TYPE_CHECKING:
-    from cgal_plugin.oracle import OpenMMOracle
+    from cgal_plugin.oracle import AllAtomModel, OpenMMOracle
     from cgal_plugin.oracle.trajectory import AllAtomTrajectory
     from cgal_plugin.oracle.trajectory_task import TrajectoryTask
 
@@ -218,8 +218,8 @@ def with_library_of(oracle: OpenMMOracle, root: Path) -> OpenMMOracle:
     return oracle if path is None else oracle.with_library(AllAtomLibrary.load(path, oracle.model))
 
 
-def check_solvent(store: DataStore, solvent: str) -> None:
-    """Check that the forces in a store, as far as it is recorded, are those of a solvent of the oracle.
+def check_system(store: DataStore, model: AllAtomModel) -> None:
+    """Check that the forces in a store, as far as it is recorded, are those of the system of the oracle.
 
     Raises
     ------
@@ -227,12 +227,14 @@ def check_solvent(store: DataStore, solvent: str) -> None:
         They are those of another one.
     """
     for name in store.names():
-        found = store.record(name)["metadata"].get("solvent")
-        if found not in (None, solvent):
+        metadata = store.record(name)["metadata"]
+        own = {"solvent": model.solvent, "force_field": model.force_field}
+        other = next((key for key, value in own.items() if metadata.get(key) not in (None, value)), None)
+        if other is not None:
             raise ConfigError(
-                f"seed_data.store {store.root} holds forces in the solvent {found}; oracle.solvent is "
-                f"{solvent}: a potential of mean force belongs to one system. Use the same solvent, or "
-                "another store"
+                f"seed_data.store {store.root} holds forces of {other.replace('_', ' ')} {metadata[other]}; "
+                f"the system of this run has {own[other]}: a potential of mean force belongs to one system. "
+                "Use the same (oracle.solvent, system.force_field), or another store"
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def load_yaml(path: str | os.PathLike[str]) -> Config:
+def load_yaml(path: str | os.PathLike[str], *, new: Collection[tuple[str, ...]] = ()) -> Config:
     """Read and check a configuration file. Relative paths in it are relative to the file.
+
+    ``new`` names keys, such as ``("seed_data", "store")``, whose files need not exist yet.
 
     Raises
     ------
@@ -55,7 +57,7 @@ def load_yaml(path: str | os.PathLike[str]) -> Config:
         listed with file, line, key, value, the allowed values and the nearest valid key.
     """
     content, lines = read_mapping(path)
-    return parse_config(content, base=Path(path).parent, source=str(path), lines=lines)
+    return parse_config(content, base=Path(path).parent, source=str(path), lines=lines, new=new)
 
 
 def read_mapping(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
@@ -98,6 +100,7 @@ def parse_config(
     source: str = "config",
     lines: dict[tuple[Any, ...], int] | None = None,
     look_up: bool = True,
+    new: Collection[tuple[str, ...]] = (),
 ) -> Config:
     """Check a dictionary with the keys of a configuration file; return the configuration.
 
@@ -112,6 +115,8 @@ def parse_config(
     look_up
         Require that the components that the configuration names are installed. Use False to read the record
         of a run, which does not need them.
+    new
+        As in :func:`load_yaml`.
 
     Raises
     ------
@@ -123,7 +128,7 @@ def parse_config(
     except ValidationError as error:
         problems = [describe(e, lines or {}, source, Config) for e in error.errors()]
         raise ConfigError("\n".join(problems)) from None
-    return _resolve_paths(config, Path(base), lines or {}, source, look_up)
+    return _resolve_paths(config, Path(base), lines or {}, source, look_up, new)
 
 
 def dump_yaml(config: Config) -> str:
@@ -252,14 +257,19 @@ def _keys(model: type[BaseModel] | None) -> list[str]:
 
 
 def _resolve_paths(
-    config: Config, base: Path, lines: dict[tuple[Any, ...], int], source: str, look_up: bool
+    config: Config,
+    base: Path,
+    lines: dict[tuple[Any, ...], int],
+    source: str,
+    look_up: bool,
+    new: Collection[tuple[str, ...]],
 ) -> Config:
     data = config.model_dump(by_alias=True)
     problems: list[str] = []
 
     def absolute(value: Path, loc: tuple[Any, ...]) -> Path:
         found = (base / Path(value).expanduser()).resolve()
-        if not found.exists():
+        if not found.exists() and loc not in new:
             problems.append(
                 f"{_place(loc, lines, source)} = {str(value)!r}: no such file or folder ({found})"
             )

@@ -105,6 +105,13 @@ class AtomFile:
             _times(self.path, times, index),
         )
 
+    def velocities(self, rows: NDArray[np.int64]) -> NDArray[np.floating] | None:
+        """Return the velocities of frames, ``(n, n_atoms, 3)`` nm/ps; None unless a TRR file has them."""
+        if extension(self.path) != _TRR:
+            return None
+        found = _trr(self.path, *_state(self.path)).velocities(rows)
+        return found if len(found) else None
+
 
 def open_atom_file(
     path: Path,

@@ -130,6 +130,15 @@ class TRRFile:
                     boxes[k] = np.frombuffer(handle.read(9 * frame.real.itemsize), frame.real).reshape(3, 3)
         return xyz, boxes, force
 
+    def velocities(self, rows: Sequence[int] | NDArray[np.integer]) -> NDArray[np.floating]:
+        """Read velocities, ``(n, n_atoms, 3)`` nm/ps, of those of the frames that have them."""
+        own = [int(row) for row in rows if _V in self._frames[int(row)].places]
+        found = np.empty((len(own), self.n_atoms, 3))
+        with self.path.open("rb") as handle:
+            for k, row in enumerate(own):
+                found[k] = self._section(handle, self._frames[row], _V, row, "velocities")
+        return found
+
     def _section(self, handle: BinaryIO, frame: _Frame, section: int, row: int, what: str) -> NDArray[Any]:
         if section not in frame.places:
             raise DataError(f"{self.path} has no {what} in frame {row}")

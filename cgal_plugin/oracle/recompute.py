@@ -61,8 +61,8 @@ class FrameForces:
 
     @property
     def explicit(self) -> bool:
-        """Whether the system has a periodic box."""
-        return self.model.topology.getPeriodicBoxVectors() is not None
+        """Whether the system has explicit solvent, in a periodic box."""
+        return self.model.boxed
 
     def system_hash(self) -> str:
         """SHA-256 of the serialised System."""
@@ -111,6 +111,7 @@ class FrameForces:
                 self._context.setPeriodicBoxVectors(*reducePeriodicBoxVectors(rows))
             try:
                 set_positions(self._context, frame)
+                self._context.computeVirtualSites()  # rounded in XTC files
                 state = self._context.getState(getForces=True, getEnergy=True)
             except OpenMMException:
                 continue
@@ -157,19 +158,18 @@ def frame_forces(
     own = {r.index for r in solute_residues(topology, ignore)}
     others = [r for r in topology.residues if r.index not in own and r.name.strip().upper() not in ignore]
     n_water = sum(r.name.strip().upper() in WATER for r in others)
-    if model.topology.getPeriodicBoxVectors() is None:
+    if not model.boxed:
         if n_water:
             raise OracleError(
-                f"{what} has {n_water} waters, but oracle.solvent is {model.solvent}, an implicit solvent: "
-                "the forces of another solvent are not those of this ensemble. Set oracle.solvent to "
-                "tip3pfb, or give frames of a simulation in implicit solvent"
+                f"{what} has {n_water} waters, but {_named(model)}: the forces of another solvent are not "
+                "those of this ensemble. Set oracle.solvent to tip3pfb, use system.force_field with the "
+                "files of the simulation, or give frames of a simulation without water"
             )
         return FrameForces(model, solute, platform)
     if not n_water:
         raise OracleError(
-            f"{what} has no water, but oracle.solvent is {model.solvent}: forces of explicit solvent can "
-            "only be computed with all its atoms. Give trajectories with water, or their forces (a TRR "
-            "file, or --forces)"
+            f"{what} has no water, but {_named(model)}: forces of explicit solvent can only be computed with "
+            "all its atoms. Give trajectories with water, or their forces (a TRR file, or --forces)"
         )
     if cell is None:
         raise OracleError(f"{what} has no periodic box; forces with explicit solvent need it")
@@ -180,6 +180,13 @@ def frame_forces(
     else:
         full = _with_solvent(model, others, positions[order], cell, what)
     return FrameForces(full, order, platform)
+
+
+def _named(model: AllAtomModel) -> str:
+    """Return what decides about the solvent of a model, for messages."""
+    if model.given is None:
+        return f"oracle.solvent is {model.solvent}"
+    return f"the files of system.force_field have {'water' if model.boxed else 'none'}"
 
 
 def _same_solvent(model: AllAtomModel, others: list[Any]) -> bool:
@@ -202,6 +209,12 @@ def _with_solvent(
 ) -> AllAtomModel:
     from openmm import Vec3, unit
 
+    if model.given is not None:
+        n_own = sum(1 for r in model.topology.residues() if next(r.atoms()).index >= model.n_solute)
+        raise OracleError(
+            f"{what} has {len(others)} waters and ions, the files of system.force_field have {n_own}, or in "
+            "another order: give the files of this simulation"
+        )
     wrong = sorted({r.name for r in others if not _is_known(r)})
     if wrong:
         raise OracleError(

@@ -18,6 +18,8 @@ from cgal_plugin.oracle import AllAtomModel
 from cgal_plugin.oracle.recompute import frame_forces
 from tests.components.all_atom import TEMPERATURE, config, simulated
 from tests.components.test_import_trajectories import relative
+from tests.driver import stand_ins
+from tests.driver.cheap import without_figures
 from tests.driver.tiny import SMOKE
 
 pytestmark = [
@@ -46,12 +48,13 @@ def test_processes_give_the_same_forces(store: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_labels_with_the_map_and_the_library_of_the_store(store: Path, tmp_path: Path) -> None:
-    training = {**SMOKE["training"], "priors": {"terms": ["bonds", "angles", "repulsion"]}}
     changes: dict[str, Any] = {k: v for k, v in SMOKE.items() if k not in ("system", "seed_data", "training")}
-    settings = config(**changes, training=training, seed_data={"store": str(store)})
-    oracle = build_components(settings).make_oracle()
+    settings = config(**changes, seed_data={"store": str(store)})
+    given = stand_ins.cheap()
+    oracle = build_components(settings, **given).make_oracle()
     assert len(oracle.library) == 450  # type: ignore[attr-defined]
-    result = run(settings, tmp_path / "run")
+    with without_figures():
+        result = run(settings, tmp_path / "run", **given)
     data = DataStore(result.out_dir / "data")
     labels = [name for name in data.names() if name.startswith("r000")]
     assert labels
@@ -60,8 +63,26 @@ def test_a_run_labels_with_the_map_and_the_library_of_the_store(store: Path, tmp
 
 def test_a_run_with_another_solvent_is_refused(store: Path) -> None:
     other = config(seed_data={"store": str(store)}, oracle={"solvent": "gbn2"})
-    with pytest.raises(ConfigError, match=r"solvent obc2; oracle.solvent is gbn2"):
+    with pytest.raises(ConfigError, match=r"forces of solvent obc2; the system of this run has gbn2"):
         build_components(other)
+
+
+def test_the_users_own_system_needs_no_topology(tmp_path: Path) -> None:
+    """A serialised System: trajectories have its atoms, and a run from the store labels with it."""
+    from openmm import XmlSerializer
+
+    folder = simulated().write(tmp_path)
+    model = AllAtomModel.from_sequence("AYA")
+    (tmp_path / "system.xml").write_text(XmlSerializer.serialize(model.make_system()))
+    own = {"kind": "system", "files": [str(tmp_path / "system.xml")]}
+    system = {"sequence": None, "structure": str(folder / "top.pdb"), "force_field": own}
+    settings = config(system=system)
+    found = import_trajectories([folder / "f.trr"], tmp_path / "s", config=settings, stride=5)
+    assert any("forces agree with those of the run's system" in line for line in found.lines)
+    used = config(system=system, seed_data={"store": str(tmp_path / "s")})
+    assert build_components(used, **stand_ins.cheap()).make_oracle() is not None
+    with pytest.raises(ConfigError, match="a potential of mean force belongs to one system"):
+        build_components(config(seed_data={"store": str(tmp_path / "s")}), **stand_ins.cheap())
 
 
 def test_explicit_solvent_of_the_file_with_its_box(tmp_path: Path) -> None:

@@ -299,6 +299,21 @@ def test_what_does_not_fit_is_refused_before_anything_is_spent(files: Path, tmp_
         assert not out.exists(), match
 
 
+@pytest.mark.parametrize(("kelvin", "right"), [(400.0, True), (300.0, False)])
+def test_velocities_tell_the_temperature(files: Path, tmp_path: Path, kelvin: float, right: bool) -> None:
+    sim = simulated()
+    rng = np.random.default_rng(0)
+    mass = np.array([a.element.mass for a in sim.topology.atoms])
+    v = rng.normal(size=sim.x.shape) * np.sqrt(8.314462618e-3 * kelvin / mass)[:, None]
+    write_trr(tmp_path / "v.trr", sim.x, f=sim.f, v=v, times=sim.times)
+    shutil.copy(files / "top.pdb", tmp_path)
+    if right:
+        imported(tmp_path, tmp_path / "s", "v.trr", stride=10)
+        return
+    with pytest.raises(DataError, match=r"velocities are those of (28|29|30|31)\d K .* temperature is 400 K"):
+        imported(tmp_path, tmp_path / "s", "v.trr", stride=10)
+
+
 def test_bonds_of_heavy_atoms_that_are_constrained_have_no_force_map(files: Path, tmp_path: Path) -> None:
     """GROMACS with constraints = all-bonds: its forces lack those along every bond."""
     sim = simulated()

@@ -31,6 +31,7 @@ def write_trr(
     x: Any,
     *,
     f: Any = None,
+    v: Any = None,
     box: Any = None,
     times: Sequence[float] | None = None,
     double: bool = False,
@@ -40,7 +41,12 @@ def write_trr(
     x = np.asarray(x)
     frames = []
     for k in range(len(x)):
-        sections = {"x": x[k], "f": None if f is None else f[k], "box": None if box is None else box[k]}
+        sections = {
+            "x": x[k],
+            "f": None if f is None else f[k],
+            "v": None if v is None else v[k],
+            "box": None if box is None else box[k],
+        }
         for name in (without or {}).get(k, ""):
             sections[name] = None
         time = float(k) if times is None else float(times[k])
