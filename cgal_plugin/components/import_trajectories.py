@@ -73,8 +73,8 @@ def import_trajectories(
         All-atom structure or topology file of the trajectories' atoms; default: those of the user's own
         system (``system.force_field``), or else ``system.structure`` of the configuration.
     config
-        Configuration of the run that will use the store, or its file: its system computes forces that files do not have,
-        and checks those that they have. Without it, every trajectory needs forces.
+        Configuration of the run that will use the store, or its file: its system computes forces that files
+        do not have, and checks those that they have. Without it, every trajectory needs forces.
     temperature
         K; default: that of the configuration. Required without one.
     mapping, embedding
