@@ -101,8 +101,8 @@ def parse_mlcg(content: Any, name: str) -> MlcgFile:
         return _parse(content, name)
     except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise ConfigError(
-            f"{name} is not laid out as a file of mlcg ({type(error).__name__}: {error}): it is damaged, or of "
-            "a release of mlcg that this package does not know"
+            f"{name} is not laid out as a file of mlcg ({type(error).__name__}: {error}): it is damaged, or "
+            "of a release of mlcg that this package does not know"
         ) from error
 
 
