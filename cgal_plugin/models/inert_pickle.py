@@ -167,7 +167,7 @@ def _functions() -> dict[str, Any]:
         "_rebuild_sparse_tensor",
     ):
         found[f"torch._utils.{name}"] = _Function(getattr(_utils, name))
-    found |= {f"builtins.{c.__name__}": c for c in (set, frozenset, complex, slice, range, bytearray)}
+    found |= {f"builtins.{c.__name__}": c for c in (set, frozenset, complex, slice, range)}
     for name, value in vars(torch).items():
         if isinstance(value, torch.dtype):
             found[f"torch.{name}"] = value

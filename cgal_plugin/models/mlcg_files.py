@@ -97,6 +97,16 @@ def read_mlcg(path: str | os.PathLike[str]) -> MlcgFile:
 
 def parse_mlcg(content: Any, name: str) -> MlcgFile:
     """Return what content of :func:`read_inert` means; see :func:`read_mlcg`."""
+    try:
+        return _parse(content, name)
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise ConfigError(
+            f"{name} is not laid out as a file of mlcg ({type(error).__name__}: {error}): it is damaged, or "
+            "of a release of mlcg that this package does not know"
+        ) from error
+
+
+def _parse(content: Any, name: str) -> MlcgFile:
     model, structures = content, list[Any]()
     if isinstance(content, tuple | list) and len(content) == 2 and isinstance(content[1], list | tuple):
         model, structures = content[0], list(content[1])

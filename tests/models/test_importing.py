@@ -327,6 +327,15 @@ def test_what_cannot_be_represented_is_named(
         import_model(path, embedding="mlcg-tk", temperature=350.0)
 
 
+def test_parameters_that_do_not_fit_their_types(state: dict[str, Any], tmp_path: Path) -> None:
+    with w.stand_ins() as c:
+        content = w.specialised(c, w.schnet(c, state, upper=UPPER), frames=FRAMES)
+        content[0].models["non_bonded"].model.allowed_interaction_keys = [(20, 99)]
+        w.write(tmp_path / "m.pt", content)
+    with pytest.raises(ConfigError, match=r"m\.pt is not laid out as a file of mlcg .*damaged"):
+        import_model(tmp_path / "m.pt", embedding="mlcg-tk")
+
+
 @pytest.mark.parametrize("kind", ["StandardPaiNN", "StandardMACE", "HarmonicImpropers"])
 def test_other_parts_of_a_model_are_named(state: dict[str, Any], tmp_path: Path, kind: str) -> None:
     with w.stand_ins() as c:
