@@ -12,9 +12,9 @@ from torch import Tensor
 from torchmdnet.priors.base import BasePrior
 
 from cgal_plugin.errors import ConfigError, DataError, PriorFitError
-from cgal_plugin.mapping.embedding import CGAL, check_given
+from cgal_plugin.mapping.embedding import CGAL, EMBEDDINGS, check_given
 from cgal_plugin.priors.prior_set import PriorSet
-from cgal_plugin.priors.tables import build_lookup, describe_molecule, known_names
+from cgal_plugin.priors.tables import build_lookup, describe_molecule, known_names, rows_by_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -138,10 +138,13 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
         source = f"{name}: the priors in {file}"
         if topology is not None:
             priors = priors.for_topology(topology, temperature, source=source)
-        for several in getattr(dataset, "topologies", ()) if topology is None else ():
-            # each has its parameters, which remain by type
-            priors.for_topology(several, temperature, source=source)
-        return priors.arguments(self.term)
+        several = getattr(dataset, "topologies", ()) if topology is None else ()
+        for molecule in several:  # each has its parameters, which remain by type
+            priors.for_topology(molecule, temperature, source=source)
+        arguments = priors.arguments(self.term)
+        if several and dataset.embedding not in EMBEDDINGS:
+            arguments["table"] = rows_by_number(arguments["table"], several)
+        return arguments
 
     def _embedding(
         self, settings: Mapping[str, Any], given: str | None, dataset: Any, file: Any

@@ -69,7 +69,28 @@ def read_content(path: str | os.PathLike[str], names: set[str]) -> dict[str, Any
             f"prior file {name!r} has format version {content['format_version']}; this release reads "
             f"{FORMAT_VERSION}"
         )
+    _check_values(content, name)
     return content
+
+
+def _check_values(content: Mapping[str, Any], name: str) -> None:
+    """Check values of a file that may have been edited; the rows are checked by the priors made from them."""
+    temperature, terms, ordered = content["temperature"], content["terms"], content["ordered"]
+    number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+    good = {
+        "temperature": temperature is None or (number and 0 < temperature < float("inf")),
+        "terms": isinstance(terms, list) and all(isinstance(t, str) for t in terms),
+        "ordered": isinstance(ordered, list) and isinstance(terms, list) and all(t in terms for t in ordered),
+        "rows": isinstance(content["rows"], list)
+        and all(isinstance(r, dict) and {"term", "types", "parameters"} <= set(r) for r in content["rows"]),
+        **{
+            key: type(content[key]) is int and content[key] >= least
+            for key, least in (("power", 1), ("exclude_bonds", 0), ("n_frames", 0))
+        },
+    }
+    for key, fine in good.items():
+        if not fine:
+            raise ConfigError(f"prior file {name!r}: {key} is {content[key]!r:.80}, which is not valid")
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # chosen at run time

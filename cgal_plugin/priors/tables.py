@@ -166,6 +166,20 @@ def describe_molecule(topology: CGTopology, term: str) -> dict[str, Any]:
     }
 
 
+def rows_by_number(
+    table: Iterable[Mapping[str, Any]], topologies: Iterable[CGTopology]
+) -> list[dict[str, Any]]:
+    """Return the rows of a table for the bead types of some molecules, with numbers in place of names.
+
+    For an embedding whose names are not known without its molecules.
+    """
+    ids = {
+        n: int(t) for topology in topologies for n, t in zip(topology.type_names, topology.types, strict=True)
+    }
+    numbered = ({**row, "types": [ids.get(t, t) for t in row["types"]]} for row in table)
+    return [row for row in numbered if not any(is_exact(t) and isinstance(t, str) for t in row["types"])]
+
+
 def bead_kinds(topology: CGTopology) -> list[str]:
     """Return the wildcard of each bead: ``*``, or for several kinds of beads ``CA_*``, ``CB_*``."""
     if len(set(topology.bead_names)) == 1:

@@ -376,6 +376,32 @@ def test_a_file_serves_the_same_molecule_in_any_numbering(fitted: PriorSet, tmp_
             fitted.for_topology(CGTopology.from_sequence(sequence).with_embedding("mlcg-tk"))
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("temperature", "warm"),
+        ("temperature", -3.0),
+        ("terms", 3),
+        ("ordered", ["pears"]),
+        ("rows", [1]),
+        ("power", 6.5),
+        ("exclude_bonds", -1),
+    ],
+)
+def test_values_of_an_edited_file_are_checked(
+    fitted: PriorSet, tmp_path: Path, key: str, value: object
+) -> None:
+    fitted.save(tmp_path / "p.yaml")
+    content = yaml.safe_load((tmp_path / "p.yaml").read_text())
+    del content["hash"], content["seal"]
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(content | {key: value}))
+    with (
+        pytest.warns(UserWarning, match="has no hash"),
+        pytest.raises(ConfigError, match=f"p.yaml.*{key} is "),
+    ):
+        PriorSet.load(tmp_path / "p.yaml")
+
+
 def test_ordered_is_a_choice() -> None:
     rows = [
         {"types": ["CA_ALA", "CA_GLY"], "k": 1.0, "r0": 3.0},

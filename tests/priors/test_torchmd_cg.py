@@ -146,6 +146,21 @@ def test_a_torchmdnet_file_and_its_data_set_use_them(tmp_path: Path) -> None:
     )
     made = PRIORS["bonds"](file=tmp_path / "priors.yaml", dataset=several)
     assert made.get_init_args()["molecule"] is None
+    numbers = {f"CA_{r}": n for n, r in enumerate(("LEU", "GLY", "CYS", "ASP", "ALA", "PRO"), start=3)}
+    other = SimpleNamespace(
+        topology=None,
+        topologies=tuple(m.with_embedding(numbers) for m in several.topologies),
+        temperature=350.0,
+    )
+    other.embedding = other.topologies[0].embedding
+    frame, expected = chains(1, len(SEQUENCE), seed=2)[0], []
+    for data in (several, other):
+        own, molecule = PRIORS["bonds"](file=tmp_path / "priors.yaml", dataset=data), data.topologies[0]
+        own = PRIORS["bonds"](**own.get_init_args())
+        z, table = torch.tensor(molecule.types), {"bond_index": torch.tensor(molecule.bond_index.T.copy())}
+        zero, batch = torch.zeros(1, 1, dtype=torch.float64), torch.zeros_like(z)
+        expected.append(own.post_reduce(zero, z, torch.from_numpy(frame), batch, None, table).item())
+    assert expected[0] == expected[1] == evaluate(priors.for_topology(topology), frame[None])[0]["bonds"][0]
     several.topologies = (topology, CGTopology.from_sequence("WWW"))
     with pytest.raises(ConfigError, match="repulsion has no parameters for CA_TRP-CA_TRP"):
         PRIORS["repulsion"](file=tmp_path / "priors.yaml", dataset=several)
