@@ -113,7 +113,13 @@ def choose_arrays(path: Path, content: Any, role: str = "positions") -> list[str
     frames = {n: shape for n, shape in shapes.items() if len(shape) == 3 and shape[-1] == 3}
     if chosen:
         size = _shape(content, chosen[0])[1:]
-        doubtful = [n for n, shape in frames.items() if shape[1:] == size]
+        # beside forces, delta_forces are known not to be those
+        known = "delta" if role == "forces" else None
+        doubtful = [
+            n
+            for n, shape in frames.items()
+            if shape[1:] == size and (known is None or known not in n.lower())
+        ]
         if doubtful:
             raise DataError(
                 f"{path} has {', '.join(chosen)} and also {', '.join(doubtful)} of the same shape, whose "
@@ -133,6 +139,22 @@ def choose_arrays(path: Path, content: Any, role: str = "positions") -> list[str
             f"{names_of[role]}, with the shape (n_frames, n_beads, 3)"
         )
     return names
+
+
+def has_delta_forces(path: Path) -> bool:
+    """Return whether what is read as the forces of a file is named as delta forces (minus those of priors).
+
+    Raises
+    ------
+    DataError
+        An npz file has no forces, or the names do not decide.
+    """
+    if path.suffix.lower() != ".npz":
+        return "delta" in path.name.lower()
+    with np.load(path, allow_pickle=False) as content:
+        if not isinstance(content, np.lib.npyio.NpzFile):
+            return False
+        return any("delta" in name.lower() for name in choose_arrays(path, content, "forces"))
 
 
 def _base(name: str) -> str:

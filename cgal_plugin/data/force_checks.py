@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cgal_plugin.errors import DataError
 from cgal_plugin.units import FORCE_UNITS
 
@@ -32,7 +34,7 @@ def check_size(rms: float, factor: float, source: str) -> None:
     low, high = POSSIBLE
     if low <= rms <= high:
         return
-    fitting = [u for u, other in FORCE_UNITS.items() if _USUAL[0] <= rms / factor * other <= _USUAL[1]]
+    fitting = fitting_units(rms, factor)
     unit = (
         f"They are probably in {' or '.join(fitting)}: give --force-unit" if fitting else "Check --force-unit"
     )
@@ -40,3 +42,35 @@ def check_size(rms: float, factor: float, source: str) -> None:
         f"{source}: the components of the forces have an rms of {rms:.3g} kcal/mol/Å; bead forces have "
         f"{low:g} to {high:g}. {unit}, or --any-force if the forces are right"
     )
+
+
+def fitting_units(rms: float, factor: float) -> list[str]:
+    """Return the units in which forces would have the usual size; parameters as in :func:`check_size`."""
+    return [u for u, other in FORCE_UNITS.items() if _USUAL[0] <= rms / factor * other <= _USUAL[1]]
+
+
+def doubts(rms: float, factor: float, source: str, delta: Sequence[str]) -> list[str]:
+    """Return what is doubtful about forces that a user chose and that are used as they are.
+
+    Parameters
+    ----------
+    rms, factor
+        See :func:`check_size`.
+    source
+        What they belong to, for the message.
+    delta
+        Files of delta forces.
+    """
+    found = []
+    if delta:
+        found.append(
+            f"{', '.join(delta)}: delta forces are forces minus those of priors; they are used as they are: "
+            "train without these priors, or make a store of total forces (cgal import-data --priors)"
+        )
+    if rms > POSSIBLE[1]:
+        units = " or ".join(fitting_units(rms, factor)) or "another unit"
+        found.append(
+            f"{source}: the components of the forces have an rms of {rms:.3g} kcal/mol/Å; they are "
+            f"probably in {units}: give force_unit in dataset_arg"
+        )
+    return found

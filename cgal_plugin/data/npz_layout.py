@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cgal_plugin.data.arrays import load_numpy
+from cgal_plugin.data.arrays import choose_arrays, has_delta_forces, load_numpy
 from cgal_plugin.data.pairing import pair_arrays
 from cgal_plugin.data.raw_data import RawMolecule, RawTrajectory, read_embeds
 from cgal_plugin.errors import DataError
@@ -29,21 +29,18 @@ def read_npz_layout(path: Path) -> RawMolecule:
     order = pair_arrays((path, [name for name, _ in coords]), (path, [name for name, _ in forces]))
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            delta = any("delta" in name.lower() for name in arrays.files)
+            chosen = [*choose_arrays(path, arrays), *choose_arrays(path, arrays, "forces")]
             names = [name for name in arrays.files if name.lower() in _EMBEDS]
             if len(names) > 1:
                 raise DataError(f"{path} has several arrays of bead types: {', '.join(names)}; keep one")
             found = arrays[names[0]] if names else None
+            left_out = [name for name in arrays.files if name not in (*chosen, *names)]
     except BAD_ARCHIVE as error:
         raise DataError(f"{path} cannot be read as .npz: {error}") from error
+    delta = has_delta_forces(path)
     trajectories = [
-        RawTrajectory(
-            name,
-            xyz,
-            None if delta else forces[k][1],
-            forces[k][1] if delta else None,
-        )
+        RawTrajectory(name, xyz, None if delta else forces[k][1], forces[k][1] if delta else None)
         for (name, xyz), k in zip(coords, order, strict=True)
     ]
     embeds = None if found is None else read_embeds(found, f"{path}, array {names[0]!r}")
-    return RawMolecule(path.stem, trajectories, embeds, [path])
+    return RawMolecule(path.stem, trajectories, embeds, [path], left_out=left_out)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.data.arrays import is_frames, load_numpy, natural_key
+from cgal_plugin.data.arrays import has_delta_forces, is_frames, load_numpy, natural_key
 from cgal_plugin.data.bond_lengths import check_bonds, check_unit, find_broken
 from cgal_plugin.data.error_weights import source_weights
+from cgal_plugin.data.force_checks import doubts
 from cgal_plugin.data.pairing import pair_arrays, pair_files
 from cgal_plugin.data.store import DataStore
 from cgal_plugin.data.trajectories import tell
@@ -206,6 +207,9 @@ def read_files(
             sources.append(number)
     dtype = np.result_type(*[a.dtype for a in positions + targets], np.float32)
     xyz, force = (np.concatenate(a).astype(dtype, copy=False) for a in (positions, targets))
+    rms = float(np.sqrt(np.mean(np.square(force, dtype=np.float64))))
+    delta = [str(f) for _, f in pairs if has_delta_forces(f)]
+    tell(doubts(rms, FORCE_UNITS[force_unit], str(pairs[0][1]), delta))
     return FrameTable(
         topology=top,
         temperature=None if temperature is None else float(temperature),

@@ -159,6 +159,15 @@ def test_one_npz(tmp_path, names):
     check(made.store, coords, forces, "GAYDW")
 
 
+def test_an_npz_with_both_kinds_of_forces_gives_the_total_ones(tmp_path):
+    coords, forces, embeds = chain("GAYDW")
+    arrays = {"coords": coords, "forces": forces, "delta_forces": forces * 0.5, "embeddings": embeds}
+    np.savez(tmp_path / "a.npz", **arrays, weights=np.ones(30))
+    (made,) = import_data([tmp_path / "a.npz"], tmp_path / "out", **TK)
+    check(made.store, coords, forces, "GAYDW")
+    assert "not read: delta_forces, weights" in made.lines
+
+
 def test_units_are_converted_and_types_renumbered(tmp_path):
     coords, forces, embeds = chain("GAYDW")
     np.savez(tmp_path / "a.npz", coords=coords / 10, forces=forces * 41.84, embeddings=embeds)
@@ -609,6 +618,7 @@ def cgal(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.integration
 def test_the_commands(tmp_path):
     write_npy(tmp_path / "in", "cln", "YYDPETGTWY", embedding="torchmd-cg")
     wrong = cgal("import-data", tmp_path / "in", "--out", tmp_path / "s", "--embedding", "torchmd-cg")

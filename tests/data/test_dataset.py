@@ -14,7 +14,7 @@ from torch_geometric.loader import DataLoader
 
 from cgal_plugin.data import CGDataset, DataStore, block_splits
 from cgal_plugin.data.loader import batch_loader
-from cgal_plugin.errors import DataError, MappingError
+from cgal_plugin.errors import CGALWarning, DataError, MappingError
 from cgal_plugin.mapping import CGTopology
 from tests.training.data import make_store
 
@@ -169,6 +169,25 @@ def test_plain_files(root, tmp_path):
             CGDataset(tmp_path, **{**arguments, **change})
     with pytest.raises(MappingError, match="does not exist"):
         CGDataset(tmp_path, **{**arguments, "topology": "no.json"})
+
+
+def test_doubtful_forces_of_plain_files_are_said(root, tmp_path):
+    frames, topology = DataStore(root).load_all(), DataStore(root).topology
+    np.save(tmp_path / "xyz.npy", frames.positions)
+    np.save(tmp_path / "big_forces.npy", frames.forces * 41.84)
+    np.save(tmp_path / "deltaforces.npy", frames.forces)
+    np.savez(tmp_path / "both.npz", coords=frames.positions, delta_forces=frames.forces)
+    np.savez(tmp_path / "torchmd.npz", pos=frames.positions, neg_dy=frames.forces)
+    for coords, forces, message in (
+        ("xyz.npy", "big_forces.npy", r"probably in kJ/mol/nm.*give force_unit"),
+        ("xyz.npy", "deltaforces.npy", r"deltaforces\.npy: delta forces are forces minus those of priors"),
+        ("both.npz", "both.npz", r"delta forces are forces minus"),
+    ):
+        with pytest.warns(CGALWarning, match=message):
+            dataset = CGDataset(tmp_path, coords=coords, forces=forces, topology=topology)
+        assert dataset.n_frames == 120
+    plain = CGDataset(tmp_path, coords="torchmd.npz", forces="torchmd.npz", topology=topology)
+    np.testing.assert_array_equal(plain.forces, frames.forces)
 
 
 @pytest.mark.parametrize(
