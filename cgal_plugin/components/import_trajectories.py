@@ -13,7 +13,7 @@ from cgal_plugin.components.build import openmm_oracle
 from cgal_plugin.components.import_plan import check_files, make_plan
 from cgal_plugin.components.import_preview import preview
 from cgal_plugin.components.import_record import RECORD, constraints_of, describe, is_finished, make_record
-from cgal_plugin.components.import_store import Shards, by_file, fit_map, library_frames
+from cgal_plugin.components.import_store import Shards, by_file, check_map, fit_map, library_frames
 from cgal_plugin.components.import_tasks import ImportPlan, Piece, SoluteFrames, import_piece, pieces_of
 from cgal_plugin.components.seed_data import is_whole
 from cgal_plugin.config import Config, load_yaml
@@ -141,6 +141,7 @@ def import_trajectories(
         say(text)
     constraints, text = constraints_of(plan, oracle, found.constraints)
     say(text)
+    check_map(plan, constraints, kind)
     record = make_record(plan, oracle, top, digests, force_files, kelvin, stride, kind, block_ps)
     folder = root / WORK
     pieces = pieces_of(plan, stride, folder / "frames")
