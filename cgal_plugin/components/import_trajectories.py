@@ -22,12 +22,12 @@ from cgal_plugin.data.temperature import common_temperature, same_temperature
 from cgal_plugin.errors import ConfigError, DataError
 from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.mapping.embedding import CGAL
+from cgal_plugin.mapping.forces import ForceMap
 from cgal_plugin.mapping.spec import resolve_spec
 from cgal_plugin.provenance import hash_object, versions, write_json
 from cgal_plugin.runs.layout import FORCE_MAP, LIBRARY, WORK
 
 if TYPE_CHECKING:
-    from cgal_plugin.mapping.forces import ForceMap
     from cgal_plugin.oracle import OpenMMOracle
 
 _Path = str | os.PathLike[str]
@@ -143,11 +143,13 @@ def import_trajectories(
     say(text)
     check_map(plan, constraints, kind)
     record = make_record(plan, oracle, top, digests, force_files, kelvin, stride, kind, block_ps)
-    folder = root / WORK
+    folder = root.absolute() / WORK  # workers may have another working directory
     pieces = pieces_of(plan, stride, folder / "frames")
     if not is_finished(root, record):
         _compute(plan, pieces, folder, config, workers, progress)
-        fitted, text = fit_map(plan, pieces, constraints, kind)
+        # a map that was written before the import ended stays: shards may have been mapped with it
+        old = root / FORCE_MAP
+        fitted, text = fit_map(plan, pieces, constraints, old if is_whole(old, ForceMap.load) else kind)
         say(text)
         store = _write(plan, pieces, root, fitted, kelvin, record, block_ps, say)
         if oracle is not None:
@@ -240,7 +242,7 @@ def _compute(
         todo,
         count,
         workers=default if workers is None else workers,
-        shared=plan,
+        shared=plan.absolute(),
         limited=False,
         folder=folder,
         names=[piece.path.stem for piece in todo],

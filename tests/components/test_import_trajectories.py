@@ -19,7 +19,7 @@ from cgal_plugin.errors import CGALError, ConfigError, DataError, MappingError, 
 from cgal_plugin.mapping import ForceMap
 from cgal_plugin.oracle import AllAtomModel, OpenMMOracle
 from cgal_plugin.oracle.contexts import set_positions
-from cgal_plugin.provenance import hash_file, read_json
+from cgal_plugin.provenance import hash_file, read_json, write_json
 from tests.components.all_atom import KJ_NM, TEMPERATURE, Simulation, config, simulated
 from tests.data.trr_files import write_trr
 
@@ -258,6 +258,33 @@ def test_a_killed_import_goes_on(files: Path, tmp_path: Path, monkeypatch: pytes
     lines: list[str] = []
     imported(files, out, "n.trr", message=lines.append)
     assert "nothing is computed again" in lines[-1]
+
+
+def test_an_import_that_ended_between_its_shards_goes_on(files: Path, tmp_path: Path) -> None:
+    """Files may have moved, but the map of the shards that are written is kept."""
+    sim, out = simulated(), tmp_path / "s"
+    half = len(sim.x) // 2
+    for name, part in (("a.trr", slice(None, half)), ("b.trr", slice(half, None))):
+        write_trr(tmp_path / name, sim.x[part], f=sim.f[part], times=sim.times[part])
+    shutil.copy(files / "top.pdb", tmp_path)
+    whole = imported(tmp_path, out, "a.trr", "b.trr")
+    for path in (*(out / "shards").glob("t0001*"), out / "library.npz"):
+        path.unlink()
+    record = read_json(out / "import.json")
+    del record["finished"]
+    write_json(out / "import.json", record)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("a.trr", "b.trr", "top.pdb"):
+        shutil.move(tmp_path / name, moved / name)
+    before = hash_file(out / "force_map.npz")
+    found = imported(moved, out, "a.trr", "b.trr")
+    assert np.array_equal(found.forces, whole.forces)
+    assert hash_file(out / "force_map.npz") == before
+    assert (out / "library.npz").is_file()
+    (out / "import.json").write_text("{")
+    with pytest.raises(StateError, match="is damaged"):
+        imported(moved, out, "a.trr", "b.trr")
 
 
 def test_a_store_takes_one_import(files: Path, tmp_path: Path) -> None:
