@@ -108,7 +108,7 @@ def test_explicit_solvent_of_the_file_with_its_box(tmp_path: Path) -> None:
         boxes.append(box)
     assert len({b[0, 0] for b in boxes}) > 1
     whole = mdtraj.Trajectory(np.array(x), mdtraj.Topology.from_openmm(model.topology))
-    solute, water = np.arange(model.n_solute), np.arange(model.n_solute, model.n_particles)
+    solute, water = np.arange(model.n_solute), np.arange(model.n_solute, len(model.positions))
     mixed = whole.atom_slice(water).stack(whole.atom_slice(solute))
     mixed.unitcell_vectors = np.array(boxes)
     mixed[0].save_gro(tmp_path / "top.gro")
