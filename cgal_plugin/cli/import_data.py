@@ -88,7 +88,6 @@ def import_data(
                 )
         if all_atom:
             from cgal_plugin.components.import_trajectories import import_trajectories
-            from cgal_plugin.config import load_yaml
 
             if len(topology or ()) > 1:
                 raise ConfigError("--topology is given twice; trajectories of one import are of one molecule")
@@ -96,7 +95,7 @@ def import_data(
                 inputs,
                 out,
                 topology=topology[0] if topology else None,
-                config=None if config is None else load_yaml(config),
+                config=config,
                 temperature=temperature,
                 mapping=None if config is not None and mapping == "CA" else mapping,
                 embedding=embedding,

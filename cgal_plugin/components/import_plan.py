@@ -10,6 +10,7 @@ import numpy as np
 
 from cgal_plugin.components.import_tasks import ImportPlan
 from cgal_plugin.data.atom_files import AtomFile, open_atom_file
+from cgal_plugin.data.pairing import check_order
 from cgal_plugin.errors import CGALError, DataError
 from cgal_plugin.mapping import CGMapping
 from cgal_plugin.mapping.files import load_structure
@@ -48,6 +49,7 @@ def check_files(trajectories: Sequence[Path], forces: Sequence[Path]) -> list[st
         twice = sorted({str(path) for path in seen if seen.count(path) > 1})
         if twice:
             raise DataError(f"{', '.join(twice)} is given twice")
+    check_order(trajectories, forces)
     digests = [hash_file(path) for path in trajectories]
     for k, digest in enumerate(digests):
         if digest in digests[:k]:

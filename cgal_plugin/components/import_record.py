@@ -96,13 +96,24 @@ def make_record(
         "temperature": temperature,
         "stride": stride,
         "block_ps": block_ps,
-        "force_map": str(force_map),
+        "force_map": str(force_map) if force_map in ("optimal", "basic") else hash_file(force_map),
         "mapping_hash": plan.mapping.hash,
         "embedding": plan.mapping.topology.embedding,
         "solvent": None if oracle is None else oracle.model.solvent,
         "force_field": None if oracle is None else oracle.model.force_field,
         "system_sha256": None if plan.recompute is None else plan.recompute.system_hash(),
     }
+
+
+def _content(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides about the store: the content of files, not where they are."""
+    top, rows = record["topology"], record["trajectories"]
+    own = [
+        {key: value for key, value in row.items() if key not in ("file", "forces")}
+        | {"computed": row["forces"] == "computed"}
+        for row in rows
+    ]
+    return record | {"trajectories": own, "topology": None if top is None else top["sha256"]}
 
 
 def is_finished(root: Path, record: dict[str, Any]) -> bool:
@@ -118,8 +129,12 @@ def is_finished(root: Path, record: dict[str, Any]) -> bool:
         root.mkdir(parents=True, exist_ok=True)
         write_json(path, record)
         return False
-    before = read_json(path)
-    changed = [key for key, value in record.items() if before.get(key) != value]
+    try:
+        before = read_json(path)
+        old, new = _content(before), _content(record)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StateError(f"{path} is damaged ({error}); remove {root} and import again") from error
+    changed = [key for key, value in new.items() if old.get(key) != value]
     if changed:
         raise StateError(
             f"{root} holds an import with another {', '.join(changed)} (see {path}): force maps, "

@@ -33,6 +33,16 @@ _DENSE = 0.1
 _MOST_LEFT_OUT = 0.1
 
 
+def check_map(plan: ImportPlan, constraints: NDArray[np.int64], kind: str | os.PathLike[str]) -> None:
+    """Check that there is a valid force map, before forces are computed; see :func:`fit_map`."""
+    if kind not in ("optimal", "basic") and not Path(kind).is_file():
+        raise MappingError(
+            f"force_map {os.fspath(kind)!r} is neither optimal, basic nor the file of a map (force_map.npz "
+            "of another store)"
+        )
+    fit_map(plan, (), constraints, "basic" if kind == "optimal" else kind)
+
+
 def fit_map(
     plan: ImportPlan, pieces: Sequence[Piece], constraints: NDArray[np.int64], kind: str | os.PathLike[str]
 ) -> tuple[ForceMap, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +109,10 @@ class ImportPlan:
         """``(n, 2)`` bonds to hydrogen."""
         pairs = [pair for pair in self.bonds if self.hydrogens & set(pair)]
         return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+    def absolute(self) -> ImportPlan:
+        """Return the plan with absolute paths, for workers with another working directory."""
+        return replace(self, files=tuple(file.absolute() for file in self.files))
 
     def read(self, file: int, rows: NDArray[np.int64], *, compute: bool | None = None) -> SoluteFrames:
         """Read frames of a file with their forces; frames that cannot be used are left out.

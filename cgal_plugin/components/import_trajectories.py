@@ -13,7 +13,7 @@ from cgal_plugin.components.build import openmm_oracle
 from cgal_plugin.components.import_plan import check_files, make_plan
 from cgal_plugin.components.import_preview import preview
 from cgal_plugin.components.import_record import RECORD, constraints_of, describe, is_finished, make_record
-from cgal_plugin.components.import_store import Shards, by_file, fit_map, library_frames
+from cgal_plugin.components.import_store import Shards, by_file, check_map, fit_map, library_frames
 from cgal_plugin.components.import_tasks import ImportPlan, Piece, SoluteFrames, import_piece, pieces_of
 from cgal_plugin.components.seed_data import is_whole
 from cgal_plugin.config import Config, load_yaml
@@ -22,12 +22,12 @@ from cgal_plugin.data.temperature import common_temperature, same_temperature
 from cgal_plugin.errors import ConfigError, DataError
 from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.mapping.embedding import CGAL
+from cgal_plugin.mapping.forces import ForceMap
 from cgal_plugin.mapping.spec import resolve_spec
 from cgal_plugin.provenance import hash_object, versions, write_json
 from cgal_plugin.runs.layout import FORCE_MAP, LIBRARY, WORK
 
 if TYPE_CHECKING:
-    from cgal_plugin.mapping.forces import ForceMap
     from cgal_plugin.oracle import OpenMMOracle
 
 _Path = str | os.PathLike[str]
@@ -141,12 +141,15 @@ def import_trajectories(
         say(text)
     constraints, text = constraints_of(plan, oracle, found.constraints)
     say(text)
+    check_map(plan, constraints, kind)
     record = make_record(plan, oracle, top, digests, force_files, kelvin, stride, kind, block_ps)
-    folder = root / WORK
+    folder = root.absolute() / WORK  # workers may have another working directory
     pieces = pieces_of(plan, stride, folder / "frames")
     if not is_finished(root, record):
         _compute(plan, pieces, folder, config, workers, progress)
-        fitted, text = fit_map(plan, pieces, constraints, kind)
+        # a map that was written before the import ended stays: shards may have been mapped with it
+        old = root / FORCE_MAP
+        fitted, text = fit_map(plan, pieces, constraints, old if is_whole(old, ForceMap.load) else kind)
         say(text)
         store = _write(plan, pieces, root, fitted, kelvin, record, block_ps, say)
         if oracle is not None:
@@ -239,7 +242,7 @@ def _compute(
         todo,
         count,
         workers=default if workers is None else workers,
-        shared=plan,
+        shared=plan.absolute(),
         limited=False,
         folder=folder,
         names=[piece.path.stem for piece in todo],

@@ -116,7 +116,7 @@ class SeedData(Section):
     force_map: Literal["optimal", "basic"] = "optimal"
     """How atomistic forces are mapped to bead forces; optimal has the least noise and needs 200 frames."""
     store: Path | None = None
-    """An existing data store to start from, instead of running MD."""
+    """An existing data store to start from, such as that of `cgal import-data`, instead of running MD."""
 
     @model_validator(mode="after")
     def _frames(self) -> SeedData:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +104,12 @@ class AtomFile:
             None if force is None else force * FORCE_UNITS[self.force_unit],
             _times(self.path, times, index),
         )
+
+    def absolute(self) -> AtomFile:
+        """Return the same with absolute paths."""
+        path = self.path.absolute()
+        forces = None if self.force_file is None else self.force_file.absolute()
+        return replace(self, path=path, force_file=forces)
 
     def velocities(self, rows: NDArray[np.int64]) -> NDArray[np.floating] | None:
         """Return the velocities of frames, ``(n, n_atoms, 3)`` nm/ps; None unless a TRR file has them."""

@@ -38,16 +38,11 @@ def pair_files(coords: Sequence[Path], forces: Sequence[Path], *, listed: bool) 
             raise DataError(f"{what}: {', '.join(twice)} is given twice")
     if len(coords) == len(forces) == 1:
         return [(coords[0], forces[0])]
-    for key in (_by_name, _by_path, _by_numbers):
-        one, two = key(coords), key(forces)
-        if len(set(one)) == len(one) and len(set(two)) == len(two) and set(one) == set(two) and () not in one:
-            found = dict(zip(two, forces, strict=True))
-            if listed and [found[k] for k in one] != list(forces):
-                raise DataError(
-                    f"coords and forces are listed in different orders: {coords[0].name} would belong to "
-                    f"{forces[0].name} by order, and to {found[one[0]].name} by name; list both in one order"
-                )
-            return [(path, found[k]) for path, k in zip(coords, one, strict=True)]
+    partners = _partners(coords, forces)
+    if partners is not None:
+        if listed:
+            check_order(coords, forces)
+        return list(zip(coords, partners, strict=True))
     if len(coords) != len(forces):
         raise DataError(
             f"{len(coords)} coordinate files and {len(forces)} force files; they belong in pairs"
@@ -60,6 +55,33 @@ def pair_files(coords: Sequence[Path], forces: Sequence[Path], *, listed: bool) 
         "the names of coords and forces do not say which files belong together"
         f"{_unpaired(coords, forces)}; give pairs the same name or number (coords_001.npy, forces_001.npy)"
     )
+
+
+def check_order(coords: Sequence[Path], forces: Sequence[Path]) -> None:
+    """Check that the names of files that belong together by their order do not say another order.
+
+    Raises
+    ------
+    DataError
+        They do.
+    """
+    partners = _partners(coords, forces)
+    if partners is not None and partners != list(forces):
+        k = next(i for i, (a, b) in enumerate(zip(partners, forces, strict=True)) if a != b)
+        raise DataError(
+            f"coords and forces are listed in different orders: {coords[k].name} would belong to "
+            f"{forces[k].name} by order, and to {partners[k].name} by name; list both in one order"
+        )
+
+
+def _partners(coords: Sequence[Path], forces: Sequence[Path]) -> list[Path] | None:
+    """Return the force file of each coordinate file by their names; None if the names do not decide."""
+    for key in (_by_name, _by_path, _by_numbers):
+        one, two = key(coords), key(forces)
+        if len(set(one)) == len(one) and len(set(two)) == len(two) and set(one) == set(two) and () not in one:
+            found = dict(zip(two, forces, strict=True))
+            return [found[k] for k in one]
+    return None
 
 
 def pair_arrays(coords: tuple[Path, Sequence[str]], forces: tuple[Path, Sequence[str]]) -> list[int]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 
 from cgal_plugin.components.build import build_components
 from cgal_plugin.components.import_trajectories import import_trajectories
+from cgal_plugin.config import load_yaml
 from cgal_plugin.data import DataStore
 from cgal_plugin.driver import run
 from cgal_plugin.errors import ConfigError, OracleError
@@ -21,6 +25,8 @@ from tests.components.test_import_trajectories import relative
 from tests.driver import stand_ins
 from tests.driver.cheap import without_figures
 from tests.driver.tiny import SMOKE
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "own_data"
 
 pytestmark = [
     pytest.mark.integration,
@@ -108,7 +114,7 @@ def test_explicit_solvent_of_the_file_with_its_box(tmp_path: Path) -> None:
         boxes.append(box)
     assert len({b[0, 0] for b in boxes}) > 1
     whole = mdtraj.Trajectory(np.array(x), mdtraj.Topology.from_openmm(model.topology))
-    solute, water = np.arange(model.n_solute), np.arange(model.n_solute, model.n_particles)
+    solute, water = np.arange(model.n_solute), np.arange(model.n_solute, len(model.positions))
     mixed = whole.atom_slice(water).stack(whole.atom_slice(solute))
     mixed.unitcell_vectors = np.array(boxes)
     mixed[0].save_gro(tmp_path / "top.gro")
@@ -139,3 +145,23 @@ def test_explicit_solvent_of_the_file_with_its_box(tmp_path: Path) -> None:
         frame_forces(model, dry.topology, dry.xyz[0] * 10.0, cells[0], what="dry.xtc")
     with pytest.raises(OracleError, match="no periodic box"):
         frame_forces(model, rounded.topology, rounded.xyz[0] * 10.0, None, what="x.pdb")
+
+
+def test_the_example_makes_a_store_for_its_run(tmp_path: Path) -> None:
+    """The commands of examples/own_data; its configuration names the store before it exists."""
+    folder = tmp_path / "own_data"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("runs"))
+
+    def call(*command: str) -> str:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    call(sys.executable, "make_trajectory.py", "runs", "--frames", "30")
+    line = next(
+        x for x in (folder / "README.md").read_text().splitlines() if x.startswith("cgal import-data")
+    )
+    said = call(sys.executable, "-m", "cgal_plugin.cli.main", *line.split()[1:])
+    assert "30 of 30 frames, forces computed by the system of the run" in said
+    assert "basic, because 60 frames are too few" in said
+    build_components(load_yaml(folder / "run.yaml"))

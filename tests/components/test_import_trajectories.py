@@ -10,18 +10,35 @@ import mdtraj
 import numpy as np
 import pytest
 
-from cgal_plugin.components import import_tasks
+from cgal_plugin.components import build, import_tasks
+from cgal_plugin.components import import_trajectories as importing
 from cgal_plugin.components.import_trajectories import import_trajectories
+from cgal_plugin.config import Config
 from cgal_plugin.data import StoredFrames
 from cgal_plugin.errors import CGALError, ConfigError, DataError, MappingError, StateError
 from cgal_plugin.mapping import ForceMap
-from cgal_plugin.oracle import AllAtomModel
+from cgal_plugin.oracle import AllAtomModel, OpenMMOracle
 from cgal_plugin.oracle.contexts import set_positions
-from cgal_plugin.provenance import hash_file, read_json
+from cgal_plugin.provenance import hash_file, read_json, write_json
 from tests.components.all_atom import KJ_NM, TEMPERATURE, Simulation, config, simulated
 from tests.data.trr_files import write_trr
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*left out of the CG topology")
+
+
+_ORACLES: dict[str, OpenMMOracle] = {}
+
+
+@pytest.fixture(autouse=True)
+def one_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build the model of each configuration once; it takes most of the time of an import of few frames."""
+
+    def cached(settings: Config) -> OpenMMOracle:
+        if settings.hash not in _ORACLES:
+            _ORACLES[settings.hash] = build.openmm_oracle(settings)
+        return _ORACLES[settings.hash]
+
+    monkeypatch.setattr(importing, "openmm_oracle", cached)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +113,22 @@ def test_atoms_are_matched_by_name(files: Path, tmp_path: Path) -> None:
     assert relative(again.forces, given.forces) < 1e-4
 
 
+def test_files_with_and_without_forces_go_together(files: Path, tmp_path: Path) -> None:
+    sim = simulated()
+    half = len(sim.x) // 2
+    write_trr(tmp_path / "a.trr", sim.x[:half], f=sim.f[:half], times=sim.times[:half])
+    sim.trajectory()[half:].save_dcd(str(tmp_path / "b.dcd"))
+    shutil.copy(files / "top.pdb", tmp_path)
+    given = imported(files, tmp_path / "f", "f.trr")
+    found = imported(tmp_path, tmp_path / "s", "a.trr", "b.dcd")
+    assert np.allclose(found.positions, given.positions, atol=1e-4)
+    assert relative(found.forces, given.forces) < 1e-3
+    assert found.sources == ("a.trr", "b.dcd")
+    assert set(np.bincount(found.block).tolist()) <= {11, 12}  # ten blocks in each
+    rows = read_json(tmp_path / "s" / "import.json")["trajectories"]
+    assert [row["forces"] for row in rows] == [str(tmp_path / "a.trr"), "computed"]
+
+
 def test_without_a_configuration_forces_of_files_are_enough(files: Path, tmp_path: Path) -> None:
     given = imported(files, tmp_path / "f", "f.trr")
     found = imported(files, tmp_path / "o", "f.trr", temperature=TEMPERATURE)
@@ -123,6 +156,31 @@ def test_every_frame_of_a_stride_is_the_right_one(files: Path, tmp_path: Path) -
     given = imported(files, tmp_path / "f", "f.trr", force_map="basic")
     found = imported(files, tmp_path / "s", "x.xtc", stride=10, force_map="basic")
     assert np.abs(found.positions - given.positions[::10]).max() < 0.01
+
+
+def test_forces_in_another_order_than_their_files_are_refused(files: Path, tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_trr(tmp_path / f"run{number}.trr", simulated().x[number::2])
+        np.save(tmp_path / f"run{number}_forces.npy", simulated().f[number::2])
+    paths = [tmp_path / "run1.trr", tmp_path / "run2.trr"]
+    swapped = [tmp_path / "run2_forces.npy", tmp_path / "run1_forces.npy"]
+    options: dict[str, Any] = {"topology": files / "top.pdb", "temperature": 400.0, "force_unit": "kJ/mol/nm"}
+    with pytest.raises(DataError, match=r"run1.trr would belong to run2_forces.npy by order"):
+        import_trajectories(paths, tmp_path / "s", forces=swapped, **options)
+    found = import_trajectories(paths, tmp_path / "s", forces=swapped[::-1], **options)
+    assert found.n_frames == 224
+
+
+@pytest.mark.filterwarnings("ignore:.*netCDF4")
+@pytest.mark.parametrize("name", ["x.dcd", "x.nc", "x.pdb", "ä.XTC"])
+def test_other_formats_and_names(files: Path, tmp_path: Path, name: str) -> None:
+    made = tmp_path / name.lower().replace("ä", "a")
+    simulated().trajectory()[:40].save(str(made))
+    shutil.move(made, tmp_path / name)
+    shutil.copy(files / "top.pdb", tmp_path)
+    found = imported(tmp_path, tmp_path / "s", name, stride=3)
+    own = simulated().topology.select("name CA")
+    assert np.abs(found.positions - simulated().x[:40:3, own] * 10).max() < 0.0101
 
 
 def test_few_frames_get_the_basic_map_and_it_is_said(files: Path, tmp_path: Path) -> None:
@@ -200,6 +258,33 @@ def test_a_killed_import_goes_on(files: Path, tmp_path: Path, monkeypatch: pytes
     lines: list[str] = []
     imported(files, out, "n.trr", message=lines.append)
     assert "nothing is computed again" in lines[-1]
+
+
+def test_an_import_that_ended_between_its_shards_goes_on(files: Path, tmp_path: Path) -> None:
+    """Files may have moved, but the map of the shards that are written is kept."""
+    sim, out = simulated(), tmp_path / "s"
+    half = len(sim.x) // 2
+    for name, part in (("a.trr", slice(None, half)), ("b.trr", slice(half, None))):
+        write_trr(tmp_path / name, sim.x[part], f=sim.f[part], times=sim.times[part])
+    shutil.copy(files / "top.pdb", tmp_path)
+    whole = imported(tmp_path, out, "a.trr", "b.trr")
+    for path in (*(out / "shards").glob("t0001*"), out / "library.npz"):
+        path.unlink()
+    record = read_json(out / "import.json")
+    del record["finished"]
+    write_json(out / "import.json", record)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("a.trr", "b.trr", "top.pdb"):
+        shutil.move(tmp_path / name, moved / name)
+    before = hash_file(out / "force_map.npz")
+    found = imported(moved, out, "a.trr", "b.trr")
+    assert np.array_equal(found.forces, whole.forces)
+    assert hash_file(out / "force_map.npz") == before
+    assert (out / "library.npz").is_file()
+    (out / "import.json").write_text("{")
+    with pytest.raises(StateError, match="is damaged"):
+        imported(moved, out, "a.trr", "b.trr")
 
 
 def test_a_store_takes_one_import(files: Path, tmp_path: Path) -> None:
@@ -291,6 +376,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_spent(files: Path, tmp_
         ([first["f.trr"]], {"stride": 0}, DataError, "stride"),
         ([first["f.trr"]], {"mapping": "CACB"}, ConfigError, "system.mapping"),
         ([tmp_path / "f.npy"], {}, DataError, "cannot be read"),
+        ([first["f.trr"]], {"force_map": "slice"}, MappingError, "'slice' is neither optimal, basic"),
+        ([first["f.trr"]], {"force_map": tmp_path / "f.npy"}, MappingError, "not a saved force map"),
     ]
     for paths, options, error, match in cases:
         own: dict[str, Any] = {"topology": files / "top.pdb", "config": config()} | options
