@@ -30,7 +30,7 @@ SHORT: dict[str, Any] = {
         **{"force_map": "basic", "start": "folded"},
     },
     "oracle": {"production_ps": 0.2, "relax_ps": 0.1, "save_ps": 0.04, "backmap": ["library"]},
-    "training": {**SMOKE["training"], "priors": {"terms": ["bonds", "angles"]}},
+    "training": {**SMOKE["training"], "priors": {"terms": ["bonds"]}},
     "simulation": {"n_replicas": 4, "steps": 60, "timestep_fs": 2.0, "report_interval": 20},
     "selector": {"n_select": 2, "max_rmsd": None},
 }
@@ -112,3 +112,47 @@ def test_a_store_needs_no_dynamics_of_the_own_system(dry: Inputs, tmp_path: Path
     )
     with pytest.raises(CGALError, match="has no frames"):  # and not that the structure cannot be read
         build_components(other)
+
+
+def test_frames_are_backmapped_with_the_molecule_of_a_run(dry: Inputs, tmp_path: Path) -> None:
+    import numpy as np
+    import yaml
+
+    from cgal_plugin.components.label_files import backmap_file
+    from cgal_plugin.oracle.user_system import load_user_system
+
+    kind = "gromacs"
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(configured(dry, kind)))
+    prepared = load_user_system(kind, dry.files(kind), None, dry.structure(kind))
+    beads = prepared.mapping.map_positions(prepared.positions)
+    np.save(tmp_path / "frames.npy", beads[None])
+    said: list[str] = []
+    results = backmap_file(tmp_path / "frames.npy", str(path), tmp_path / "out.pdb", message=said.append)
+    assert [r.ok for r in results] == [True]
+    assert any(line.startswith("force field: gromacs") for line in said)
+    with pytest.raises(CGALError, match=r"mapping: .*run\.yaml has its own"):
+        backmap_file(tmp_path / "frames.npy", str(path), tmp_path / "out.pdb", mapping="CACB")
+
+
+def test_caps_and_bridges_are_kept(tmp_path: Path) -> None:
+    """Two bridges and caps, written as a System: they are those of the molecule."""
+    import openmm
+    from openmm import app, unit
+
+    from cgal_plugin.oracle import AllAtomModel
+    from cgal_plugin.oracle.user_system import load_user_system
+    from tests.oracle import structures
+
+    (tmp_path / "capped.pdb").write_text(structures.text(structures.capped("AYA", hydrogens=False)))
+    bridged = Path(structures.__file__).parent / "data" / "two_bridges.pdb"
+    for source in (tmp_path / "capped.pdb", bridged):
+        usual = AllAtomModel.from_file(source)
+        system = app.ForceField("amber14-all.xml").createSystem(usual.topology, constraints=app.HBonds)
+        (tmp_path / "s.xml").write_text(openmm.XmlSerializer.serialize(system))
+        with open(tmp_path / "s.pdb", "w", encoding="utf-8") as handle:
+            app.PDBFile.writeFile(usual.topology, usual.positions / 10 * unit.nanometer, handle, keepIds=True)
+        own = load_user_system("system", [tmp_path / "s.xml"], None, tmp_path / "s.pdb")
+        assert own.mapping.topology == usual.cg_topology
+        assert own.topology.getNumBonds() == usual.topology.getNumBonds()
+        assert own.given.system.getNumConstraints() == len(usual.constraints)
