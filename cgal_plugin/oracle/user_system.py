@@ -25,7 +25,7 @@ from cgal_plugin.oracle.given import GivenSystem, take_controllers, timestep, un
 from cgal_plugin.oracle.match import check_bond_lengths, check_masses, check_match, system_bonds
 from cgal_plugin.oracle.readers import ForceFieldSource, read_files
 from cgal_plugin.oracle.record import StructureRecord
-from cgal_plugin.oracle.solute import bond_pairs, first_atoms, solute_size, split_chains
+from cgal_plugin.oracle.solute import bond_pairs, first_atoms, solute_size, standard_topology
 from cgal_plugin.oracle.user_record import describe
 from cgal_plugin.units import ANGSTROM_PER_NM
 
@@ -117,7 +117,7 @@ def load_user_system(
     xyz = coordinates.positions
     if periodic and box is not None:
         xyz = make_whole(xyz, bond_pairs(read.topology), box)
-    topology = split_chains(read.topology, n_solute)
+    topology = standard_topology(read.topology, n_solute)
     if periodic and box is not None:
         xyz = _chains_together(topology, xyz, n_solute, box)
     check_bond_lengths(topology, xyz, what, coordinates.what)
