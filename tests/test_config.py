@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -257,3 +257,95 @@ def test_aliases_cannot_blow_up(text: str, message: str, tmp_path: Path) -> None
 def test_aliases_are_allowed_otherwise(tmp_path: Path) -> None:
     text = "system: {sequence: AAA}\noracle: {production_ps: &x 3.0, relax_ps: *x}\n"
     assert _load(tmp_path, text).oracle.relax_ps == 3.0
+
+
+# ---------------------------------------------------------------------- the user's own force field
+
+
+def own_system(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Write an empty top file with an include; return a configuration that names them."""
+    (folder / "own.ff").mkdir(exist_ok=True)
+    (folder / "own.ff" / "types.itp").write_text("; types\n")
+    (folder / "x.top").write_text('#include "types.itp"\n#ifdef NEVER\n#include "absent.itp"\n#endif\n')
+    (folder / "x.gro").write_text("coordinates\n")
+    field = {"kind": "gromacs", "files": ["x.top"], "include": "own.ff"}
+    return {"system": {"structure": "x.gro", "force_field": field | changes}}
+
+
+def test_files_of_a_force_field_are_found_and_their_content_is_recorded(tmp_path: Path) -> None:
+    config = parse_config(own_system(tmp_path), base=tmp_path)
+    own = config.system.force_field
+    assert own is not None
+    assert own.files == (str(tmp_path / "x.top"),)
+    assert {Path(name).name for name in own.sha256} == {"x.top", "types.itp", "x.gro"}
+    assert config.oracle.solvent == "files"  # type: ignore[union-attr]
+    again = parse_config(config.resolved())
+    assert again.hash == config.hash
+
+
+@pytest.mark.parametrize("name", ["x.top", "x.gro", "own.ff/types.itp"])
+def test_a_changed_file_changes_the_hash_and_is_refused_on_resume(tmp_path: Path, name: str) -> None:
+    from cgal_plugin.errors import StateError
+    from cgal_plugin.runs.directory import RunDirectory
+
+    content = own_system(tmp_path)
+    before = parse_config(content, base=tmp_path)
+    RunDirectory(tmp_path / "run").adopt(before)
+    with open(tmp_path / name, "a", encoding="utf-8") as handle:
+        handle.write("; changed\n")
+    after = parse_config(content, base=tmp_path)
+    assert after.hash != before.hash
+    with pytest.raises(StateError, match=Path(name).name):
+        RunDirectory(tmp_path / "run").adopt(after)
+    with pytest.raises(ConfigError, match=f"{Path(name).name} has changed"):
+        parse_config(before.resolved())
+    assert RunDirectory(tmp_path / "run").config().hash == before.hash  # the record can still be read
+
+
+def test_missing_files_of_a_force_field_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"force_field\.files\[?\.?0.*no\.top.*no such file"):
+        parse_config(own_system(tmp_path, files=["no.top"]), base=tmp_path)
+    with pytest.raises(ConfigError, match=r"force_field\.include.*nowhere"):
+        parse_config(own_system(tmp_path, include="nowhere"), base=tmp_path)
+
+
+def test_openmm_force_fields_are_known_by_name(tmp_path: Path) -> None:
+    (tmp_path / "x.pdb").write_text("ATOM\n")
+    field = {"kind": "openmm_xml", "files": ["amber19/protein.ff19SB.xml"]}
+    system = {"structure": "x.pdb", "force_field": field}
+    own = parse_config({"system": system}, base=tmp_path).system.force_field
+    assert own is not None
+    assert own.files == ("amber19/protein.ff19SB.xml",)
+    assert any(name.endswith("ff19SB.xml") for name in own.sha256)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"oracle": {"solvent": "obc2"}}, "solvent obc2 cannot be used with system.force_field"),
+        ({"oracle": {"solvent": "tip3pfb"}}, "leave oracle.solvent out"),
+        ({"system": {"repair": True}}, "repair: not with force_field"),
+        ({"system": {"ph": 5.0}}, "ph: not with force_field"),
+        ({"system": {"chains": ["A"]}}, "chains: not with force_field"),
+        ({"system": {"structure": None, "sequence": "GYG"}}, "force_field: for a structure only"),
+        ({"system": {"structure": None}}, "exactly one of"),
+        ({"force_field": {"kind": "namd"}}, "kind"),
+        ({"force_field": {"kind": "amber"}}, "include is for kind gromacs"),
+        ({"force_field": {"files": []}}, "files"),
+        ({"force_field": {"files": ["x.top", "x.gro"]}}, "exactly one file"),
+        ({"force_field": {"cutoff": "1 fs"}}, "cutoff"),
+        ({"force_field": {"implicit_solvent": "obc2"}}, "implicit_solvent is for kinds amber and charmm"),
+    ],
+)
+def test_a_force_field_that_does_not_fit(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    content = own_system(tmp_path, **change.get("force_field", {}))
+    content["system"] |= change.get("system", {})
+    content["system"] = {k: v for k, v in content["system"].items() if v is not None}
+    content |= {"oracle": change["oracle"]} if "oracle" in change else {}
+    with pytest.raises(ConfigError, match=words):
+        parse_config(content, base=tmp_path)
+
+
+def test_the_solvent_of_files_needs_files() -> None:
+    with pytest.raises(ConfigError, match=r"solvent files needs system\.force_field"):
+        parse_config({"system": {"sequence": "GYG"}, "oracle": {"solvent": "files"}})

@@ -17,7 +17,9 @@ ConfigFile = Annotated[Path, typer.Argument(help="Configuration file (YAML).")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Output file or folder.")]
 Store = Annotated[Path, typer.Argument(help="Data store.")]
 Frames = Annotated[Path, typer.Argument(help="CG frames: trajectory, npz or npy.")]
-System = Annotated[str, typer.Option(help="One-letter sequence, or structure file (PDB, mmCIF, .gz).")]
+System = Annotated[
+    str, typer.Option(help="One-letter sequence, structure file (PDB, mmCIF, .gz), or YAML file of a run.")
+]
 Ph = Annotated[float, typer.Option("--ph", help="pH for missing hydrogens.")]
 Chains = Annotated[list[str] | None, typer.Option("--chain", help="Chain to read (repeatable).")]
 Model = Annotated[int | None, typer.Option("--model", help="Number of the model to read.")]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cgal_plugin.config import Config
+from cgal_plugin.config import Config, load_yaml
 from cgal_plugin.config.models import OpenMMOracleConfig
 from cgal_plugin.errors import ConfigError
 from cgal_plugin.mapping import resolve_spec
 
 if TYPE_CHECKING:
     from cgal_plugin.oracle import AllAtomModel
+    from cgal_plugin.oracle.options import ReadOptions
     from cgal_plugin.oracle.user_system import PreparedSystem
 
 
@@ -39,6 +41,30 @@ def all_atom_model(config: Config) -> AllAtomModel:
     settings = config.oracle if isinstance(config.oracle, OpenMMOracleConfig) else OpenMMOracleConfig()
     spec = resolve_spec(system.mapping, system.embedding)
     return AllAtomModel.create(system.source, spec, settings.solvent, options)
+
+
+def named_model(
+    system: str, mapping: Any = "CA", solvent: str = "obc2", options: ReadOptions | None = None
+) -> AllAtomModel:
+    """Return the model of a sequence, of a structure file, or of the configuration file (YAML) of a run.
+
+    A configuration brings its own mapping, solvent and options, so that these must have their defaults.
+
+    Raises
+    ------
+    CGALError
+        The molecule cannot be used, or options are given beside a configuration.
+    """
+    from cgal_plugin.oracle import AllAtomModel
+    from cgal_plugin.oracle.options import ReadOptions
+
+    if Path(system).suffix.lower() not in (".yaml", ".yml"):
+        return AllAtomModel.create(system, mapping, solvent, options)
+    given = ["mapping"] * (mapping != "CA") + ["solvent"] * (solvent != "obc2")
+    given += ["options of a structure"] * (options not in (None, ReadOptions()))
+    if given:
+        raise ConfigError(f"{', '.join(given)}: {system} has its own; set them there, or leave them out here")
+    return all_atom_model(load_yaml(system))
 
 
 def user_system(config: Config) -> PreparedSystem:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.components.all_atom import named_model
 from cgal_plugin.components.label_job import LabelJob
 from cgal_plugin.components.tasks import backmap_chunk
 from cgal_plugin.data import DataStore
@@ -54,7 +55,7 @@ def label_file(
     frames
         Any file that :func:`~cgal_plugin.data.trajectories.load_trajectories` reads.
     system
-        One-letter sequence, or structure file.
+        One-letter sequence, structure file, or the configuration (YAML) of a run, whose molecule is used.
     out
         Data store. If it exists, labels are added to it with its force map.
     top
@@ -86,7 +87,9 @@ def label_file(
     from cgal_plugin.oracle import OpenMMOracle
 
     temperature = common_temperature([frames, out], temperature)
-    oracle = OpenMMOracle(system, temperature=temperature or 300.0, **oracle_options)
+    molecule = {k: oracle_options.pop(k) for k in ("mapping", "solvent", "options") if k in oracle_options}
+    model = named_model(system, **molecule)
+    oracle = OpenMMOracle(model, temperature=temperature or 300.0, **oracle_options)
     positions = _read(frames, oracle.topology, top, unit)
     if temperature is None:
         raise ConfigError(
@@ -192,9 +195,7 @@ def backmap_file(
     """
     import mdtraj
 
-    from cgal_plugin.oracle import AllAtomModel
-
-    model = AllAtomModel.create(system, mapping, options=options)
+    model = named_model(system, mapping, options=options)
     beads = _read(frames, model.cg_topology, top, unit)
     _say(model, message)
     results = backmap_frames(beads, model, seed=seed, workers=workers)

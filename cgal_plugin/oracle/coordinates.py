@@ -134,6 +134,13 @@ def _box(vectors: Any) -> NDArray[np.float64] | None:
     return box if np.isfinite(box).all() and np.diagonal(box).min() > 2.0 else None
 
 
+def box_vectors(box: NDArray[np.float64] | None) -> Any:
+    """Return box vectors ``(3, 3)`` Å as OpenMM has them; None for None."""
+    from openmm import Vec3, unit
+
+    return None if box is None else [Vec3(*row) for row in box / ANGSTROM_PER_NM] * unit.nanometer
+
+
 def make_whole(
     positions: NDArray[np.float64], bonds: NDArray[np.int64], box: NDArray[np.float64]
 ) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgal_plugin.errors import OracleError
-from cgal_plugin.oracle.coordinates import Coordinates, reading
+from cgal_plugin.oracle.coordinates import Coordinates, box_vectors, reading
 from cgal_plugin.oracle.forcefield import HYDROGEN_MASS
 from cgal_plugin.units import ANGSTROM_PER_NM
 
@@ -131,7 +131,7 @@ def read_files(source: ForceFieldSource, coordinates: Coordinates) -> ReadFiles:
 def _amber(source: ForceFieldSource, coordinates: Coordinates, what: str) -> ReadFiles:
     from openmm import app
 
-    prmtop = app.AmberPrmtopFile(source.files[0], periodicBoxVectors=_vectors(coordinates))
+    prmtop = app.AmberPrmtopFile(source.files[0], periodicBoxVectors=box_vectors(coordinates.box))
     solvent = _implicit(source)
     return ReadFiles(
         prmtop.topology,
@@ -146,7 +146,7 @@ def _gromacs(source: ForceFieldSource, coordinates: Coordinates, what: str) -> R
 
     include = {} if source.include is None else {"includeDir": str(source.include)}
     top = app.GromacsTopFile(
-        os.path.abspath(source.files[0]), periodicBoxVectors=_vectors(coordinates), **include
+        os.path.abspath(source.files[0]), periodicBoxVectors=box_vectors(coordinates.box), **include
     )
     return ReadFiles(
         top.topology,
@@ -165,7 +165,7 @@ def _charmm(source: ForceFieldSource, coordinates: Coordinates, what: str) -> Re
             f"{what}: expected one .psf file and parameter files ({', '.join(_PARAMETERS)})"
             + (f"; {odd[0]} is neither" if odd else "")
         )
-    psf = app.CharmmPsfFile(str(psfs[0]), periodicBoxVectors=_vectors(coordinates))
+    psf = app.CharmmPsfFile(str(psfs[0]), periodicBoxVectors=box_vectors(coordinates.box))
     parameters = app.CharmmParameterSet(*map(str, others))
     psf.loadParameters(parameters)  # before the topology is asked for: they know the elements
     solvent = _implicit(source)
@@ -298,14 +298,6 @@ def _given_topology(source: ForceFieldSource, coordinates: Coordinates) -> app.T
     if coordinates.topology is None:
         raise OracleError(_NO_TOPOLOGY.format(kind=source.kind, what=coordinates.what))
     return coordinates.topology
-
-
-def _vectors(coordinates: Coordinates) -> Any:
-    from openmm import Vec3, unit
-
-    if coordinates.box is None:
-        return None
-    return tuple(Vec3(*row) * unit.nanometer for row in coordinates.box / ANGSTROM_PER_NM)
 
 
 def _remedy(source: ForceFieldSource) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import OracleError
-from cgal_plugin.mapping.residues import IONS, WATER
+from cgal_plugin.mapping.residues import IONS, WATER, standard_name
 from cgal_plugin.mapping.spec import MapSpec
 
 if TYPE_CHECKING:
@@ -72,10 +72,23 @@ def solute_size(topology: app.Topology, spec: MapSpec, ignore: Collection[str], 
     return n
 
 
-def split_chains(topology: app.Topology, n_solute: int) -> app.Topology:
-    """Return a copy in which a new chain begins where consecutive solute residues are not bonded.
+#: names of CHARMM and GROMACS for backbone atoms → names of the PDB
+_PDB_NAMES = {"HN": "H", "OT1": "O", "OC1": "O", "O1": "O", "OT2": "OXT", "OC2": "OXT", "O2": "OXT"}
 
-    Formats such as prmtop have no chains.
+
+def _pdb_name(atom: Any, own: set[str]) -> str:
+    """Return the PDB's name of an atom of a standard residue with these atoms, where programs differ."""
+    if standard_name(atom.residue.name) is None:
+        return str(atom.name)
+    cd = standard_name(atom.residue.name) == "ILE" and atom.name == "CD"
+    name = "CD1" if cd else _PDB_NAMES.get(atom.name, atom.name)
+    return str(atom.name if name in own else name)
+
+
+def standard_topology(topology: app.Topology, n_solute: int) -> app.Topology:
+    """Return a copy with chains and with the PDB's names of atoms.
+
+    A new chain begins where consecutive solute residues are not bonded: a prmtop has no chains.
     """
     from openmm import app
 
@@ -91,7 +104,8 @@ def split_chains(topology: app.Topology, n_solute: int) -> app.Topology:
         if chain is None or not same or (solute and not linked) or (was_solute and not solute):
             chain = new.addChain(residue.chain.id if n_chains > 1 else None)
         made = new.addResidue(residue.name, chain, residue.id, residue.insertionCode)
-        atoms += [new.addAtom(a.name, a.element, made, a.id) for a in residue.atoms()]
+        own = {a.name for a in residue.atoms()}
+        atoms += [new.addAtom(_pdb_name(a, own), a.element, made, a.id) for a in residue.atoms()]
         previous = residue
     for a, b in topology.bonds():
         new.addBond(atoms[a.index], atoms[b.index])

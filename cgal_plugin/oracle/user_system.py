@@ -14,12 +14,18 @@ from cgal_plugin.config.force_field import content_hashes
 from cgal_plugin.errors import OracleError
 from cgal_plugin.mapping.maps import CGMapping
 from cgal_plugin.mapping.spec import resolve_spec
-from cgal_plugin.oracle.coordinates import Coordinates, make_whole, nearest_image, read_coordinates
+from cgal_plugin.oracle.coordinates import (
+    Coordinates,
+    box_vectors,
+    make_whole,
+    nearest_image,
+    read_coordinates,
+)
 from cgal_plugin.oracle.given import GivenSystem, take_controllers, timestep, ungroup, without_constraints
 from cgal_plugin.oracle.match import check_bond_lengths, check_masses, check_match, system_bonds
 from cgal_plugin.oracle.readers import ForceFieldSource, read_files
 from cgal_plugin.oracle.record import StructureRecord
-from cgal_plugin.oracle.solute import bond_pairs, first_atoms, solute_size, split_chains
+from cgal_plugin.oracle.solute import bond_pairs, first_atoms, solute_size, standard_topology
 from cgal_plugin.oracle.user_record import describe
 from cgal_plugin.units import ANGSTROM_PER_NM
 
@@ -94,26 +100,31 @@ def load_user_system(
     what = f"force field ({source.label})"
     check_match(read.topology, coordinates, what)
     n_solute = solute_size(read.topology, resolve_spec(mapping), ignore, what)
-    periodic = n_solute < read.topology.getNumAtoms()
-    system = read.create(periodic, True)
-    if kind == "system":
-        periodic = bool(system.usesPeriodicBoundaryConditions())
-        check_masses(system, read.topology, what, coordinates.what)
-        for i, j in system_bonds(system, read.topology, n_solute):
+    has_solvent = n_solute < read.topology.getNumAtoms()
+    given = read.create(has_solvent, True) if kind == "system" else None
+    periodic = has_solvent
+    if given is not None:
+        check_masses(given, read.topology, what, coordinates.what)
+        for i, j in system_bonds(given, read.topology, n_solute):
             read.topology.addBond(i, j)
-    box = _box(read.topology, system if kind == "system" else None, coordinates)
-    _check_box(periodic, box, system, source, read.topology, n_solute, what, coordinates.what)
+        periodic = bool(given.usesPeriodicBoundaryConditions())
+    box = _box(read.topology, given, coordinates)
+    if has_solvent and not (periodic and box is not None):
+        raise OracleError(_no_box(read.topology, n_solute, what, coordinates.what, kind))
+    system = given or read.create(periodic, True)
+    if periodic and box is not None:
+        _check_cutoff(system, box, what, kind)
     xyz = coordinates.positions
     if periodic and box is not None:
         xyz = make_whole(xyz, bond_pairs(read.topology), box)
-    topology = split_chains(read.topology, n_solute)
+    topology = standard_topology(read.topology, n_solute)
     if periodic and box is not None:
         xyz = _chains_together(topology, xyz, n_solute, box)
     check_bond_lengths(topology, xyz, what, coordinates.what)
     mapping_ = CGMapping.from_topology(
         first_atoms(topology, n_solute), mapping, positions=xyz[:n_solute], ignore=ignore
     )
-    _set_box(topology, box if periodic else None)
+    topology.setPeriodicBoxVectors(box_vectors(box if periodic else None))
     flexible = without_constraints(system, n_solute) if kind == "system" else read.create(periodic, False)
     barostat = take_controllers(system)
     take_controllers(flexible)
@@ -145,32 +156,20 @@ def _box(topology: app.Topology, system: Any, coordinates: Coordinates) -> NDArr
     return np.array([tuple(v.value_in_unit(unit.nanometer)) for v in vectors]) * ANGSTROM_PER_NM
 
 
-def _check_box(
-    periodic: bool,
-    box: NDArray[np.float64] | None,
-    system: openmm.System,
-    source: ForceFieldSource,
-    topology: app.Topology,
-    n_solute: int,
-    what: str,
-    structure: str,
-) -> None:
+def _no_box(topology: app.Topology, n_solute: int, what: str, structure: str, kind: str) -> str:
+    n = len({a.residue.index for a in topology.atoms() if a.index >= n_solute})
+    has = f"{what} has {n} molecules of solvent or ions, but "
+    if kind == "system":
+        return f"{has}the System has no periodic boundaries. Write it with nonbondedMethod=PME"
+    return (
+        f"{has}neither it nor {structure} has a periodic box. Give a structure with its box (CRYST1 of a PDB "
+        "file, the last line of an inpcrd or gro file)"
+    )
+
+
+def _check_cutoff(system: openmm.System, box: NDArray[np.float64], what: str, kind: str) -> None:
     from openmm import unit
 
-    has_solvent = n_solute < topology.getNumAtoms()
-    if has_solvent and not (periodic and box is not None):
-        n = len({a.residue.index for a in topology.atoms() if a.index >= n_solute})
-        raise OracleError(
-            f"{what} has {n} molecules of solvent or ions, but "
-            + (
-                f"neither it nor {structure} has a periodic box. Give a structure with its box (CRYST1 of a "
-                "PDB file, the last line of an inpcrd or gro file)"
-                if source.kind != "system"
-                else "the System has no periodic boundaries. Write it with nonbondedMethod=PME"
-            )
-        )
-    if not periodic or box is None:
-        return
     ranges = [
         f.getCutoffDistance().value_in_unit(unit.nanometer) * ANGSTROM_PER_NM
         for f in system.getForces()
@@ -180,15 +179,8 @@ def _check_box(
     if longest > narrowest / 2:
         raise OracleError(
             f"{what}: the box is {narrowest:.1f} Å wide, less than twice the cutoff of {longest:g} Å. Use a "
-            "larger box" + ("" if source.kind == "system" else ", or a shorter system.force_field.cutoff")
+            "larger box" + ("" if kind == "system" else ", or a shorter system.force_field.cutoff")
         )
-
-
-def _set_box(topology: app.Topology, box: NDArray[np.float64] | None) -> None:
-    from openmm import Vec3, unit
-
-    vectors = None if box is None else [Vec3(*row) * unit.nanometer for row in box / ANGSTROM_PER_NM]
-    topology.setPeriodicBoxVectors(vectors)
 
 
 def _chains_together(

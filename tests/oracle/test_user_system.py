@@ -11,6 +11,7 @@ import openmm
 import pytest
 from openmm import app, unit
 
+from cgal_plugin.mapping import resolve_spec
 from cgal_plugin.mapping.forces import basic_force_map
 from cgal_plugin.oracle import AllAtomModel, OpenMMOracle
 from cgal_plugin.oracle.user_system import PreparedSystem, load_user_system
@@ -302,3 +303,38 @@ def test_an_implicit_solvent_is_used_if_it_is_named(dry_inputs: Inputs) -> None:
     assert any("GB" in type(f).__name__ for f in prepared.given.system.getForces())
     assert dict(prepared.record.rows())["solvent"] == "implicit, obc2"
     assert "vacuum" in dict(load(dry_inputs, "amber").record.rows())["solvent"]
+
+
+def test_names_of_charmm_and_gromacs_become_those_of_the_pdb() -> None:
+    """Libraries, cgback and the stretched chain find atoms by name."""
+    from cgal_plugin.oracle.solute import standard_topology
+
+    topology = app.Topology()
+    chain = topology.addChain()
+    first, last = (topology.addResidue(name, chain) for name in ("ILE", "HSD"))
+    named = [(first, n) for n in ("N", "HN", "CA", "CD", "C", "O")]
+    named += [(last, n) for n in ("N", "CA", "C", "OT1", "OT2")]
+    atoms = [topology.addAtom(n, app.element.get_by_symbol(n[0]), r) for r, n in named]
+    topology.addBond(atoms[4], atoms[6])
+    found = [a.name for a in standard_topology(topology, len(atoms)).atoms()]
+    assert found == ["N", "H", "CA", "CD1", "C", "O", "N", "CA", "C", "O", "OXT"]
+
+
+def test_chains_begin_where_residues_are_not_bonded() -> None:
+    from cgal_plugin.oracle.solute import solute_size, standard_topology
+
+    topology = app.Topology()
+    chain = topology.addChain()
+    atoms = []
+    for name in ("ALA", "GLY", "ALA", "HOH", "HOH"):
+        residue = topology.addResidue(name, chain)
+        names = ("O", "H1", "H2") if name == "HOH" else ("N", "CA", "C")
+        atoms.append([topology.addAtom(n, app.element.get_by_symbol(n[0]), residue) for n in names])
+    for i, j in ((0, 1), (1, 2)):
+        for own in atoms[:3]:
+            topology.addBond(own[i], own[j])
+    topology.addBond(atoms[0][2], atoms[1][0])
+    n = solute_size(topology, resolve_spec("CA"), (), "files")
+    assert n == 9
+    chains = [[r.name for r in c.residues()] for c in standard_topology(topology, n).chains()]
+    assert chains == [["ALA", "GLY"], ["ALA"], ["HOH", "HOH"]]
