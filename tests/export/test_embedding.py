@@ -48,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_store_keeps_it_and_the_batch_has_its_numbers(made: Path) -> None:
     assert DataStore(made / "data").topology.embedding == "mlcg-tk"
     assert CGDataset(made / "data")[0].z.tolist() == MLCG
-    with pytest.raises(DataError, match="by embedding .mlcg-tk., .* by .cgal."):
+    with pytest.raises(DataError, match=r"by embedding .mlcg-tk., .* by .cgal."):
         DataStore.create(
             made / "data", CGTopology.from_sequence("YYDPE"), temperature=400.0, force_map_hash="test"
         )
