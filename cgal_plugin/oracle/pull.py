@@ -12,6 +12,7 @@ from cgal_plugin.mapping.geometry import superpose
 from cgal_plugin.oracle.contexts import get_positions, potential_energy, set_positions
 from cgal_plugin.oracle.forcefield import drop_motion_remover
 from cgal_plugin.oracle.restraint import RESTRAINT_GROUP, RESTRAINT_PARAMETER, BeadRestraint
+from cgal_plugin.oracle.screen import Screen, screen
 from cgal_plugin.oracle.stereo import stereo_tables
 from cgal_plugin.oracle.surrogate import remove_solvent, slow_hydrogens, truncate
 
@@ -60,7 +61,7 @@ class PullSettings:
 
     restraint: float = 20_000.0
     stereo: float = 500.0
-    last_stereo: float = 100.0
+    last_stereo: float = 500.0
     temperature: float = 300.0
     friction: float = 10.0
     timestep_fs: float = 4.0
@@ -154,7 +155,8 @@ class Puller:
         Raises
         ------
         BackmapError
-            The given coordinates, the dynamics or a minimisation are not finite.
+            The given coordinates, the dynamics or a minimisation are not finite, or the structure at the
+            target has inverted stereocentres, cis peptide bonds, broken bonds, clashes or pierced rings.
         """
         import openmm
 
@@ -169,6 +171,7 @@ class Puller:
         try:
             self._steer(atoms, beads, goal, seed or 1, rough)
             settled = get_positions(self._dry)
+            self._check(settled)
             self._set(self._wet, settled, goal, s.last_stereo)
             openmm.LocalEnergyMinimizer.minimize(self._wet, s.tolerance, s.last_iterations)
             set_positions(self._context, get_positions(self._wet))
@@ -179,6 +182,13 @@ class Puller:
         if not (np.isfinite(positions).all() and np.isfinite(energy)):
             raise BackmapError("the minimisation became non-finite")
         return Pulled(positions + origin, energy)
+
+    def _check(self, settled: NDArray[np.float64]) -> None:
+        """Refuse what the last minimisation cannot repair: it only removes twists of peptide bonds."""
+        verdict = screen(settled, self.tables, omega_min=90.0)
+        assert isinstance(verdict, Screen)
+        if not verdict:
+            raise BackmapError("; ".join(verdict.reasons))
 
     def energy(self, positions: NDArray[np.float64]) -> float:
         """Return the potential energy without restraints (kcal/mol) of ``(n_atoms, 3)`` Å."""

@@ -29,8 +29,8 @@ _PER_ATOM = 1.1e-3
 #: speed relative to one thread of the CPU platform, and the least s per ps: a GPU is waited for at each step.
 #: Rough
 _PLATFORMS = {"CPU": (1.0, 0.0), "Reference": (0.1, 0.0), "CUDA": (50.0, 0.05), "OpenCL": (30.0, 0.1)}
-#: backmapping and its minimisations, in ps of MD in implicit solvent
-_BACKMAP_PS = 8.0
+#: s of backmapping a frame on the CPU platform, per atom: its nonbonded terms have a cutoff
+_BACKMAP_PER_ATOM = {"obc2": 3e-3, "gbn2": 1.3e-2}
 #: building, protonating and minimising the molecule, in ps of MD in implicit solvent
 _BUILD_PS = 5.0
 #: a network of 64 features and 2 blocks, for 10 beads
@@ -108,7 +108,7 @@ class Rates:
 
     def backmap_seconds(self) -> float:
         """Return the seconds of backmapping one frame, and of placing water around it."""
-        return _BACKMAP_PS * self._per_ps(self._implicit, "coil") + self._water_seconds()
+        return _BACKMAP_PER_ATOM[self._implicit] * self.molecule.n_atoms + self._water_seconds()
 
     def build_seconds(self) -> float:
         """Return the seconds of building the molecule."""
