@@ -3,9 +3,9 @@
 Importing this package is light: nothing is registered, set or loaded until it is asked for.
 
 A folder imports only from folders later in this list: ``cli``, ``benchmark``, ``driver`` (the loop),
-``reporting``, ``components`` (roles, checks, built-in components), physics (``refinement``, ``dynamics``,
-``export``, ``oracle``, ``selector``, ``training``), ``runs``, ``analysis``, ``models``, ``priors``, ``data``,
-``mapping``, ``execution``, ``config``.
+``reporting``, ``exchange`` (data of other programs), ``components`` (roles, checks, built-in components),
+physics (``refinement``, ``dynamics``, ``export``, ``oracle``, ``selector``, ``training``), ``runs``,
+``analysis``, ``models``, ``priors``, ``data``, ``mapping``, ``execution``, ``config``.
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ ORDER = [
     ["ase"],
     ["refinement"],
     ["components"],
+    ["exchange"],
     ["reporting"],
     ["driver"],
     ["testing"],
@@ -119,7 +120,7 @@ before = dict(os.environ), list(warnings.filters), threading.active_count()
 import cgal_plugin
 for name in ("config", "mapping", "priors", "selector", "oracle", "dynamics", "export", "analysis", "driver"):
     __import__("cgal_plugin." + name)
-for name in ("execution", "runs", "components", "reporting", "benchmark", "testing"):
+for name in ("execution", "runs", "components", "exchange", "reporting", "benchmark", "testing"):
     __import__("cgal_plugin." + name)
 heavy = {"torch", "openmm", "torchmdnet", "lightning", "matplotlib.pyplot"} & set(sys.modules)
 assert not heavy, heavy
@@ -143,6 +144,7 @@ PUBLIC = {
     "dynamics": """
         BACKENDS BlowUp Guard SimulationResult add_potential build_system load_simulation read_dcd
         resolve_backend simulate""",
+    "exchange": "export_data import_data import_trajectories",
     "export": "FastPotential export_torchscript load_metadata",
     "mapping": """
         BeadSpec CGMapping CGTopology ForceMap MapSpec basic_force_map optimal_force_map resolve_spec

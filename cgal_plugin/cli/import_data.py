@@ -87,7 +87,7 @@ def import_data(
                     f"{'all-atom trajectories' if all_atom else 'CG data'}"
                 )
         if all_atom:
-            from cgal_plugin.components.import_trajectories import import_trajectories
+            from cgal_plugin.exchange.trajectories import import_trajectories
 
             if len(topology or ()) > 1:
                 raise ConfigError("--topology is given twice; trajectories of one import are of one molecule")
@@ -110,7 +110,7 @@ def import_data(
                 progress=_Tenths(),
             )
             return
-        from cgal_plugin.components.import_data import import_data as run
+        from cgal_plugin.exchange.cg_data import import_data as run
 
         run(
             inputs,
@@ -154,7 +154,7 @@ def export_data(
     priors: Annotated[Path | None, typer.Option(help="Priors: write delta forces as well.")] = None,
 ) -> None:
     """Write data stores for torchmd-cg (npy) or mlcg (hdf5); cgal import-data reads them back unchanged."""
-    from cgal_plugin.components.export_data import export_data as run
+    from cgal_plugin.exchange.cg_export import export_data as run
 
     try:
         for path in run(stores, out, layout, embedding=embedding, priors=priors):

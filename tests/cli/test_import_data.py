@@ -10,7 +10,7 @@ from cgal_plugin.cli.main import app
 from cgal_plugin.config import dump_yaml
 from cgal_plugin.data import DataStore
 from cgal_plugin.errors import ConfigError
-from tests.components.all_atom import config, simulated
+from tests.exchange.all_atom import config, simulated
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*left out of the CG topology")
 

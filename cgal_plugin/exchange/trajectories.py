@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgal_plugin.components.build import openmm_oracle
-from cgal_plugin.components.import_plan import check_files, make_plan
-from cgal_plugin.components.import_preview import preview
-from cgal_plugin.components.import_record import RECORD, constraints_of, describe, is_finished, make_record
-from cgal_plugin.components.import_store import Shards, by_file, check_map, fit_map, library_frames
-from cgal_plugin.components.import_tasks import ImportPlan, Piece, SoluteFrames, import_piece, pieces_of
 from cgal_plugin.components.seed_data import is_whole
 from cgal_plugin.config import Config, load_yaml
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.temperature import common_temperature, same_temperature
 from cgal_plugin.errors import ConfigError, DataError
+from cgal_plugin.exchange.trajectory_pieces import ImportPlan, Piece, SoluteFrames, import_piece, pieces_of
+from cgal_plugin.exchange.trajectory_plan import check_files, make_plan
+from cgal_plugin.exchange.trajectory_preview import preview
+from cgal_plugin.exchange.trajectory_record import RECORD, constraints_of, describe, is_finished, make_record
+from cgal_plugin.exchange.trajectory_store import Shards, by_file, check_map, fit_map, library_frames
 from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.mapping.embedding import CGAL
 from cgal_plugin.mapping.forces import ForceMap

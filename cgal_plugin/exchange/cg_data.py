@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.components.raw_molecule import ImportPlan, plan_import
 from cgal_plugin.data import DataStore, LabelledFrames, Quarantined
 from cgal_plugin.data.bond_lengths import NO_CELL, check_unit, find_broken
 from cgal_plugin.data.force_checks import check_size
@@ -21,6 +20,7 @@ from cgal_plugin.data.raw_data import RawTrajectory
 from cgal_plugin.data.raw_layouts import read_raw
 from cgal_plugin.data.raw_topology import chosen
 from cgal_plugin.errors import DataError
+from cgal_plugin.exchange.cg_molecule import ImportPlan, plan_import
 from cgal_plugin.provenance import atomic_write, hash_file, hash_object, versions, write_sealed
 from cgal_plugin.runs.layout import FORCE_MAP
 from cgal_plugin.units import as_angstrom

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.components.import_data import added_forces
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.hdf5_layout import COORDS, DELTA, FORCES, h5py_module, write_molecule
 from cgal_plugin.data.raw_data import LABELS
 from cgal_plugin.data.several import store_names, store_paths
 from cgal_plugin.errors import ConfigError, DataError
+from cgal_plugin.exchange.cg_data import added_forces
 from cgal_plugin.provenance import atomic_path, atomic_write, hash_file, versions, write_sealed
 from cgal_plugin.runs.layout import FORCE_MAP
 
@@ -90,7 +90,7 @@ def export_data(
     """Write data stores in a layout of other programs.
 
     Total forces are written, in kcal/mol/Å, and coordinates in Å. Temperature, topology, blocks and sources
-    are written beside the arrays, so that :func:`~cgal_plugin.components.import_data.import_data` gives equal
+    are written beside the arrays, so that :func:`~cgal_plugin.exchange.cg_data.import_data` gives equal
     stores.
 
     Parameters

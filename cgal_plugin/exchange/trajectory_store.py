@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.components.import_tasks import ImportPlan, Piece, SoluteFrames
 from cgal_plugin.data import DataStore, LabelledFrames
 from cgal_plugin.data.bond_lengths import find_broken
 from cgal_plugin.data.file_blocks import file_blocks
 from cgal_plugin.errors import DataError, MappingError
+from cgal_plugin.exchange.trajectory_pieces import ImportPlan, Piece, SoluteFrames
 from cgal_plugin.mapping.forces import MIN_FRAMES, ForceMap, basic_force_map, optimal_force_map
 from cgal_plugin.oracle.force_error import frame_noise
 

@@ -10,18 +10,19 @@ import mdtraj
 import numpy as np
 import pytest
 
-from cgal_plugin.components import build, import_tasks
-from cgal_plugin.components import import_trajectories as importing
-from cgal_plugin.components.import_trajectories import import_trajectories
+from cgal_plugin.components import build
 from cgal_plugin.config import Config
 from cgal_plugin.data import StoredFrames
 from cgal_plugin.errors import CGALError, ConfigError, DataError, MappingError, StateError
+from cgal_plugin.exchange import trajectories as importing
+from cgal_plugin.exchange import trajectory_pieces
+from cgal_plugin.exchange.trajectories import import_trajectories
 from cgal_plugin.mapping import ForceMap
 from cgal_plugin.oracle import AllAtomModel, OpenMMOracle
 from cgal_plugin.oracle.contexts import set_positions
 from cgal_plugin.provenance import hash_file, read_json, write_json
-from tests.components.all_atom import KJ_NM, TEMPERATURE, Simulation, config, simulated
 from tests.data.trr_files import write_trr
+from tests.exchange.all_atom import KJ_NM, TEMPERATURE, Simulation, config, simulated
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*left out of the CG topology")
 
@@ -229,7 +230,7 @@ def test_a_broken_frame_is_left_out_and_said(files: Path, tmp_path: Path) -> Non
 
 
 def test_a_killed_import_goes_on(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_tasks, "_MOST_FRAMES", 50)
+    monkeypatch.setattr(trajectory_pieces, "_MOST_FRAMES", 50)
     whole = imported(files, tmp_path / "whole", "n.trr")
 
     def end(done: int, total: int) -> None:

@@ -82,12 +82,12 @@ def plan_import(
     topology
         Structure file, saved topology or sequence; None: from the data.
     mapping, embedding, to_embedding, temperature, length_unit, force_unit, force_map, priors
-        See :func:`~cgal_plugin.components.import_data.import_data`.
+        See :func:`~cgal_plugin.exchange.cg_data.import_data`.
 
     Raises
     ------
     DataError
-        See :func:`~cgal_plugin.components.import_data.import_data`.
+        See :func:`~cgal_plugin.exchange.cg_data.import_data`.
     """
     name = molecule.name
     lines: list[str] = []

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cgal_plugin.components.import_tasks import ImportPlan, SoluteFrames
 from cgal_plugin.data.bond_lengths import CELL, check_unit, find_broken
 from cgal_plugin.data.periodic import whole_by_bonds
 from cgal_plugin.data.trajectories import OWN_UNIT
 from cgal_plugin.errors import DataError
+from cgal_plugin.exchange.trajectory_pieces import ImportPlan, SoluteFrames
 from cgal_plugin.units import BOLTZMANN_KCAL_PER_MOL_K, FORCE_UNITS, KJ_PER_KCAL
 
 if TYPE_CHECKING:

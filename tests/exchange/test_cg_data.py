@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cgal_plugin.components.export_data import export_data
-from cgal_plugin.components.import_data import import_data
 from cgal_plugin.data import CGDataset, DataStore, LabelledFrames, Quarantined
 from cgal_plugin.errors import CGALError, CGALWarning, ConfigError, DataError, MappingError
+from cgal_plugin.exchange.cg_data import import_data
+from cgal_plugin.exchange.cg_export import export_data
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.mapping.embedding import EMBEDDINGS
 from cgal_plugin.provenance import read_sealed
@@ -208,7 +208,7 @@ def test_beads_in_the_order_of_their_structure(tmp_path):
 
 
 def test_large_trajectories_become_shards_of_whole_blocks(tmp_path, monkeypatch):
-    from cgal_plugin.components import import_data as module
+    from cgal_plugin.exchange import cg_data as module
 
     monkeypatch.setattr(module, "_SHARD", 24 * 5 * 7)  # seven frames
     coords, forces, embeds = chain("GAYDW", n=53)
@@ -223,7 +223,7 @@ def test_large_trajectories_become_shards_of_whole_blocks(tmp_path, monkeypatch)
 @settings(max_examples=60, deadline=None)
 @given(n=st.integers(1, 3000), most=st.integers(1, 400))
 def test_blocks_cover_all_frames_once(n, most):
-    from cgal_plugin.components import import_data as module
+    from cgal_plugin.exchange import cg_data as module
 
     before, module._SHARD = module._SHARD, most * 24
     try:

@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 
 from cgal_plugin.components.build import build_components
-from cgal_plugin.components.import_trajectories import import_trajectories
 from cgal_plugin.config import load_yaml
 from cgal_plugin.data import DataStore
 from cgal_plugin.driver import run
 from cgal_plugin.errors import ConfigError, OracleError
+from cgal_plugin.exchange.trajectories import import_trajectories
 from cgal_plugin.mapping import basic_force_map
 from cgal_plugin.oracle import AllAtomModel
 from cgal_plugin.oracle.recompute import frame_forces
-from tests.components.all_atom import TEMPERATURE, config, simulated
-from tests.components.test_import_trajectories import relative
 from tests.driver import stand_ins
 from tests.driver.cheap import without_figures
 from tests.driver.tiny import SMOKE
+from tests.exchange.all_atom import TEMPERATURE, config, simulated
+from tests.exchange.test_trajectories import relative
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_data"
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.components.import_tasks import ImportPlan
 from cgal_plugin.data.atom_files import AtomFile, open_atom_file
 from cgal_plugin.data.pairing import check_order
 from cgal_plugin.errors import CGALError, DataError
+from cgal_plugin.exchange.trajectory_pieces import ImportPlan
 from cgal_plugin.mapping import CGMapping
 from cgal_plugin.mapping.files import load_structure
 from cgal_plugin.mapping.match_atoms import bonds_of, is_hydrogen, solute_residues
@@ -89,7 +89,7 @@ def make_plan(
     Raises
     ------
     CGALError
-        See :func:`~cgal_plugin.components.import_trajectories.import_trajectories`.
+        See :func:`~cgal_plugin.exchange.trajectories.import_trajectories`.
     """
     topology, top_name = _topology(top, oracle)
     force_files: list[Path | None] = [*forces] or [None] * len(trajectories)

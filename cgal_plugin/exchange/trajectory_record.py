@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.components.import_tasks import ImportPlan
 from cgal_plugin.errors import StateError
+from cgal_plugin.exchange.trajectory_pieces import ImportPlan
 from cgal_plugin.provenance import hash_file, read_json, write_json
 
 if TYPE_CHECKING:
