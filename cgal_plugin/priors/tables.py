@@ -57,10 +57,10 @@ def _specificity(types: Sequence[Any]) -> tuple[int, int]:
 def _precedence(types: Sequence[Any], reverse: bool) -> tuple[Any, ...]:
     """Return the rank of a row of an ordered table, read forward or in reverse, as in torchmd.
 
-    The direction of the row comes before its reverse, then exact types at the first beads.
+    The direction of the row comes before its reverse, then exact types at the first places of the row, which
+    in reverse are those of the last beads.
     """
-    seen = tuple(reversed(types)) if reverse else tuple(types)
-    return *_specificity(types), not reverse, tuple(is_exact(t) for t in seen)
+    return *_specificity(types), not reverse, tuple(is_exact(t) for t in types)
 
 
 @dataclass(frozen=True, eq=False)
