@@ -59,6 +59,8 @@ def reading(what: str, remedy: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         text = str(error).strip() or type(error).__name__
+        if isinstance(error, KeyError | IndexError):  # the text is a name alone
+            text = f"it is not a whole file of this kind ({type(error).__name__}: {text})"
         raise OracleError(f"{what} cannot be used: {text}{remedy}") from error
 
 

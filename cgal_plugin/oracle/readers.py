@@ -23,6 +23,8 @@ IMPLICIT = ("hct", "obc1", "obc2", "gbn", "gbn2")
 CUTOFF: Mapping[str, float] = {"amber": 9.0, "gromacs": 10.0, "charmm": 12.0, "openmm_xml": 9.0}
 _SWITCH = 2.0  # Å, width of CHARMM's switching function
 _POLARISABLE = ("Amoeba", "Drude", "Hippo")
+_RESTRAINTS = ("CustomExternalForce", "CustomCVForce", "CustomCentroidBondForce", "RMSDForce", "PlumedForce")
+_UREY_BRADLEY = "AmoebaUreyBradleyGenerator"  # CHARMM's files have it too: it makes harmonic bonds
 _PARAMETERS = (".prm", ".par", ".rtf", ".top", ".str", ".inp")
 _NO_TOPOLOGY = (
     "kind {kind} needs the topology from system.structure: a PDB or mmCIF file with all particles, "
@@ -133,6 +135,11 @@ def _amber(source: ForceFieldSource, coordinates: Coordinates, what: str) -> Rea
 
     prmtop = app.AmberPrmtopFile(source.files[0], periodicBoxVectors=box_vectors(coordinates.box))
     solvent = _implicit(source)
+    if solvent is not None and min(map(float, prmtop._prmtop._raw_data.get("RADII", ["0"]))) <= 0.0:
+        raise OracleError(
+            f"{what} has atoms without radii, which implicit_solvent {source.implicit_solvent} needs. Set "
+            "them in tleap (set default PBRadii mbondi3) or ParmEd (changeRadii)"
+        )
     return ReadFiles(
         prmtop.topology,
         lambda periodic, constraints: _create(
@@ -186,7 +193,8 @@ def _openmm_xml(source: ForceFieldSource, coordinates: Coordinates, what: str) -
     topology = _given_topology(source, coordinates)
     field = app.ForceField(*map(str, source.files))
     for generator in field.getGenerators():
-        _refuse_polarisable(type(generator).__name__, what)
+        if type(generator).__name__ != _UREY_BRADLEY:
+            _refuse_polarisable(type(generator).__name__, what)
     return ReadFiles(
         topology,
         lambda periodic, constraints: _create(
@@ -231,6 +239,11 @@ def _create(
 
     if options.get("implicitSolvent", "") is None:
         del options["implicitSolvent"]
+    elif periodic and "implicitSolvent" in options:
+        raise OracleError(
+            f"{what} has solvent in a periodic box, which does not go with implicit_solvent "
+            f"{source.implicit_solvent}. Leave out system.force_field.implicit_solvent"
+        )
     if periodic:
         options["nonbondedCutoff"] = source.range / ANGSTROM_PER_NM
     with reading(what, _remedy(source)):
@@ -252,15 +265,15 @@ def check_forces(system: openmm.System, what: str) -> None:
     Raises
     ------
     OracleError
-        The System has a polarisable force field, virtual sites, particles without mass, or forces that
-        depend on the place of the molecule.
+        The System has a polarisable force field, virtual sites, particles without mass, or forces of
+        restraints and biases.
     """
     for force in system.getForces():
         _refuse_polarisable(type(force).__name__, what)
-        if type(force).__name__ == "CustomExternalForce":
+        if type(force).__name__ in _RESTRAINTS:
             raise OracleError(
-                f"{what} has a CustomExternalForce, such as a position restraint: the bead forces would "
-                "contain it. Remove it from the system"
+                f"{what} has a {type(force).__name__}, such as a position restraint or a bias: the bead "
+                "forces would contain it. Remove it from the system"
             )
     n = system.getNumParticles()
     sites = [i for i in range(n) if system.isVirtualSite(i)]

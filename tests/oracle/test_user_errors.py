@@ -15,7 +15,7 @@ from openmm import app, unit
 from cgal_plugin.errors import CGALError, OracleError
 from cgal_plugin.oracle.readers import ForceFieldSource
 from cgal_plugin.oracle.user_system import load_user_system
-from tests.oracle.user_inputs import FORCE_FIELD, WATER, Inputs
+from tests.oracle.user_inputs import FORCE_FIELD, WATER, Inputs, with_radii
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning"),
@@ -226,7 +226,45 @@ def test_frozen_particles_and_position_restraints_are_refused(dry_inputs: Inputs
     refused("system", files, dry_inputs.structure("system"), "position restraint", "Remove")
 
 
+@pytest.mark.parametrize("name", ["CustomCVForce", "CustomCentroidBondForce", "RMSDForce"])
+def test_biases_and_restraints_are_refused(dry_inputs: Inputs, tmp_path: Path, name: str) -> None:
+    def add(system: openmm.System) -> None:
+        rmsd = openmm.RMSDForce([openmm.Vec3(0, 0, 0)] * system.getNumParticles())
+        if name == "CustomCentroidBondForce":
+            force = openmm.CustomCentroidBondForce(2, "100*distance(g1, g2)")
+            force.addBond([force.addGroup([0, 1]), force.addGroup([20, 21])], [])
+        elif name == "CustomCVForce":  # as metadynamics adds it
+            force = openmm.CustomCVForce("rmsd^2")
+            force.addCollectiveVariable("rmsd", rmsd)
+        else:
+            force = rmsd
+        system.addForce(force)
+
+    files = system_of(dry_inputs, tmp_path, add)
+    refused("system", files, dry_inputs.structure("system"), name, "bias", "Remove")
+
+
+def test_an_implicit_solvent_needs_radii(dry_inputs: Inputs) -> None:
+    """ParmEd writes radii of 0 for systems of OpenMM; the error came when the first context was made."""
+    text = Path(dry_inputs.files("amber")[0]).read_text()
+    assert set(re.search(r"%FLAG RADII\s+%FORMAT\S+\s+([^%]*)", text).group(1).split()) == {"0.00000000E+00"}
+    structure = dry_inputs.structure("amber")
+    for model in ("obc2", "gbn2"):
+        refused("amber", dry_inputs.files("amber"), structure, "radii", "mbondi", implicit_solvent=model)
+
+
+def test_a_prmtop_that_is_cut_short(dry_inputs: Inputs, tmp_path: Path) -> None:
+    path = edited(dry_inputs.files("amber")[0], tmp_path, lambda text: text[: len(text) // 2])
+    refused("amber", [path], dry_inputs.structure("amber"), "not a whole file")
+
+
 # ---------------------------------------------------------------------- box and solvent
+
+
+def test_an_implicit_solvent_beside_water(wet_inputs: Inputs, tmp_path: Path) -> None:
+    path = with_radii(wet_inputs.files("amber")[0], tmp_path)
+    structure = wet_inputs.structure("amber")
+    refused("amber", [path], structure, "Leave out .*implicit_solvent", implicit_solvent="obc2")
 
 
 def test_water_without_a_box(wet_inputs: Inputs, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from cgal_plugin.mapping import resolve_spec
 from cgal_plugin.mapping.forces import basic_force_map
 from cgal_plugin.oracle import AllAtomModel, OpenMMOracle
 from cgal_plugin.oracle.user_system import PreparedSystem, load_user_system
-from tests.oracle.user_inputs import KINDS, Inputs
+from tests.oracle.user_inputs import KINDS, Inputs, with_radii
 
 pytestmark = [  # of OpenMM's readers: open files, radii of another GB model
     pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning"),
@@ -298,11 +298,37 @@ def test_what_was_read_names_files_solvent_box_and_masses(wet_inputs: Inputs) ->
     assert "minimised" in rows["notes"]
 
 
-def test_an_implicit_solvent_is_used_if_it_is_named(dry_inputs: Inputs) -> None:
-    prepared = load(dry_inputs, "amber", implicit_solvent="obc2")
+def test_an_implicit_solvent_is_used_if_it_is_named(dry_inputs: Inputs, tmp_path: Path) -> None:
+    path = with_radii(dry_inputs.files("amber")[0], tmp_path)
+    prepared = load_user_system("amber", [path], None, dry_inputs.structure("amber"), implicit_solvent="obc2")
+    assert np.isfinite(AllAtomModel.from_system(prepared).positions).all()
     assert any("GB" in type(f).__name__ for f in prepared.given.system.getForces())
     assert dict(prepared.record.rows())["solvent"] == "implicit, obc2"
     assert "vacuum" in dict(load(dry_inputs, "amber").record.rows())["solvent"]
+
+
+@pytest.mark.parametrize("name", ["small", pytest.param("charmm36.xml", marks=pytest.mark.integration)])
+def test_urey_bradley_terms_are_not_polarisable(dry_inputs: Inputs, tmp_path: Path, name: str) -> None:
+    """CHARMM36 has the generator of AMOEBA's terms, which makes harmonic bonds."""
+    structure, names = dry_inputs.structure("openmm_xml"), [name]
+    if name == "small":
+        path = tmp_path / "urey_bradley.xml"
+        path.write_text(
+            "<ForceField><AmoebaUreyBradleyForce><UreyBradley class1='' class2='' class3='' d='0.2' k='9'/>"
+            "</AmoebaUreyBradleyForce></ForceField>"
+        )
+        names = [*dry_inputs.files("openmm_xml"), str(path)]
+    prepared = load_user_system("openmm_xml", names, None, structure)
+    own = app.ForceField(*names).createSystem(app.PDBFile(structure).topology)
+
+    def energy(system: openmm.System) -> float:
+        context = openmm.Context(
+            system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
+        )
+        context.setPositions(prepared.positions / 10)
+        return float(context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(_KJ))
+
+    assert energy(prepared.given.flexible) == pytest.approx(energy(own), rel=1e-6)
 
 
 def test_names_of_charmm_and_gromacs_become_those_of_the_pdb() -> None:

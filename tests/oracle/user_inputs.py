@@ -103,3 +103,16 @@ def _write_charmm(parmed: Any, folder: Path) -> None:
     psf.save(str(folder / "c.psf"), overwrite=True)
     parameters = parmed.charmm.CharmmParameterSet.from_structure(structure)
     parameters.write(par=str(folder / "c.prm"), top=str(folder / "c.rtf"))
+
+
+def with_radii(prmtop: str, folder: Path) -> str:
+    """Write a copy of a prmtop file with the radii that implicit solvent needs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ParmEd
+        import parmed
+
+        structure = parmed.load_file(prmtop)
+        parmed.tools.changeRadii(structure, "mbondi2").execute()
+        path = str(folder / Path(prmtop).name)
+        structure.save(path, overwrite=True)
+    return path
