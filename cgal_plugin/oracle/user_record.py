@@ -63,7 +63,8 @@ def describe(
     if periodic and box is not None:
         sizes = " x ".join(f"{np.linalg.norm(row):.1f}" for row in box)
         pressure = "the barostat of the System" if given.barostat is not None else "1 bar"
-        record = record.with_fact("box", f"{sizes} Å at the start, then {pressure}; PME")
+        later = f" at the start, then {pressure}" if given.boxed else ", constant"
+        record = record.with_fact("box", f"{sizes} Å{later}; PME")
     elif box is not None:
         record = record.with_fact("box", "of the files, not used: there is no solvent in it")
     n = given.system.getNumConstraints()
