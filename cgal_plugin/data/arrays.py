@@ -163,6 +163,8 @@ def _base(name: str) -> str:
 
 def _last_word(base: str) -> str:
     """Return the role of names such as ``cg_coords``, ``protein_forces_a`` and ``a.forces``."""
+    # torchmd-cg writes delta forces as one word
+    base = re.sub(r"delta(?=forces?)", "delta_", base)
     words = [word for word in re.split(r"[_\-. ]", base) if len(word) > 1]
     known = [w for w in words if any(w in group for group in (POSITIONS, FORCES, _OTHER))]
     return known[-1] if known else base

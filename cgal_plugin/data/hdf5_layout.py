@@ -68,14 +68,26 @@ def read_hdf5_layout(path: Path) -> list[RawMolecule]:
         The file is missing or damaged, or a molecule lacks its bead types.
     """
     if not path.is_file():
-        raise DataError(f"{path} does not exist")
+        raise DataError(f"{path} {'is a folder, not a file' if path.is_dir() else 'does not exist'}")
     try:
         with h5py_module().File(path, "r") as file:
-            molecules = [_molecule(path, file[key], key) for key in _molecules(file)]
+            keys = _molecules(file)
+            names = [_name(path, key) for key in keys]
+            if len(set(names)) < len(names):  # such as /train/cln and /val/cln
+                names = [key.strip("/").replace("/", "_") for key in keys]
+            molecules = [_molecule(path, file[key], key, name) for key, name in zip(keys, names, strict=True)]
     except _DAMAGED as error:
         raise DataError(f"{path} cannot be read as HDF5: {error}") from error
+    if not molecules:
+        raise DataError(
+            f"{path} has no CG data: expected groups /METASET/MOLECULE with {COORDS} and {FORCES}"
+        )
     check_names(molecules, path)
     return molecules
+
+
+def _name(path: Path, key: str) -> str:
+    return key.rstrip("/").rpartition("/")[2] or path.stem
 
 
 def _molecules(group: Any, key: str = "") -> list[str]:
@@ -90,7 +102,7 @@ def _molecules(group: Any, key: str = "") -> list[str]:
     return found
 
 
-def _molecule(path: Path, group: Any, key: str) -> RawMolecule:
+def _molecule(path: Path, group: Any, key: str, name: str) -> RawMolecule:
     where = f"{path}, group {key}"
     if EMBEDS not in group.attrs:
         raise DataError(f"{where} has no attribute {EMBEDS} with the numbers of the bead types")
@@ -100,13 +112,13 @@ def _molecule(path: Path, group: Any, key: str) -> RawMolecule:
     record, labels = {}, {}
     if RECORD in group:
         record = json.loads(group[RECORD].asstr()[()])
-        labels = {name: group[name][()] for name in LABELS}
+        labels = {label: group[label][()] for label in LABELS}
     force_map = group[_FORCE_MAP][()].tobytes() if _FORCE_MAP in group else None
     known = {COORDS, FORCES, DELTA, RECORD, _FORCE_MAP, *LABELS}
-    parts = {name: H5Rows(path, f"{key}/{name}") for name in (COORDS, FORCES, DELTA) if name in group}
+    parts = {role: H5Rows(path, f"{key}/{role}") for role in (COORDS, FORCES, DELTA) if role in group}
     trajectory = RawTrajectory(where, parts[COORDS], parts.get(FORCES), parts.get(DELTA))
     return RawMolecule(
-        name=key.rstrip("/").rpartition("/")[2] or path.stem,
+        name=name,
         trajectories=[trajectory],
         embeds=read_embeds(group.attrs[EMBEDS], f"{where}: {EMBEDS}"),
         files=[path],

@@ -55,6 +55,7 @@ class _Found:
     folder: Path
     name: str
     roles: dict[str, dict[str, Path]] = field(default_factory=dict)
+    twice: list[Path] = field(default_factory=list)
 
 
 def read_npy_layout(paths: Sequence[Path]) -> list[RawMolecule]:
@@ -72,6 +73,8 @@ def read_npy_layout(paths: Sequence[Path]) -> list[RawMolecule]:
     beside = [file for path in given for file in _npy_files(path.parent.glob("*.npy"))]
     found = _group([*files, *given])
     for key, other in _group(beside).items():
+        if key in found and "delta" not in found[key].roles:
+            found[key].twice = other.twice
         for role in _ROLES if key in found else ():
             found[key].roles.setdefault(role, other.roles.get(role, {}))
     molecules = [_molecule(f) for f in found.values() if f.roles.get("coords")]
@@ -134,6 +137,10 @@ def _group(files: Iterable[Path]) -> dict[tuple[Path, str], _Found]:
         molecule, part = (batch[1], batch[2]) if batch else (name, number)
         group = found.setdefault((folder, molecule), _Found(folder, molecule))
         others = group.roles.setdefault(role, {})
+        if part in others and role == "delta":
+            # of several priors; which of them matters only without total forces
+            group.twice.append(file)
+            continue
         if part in others:
             raise DataError(f"{others[part]} and {file} have the same role; keep one of them in the folder")
         others[part] = file
@@ -146,6 +153,11 @@ def _molecule(found: _Found) -> RawMolecule:
     )
     name = found.name or _folder_name(found.folder)
     parts = sorted(coords, key=natural_key)
+    if found.twice and not forces:
+        listed = ", ".join(str(path) for path in (*delta.values(), *found.twice))
+        raise DataError(f"{listed} have the same role; keep one of them in the folder")
+    unread = [*delta.values(), *found.twice] if found.twice else []
+    delta = {} if found.twice else delta
     for role, files in (("forces", forces), ("delta forces", delta)):
         if files and set(files) != set(coords):
             odd = sorted(map(str, set(files) ^ set(coords)))
@@ -163,6 +175,7 @@ def _molecule(found: _Found) -> RawMolecule:
         for part in parts
     ]
     known = {p.resolve() for files in found.roles.values() for p in files.values()}
+    known |= {p.resolve() for p in found.twice}
     record, labels, own = _exported(found, trajectories)
     maps = found.folder / f"{found.name}_cg_force_map.npy"
     others = [
@@ -179,9 +192,8 @@ def _molecule(found: _Found) -> RawMolecule:
         record=record,
         labels=labels,
         force_map_file=own[2].read_bytes() if len(own) > 2 else None,
-        left_out=[
-            f.name for f in others if found.name and f.name.startswith(found.name + "_") and not _role(f)[0]
-        ],
+        left_out=[f.name for f in unread]
+        + [f.name for f in others if found.name and f.name.startswith(found.name + "_") and not _role(f)[0]],
     )
 
 

@@ -23,6 +23,8 @@ def read_npz_layout(path: Path) -> RawMolecule:
     DataError
         The file is missing or damaged, or the names do not decide what is read.
     """
+    if path.suffix.lower() != ".npz":
+        raise DataError(f"{path} is no .npz file: leave out --format")
     coords, forces = list(load_numpy(path)), list(load_numpy(path, role="forces"))
     if len(coords) != len(forces):
         raise DataError(f"{path} has {len(coords)} arrays of coordinates and {len(forces)} of forces")
@@ -35,6 +37,13 @@ def read_npz_layout(path: Path) -> RawMolecule:
                 raise DataError(f"{path} has several arrays of bead types: {', '.join(names)}; keep one")
             found = arrays[names[0]] if names else None
             left_out = [name for name in arrays.files if name not in (*chosen, *names)]
+            temperature = None
+            if "temperature" in left_out and arrays["temperature"].dtype.kind in "fiu":
+                values = np.unique(arrays["temperature"])
+                if len(values) != 1:
+                    raise DataError(f"{path} has data of {len(values)} temperatures; import them one by one")
+                temperature = float(values[0])
+                left_out.remove("temperature")
     except BAD_ARCHIVE as error:
         raise DataError(f"{path} cannot be read as .npz: {error}") from error
     delta = has_delta_forces(path)
@@ -43,4 +52,4 @@ def read_npz_layout(path: Path) -> RawMolecule:
         for (name, xyz), k in zip(coords, order, strict=True)
     ]
     embeds = None if found is None else read_embeds(found, f"{path}, array {names[0]!r}")
-    return RawMolecule(path.stem, trajectories, embeds, [path], left_out=left_out)
+    return RawMolecule(path.stem, trajectories, embeds, [path], left_out=left_out, temperature=temperature)

@@ -84,6 +84,8 @@ class RawMolecule:
         Content of the force-map file of the store that was exported, or None.
     left_out
         Files that belong to the molecule and are not read.
+    temperature
+        K, if the file has it; that of ``record`` is not repeated here.
     """
 
     name: str
@@ -96,6 +98,7 @@ class RawMolecule:
     labels: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     force_map_file: bytes | None = None
     left_out: Sequence[str] = ()
+    temperature: float | None = None
 
 
 def read_embeds(array: Any, name: str) -> NDArray[np.int64]:

@@ -36,7 +36,10 @@ def topology_from_embeds(embeds: NDArray[np.int64], spec: MapSpec, name: str) ->
     letters = [THREE_TO_ONE.get(bead.removeprefix("CA_"), "") for bead in names]
     unknown = sorted({bead for bead, letter in zip(names, letters, strict=True) if not letter})
     if unknown:
-        raise DataError(f"{name}: bead types {', '.join(unknown)} have no one-letter code: give --topology")
+        raise DataError(
+            f"{name}: bead types {', '.join(unknown)} have no one-letter code: give --topology, or the "
+            "embedding of these data, --embedding"
+        )
     return CGTopology.from_sequence("".join(letters), spec)
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from cgal_plugin.data.sources import FrameTable, read_store
 from cgal_plugin.data.store import DataStore
@@ -33,15 +33,15 @@ def store_paths(root: Root, stores: Sequence[str | os.PathLike[str]] | None = No
         No store is given, or one is given twice, or ``root`` and ``stores`` both list stores.
     """
     if stores is None:
-        listed = [root] if isinstance(root, str | os.PathLike) else list(root)
-        found = [Path(path).expanduser() for path in listed]
+        listed = [root] if isinstance(root, str | os.PathLike) else root
+        found = [Path(path).expanduser() for path in _listed(listed, "the data set")]
     elif isinstance(stores, str | os.PathLike) or not isinstance(stores, Sequence):
         raise DataError(f"stores is {stores!r}; it must be a list of data stores")
     elif not isinstance(root, str | os.PathLike):
         raise DataError("root and stores both list data stores: give the folder of the stores as root")
     else:
         folder = Path(root).expanduser()
-        below = [folder / Path(path).expanduser() for path in stores]
+        below = [folder / Path(path).expanduser() for path in _listed(stores, "stores")]
         found = [b if b.exists() else Path(p).expanduser() for b, p in zip(below, stores, strict=True)]
     if not found:
         raise DataError("the list of data stores is empty")
@@ -50,6 +50,12 @@ def store_paths(root: Root, stores: Sequence[str | os.PathLike[str]] | None = No
     if twice:
         raise DataError(f"data store {', '.join(twice)} is given twice")
     return found
+
+
+def _listed(paths: Any, what: str) -> Sequence[str | os.PathLike[str]]:
+    if not isinstance(paths, Sequence) or not all(isinstance(path, str | os.PathLike) for path in paths):
+        raise DataError(f"{what} is {paths!r}; it must be a data store or a list of data stores")
+    return paths
 
 
 def open_stores(paths: Sequence[Path]) -> list[DataStore]:
@@ -72,7 +78,8 @@ def open_stores(paths: Sequence[Path]) -> list[DataStore]:
                 raise DataError(
                     f"stores {other.root} and {store.root} are for one molecule, {store.topology!r}, with "
                     f"forces of two maps ({other.force_map_hash[:12]} and {store.force_map_hash[:12]}); "
-                    "force maps are not mixed: use one of the stores, or label again with one map"
+                    "force maps are not mixed: use one of the stores, label again with one map, or, if the "
+                    "data have one map, import both with one --force-map NAME"
                 )
     return stores
 

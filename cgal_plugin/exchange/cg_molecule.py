@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cgal_plugin.data.raw_data import RawMolecule
 from cgal_plugin.data.raw_topology import bead_order, check_embeds, read_topology, topology_from_embeds
 from cgal_plugin.data.temperature import same_temperature
@@ -18,7 +20,6 @@ from cgal_plugin.provenance import hash_array
 from cgal_plugin.units import FORCE_UNITS
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from cgal_plugin.priors import PriorSet
@@ -96,7 +97,7 @@ def plan_import(
         lines.append("data of cgal export-data: topology, temperature, blocks and force map as recorded")
     else:
         top, order = _topology(molecule, topology, mapping, embedding, lines)
-    known = molecule.record.get("temperature")
+    known = molecule.record.get("temperature", molecule.temperature)
     temperature = same_temperature(known, temperature, f"the record of {name}", "--temperature")
     if temperature is None:
         raise DataError(
@@ -112,6 +113,9 @@ def plan_import(
     if to_embedding is not None:
         top = top.with_embedding(to_embedding)
         lines.append(f"bead types of the store are numbered by embedding {top.embedding!r}")
+    for trajectory in molecule.trajectories:
+        if trajectory.coords.dtype == np.float16:
+            lines.append(f"{trajectory.name}: float16 rounds coordinates above 64 to 1/16, above 128 to 1/8")
     if molecule.left_out:
         lines.append(f"not read: {', '.join(molecule.left_out)}")
     options = {
@@ -195,6 +199,11 @@ def _check_shapes(molecule: RawMolecule, topology: CGTopology) -> None:
                 f"{trajectory.name} has shape {shape} and type {trajectory.coords.dtype}; expected "
                 "(n_frames, n_beads, 3)"
             )
+        if trajectory.coords.dtype.kind in "iu":
+            raise DataError(
+                f"{trajectory.name} has type {trajectory.coords.dtype}: coordinates in whole Å are rounded; "
+                "save them as floating-point numbers"
+            )
         if shape[0] == 0:
             raise DataError(f"{trajectory.name} has no frames")
         if shape[1] != topology.n_beads:
@@ -225,7 +234,8 @@ def _priors(
             lines.append("total forces; the delta forces are not read")
         return None
     if not delta:
-        raise DataError(f"{name} has no forces")
+        unread = f"; not read: {', '.join(molecule.left_out)}" if molecule.left_out else ""
+        raise DataError(f"{name} has no forces{unread}")
     if path is None:
         raise DataError(
             f"{name} has delta forces only: forces minus those of priors. A store has total forces: give "

@@ -212,3 +212,9 @@ def test_what_cannot_be_mixed_is_refused(roots, tmp_path):
             CGDataset(**arguments)
     with pytest.raises(DataError, match="3 molecules of different shapes"):
         _ = CGDataset(roots).frames
+
+
+@pytest.mark.parametrize("root", [None, 5, ["a", None], [["a"]]])
+def test_roots_that_are_no_paths(root):
+    with pytest.raises(DataError, match="must be a data store or a list"):
+        CGDataset(root)

@@ -417,7 +417,6 @@ def test_numbered_files_of_one_molecule_given_in_several_ways(tmp_path):
             lambda group: group.parent.__setitem__("b", h5py.ExternalLink("no.h5", "/b")),
             "cannot be read as HDF5",
         ),
-        (lambda group: group.parent.parent.copy(group.parent, "b"), "several molecules of the name mol"),
         (lambda group: group.attrs.__setitem__("cg_embeds", [1.5, 2, 3]), "integers from 1"),
         (None, "cannot be read as HDF5"),
     ],
@@ -634,3 +633,71 @@ def test_the_commands(tmp_path):
     assert done.returncode == 2
     assert "--stride is for all-atom trajectories" in done.stderr
     assert json.loads((tmp_path / "s" / "store.json").read_text())["topology"]["embedding"] == "torchmd-cg"
+
+
+# ---------------------------------------------------------------------- variants of real files
+
+
+def test_one_molecule_in_two_metasets_gives_two_stores(tmp_path):
+    coords, forces, embeds = chain("YYDPETGTWY")
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        for metaset, rows in (("train", slice(0, 20)), ("val", slice(20, 30))):
+            group = file.create_group(f"{metaset}/cln")
+            group["cg_coords"], group["cg_forces"] = coords[rows], forces[rows]
+            group.attrs["cg_embeds"] = embeds
+    made = import_data([tmp_path / "d.h5"], tmp_path / "out", **TK)
+    assert [(m.store.root.name, m.n_frames) for m in made] == [("train_cln", 20), ("val_cln", 10)]
+    assert CGDataset([m.store.root for m in made]).n_frames == 30, "the force maps are one"
+
+
+def test_delta_forces_of_several_priors_beside_total_ones_are_not_read(tmp_path):
+    coords, forces, _ = write_npy(tmp_path, "a", kind="mlcg")
+    for tag in ("p1", "p2"):
+        np.save(tmp_path / f"a_{tag}_delta_forces.npy", forces * 0.5)
+    (made,) = import_data([tmp_path], tmp_path / "s", **TK)
+    assert any("not read: a_p1_delta_forces.npy, a_p2_delta_forces.npy" in line for line in made.lines)
+    check(made.store, coords, forces, "YYDPETGTWY")
+    (tmp_path / "a_cg_forces.npy").unlink()
+    with pytest.raises(DataError, match="same role"):
+        import_data([tmp_path / "a_cg_coords.npy"], tmp_path / "t", **TK)
+
+
+def test_an_npz_with_torchmd_cgs_name_of_delta_forces_and_a_temperature(tmp_path):
+    coords, forces, embeds = chain("YYDPETGTWY")
+    arrays = {"coords": coords, "deltaforces": forces * 0.5, "z": embeds, "temperature": 300.0}
+    np.savez(tmp_path / "a.npz", forces=forces, **arrays)
+    np.savez(tmp_path / "b.npz", **arrays)
+    with pytest.raises(DataError, match="300"):
+        import_data([tmp_path / "a.npz"], tmp_path / "s", **TK)
+    (made,) = import_data([tmp_path / "a.npz"], tmp_path / "s", embedding="mlcg-tk")
+    np.testing.assert_array_equal(made.store.load_all().forces, forces)
+    assert made.store.temperature == 300.0
+    np.savez(tmp_path / "c.npz", forces=forces, **{**arrays, "temperature": [300.0] * 15 + [350.0] * 15})
+    with pytest.raises(DataError, match="2 temperatures"):
+        import_data([tmp_path / "c.npz"], tmp_path / "t", embedding="mlcg-tk")
+    with pytest.raises(DataError, match="delta forces only"):
+        import_data([tmp_path / "b.npz"], tmp_path / "t", embedding="mlcg-tk")
+
+
+def test_messages_name_what_is_there(tmp_path):
+    _, forces, embeds = chain("YYDPETGTWY")
+    write_npy(tmp_path / "a", "m", kind="mlcg")
+    (tmp_path / "a" / "m_cg_forces.npy").rename(tmp_path / "a" / "m_prior_delta_forces_shaped.npy")
+    with pytest.raises(DataError, match=r"no forces.*m_prior_delta_forces_shaped\.npy"):
+        import_data([tmp_path / "a"], tmp_path / "s", **TK)
+    with pytest.raises(DataError, match="is a folder"):
+        import_data([tmp_path / "a"], tmp_path / "s", layout="hdf5", **TK)
+    with pytest.raises(DataError, match=r"no \.npz file"):
+        import_data([tmp_path / "a" / "m_cg_coords.npy"], tmp_path / "s", layout="npz", **TK)
+    whole = write_npy(tmp_path / "b", "m")[0].round().astype(int)
+    np.save(tmp_path / "b" / "m_coords.npy", whole)
+    with pytest.raises(DataError, match="whole Å"):
+        import_data([tmp_path / "b"], tmp_path / "s", **TK)
+    half = write_npy(tmp_path / "c", "m")[0].astype(np.float16)
+    np.save(tmp_path / "c" / "m_coords.npy", half)
+    (made,) = import_data([tmp_path / "c"], tmp_path / "s", **TK)
+    assert any("float16" in line for line in made.lines)
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["g/pos"], file["g/forces"], file["g/types"] = forces, forces, embeds
+    with pytest.raises(DataError, match="expected groups /METASET/MOLECULE"):
+        import_data([tmp_path / "other.h5"], tmp_path / "t", **TK)
