@@ -209,6 +209,14 @@ class CGPrior(BasePrior):  # type: ignore[misc]  # torchmdnet has no types
             for name in self.columns
         }
 
+    def _apply(self, fn: Any, recurse: bool = True) -> CGPrior:
+        """Cast or move as torch does; a prior that was in float32 regains the digits of its table."""
+        super()._apply(fn, recurse)
+        for name, values in self._columns().items():
+            own = getattr(self, name)
+            setattr(self, name, values.to(device=own.device, dtype=own.dtype))
+        return self
+
     def get_init_args(self) -> dict[str, Any]:
         """Return plain Python values that rebuild the prior without data set or file."""
         # left out of tables in the numbers of cgal and of unordered ones, as in releases that had no others
