@@ -69,7 +69,7 @@ def energies(system: openmm.System, positions: np.ndarray, box: Any = None) -> d
 
 def by_parmed(inputs: Inputs, kind: str, **options: Any) -> openmm.System:
     """Return the System of ParmEd's readers of the same files."""
-    import parmed
+    parmed = pytest.importorskip("parmed")
 
     files = inputs.files(kind)
     if kind == "amber":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 SEQUENCE = "AYK"
 FORCE_FIELD, WATER = "amber19/protein.ff19SB.xml", "amber14/tip3p.xml"
@@ -69,7 +70,7 @@ def write_inputs(folder: Path, *, solvated: bool) -> Inputs:
         options = {"nonbondedMethod": app.PME, "nonbondedCutoff": 0.9 * unit.nanometer}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ParmEd
-        import parmed
+        parmed = pytest.importorskip("parmed")
 
         flexible = field.createSystem(topology, rigidWater=False, **options)
         structure = parmed.openmm.load_topology(
@@ -109,7 +110,7 @@ def with_radii(prmtop: str, folder: Path) -> str:
     """Write a copy of a prmtop file with the radii that implicit solvent needs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ParmEd
-        import parmed
+        parmed = pytest.importorskip("parmed")
 
         structure = parmed.load_file(prmtop)
         parmed.tools.changeRadii(structure, "mbondi2").execute()
