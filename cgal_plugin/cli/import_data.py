@@ -153,7 +153,10 @@ def export_data(
     embedding: EmbeddingName = None,
     priors: Annotated[Path | None, typer.Option(help="Priors: write delta forces as well.")] = None,
 ) -> None:
-    """Write data stores for torchmd-cg (npy) or mlcg (hdf5); cgal import-data reads them back unchanged."""
+    """Write data stores for torchmd-cg (npy) or mlcg (hdf5); import-data reads the frames back unchanged.
+
+    The backmapping library and the record of an import stay behind.
+    """
     from cgal_plugin.exchange.cg_export import export_data as run
 
     try:

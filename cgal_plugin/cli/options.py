@@ -83,12 +83,17 @@ def load_topology(
         The text is neither, the molecule cannot be mapped, or a saved topology has another embedding.
     """
     from cgal_plugin.mapping import CGTopology, resolve_spec
-    from cgal_plugin.mapping.embedding import check_given
+    from cgal_plugin.mapping.embedding import TABLE, check_given
 
     if Path(molecule).suffix.lower() == ".json":
         saved = CGTopology.load(molecule)
         check_given(embedding, saved.embedding, f"topology {molecule!r}", MappingError)
         return saved
+    if embedding is None and default.startswith(TABLE):
+        raise MappingError(
+            f"the file numbers bead types by a table ({default}), which is not in it: give the table with "
+            "--embedding, or a topology that was saved with it"
+        )
     spec = resolve_spec(mapping, default if embedding is None else embedding)
     if Path(molecule).suffix or Path(molecule).exists():
         return CGTopology.from_file(molecule, spec)

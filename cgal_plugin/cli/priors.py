@@ -10,6 +10,7 @@ import typer
 
 from cgal_plugin.cli.options import EmbeddingName, Mapping, MaybeTemperature, Out, load_topology
 from cgal_plugin.errors import ConfigError
+from cgal_plugin.priors.tables import FADE_NOTE
 
 if TYPE_CHECKING:
     from cgal_plugin.mapping import CGTopology
@@ -113,7 +114,7 @@ def _read_mlcg(
     found, numbering = read_mlcg(file), _given(embedding, file)
     if found.state is not None:
         typer.echo(f"note: {file} also has a network: `cgal import-model` reads both", err=True)
-    return priors_from_mlcg(
+    priors = priors_from_mlcg(
         found.parts,
         molecule,
         numbering,
@@ -121,6 +122,9 @@ def _read_mlcg(
         exclude_bonds=exclude_bonds,
         source={"file": file.name, "sha256": hash_file(file)},
     )
+    if "dihedrals" in priors.terms:
+        typer.echo(f"note: {file}: {FADE_NOTE}", err=True)
+    return priors
 
 
 def _given(embedding: str | None, file: Path) -> str:

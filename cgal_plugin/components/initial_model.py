@@ -45,11 +45,13 @@ class InitialModel:
         return self.hparams.get("prior_model") or None
 
     def describe(self) -> str:
-        """Return file, network and priors in one line."""
+        """Return file, network, priors and a temperature that is not recorded, in one line."""
         names = [next(iter(p)) if isinstance(p, dict) else str(p) for p in self.prior_model or []]
         keys = network_keys(self.hparams)
         sizes = ", ".join(f"{k} {keys[k]}" for k in _SHOWN if k in keys)
-        return f"{self.path} ({sizes}; priors {', '.join(names) or 'none'})"
+        known = checkpoint_temperature(self.content, self.path) is not None
+        more = "" if known else "; its temperature is not recorded: that of the run is assumed"
+        return f"{self.path} ({sizes}; priors {', '.join(names) or 'none'}{more})"
 
     def complete(self, given: dict[str, Any], section: str = "") -> dict[str, Any]:
         """Return keys of a training, completed by those of the file; see ``keys_from``."""

@@ -20,6 +20,8 @@ from cgal_plugin.mapping.residues import ONE_TO_THREE, STANDARD_RESIDUES
 from cgal_plugin.provenance import hash_object
 
 CGAL = "cgal"
+#: start of the name of a table
+TABLE = "table-"
 _MLCG_ORDER = "ACDEFGHIKLMNPQRSTVWY"
 _TORCHMD_ORDER = (
     "ALA", "GLY", "PHE", "TYR", "ASP", "GLU", "TRP", "PRO", "ASN", "GLN", "HIS", "SER", "THR", "VAL", "MET",
@@ -122,7 +124,8 @@ def _table(content: Any, source: str) -> Embedding:
             other = next(n for n, i in ids.items() if i == number)
             raise MappingError(f"{source}: {name} and {other} have the same number {number}")
         ids[name] = number
-    return Embedding(f"table-{hash_object(ids)[:8]}", ids)
+    same = [known for known in EMBEDDINGS.values() if known.ids == ids]
+    return same[0] if same else Embedding(TABLE + hash_object(ids)[:8], ids)
 
 
 def recorded_embedding(values: Mapping[str, Any], source: str | None) -> str:
@@ -173,9 +176,10 @@ def check_same_embedding(
     """
     if known is None or known == given:
         return
-    table = " (the table that it was made with)" if known.startswith("table-") else ""
+    table = " (the table that it was made with)" if known.startswith(TABLE) else ""
     raise error(
         f"{where} numbers its bead types by embedding {known!r}, {given_where} by {given!r}: the network "
         f"would take each bead for another residue. Use embedding {known!r}{table} for both: --embedding or "
-        "system.embedding, and in Python topology.with_embedding(...)"
+        "system.embedding, in Python topology.with_embedding(...); data stores are renumbered by "
+        "`cgal export-data --embedding` and `cgal import-data`"
     )

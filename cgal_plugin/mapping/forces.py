@@ -269,7 +269,8 @@ def _indicator_map(
             for k in (i, j)
         ]
         raise MappingError(
-            f"no {kind} force map: beads {names[0]} and {names[1]} share atoms or are linked by constraints"
+            f"no {kind} force map: beads {names[0]} and {names[1]} share atoms or are linked by constraints; "
+            "constrain bonds to hydrogen only, not those between heavy atoms"
         )
     return ForceMap(kind, matrix, mapping.hash, diagnostics)
 

@@ -17,6 +17,7 @@ from cgal_plugin.models.build import MODEL_NAME
 from cgal_plugin.models.convert import from_mlcg, from_torchmdnet_gn, save_checkpoint
 from cgal_plugin.models.inert_pickle import read_inert
 from cgal_plugin.models.mlcg_files import MlcgFile, is_mlcg, parse_mlcg
+from cgal_plugin.priors.tables import FADE_NOTE
 from cgal_plugin.provenance import hash_file
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class ImportedModel:
         lines = [f"network: {body!r}"]
         if self.priors is not None:
             lines.append(f"priors: {', '.join(self.priors.terms)}")
+            lines += [f"note: {FADE_NOTE}"] * ("dihedrals" in self.priors.terms)
         if "energy_offset" in self.facts:
             lines.append(
                 f"constant: {self.facts['energy_offset']:.6f} kcal/mol of the source's energy left out"

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     from cgal_plugin.mapping.topology import CGTopology
 
+#: what readers of dihedrals of other programs say
+FADE_NOTE = (
+    "dihedrals fade out where a bond angle is within 8.1° of straight, which those of the source do not"
+)
 _MAX_LOOKUP = 20_000_000
 
 

@@ -20,6 +20,7 @@ from cgal_plugin.config.load import read_mapping
 from cgal_plugin.errors import CGALWarning, ConfigError
 from cgal_plugin.priors.prior_set import PriorSet
 from cgal_plugin.priors.resolve import check_units
+from cgal_plugin.priors.tables import FADE_NOTE
 from cgal_plugin.priors.torchmd_tables import WIDTHS, Tables, bead_type, entry_of, number
 from cgal_plugin.provenance import hash_file
 
@@ -162,6 +163,8 @@ def _notes(content: Mapping[str, Any], terms: Sequence[str], repulsion: str, exc
             f"bond{'' if exclude_bonds == 1 else 's'} apart"
         )
         notes.append("parameters of 1-4 pairs are not used")
+    if "dihedrals" in terms:
+        notes.append(FADE_NOTE)
     if content.get("masses"):
         notes.append("masses of the file are kept for an export; dynamics uses those of the topology")
     return notes or ["all parameters are read"]

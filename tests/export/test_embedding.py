@@ -17,6 +17,7 @@ from cgal_plugin.errors import CGALWarning, DataError, DynamicsError, ExportErro
 from cgal_plugin.export import FastPotential, export_torchscript, load_metadata
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.priors import PriorSet, fit_priors
+from cgal_plugin.priors.modules import PRIORS
 from cgal_plugin.training import load_model, train
 from tests.cli.test_main import call
 from tests.training.data import make_store
@@ -62,8 +63,6 @@ def test_priors_by_name_are_the_same_in_every_embedding(tmp_path: Path) -> None:
         priors = fit_priors(store.topology, frames, 400.0, terms=("bonds", "angles", "repulsion"))
         priors.save(tmp_path / "p.yaml")
         assert PriorSet.load(tmp_path / "p.yaml").topology.embedding == store.topology.embedding
-        from cgal_plugin.priors.modules import PRIORS
-
         z = torch.tensor(store.topology.types)
         batch = torch.zeros_like(z)
         total = torch.zeros(1, 1, dtype=torch.float64)
@@ -74,6 +73,18 @@ def test_priors_by_name_are_the_same_in_every_embedding(tmp_path: Path) -> None:
             total = again.post_reduce(total, z, torch.tensor(frames[0], dtype=torch.float64), batch)
         energies.append(float(total))
     assert energies[0] == pytest.approx(energies[1], rel=1e-12)
+
+
+def test_a_prior_in_float32_regains_its_digits_in_float64(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a")
+    priors = fit_priors(store.topology, store.positions(), 400.0, terms=("bonds", "angles", "repulsion"))
+    for term in priors.terms:
+        exact = PRIORS[term](**priors.arguments(term)).double()
+        again = PRIORS[term](**priors.arguments(term)).float().double()
+        for name in exact.columns:
+            assert torch.equal(getattr(exact, name), getattr(again, name))
+        rounded = PRIORS[term](**priors.arguments(term)).float()
+        assert getattr(rounded, exact.columns[0]).dtype == torch.float32
 
 
 def test_a_model_is_not_exported_for_other_numbers(made: Path, tmp_path: Path) -> None:
@@ -137,6 +148,21 @@ def test_the_commands_take_it_from_the_model_or_refuse(
         "--steps", 10, "--timestep", 1, "-o", tmp_path / "sim",
     )  # fmt: skip
     assert code == 0, err
+
+
+def test_a_table_must_be_given_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = {"TYR": 5, "ASP": 1, "PRO": 2, "GLU": 3}
+    make_store(tmp_path / "data", n=40, embedding=table)
+    train({**SMALL, "dataset_root": str(tmp_path / "data")}, tmp_path / "train", seed=0)
+    checkpoint = next((tmp_path / "train").glob("epoch*.ckpt"))
+    export = ("export", checkpoint, "-o", tmp_path / "p.pt", "-t", "YYDPE")
+    code, _, err = call(capsys, *export)
+    assert code != 0
+    assert "give the table with --embedding" in err
+    (tmp_path / "table.yaml").write_text("{TYR: 5, ASP: 1, PRO: 2, GLU: 3}")
+    code, _, err = call(capsys, *export, "--embedding", tmp_path / "table.yaml")
+    assert code == 0, err
+    assert load_metadata(tmp_path / "p.pt")["types"] == [5, 5, 1, 2, 3]
 
 
 def test_plain_files_take_an_embedding(made: Path, tmp_path: Path) -> None:

@@ -71,6 +71,11 @@ def test_a_table_of_numbers(tmp_path):
     assert other.embedding != topology.embedding
 
 
+@pytest.mark.parametrize("name", ["mlcg-tk", "torchmd-cg"])
+def test_a_table_that_equals_a_built_in_one_has_its_name(name):
+    assert resolve_embedding(dict(resolve_embedding(name).ids)).name == name
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
