@@ -2,53 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from cgal_plugin.dynamics.force import add_potential
+from cgal_plugin.dynamics.settings import Settings, maxwell_velocities
 from cgal_plugin.dynamics.system import build_system, find_platform
 from cgal_plugin.errors import DynamicsError, StateError
 from cgal_plugin.interrupts import deferred
 from cgal_plugin.provenance import derive_seed
-from cgal_plugin.units import ANGSTROM_PER_NM, BOLTZMANN_KCAL_PER_MOL_K, KJ_PER_KCAL
+from cgal_plugin.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
-
-    from cgal_plugin.mapping import CGTopology
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Parameters of the dynamics; units as in :func:`cgal_plugin.dynamics.simulate`."""
-
-    potential: Path
-    topology: CGTopology
-    n_replicas: int
-    timestep_fs: float
-    temperature: float
-    friction: float
-    seed: int
-    backend: str
-    platform: str
-
-    @property
-    def timestep_ps(self) -> float:
-        """Time step, ps."""
-        return self.timestep_fs / 1000.0
-
-
-def maxwell_velocities(settings: Settings, replica: int, *stream: str | int) -> NDArray[np.float64]:
-    """Draw velocities ``(beads, 3)`` nm/ps (Maxwell–Boltzmann) from the random stream of the replica."""
-    rng = np.random.default_rng(derive_seed(settings.seed, "velocities", replica, *stream))
-    energy = BOLTZMANN_KCAL_PER_MOL_K * KJ_PER_KCAL * settings.temperature
-    masses = settings.topology.masses
-    return rng.standard_normal((len(masses), 3)) * np.sqrt(energy / masses)[:, None]
 
 
 class Engine:
@@ -183,7 +152,7 @@ class Engine:
             self._freeze(replica)
         self.integrator.setRandomNumberSeed(derive_seed(self.settings.seed, "noise", step, *replicas))
         self.context.reinitialize()
-        self._set(positions, velocities)
+        self.set_state(positions, velocities)
 
     def restart(self, replicas: Iterable[int], start: NDArray[np.float64], step: int) -> None:
         """Reset replicas to ``start`` ``(n_replicas, beads, 3)`` Å with velocities from a new stream."""
@@ -191,9 +160,10 @@ class Engine:
         for replica in replicas:
             positions[replica] = start[replica]
             velocities[replica] = maxwell_velocities(self.settings, replica, step) * ANGSTROM_PER_NM
-        self._set(positions, velocities)
+        self.set_state(positions, velocities)
 
-    def _set(self, positions: NDArray[np.float64], velocities: NDArray[np.float64]) -> None:
+    def set_state(self, positions: NDArray[np.float64], velocities: NDArray[np.float64]) -> None:
+        """Set positions (Å) and velocities (Å/ps), both ``(n_replicas, beads, 3)``."""
         self.context.setPositions(positions.reshape(-1, 3) / ANGSTROM_PER_NM)
         self.context.setVelocities(velocities.reshape(-1, 3) / ANGSTROM_PER_NM)
 

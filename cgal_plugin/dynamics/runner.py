@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cgal_plugin.data.blow_up import BlowUp
-from cgal_plugin.dynamics.engine import Engine, Settings
+from cgal_plugin.dynamics.engines import open_engine
 from cgal_plugin.dynamics.folder import Progress, SimulationFolder
 from cgal_plugin.dynamics.guard import Limits, find_blown
+from cgal_plugin.dynamics.settings import Settings
 from cgal_plugin.errors import DynamicsError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _BUFFER_BYTES = 1 << 26
 
 
 class Runner:
-    """Propagate an :class:`Engine` and keep a :class:`SimulationFolder` up to date."""
+    """Propagate a :class:`CGEngine` and keep a :class:`SimulationFolder` up to date."""
 
     def __init__(
         self,
@@ -73,14 +74,14 @@ class Runner:
         if saved is not None:
             self.progress, binary = saved
             self.folder.check_trajectories(self.progress)
-            self.engine = Engine(self.settings, np.flatnonzero(self.progress.parked).tolist())
+            self.engine = open_engine(self.settings, np.flatnonzero(self.progress.parked).tolist())
             self.engine.restore(binary)
             empty = np.empty((0, self.settings.topology.n_beads, 3))
             self.folder.append([empty] * self.settings.n_replicas, self.progress.frames, interval, timestep)
             return
         self.progress = Progress.start(self.settings.n_replicas)
         self.folder.create_trajectories(self.settings.topology.n_beads, interval, timestep)
-        self.engine = Engine(self.settings)
+        self.engine = open_engine(self.settings)
         self.engine.set_start(self.start, self.minimize_steps)
         finite = np.isfinite(self.engine.forces()).all(axis=(1, 2))
         blown = find_blown(self.engine.positions(), self.engine.velocities(), self.limits)

@@ -14,11 +14,11 @@ import numpy as np
 
 from cgal_plugin.data.bond_lengths import check_unit
 from cgal_plugin.dynamics.backends import choose_backend
-from cgal_plugin.dynamics.engine import Settings
 from cgal_plugin.dynamics.folder import SimulationFolder
 from cgal_plugin.dynamics.force import read_metadata
 from cgal_plugin.dynamics.guard import Guard, Limits
 from cgal_plugin.dynamics.result import SimulationResult
+from cgal_plugin.dynamics.settings import Settings
 from cgal_plugin.errors import DynamicsError, StateError
 from cgal_plugin.provenance import hash_array, hash_file
 from cgal_plugin.units import as_angstrom

@@ -16,8 +16,9 @@ import pytest
 from scipy import integrate, stats
 
 from cgal_plugin.dynamics import Guard, add_potential, build_system, simulate
-from cgal_plugin.dynamics.engine import Engine, Settings
+from cgal_plugin.dynamics.engine import Engine
 from cgal_plugin.dynamics.guard import kinetic_temperature
+from cgal_plugin.dynamics.settings import Settings
 from cgal_plugin.units import BOLTZMANN_KCAL_PER_MOL_K, KJ_PER_KCAL
 from tests.dynamics.potentials import HarmonicChain, chain_start, coil_start, save_potential
 
