@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from cgal_plugin.export.probes import pair_terms
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -33,6 +31,9 @@ def no_priors() -> dict[str, NDArray[Any]]:
 
 def prior_arrays(potential: Any) -> dict[str, NDArray[Any]]:
     """Return the prior arrays of an exported potential (scripted or not); see :func:`no_priors`."""
+    # torch is needed only here: a saved fast potential loads without it
+    from cgal_plugin.export.probes import pair_terms
+
     found: dict[str, list[NDArray[Any]]] = {name: [] for name in no_priors()}
     series: list[NDArray[Any]] = []
     for i, j, term in pair_terms(potential):
