@@ -152,8 +152,8 @@ def place_pairs(
     lower: wp.float64,
     span: wp.float64,
     decay: wp.float32,
-    share: wp.float32,
-    rest: wp.float32,
+    share: wp.float64,
+    rest: wp.float64,
     intervals: wp.int32,
     pair: wp.array[wp.int32],
     place: wp.array[wp.float32],
@@ -170,8 +170,9 @@ def place_pairs(
     if r > lower and r < lower + span:
         q = (r - lower) / span
         if decay > 0.0:
-            e = wp.float64(rest * (1.0 - wp.exp(-decay * wp.float32(q))))
-            q = wp.float64(share) * q + e
+            # only e is in float32: q is large, and near the cutoff filters change as fast as they vanish
+            e = wp.float64(wp.exp(-decay * wp.float32(q)))
+            q = share * q + rest * (wp.float64(1.0) - e)
         q *= wp.float64(intervals)
         k = wp.min(wp.int32(q), intervals - 1)
         place[p] = wp.float32(q - wp.float64(k))

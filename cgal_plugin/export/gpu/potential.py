@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cgal_plugin.mapping.topology import CGTopology
 
 #: largest force error of the table, relative to the largest component
-TOLERANCE = 2e-5
+TOLERANCE = 5e-5
 #: largest accepted error of table and rounding together
 LARGEST_ERROR = 1e-4
 #: Å; a smaller skin is rebuilt more often, a larger one has more slots to skip
