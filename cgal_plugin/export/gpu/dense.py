@@ -163,11 +163,10 @@ def product_blocked(
 ):  # type: ignore[no-untyped-def]
     """Launch with ``(ceil(rows / 8), width / 4)`` threads."""
     block, quad = wp.tid()
-    sums = product_of_rows(x, x_at, x_stride, block * 8, rows, size, w, quad * 4, width)
-    for r in range(8):
-        row = block * 8 + r
-        if row < rows:
-            finish(
-                sums[r], row, quad * 4, mode, kind, width, bias, bias_rows, gain,
-                other, other_stride, other_at, y, y_stride, y_at,
-            )  # fmt: skip
+    # the sums of 32 values take all registers: they are stored, and the epilogue takes one row at a time
+    product_of_rows(x, x_at, x_stride, block * 8, rows, size, w, quad * 4, width, y, y_stride, y_at + quad * 4)
+    for row in range(block * 8, wp.min(block * 8 + 8, rows)):
+        finish(
+            load4(y, row * y_stride + y_at + quad * 4), row, quad * 4, mode, kind, width, bias, bias_rows, gain,
+            other, other_stride, other_at, y, y_stride, y_at,
+        )  # fmt: skip

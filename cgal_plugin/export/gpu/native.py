@@ -21,8 +21,6 @@ GROUP = 32
 #: rows of one thread in :func:`dense_rows`
 ROWS = 8
 
-mat84 = wp.types.matrix(shape=(ROWS, 4), dtype=wp.float32)
-
 
 @dataclass(frozen=True)
 class Lanes:
@@ -82,16 +80,6 @@ def store4(a: wp.array[wp.float32], i: wp.int32, v: wp.vec4f):  # type: ignore[n
 
 @wp.func_native("""
 #if defined(__CUDA_ARCH__)
-    for (int o = 4; o > 0; o >>= 1) x += __shfl_xor_sync(0xffffffffu, x, o);
-#endif
-    return x;
-""")
-def sum_width(x: wp.float32) -> wp.float32:
-    """Return the sum over the 8 channel lanes, in each of them. All 32 threads of the warp must call it."""
-
-
-@wp.func_native("""
-#if defined(__CUDA_ARCH__)
     for (int o = 8; o < 32; o <<= 1)
         for (int c = 0; c < 4; ++c) v[c] += __shfl_xor_sync(0xffffffffu, v[c], o);
 #endif
@@ -112,7 +100,7 @@ def sum_all(x: wp.float64) -> wp.float64:
 
 
 @wp.func_native("""
-    wp::mat_t<8, 4, wp::float32> sums;
+    float sums[8][4] = {};
     const float* p[8];
     for (int r = 0; r < 8; ++r)
         p[r] = x.data + static_cast<size_t>(first + r < rows ? first + r : rows - 1) * stride + x_at;
@@ -135,9 +123,17 @@ def sum_all(x: wp.float64) -> wp.float64:
 #endif
         for (int m = 0; m < 4; ++m)
             for (int r = 0; r < 8; ++r)
-                for (int c = 0; c < 4; ++c) sums.data[r][c] += a[r][m] * b[m][c];
+                for (int c = 0; c < 4; ++c) sums[r][c] += a[r][m] * b[m][c];
     }
-    return sums;
+    for (int r = 0; r < 8; ++r)
+        if (first + r < rows) {
+            float* to = y.data + static_cast<size_t>(first + r) * y_stride + y_at;
+#if defined(__CUDA_ARCH__)
+            *reinterpret_cast<float4*>(to) = make_float4(sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
+#else
+            for (int c = 0; c < 4; ++c) to[c] = sums[r][c];
+#endif
+        }
 """)
 def product_of_rows(
     x: wp.array[wp.float32],
@@ -149,8 +145,123 @@ def product_of_rows(
     w: wp.array[wp.float32],
     w_at: wp.int32,
     width: wp.int32,
-) -> mat84:
-    """Return four columns of x w for the ``ROWS`` rows from ``first``; ``size`` is a multiple of 4.
+    y: wp.array[wp.float32],
+    y_stride: wp.int32,
+    y_at: wp.int32,
+):  # type: ignore[no-untyped-def]
+    """Store four columns of x w for the ``ROWS`` rows from ``first``; ``size`` is a multiple of 4.
 
-    Rows past the last one repeat it. ``w_at`` is the offset of the first of the columns in row 0 of w.
+    ``w_at`` and ``y_at`` are the offsets of the first of the columns.
+    """
+
+
+# reads of 16 bytes, and the loop over the neighbours of a bead; `w` of each channel is a cubic in t
+_MESSAGES = """
+#if defined(__CUDA_ARCH__)
+    #define READ(to, from) *reinterpret_cast<float4*>(to) = *reinterpret_cast<const float4*>(from)
+#else
+    #define READ(to, from) for (int q = 0; q < 4; ++q) (to)[q] = (from)[q]
+#endif
+    const float* coefficients = table.data + table_at;
+    const float* source = %s.data + static_cast<size_t>(first) * stride + at;
+    const int* found = pair.data + slots;
+    const float* position = place.data + slots;
+    wp::vec_t<4, wp::float32> sums;
+"""
+
+
+@wp.func_native(
+    _MESSAGES % "v"
+    + """
+    for (int s = part; s < n; s += parts) {
+        const int p = found[s];
+        if (p >= 0) {
+            alignas(16) float c0[4], c1[4], c2[4], c3[4], x[4];
+            const float t = position[s];
+            const float* c = coefficients + (p >> 20) * 128;
+            READ(c0, c); READ(c1, c + 32); READ(c2, c + 64); READ(c3, c + 96);
+            READ(x, source + static_cast<size_t>(p & 1048575) * stride);
+            for (int q = 0; q < 4; ++q)
+                sums[q] += (((c3[q] * t + c2[q]) * t + c1[q]) * t + c0[q]) * x[q];
+        }
+    }
+    #undef READ
+    return sums;
+"""
+)
+def messages(
+    n: wp.int32,
+    slots: wp.int32,
+    first: wp.int32,
+    pair: wp.array[wp.int32],
+    place: wp.array[wp.float32],
+    table: wp.array[wp.float32],
+    table_at: wp.int32,
+    v: wp.array[wp.float32],
+    stride: wp.int32,
+    at: wp.int32,
+    part: wp.int32,
+    parts: wp.int32,
+) -> wp.vec4f:
+    """Return Σ W v over the slots of one part, for four channels.
+
+    ``slots``: first slot of the bead, ``first``: first row of its molecule; ``table_at``, ``at``: offsets of
+    the four channels.
+    """
+
+
+@wp.func_native(
+    _MESSAGES % "m"
+    + """
+    // the same number of rounds for all threads of a warp, which exchange values in each
+    for (int start = 0; start < n; start += parts) {
+        const int s = start + part;
+        const int p = s < n ? found[s] : -1;
+        float here = 0.0f;
+        if (p >= 0) {
+            alignas(16) float c0[4], c1[4], c2[4], c3[4], x[4];
+            const float t = position[s], t2 = 2.0f * t, t3 = 3.0f * t * t;
+            const float* c = coefficients + (p >> 20) * 128;
+            READ(c0, c); READ(c1, c + 32); READ(c2, c + 64); READ(c3, c + 96);
+            READ(x, source + static_cast<size_t>(p & 1048575) * stride);
+            for (int q = 0; q < 4; ++q) {
+                sums[q] += (((c3[q] * t + c2[q]) * t + c1[q]) * t + c0[q]) * x[q];
+                here += (c3[q] * t3 + (c2[q] * t2 + c1[q])) * (x[q] * own[q]);
+            }
+        }
+#if defined(__CUDA_ARCH__)
+        for (int o = 4; o > 0; o >>= 1) here += __shfl_xor_sync(0xffffffffu, here, o);
+#endif
+        if (writer != 0 && s < n) {
+            float* to = slope.data + static_cast<size_t>(slots + s) * groups + group;
+            *to = fresh != 0 ? here : *to + here;
+        }
+    }
+    #undef READ
+    return sums;
+"""
+)
+def messages_back(
+    n: wp.int32,
+    slots: wp.int32,
+    first: wp.int32,
+    pair: wp.array[wp.int32],
+    place: wp.array[wp.float32],
+    table: wp.array[wp.float32],
+    table_at: wp.int32,
+    m: wp.array[wp.float32],
+    stride: wp.int32,
+    at: wp.int32,
+    part: wp.int32,
+    parts: wp.int32,
+    own: wp.vec4f,
+    slope: wp.array[wp.float32],
+    groups: wp.int32,
+    group: wp.int32,
+    writer: wp.int32,
+    fresh: wp.int32,
+) -> wp.vec4f:
+    """Return Σ W m as :func:`messages`, and write or add Σ_c W' m · own of each slot to ``slope``.
+
+    All 32 threads of the warp must call it with the same ``n``; ``writer`` is 1 in one of the 8 channel lanes.
     """

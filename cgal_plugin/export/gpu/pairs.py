@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import warp as wp
 
-from cgal_plugin.export.gpu.native import load4, store4, sum_all, sum_parts, sum_width
+from cgal_plugin.export.gpu.native import load4, messages, messages_back, store4, sum_all, sum_parts
 
 wp.set_module_options({"enable_backward": False})
 
@@ -204,23 +204,14 @@ def gather(
     n = count[row]
     first = (row // n_beads) * n_beads
     for lane in range(thread % lanes, 8, lanes):
-        c = lane * 4
-        at = table_at + group * intervals * 128 + c
-        source = v_at + group * 32 + c
-        sums = wp.vec4f()
-        for s in range(part, n, parts):
-            found = pair[row * capacity + s]
-            if found >= 0:
-                t = place[row * capacity + s]
-                k = at + (found >> 20) * 128
-                w = load4(table, k + 96)
-                w = w * t + load4(table, k + 64)
-                w = w * t + load4(table, k + 32)
-                w = w * t + load4(table, k)
-                sums += wp.cw_mul(w, load4(v, (first + (found & 1048575)) * v_stride + source))
+        c = group * 32 + lane * 4
+        at = table_at + group * intervals * 128 + lane * 4
+        sums = messages(
+            n, row * capacity, first, pair, place, table, at, v, v_stride, v_at + c, part, parts
+        )
         sums = sum_parts(sums)
         if part == 0:
-            store4(y, row * y_stride + group * 32 + c, sums)
+            store4(y, row * y_stride + c, sums)
 
 
 @wp.kernel
@@ -257,35 +248,16 @@ def gather_back(
     n = count[row]
     first = (row // n_beads) * n_beads
     for lane in range(thread % lanes, 8, lanes):
-        c = lane * 4
-        at = table_at + group * intervals * 128 + c
-        own = load4(v, row * v_stride + v_at + group * 32 + c)
-        sums = wp.vec4f()
-        # the same number of rounds for all threads of a warp, which sum_width needs
-        for start in range(0, n, parts):
-            s = start + part
-            here = wp.float32(0.0)
-            if s < n:
-                found = pair[row * capacity + s]
-                if found >= 0:
-                    t = place[row * capacity + s]
-                    k = at + (found >> 20) * 128
-                    c3 = load4(table, k + 96)
-                    c2 = load4(table, k + 64)
-                    c1 = load4(table, k + 32)
-                    other = load4(m, (first + (found & 1048575)) * m_stride + group * 32 + c)
-                    w = ((c3 * t + c2) * t + c1) * t + load4(table, k)
-                    d = (c3 * (3.0 * t) + c2 * 2.0) * t + c1
-                    sums += wp.cw_mul(w, other)
-                    here = wp.dot(d, wp.cw_mul(other, own))
-            here = sum_width(here)
-            if s < n and thread % lanes == 0:
-                p = (row * capacity + s) * groups + group
-                # on the CPU device one thread has all lanes, one after the other
-                if fresh == 1 and lane < lanes:
-                    slope[p] = here
-                else:
-                    slope[p] = slope[p] + here
+        c = group * 32 + lane * 4
+        at = table_at + group * intervals * 128 + lane * 4
+        own = load4(v, row * v_stride + v_at + c)
+        writer = wp.where(thread % lanes == 0, 1, 0)
+        # on the CPU device one thread has all lanes, one after the other
+        replace = wp.where(lane < lanes, fresh, 0)
+        sums = messages_back(
+            n, row * capacity, first, pair, place, table, at, m, m_stride, c, part, parts,
+            own, slope, groups, group, writer, replace,
+        )  # fmt: skip
         sums = sum_parts(sums)
         if part == 0 and y_at >= 0:
-            store4(y, row * y_stride + y_at + group * 32 + c, sums)
+            store4(y, row * y_stride + y_at + c, sums)
