@@ -178,9 +178,9 @@ _MESSAGES = """
         if (p >= 0) {
             alignas(16) float c0[4], c1[4], c2[4], c3[4], x[4];
             const float t = position[s];
-            const float* c = coefficients + (p >> 20) * 128;
+            const float* c = coefficients + (static_cast<unsigned>(p) >> 20) * 128u;
             READ(c0, c); READ(c1, c + 32); READ(c2, c + 64); READ(c3, c + 96);
-            READ(x, source + static_cast<size_t>(p & 1048575) * stride);
+            READ(x, source + (static_cast<unsigned>(p) & 1048575u) * static_cast<unsigned>(stride));
             for (int q = 0; q < 4; ++q)
                 sums[q] += (((c3[q] * t + c2[q]) * t + c1[q]) * t + c0[q]) * x[q];
         }
@@ -213,6 +213,7 @@ def messages(
 @wp.func_native(
     _MESSAGES % "m"
     + """
+    float* halves = slope.data + static_cast<size_t>(slots) * groups + group;
     // the same number of rounds for all threads of a warp, which exchange values in each
     for (int start = 0; start < n; start += parts) {
         const int s = start + part;
@@ -221,9 +222,9 @@ def messages(
         if (p >= 0) {
             alignas(16) float c0[4], c1[4], c2[4], c3[4], x[4];
             const float t = position[s], t2 = 2.0f * t, t3 = 3.0f * t * t;
-            const float* c = coefficients + (p >> 20) * 128;
+            const float* c = coefficients + (static_cast<unsigned>(p) >> 20) * 128u;
             READ(c0, c); READ(c1, c + 32); READ(c2, c + 64); READ(c3, c + 96);
-            READ(x, source + static_cast<size_t>(p & 1048575) * stride);
+            READ(x, source + (static_cast<unsigned>(p) & 1048575u) * static_cast<unsigned>(stride));
             for (int q = 0; q < 4; ++q) {
                 sums[q] += (((c3[q] * t + c2[q]) * t + c1[q]) * t + c0[q]) * x[q];
                 here += (c3[q] * t3 + (c2[q] * t2 + c1[q])) * (x[q] * own[q]);
@@ -233,7 +234,7 @@ def messages(
         for (int o = 4; o > 0; o >>= 1) here += __shfl_xor_sync(0xffffffffu, here, o);
 #endif
         if (writer != 0 && s < n) {
-            float* to = slope.data + static_cast<size_t>(slots + s) * groups + group;
+            float* to = halves + static_cast<unsigned>(s) * static_cast<unsigned>(groups);
             *to = fresh != 0 ? here : *to + here;
         }
     }
