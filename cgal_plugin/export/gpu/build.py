@@ -80,7 +80,9 @@ def from_file(
                 "checkpoint"
             )
         count = int(described["n_replicas"]) if n_replicas is None else n_replicas
-        return _build(cls, potential, described, count, tolerance, device, skin)
+        found = _build(cls, potential, described, count, tolerance, device, skin)
+        _check_potential(found, potential)
+    return found
 
 
 def _build(
@@ -112,7 +114,9 @@ def _build(
         table_error=table_error,
         versions=versions(),
     )
-    error = _check_network(cls, network, network_arrays(potential, table, frames.shape[1]), metadata, frames, device)
+    error = _check_network(
+        cls, network, network_arrays(potential, table, frames.shape[1]), metadata, frames, device
+    )
     if not error < max(LARGEST_ERROR, 2.0 * tolerance):
         raise ExportError(
             f"the GPU engine on {device or 'cuda'} differs from the exact network by {error:.1e} of the "
@@ -158,3 +162,30 @@ def _check_model(potential: GPUPotential, model: nn.Module, topology: CGTopology
         return torch.tensor([energy / KJ_PER_KCAL]), torch.from_numpy(forces / _UNIT)
 
     check_against_model(evaluate, 1, torch.float32, prepare(model, torch.float32), topology)
+
+
+def _check_potential(gpu: GPUPotential, potential: Any) -> None:
+    """Compare with the potential of a file, priors included, on a stretched, jittered chain.
+
+    Raises
+    ------
+    ExportError
+        Energies or forces differ by more than the table allows.
+    """
+    import torch
+
+    n = gpu.n_beads
+    # the module was read for this build: it may become that of one replica
+    potential.n_replicas, potential.n_atoms = 1, n
+    jitter = np.random.default_rng(0).normal(scale=0.7, size=(n, 3))
+    frame = (jitter + np.arange(n)[:, None] * np.array([2.6, 1.4, 0.9])) / ANGSTROM_PER_NM
+    energy, forces = potential(torch.from_numpy(frame))
+    e, f = gpu.with_replicas(1)(frame)
+    force_error = relative_error(f, forces.detach().numpy())
+    energy_error = abs(e - float(energy)) / (KJ_PER_KCAL + abs(float(energy)))
+    if not max(force_error, energy_error) < LARGEST_ERROR:
+        raise ExportError(
+            f"the GPU engine on {gpu.device} differs from the file's potential, priors included, by "
+            f"{energy_error:.1e} in the energy and {force_error:.1e} in the forces (relative); use the fast "
+            "engine or the portable potential"
+        )

@@ -5,6 +5,9 @@ make one. On Warp's CPU device the same functions are plain C++, and each sum is
 take the number of cooperating threads as an argument, which is 1 there (see :class:`Lanes`).
 """
 
+# mypy: ignore-errors
+# Warp translates the kernels; their types are not Python's
+
 from __future__ import annotations
 
 import contextlib
@@ -44,7 +47,9 @@ class Lanes:
 def quiet() -> Iterator[None]:
     """Suppress Warp's banner and load messages; the settings of the caller are restored."""
     config: Any = wp.config
-    name, value = ("log_level", getattr(wp, "LOG_WARNING", 30)) if hasattr(config, "log_level") else ("quiet", True)
+    name, value = (
+        ("log_level", getattr(wp, "LOG_WARNING", 30)) if hasattr(config, "log_level") else ("quiet", True)
+    )
     before = getattr(config, name)
     # never less quiet than the caller wants
     setattr(config, name, max(before, value))
@@ -63,7 +68,7 @@ def quiet() -> Iterator[None]:
     return wp::vec_t<4, wp::float32>(a.data[i], a.data[i + 1], a.data[i + 2], a.data[i + 3]);
 #endif
 """)
-def load4(a: wp.array[wp.float32], i: wp.int32) -> wp.vec4f:
+def load4(a: wp.array(dtype=wp.float32), i: wp.int32) -> wp.vec4f:
     """Return ``a[i : i + 4]``; ``i`` is a multiple of 4."""
 
 
@@ -74,7 +79,7 @@ def load4(a: wp.array[wp.float32], i: wp.int32) -> wp.vec4f:
     a.data[i] = v[0]; a.data[i + 1] = v[1]; a.data[i + 2] = v[2]; a.data[i + 3] = v[3];
 #endif
 """)
-def store4(a: wp.array[wp.float32], i: wp.int32, v: wp.vec4f):  # type: ignore[no-untyped-def]
+def store4(a: wp.array(dtype=wp.float32), i: wp.int32, v: wp.vec4f):
     """Store ``a[i : i + 4] = v``; ``i`` is a multiple of 4."""
 
 
@@ -136,19 +141,19 @@ def sum_all(x: wp.float64) -> wp.float64:
         }
 """)
 def product_of_rows(
-    x: wp.array[wp.float32],
+    x: wp.array(dtype=wp.float32),
     x_at: wp.int32,
     stride: wp.int32,
     first: wp.int32,
     rows: wp.int32,
     size: wp.int32,
-    w: wp.array[wp.float32],
+    w: wp.array(dtype=wp.float32),
     w_at: wp.int32,
     width: wp.int32,
-    y: wp.array[wp.float32],
+    y: wp.array(dtype=wp.float32),
     y_stride: wp.int32,
     y_at: wp.int32,
-):  # type: ignore[no-untyped-def]
+):
     """Store four columns of x w for the ``ROWS`` rows from ``first``; ``size`` is a multiple of 4.
 
     ``w_at`` and ``y_at`` are the offsets of the first of the columns.
@@ -193,11 +198,11 @@ def messages(
     n: wp.int32,
     slots: wp.int32,
     first: wp.int32,
-    pair: wp.array[wp.int32],
-    place: wp.array[wp.float32],
-    table: wp.array[wp.float32],
+    pair: wp.array(dtype=wp.int32),
+    place: wp.array(dtype=wp.float32),
+    table: wp.array(dtype=wp.float32),
     table_at: wp.int32,
-    v: wp.array[wp.float32],
+    v: wp.array(dtype=wp.float32),
     stride: wp.int32,
     at: wp.int32,
     part: wp.int32,
@@ -246,17 +251,17 @@ def messages_back(
     n: wp.int32,
     slots: wp.int32,
     first: wp.int32,
-    pair: wp.array[wp.int32],
-    place: wp.array[wp.float32],
-    table: wp.array[wp.float32],
+    pair: wp.array(dtype=wp.int32),
+    place: wp.array(dtype=wp.float32),
+    table: wp.array(dtype=wp.float32),
     table_at: wp.int32,
-    m: wp.array[wp.float32],
+    m: wp.array(dtype=wp.float32),
     stride: wp.int32,
     at: wp.int32,
     part: wp.int32,
     parts: wp.int32,
     own: wp.vec4f,
-    slope: wp.array[wp.float32],
+    slope: wp.array(dtype=wp.float32),
     groups: wp.int32,
     group: wp.int32,
     writer: wp.int32,
@@ -264,5 +269,5 @@ def messages_back(
 ) -> wp.vec4f:
     """Return Σ W m as :func:`messages`, and write or add Σ_c W' m · own of each slot to ``slope``.
 
-    All 32 threads of the warp must call it with the same ``n``; ``writer`` is 1 in one of the 8 channel lanes.
+    All 32 threads of the warp must call it with the same ``n``; ``writer`` is 1 in one channel lane of 8.
     """

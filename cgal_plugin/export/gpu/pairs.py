@@ -9,6 +9,9 @@ The table ``[block][group of 32 channels][interval][coefficient 4][channel 32]``
 other by the whole device, so that a slice (300 intervals: 150 KB) stays in the L1 cache of each SM.
 """
 
+# mypy: ignore-errors
+# Warp translates the kernels; their types are not Python's
+
 from __future__ import annotations
 
 import warp as wp
@@ -23,7 +26,7 @@ MAX_INTERVALS = 2**11
 
 
 @wp.func
-def separation(x: wp.array[wp.vec3d], i: wp.int32, j: wp.int32) -> wp.vec3d:
+def separation(x: wp.array(dtype=wp.vec3d), i: wp.int32, j: wp.int32) -> wp.vec3d:
     """Return the vector from i to j, Å."""
     return x[j] - x[i]
 
@@ -36,14 +39,14 @@ def distance(d: wp.vec3d) -> wp.float64:
 
 @wp.kernel
 def check(
-    x: wp.array[wp.vec3d],
-    built: wp.array[wp.vec3d],
+    x: wp.array(dtype=wp.vec3d),
+    built: wp.array(dtype=wp.vec3d),
     n_beads: wp.int32,
     limit: wp.float64,
     lanes: wp.int32,
-    lost: wp.array[wp.int32],
-    stale: wp.array[wp.int32],
-):  # type: ignore[no-untyped-def]
+    lost: wp.array(dtype=wp.int32),
+    stale: wp.array(dtype=wp.int32),
+):
     """Mark replicas with non-finite positions, and those of which a bead moved by √limit since ``built``.
 
     Launch with ``(replicas, lanes)`` threads.
@@ -68,16 +71,16 @@ def check(
 
 @wp.kernel
 def find_neighbors(
-    x: wp.array[wp.vec3d],
-    stale: wp.array[wp.int32],
+    x: wp.array(dtype=wp.vec3d),
+    stale: wp.array(dtype=wp.int32),
     n_beads: wp.int32,
     capacity: wp.int32,
     reach: wp.float64,
-    built: wp.array[wp.vec3d],
-    count: wp.array[wp.int32],
-    neighbor: wp.array[wp.int32],
-    overflow: wp.array[wp.int32],
-):  # type: ignore[no-untyped-def]
+    built: wp.array(dtype=wp.vec3d),
+    count: wp.array(dtype=wp.int32),
+    neighbor: wp.array(dtype=wp.int32),
+    overflow: wp.array(dtype=wp.int32),
+):
     """Rebuild the list of stale replicas from all pairs, ``reach`` in Å²; launch with one thread per bead.
 
     ``overflow`` becomes the largest number of neighbours that did not fit; the excess is dropped.
@@ -103,14 +106,17 @@ def find_neighbors(
 
 @wp.kernel
 def find_reverse(
-    stale: wp.array[wp.int32],
+    stale: wp.array(dtype=wp.int32),
     n_beads: wp.int32,
     capacity: wp.int32,
-    count: wp.array[wp.int32],
-    neighbor: wp.array[wp.int32],
-    reverse: wp.array[wp.int32],
-):  # type: ignore[no-untyped-def]
-    """Find the slot of the other direction by bisection, −1 if it was dropped; threads ``(rows, capacity)``."""
+    count: wp.array(dtype=wp.int32),
+    neighbor: wp.array(dtype=wp.int32),
+    reverse: wp.array(dtype=wp.int32),
+):
+    """Find the slot of the other direction by bisection; −1 if it was dropped.
+
+    Launch with ``(rows, capacity)`` threads.
+    """
     row, s = wp.tid()
     replica = row // n_beads
     if stale[replica] == 0 or s >= count[row]:
@@ -126,14 +132,17 @@ def find_reverse(
         else:
             high = middle
     found = wp.int32(-1)
-    if low < count[other]:
+    # not `and`: Warp may evaluate both sides, and the slot may not exist
+    if low < count[other]:  # noqa: SIM102
         if neighbor[other * capacity + low] == row - first:
             found = other * capacity + low
     reverse[row * capacity + s] = found
 
 
 @wp.func
-def table_slope(r: wp.float64, lower: wp.float64, span: wp.float64, decay: wp.float32, share: wp.float32, rest: wp.float32):  # type: ignore[no-untyped-def]
+def table_slope(
+    r: wp.float64, lower: wp.float64, span: wp.float64, decay: wp.float32, share: wp.float32, rest: wp.float32
+):
     """Return dq/dr / K of the table coordinate, as in :mod:`cgal_plugin.export.tables`."""
     x = wp.float32((r - lower) / span)
     slope = wp.float32(1.0)
@@ -144,20 +153,20 @@ def table_slope(r: wp.float64, lower: wp.float64, span: wp.float64, decay: wp.fl
 
 @wp.kernel
 def place_pairs(
-    x: wp.array[wp.vec3d],
+    x: wp.array(dtype=wp.vec3d),
     n_beads: wp.int32,
     capacity: wp.int32,
-    count: wp.array[wp.int32],
-    neighbor: wp.array[wp.int32],
+    count: wp.array(dtype=wp.int32),
+    neighbor: wp.array(dtype=wp.int32),
     lower: wp.float64,
     span: wp.float64,
     decay: wp.float32,
     share: wp.float64,
     rest: wp.float64,
     intervals: wp.int32,
-    pair: wp.array[wp.int32],
-    place: wp.array[wp.float32],
-):  # type: ignore[no-untyped-def]
+    pair: wp.array(dtype=wp.int32),
+    place: wp.array(dtype=wp.float32),
+):
     """Compute interval and position in the table of each slot; threads ``(rows, capacity)``."""
     row, s = wp.tid()
     if s >= count[row]:
@@ -184,20 +193,20 @@ def place_pairs(
 def gather(
     n_beads: wp.int32,
     capacity: wp.int32,
-    count: wp.array[wp.int32],
-    pair: wp.array[wp.int32],
-    place: wp.array[wp.float32],
-    table: wp.array[wp.float32],
+    count: wp.array(dtype=wp.int32),
+    pair: wp.array(dtype=wp.int32),
+    place: wp.array(dtype=wp.float32),
+    table: wp.array(dtype=wp.float32),
     table_at: wp.int32,
     intervals: wp.int32,
-    v: wp.array[wp.float32],
+    v: wp.array(dtype=wp.float32),
     v_stride: wp.int32,
     v_at: wp.int32,
     lanes: wp.int32,
     parts: wp.int32,
-    y: wp.array[wp.float32],
+    y: wp.array(dtype=wp.float32),
     y_stride: wp.int32,
-):  # type: ignore[no-untyped-def]
+):
     """Compute y_i = Σ_j W_ij v_j; threads ``(groups, rows, lanes · parts)``."""
     group, row, thread = wp.tid()
     part = thread // lanes
@@ -206,9 +215,7 @@ def gather(
     for lane in range(thread % lanes, 8, lanes):
         c = group * 32 + lane * 4
         at = table_at + group * intervals * 128 + lane * 4
-        sums = messages(
-            n, row * capacity, first, pair, place, table, at, v, v_stride, v_at + c, part, parts
-        )
+        sums = messages(n, row * capacity, first, pair, place, table, at, v, v_stride, v_at + c, part, parts)
         sums = sum_parts(sums)
         if part == 0:
             store4(y, row * y_stride + c, sums)
@@ -218,26 +225,26 @@ def gather(
 def gather_back(
     n_beads: wp.int32,
     capacity: wp.int32,
-    count: wp.array[wp.int32],
-    pair: wp.array[wp.int32],
-    place: wp.array[wp.float32],
-    table: wp.array[wp.float32],
+    count: wp.array(dtype=wp.int32),
+    pair: wp.array(dtype=wp.int32),
+    place: wp.array(dtype=wp.float32),
+    table: wp.array(dtype=wp.float32),
     table_at: wp.int32,
     intervals: wp.int32,
-    v: wp.array[wp.float32],
+    v: wp.array(dtype=wp.float32),
     v_stride: wp.int32,
     v_at: wp.int32,
-    m: wp.array[wp.float32],
+    m: wp.array(dtype=wp.float32),
     m_stride: wp.int32,
     groups: wp.int32,
     fresh: wp.int32,
     lanes: wp.int32,
     parts: wp.int32,
-    slope: wp.array[wp.float32],
-    y: wp.array[wp.float32],
+    slope: wp.array(dtype=wp.float32),
+    y: wp.array(dtype=wp.float32),
     y_stride: wp.int32,
     y_at: wp.int32,
-):  # type: ignore[no-untyped-def]
+):
     """Compute the derivatives of :func:`gather`; threads as there.
 
     y_i = Σ_j W_ij m_j (unless ``y_at`` is negative), and per slot and group Σ_c W'_ij m_j v_i is added to

@@ -93,10 +93,8 @@ class GPUPotential:
         self._allocate(capacity)
 
     def _allocate(self, capacity: int) -> None:
-        import warp as wp
-
         from cgal_plugin.export.gpu.native import quiet
-        from cgal_plugin.export.gpu.program import Program
+        from cgal_plugin.export.gpu.program import Program, wp
 
         a = self._arrays
         hidden = [a.mixing[-1].shape[1], *(w.shape[1] for w, _, _ in a.layers)]
@@ -154,15 +152,16 @@ class GPUPotential:
 
     def grow(self) -> None:
         """Enlarge the neighbour list so that what overflowed fits; captured graphs become invalid."""
-        needed = int(self._program.buffers["overflow"].numpy()[0])
-        self._allocate(min(self.n_beads - 1, padded(max(needed, self.capacity) + max(needed, self.capacity) // 4)))
+        needed = max(self.capacity, int(self._program.buffers["overflow"].numpy()[0]))
+        # a quarter more: the neighbours of a bead fluctuate
+        self._allocate(padded(needed + needed // 4))
 
     def reset(self) -> None:
         """Forget the neighbour list; it is rebuilt at the next call, which depends on no earlier call."""
         self._program.reset_list()
 
     def _call(self, positions: ArrayLike) -> None:
-        import warp as wp
+        from cgal_plugin.export.gpu.program import wp
 
         x = np.ascontiguousarray(positions, dtype=np.float64)
         if x.shape != (self.n_replicas * self.n_beads, 3):
