@@ -238,7 +238,8 @@ def _from_file(
 
 def _from_model(model: Any, topology: CGTopology, backend: str) -> tuple[str, _Evaluate, float | None]:
     """Return the backend, the potential, and the temperature that a model or checkpoint records."""
-    from cgal_plugin.export.potential import differentiable, load_any, potential_module
+    from cgal_plugin.export.loading import differentiable
+    from cgal_plugin.export.potential import load_any, potential_module
 
     loaded: Any = load_any(model)
     recorded = getattr(loaded, "cgal_temperature", None)

@@ -11,10 +11,16 @@ from typing import Any, cast
 
 import torch
 
+from cgal_plugin.errors import ExportError
 from cgal_plugin.export.potential_file import check_potential_file
 from cgal_plugin.provenance import atomic_write
 
 METADATA_FILE = "cgal.json"
+
+
+def script_available() -> bool:
+    """Return whether this torch can write TorchScript, which it deprecates."""
+    return hasattr(torch, "jit") and hasattr(torch.jit, "script") and hasattr(torch.jit, "load")
 
 
 def save_script(module: torch.nn.Module, path: str | os.PathLike[str], metadata: dict[str, Any]) -> None:
@@ -35,11 +41,16 @@ def load_script(
     Raises
     ------
     ExportError
-        The file is damaged.
+        The file is damaged, or torch has no TorchScript.
     RuntimeError, ValueError
         The file is not TorchScript (raised by torch).
     """
     check_potential_file(path)
+    if not script_available():
+        raise ExportError(
+            f"potential {os.fspath(path)!r} is TorchScript, which torch {torch.__version__} no longer reads: "
+            "export it again (`cgal export MODEL.ckpt -o potential.npz`), or install torch 2.10"
+        )
     extra = {METADATA_FILE: ""}
     with _no_deprecation_warnings():
         module = torch.jit.load(str(path), device, extra)  # type: ignore[no-untyped-call] # untyped in torch
