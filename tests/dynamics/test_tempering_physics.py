@@ -41,7 +41,7 @@ def harmonic(pair, folder, seed):
     result = simulate(
         potential,
         pair,
-        np.zeros((2, 3)) + [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]],
+        np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]),
         n_replicas=n,
         steps=1500,
         timestep_fs=10.0,
@@ -95,9 +95,7 @@ def gamma_acceptance(low: float, high: float) -> float:
     return float(integrate.trapezoid(inner * density, grid))
 
 
-def test_the_kinetic_temperature_right_after_an_exchange_is_that_of_the_new_bath(
-    pair, tmp_path, chance_seed
-):
+def test_the_kinetic_temperature_right_after_an_exchange_is_that_of_the_new_bath(pair, tmp_path, chance_seed):
     n = 300
     potential = save_potential(Wells(n, 2), tmp_path / "p.pt")
     old = np.tile([300.0, 500.0], n // 2)
