@@ -130,7 +130,15 @@ def simulate(
     steps: Annotated[int, typer.Option(min=1)],
     out: Out,
     temperature: MaybeTemperature = None,
-    replicas: Annotated[int, typer.Option(min=1, help="As exported.")] = 1,
+    replicas: Annotated[
+        int | None, typer.Option(min=1, help="As exported; all temperatures together (default: 1 of each).")
+    ] = None,
+    temperatures: Annotated[
+        str, typer.Option(help="Parallel tempering: temperatures in K, ascending, as 400,460,530.")
+    ] = "",
+    exchange_interval: Annotated[
+        int | None, typer.Option(min=1, help="Steps between attempts to exchange (default: between frames).")
+    ] = None,
     timestep: Annotated[float, typer.Option(min=1e-3, help="fs.")] = 4.0,
     friction: Annotated[float, typer.Option(min=0.0, help="1/ps.")] = 1.0,
     report_interval: Annotated[int, typer.Option(min=1, help="Steps between frames.")] = 100,
@@ -145,10 +153,15 @@ def simulate(
     """Run CG Langevin dynamics; repeat the command to resume.
 
     Without --embedding, the bead types of a structure or sequence are numbered as in the potential.
+
+    With --temperatures, a walker is a replica whose temperature changes by exchanges. Frames are written by
+    walker, and by temperature in OUT/temperatures; energies for MBAR in OUT/energies.npz.
     """
     from cgal_plugin.dynamics.force import read_metadata
-    from cgal_plugin.dynamics.simulate_file import simulate_file
+    from cgal_plugin.dynamics.simulate_file import parse_temperatures, simulate_file
+    from cgal_plugin.dynamics.tempering_report import report_lines
 
+    ladder = parse_temperatures(temperatures)
     known = read_metadata(potential).get("embedding") or "cgal"
     result = simulate_file(
         potential,
@@ -160,7 +173,9 @@ def simulate(
         timestep_fs=timestep,
         temperature=temperature,
         friction=friction,
-        n_replicas=replicas,
+        n_replicas=(len(ladder) or 1) if replicas is None else replicas,
+        temperatures=ladder,
+        exchange_interval=exchange_interval,
         seed=seed,
         out_dir=out,
         report_interval=min(report_interval, steps),
@@ -174,6 +189,11 @@ def simulate(
         f"{result.total_frames} frames of {len(result.trajectories)} replicas in {out}"
         f" (backend {result.backend})"
     )
+    if ladder:
+        result.save_temperatures()
+        for line in report_lines(result.tempering):
+            typer.echo(line)
+        typer.echo(f"frames by temperature in {out / 'temperatures'}, energies in {result.energies_file}")
     if not result.total_frames:
         raise DynamicsError(
             "every replica blew up before its first frame: use a smaller --timestep, start frames similar to "

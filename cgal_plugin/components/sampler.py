@@ -49,7 +49,8 @@ class OpenMMSampler:
     """CG dynamics of replicas packed in one System; see :func:`cgal_plugin.dynamics.simulate`.
 
     With ``simulation.blocks`` above 1, the replicas are divided into that number of Systems, which run as
-    tasks of the executor.
+    tasks of the executor. With ``simulation.temperatures``, the sampled frames are those at the temperature
+    of the system, one trajectory per ladder.
     """
 
     def __init__(self, settings: Simulation, executor: ExecutorSettings) -> None:
@@ -85,6 +86,8 @@ class OpenMMSampler:
             "report_interval": settings.report_interval,
             "backend": settings.backend,
             "platform": settings.platform,
+            "temperatures": settings.temperatures,
+            "exchange_interval": settings.exchange_interval,
         }
         if settings.blocks == 1:
             options |= {"seed": seed, "n_threads": self.executor.training_threads}
@@ -103,16 +106,21 @@ class OpenMMSampler:
             ]
             self._over_workers(sets, out_dir, progress)
         results = [load_simulation(each.out_dir) for each in sets]
+        facts: dict[str, Any] = {"backend": results[0].backend}
+        files = [path for result in results for path in result.trajectories]
+        if settings.temperatures:
+            facts["tempering"] = [result.tempering for result in results]
+            files = [path for result in results for path in result.save_temperatures([temperature])[0]]
         return SampledFrames(
-            [frames for result in results for frames in result.load()],
+            [frames for result in results for frames in result.load_temperature()],
             [
                 replace(event, replica=event.replica + i * self.packed_replicas)
                 for i, result in enumerate(results)
                 for event in result.events
             ],
             sum(result.steps_done for result in results) * self.packed_replicas,
-            {"backend": results[0].backend},
-            tuple(path for result in results for path in result.trajectories),
+            facts,
+            tuple(files),
         )
 
     def _over_workers(self, sets: Sequence[ReplicaSet], out_dir: Path, progress: Progress | None) -> None:
