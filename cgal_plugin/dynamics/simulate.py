@@ -16,7 +16,7 @@ from cgal_plugin.data.bond_lengths import check_unit
 from cgal_plugin.dynamics.backends import choose_backend
 from cgal_plugin.dynamics.folder import SimulationFolder
 from cgal_plugin.dynamics.force import read_metadata
-from cgal_plugin.dynamics.guard import Guard, Limits
+from cgal_plugin.dynamics.guard import Guard, Limits, stereocentres
 from cgal_plugin.dynamics.result import SimulationResult
 from cgal_plugin.dynamics.settings import Settings
 from cgal_plugin.errors import DynamicsError, StateError
@@ -133,7 +133,8 @@ def simulate(
         backend=choose_backend(backend, Path(potential), len(start), platform, Path(out_dir)),
         platform=platform,
     )
-    limits = Limits.build(guard, topology.bond_index, topology.masses, settings.temperature, start)
+    centres = stereocentres(topology)
+    limits = Limits.build(guard, topology.bond_index, topology.masses, settings.temperature, start, centres)
     inputs = _inputs(settings, start, guard, report_interval, minimize_steps, center_frames)
     folder = SimulationFolder(Path(out_dir), len(start))
     with folder.lock(), _torch_threads(n_threads):

@@ -55,6 +55,10 @@ FIVE_BEAD_DIHEDRALS = (
 )
 
 
+#: the dihedral whose sign is the chirality of CA
+CHIRALITY = "gamma_1"
+
+
 def named_dihedrals(
     beads: Sequence[tuple[int, int, str, str]], specs: Sequence[DihedralSpec]
 ) -> tuple[tuple[tuple[int, int, int, int], DihedralSpec], ...]:
