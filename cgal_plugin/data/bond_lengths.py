@@ -195,6 +195,10 @@ def usual_lengths(topology: CGTopology) -> NDArray[np.float64]:
 
 def describe_bond(topology: CGTopology, bond: int) -> str:
     """Return the names of the beads of a bond, such as ``CA_TYR1–CA_TYR2``."""
-    beads = topology.bond_index[bond].tolist()
-    names, residues = topology.bead_names, topology.residue_names
-    return "–".join(f"{names[b]}_{residues[b]}{int(topology.residue_index[b]) + 1}" for b in beads)
+    return "–".join(describe_bead(topology, b) for b in topology.bond_index[bond].tolist())
+
+
+def describe_bead(topology: CGTopology, bead: int) -> str:
+    """Return the name of a bead with its residue, such as ``CA_TYR1``."""
+    residue = f"{topology.residue_names[bead]}{int(topology.residue_index[bead]) + 1}"
+    return f"{topology.bead_names[bead]}_{residue}"
