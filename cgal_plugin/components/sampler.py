@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cgal_plugin.components.protocols import SampledFrames
 from cgal_plugin.config.models import Simulation
 from cgal_plugin.execution.map_tasks import ExecutorSettings, map_tasks
+from cgal_plugin.execution.resources import Auto, available_cores, resolve_threads
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.provenance import derive_seed
 from cgal_plugin.runs.layout import WORK
@@ -45,6 +46,15 @@ def simulate_replicas(replicas: ReplicaSet, progress: Progress | None = None) ->
     )
 
 
+def dynamics_threads(value: int | Auto, backend: str) -> int:
+    """Return the threads of CG dynamics; ``"auto"`` is 1 where more threads could change results.
+
+    Those of torch divide its sums differently; the sums of the fast engine have a fixed order, and it divides
+    its work over no more threads than pay.
+    """
+    return 1 if value == "auto" and backend != "fast" else resolve_threads(value, available_cores())
+
+
 class OpenMMSampler:
     """CG dynamics of replicas packed in one System; see :func:`cgal_plugin.dynamics.simulate`.
 
@@ -75,9 +85,10 @@ class OpenMMSampler:
     ) -> SampledFrames:
         """See :class:`cgal_plugin.components.protocols.Sampler`; ``potential`` is for ``packed_replicas``."""
         from cgal_plugin.dynamics import load_simulation
+        from cgal_plugin.dynamics.backends import choose_backend
 
         settings = self.settings
-        options = {
+        options: dict[str, Any] = {
             "steps": settings.steps,
             "timestep_fs": settings.timestep_fs,
             "temperature": temperature,
@@ -87,7 +98,11 @@ class OpenMMSampler:
             "platform": settings.platform,
         }
         if settings.blocks == 1:
-            options |= {"seed": seed, "n_threads": self.executor.training_threads}
+            backend = choose_backend(
+                settings.backend, potential, len(start_positions), settings.platform, out_dir
+            )
+            threads = dynamics_threads(self.executor.training_threads, backend)
+            options |= {"seed": seed, "backend": backend, "n_threads": threads}
             sets = [ReplicaSet(potential, topology, start_positions, out_dir, options)]
             simulate_replicas(sets[0], progress)
         else:
@@ -111,7 +126,7 @@ class OpenMMSampler:
                 for event in result.events
             ],
             sum(result.steps_done for result in results) * self.packed_replicas,
-            {"backend": results[0].backend},
+            {"backend": results[0].backend, "platform": settings.platform},
             tuple(path for result in results for path in result.trajectories),
         )
 

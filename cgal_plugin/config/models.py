@@ -103,7 +103,7 @@ class Config(Section):
                 raise ValueError("selector.kind committee needs training.committee of 2 or more")
         gpus = isinstance(self.executor, ParslExecutor) and self.executor.template == "slurm_gpu"
         if gpus and isinstance(self.oracle, OpenMMOracleConfig) and self.oracle.platform == "CPU":
-            raise ValueError("executor.template slurm_gpu requests GPUs: set oracle.platform to CUDA")
+            raise ValueError("executor.template slurm_gpu requests GPUs: set oracle.platform to CUDA or auto")
         return self
 
     @model_validator(mode="after")
