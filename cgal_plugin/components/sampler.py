@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cgal_plugin.components.protocols import SampledFrames
 from cgal_plugin.config.models import Simulation
 from cgal_plugin.execution.map_tasks import ExecutorSettings, map_tasks
+from cgal_plugin.execution.resources import Auto, available_cores, resolve_threads
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.provenance import derive_seed
 from cgal_plugin.runs.layout import WORK
@@ -43,6 +44,15 @@ def simulate_replicas(replicas: ReplicaSet, progress: Progress | None = None) ->
         progress=progress,
         **replicas.options,
     )
+
+
+def dynamics_threads(value: int | Auto, backend: str) -> int:
+    """Return the threads of CG dynamics; ``"auto"`` is 1 where more threads could change results.
+
+    Those of torch divide its sums differently; the sums of the fast engine have a fixed order, and it divides
+    its work over no more threads than pay.
+    """
+    return 1 if value == "auto" and backend != "fast" else resolve_threads(value, available_cores())
 
 
 class OpenMMSampler:
@@ -76,9 +86,10 @@ class OpenMMSampler:
     ) -> SampledFrames:
         """See :class:`cgal_plugin.components.protocols.Sampler`; ``potential`` is for ``packed_replicas``."""
         from cgal_plugin.dynamics import load_simulation
+        from cgal_plugin.dynamics.backends import choose_backend
 
         settings = self.settings
-        options = {
+        options: dict[str, Any] = {
             "steps": settings.steps,
             "timestep_fs": settings.timestep_fs,
             "temperature": temperature,
@@ -90,7 +101,11 @@ class OpenMMSampler:
             "exchange_interval": settings.exchange_interval,
         }
         if settings.blocks == 1:
-            options |= {"seed": seed, "n_threads": self.executor.training_threads}
+            backend = choose_backend(
+                settings.backend, potential, len(start_positions), settings.platform, out_dir
+            )
+            threads = dynamics_threads(self.executor.training_threads, backend)
+            options |= {"seed": seed, "backend": backend, "n_threads": threads}
             sets = [ReplicaSet(potential, topology, start_positions, out_dir, options)]
             simulate_replicas(sets[0], progress)
         else:
@@ -106,7 +121,7 @@ class OpenMMSampler:
             ]
             self._over_workers(sets, out_dir, progress)
         results = [load_simulation(each.out_dir) for each in sets]
-        facts: dict[str, Any] = {"backend": results[0].backend}
+        facts: dict[str, Any] = {"backend": results[0].backend, "platform": settings.platform}
         files = [path for result in results for path in result.trajectories]
         if settings.temperatures:
             facts["tempering"] = [result.tempering for result in results]

@@ -84,13 +84,14 @@ def run(
     directory = RunDirectory(out_dir)
     with interrupts.handled():
         # before the directory is written to: what is refused leaves no trace
-        built = build_components(config, **components)
+        built = build_components(config, platforms=directory.platforms(), **components)
         directory.check_layout()
         with directory.locked(), disk_errors(directory.root):
             log = RunLog(reporter or SilentReporter(), directory.root / LOG)
-            directory.adopt(config, accept_changes=accept_changes, event=log.event)
+            used = built.resources.facts()
+            directory.adopt(config, accept_changes=accept_changes, event=log.event, resources=used)
             directory.sweep()
-            with log.recorded(config.hash):
+            with log.recorded(config.hash, used):
                 return _Loop(*prepare_data(config, directory, built, log)).run()
 
 
