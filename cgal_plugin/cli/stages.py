@@ -146,7 +146,7 @@ def simulate(
 
     Without --embedding, the bead types of a structure or sequence are numbered as in the potential.
     """
-    from cgal_plugin.dynamics.force import read_metadata
+    from cgal_plugin.dynamics.potential_metadata import read_metadata
     from cgal_plugin.dynamics.simulate_file import simulate_file
 
     known = read_metadata(potential).get("embedding") or "cgal"
