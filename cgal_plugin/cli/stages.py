@@ -147,7 +147,7 @@ def simulate(
     steps: Annotated[int, typer.Option(min=1)],
     out: Out,
     temperature: MaybeTemperature = None,
-    replicas: Annotated[int, typer.Option(min=1, help="As exported.")] = 1,
+    replicas: Annotated[int, typer.Option(min=1, help="A TorchScript file: as exported.")] = 1,
     timestep: Annotated[float, typer.Option(min=1e-3, help="fs.")] = 4.0,
     friction: Annotated[float, typer.Option(min=0.0, help="1/ps.")] = 1.0,
     report_interval: Annotated[int, typer.Option(min=1, help="Steps between frames.")] = 100,

@@ -78,7 +78,7 @@ def simulate(
     Parameters
     ----------
     potential
-        File of :func:`cgal_plugin.export.export_torchscript`, exported for ``n_replicas``.
+        File of :func:`cgal_plugin.export.export_potential`; a TorchScript file must be for ``n_replicas``.
     start_positions
         ``(n_replicas, beads, 3)`` Å, an ``mdtraj.Trajectory``, or one frame for all replicas.
     steps

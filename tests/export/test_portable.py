@@ -156,7 +156,7 @@ def test_the_callable_of_python_torch_force(portable: Path, topology: CGTopology
 
 def test_torchforce_and_other_molecules_are_refused(portable: Path, topology: CGTopology) -> None:
     path = portable / "p.npz"
-    with pytest.raises(DynamicsError, match="needs openmm-torch|crashes with torch|--format torchscript"):
+    with pytest.raises(DynamicsError, match=r"needs openmm-torch|crashes with torch|--format torchscript"):
         add_potential(build_system(topology, 1), path, topology, backend="torchforce")
     other = CGTopology.from_sequence("YYDPETGTWF")
     with pytest.raises(DynamicsError, match="exported for"):
@@ -203,10 +203,9 @@ from cgal_plugin.export import load_metadata
 from cgal_plugin.mapping import CGTopology
 topology = CGTopology.from_dict(load_metadata("p.npz")["topology"])
 start = np.load("x.npy")
-for backend in ("auto", "python"):
-    result = simulate("p.npz", topology, start, steps=20, timestep_fs=2.0, temperature=300.0, friction=1.0,
-                      out_dir="run_" + backend, report_interval=10, backend=backend)
-    assert result.n_frames == (2, 2, 2), result
+result = simulate("p.npz", topology, start, steps=20, timestep_fs=2.0, temperature=300.0, friction=1.0,
+                  out_dir="run", report_interval=10, backend="python")
+assert result.n_frames == (2, 2, 2), result
 try:
     load_metadata("p.pt")
 except CGALError as error:
