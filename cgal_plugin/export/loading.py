@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cgal_plugin.data.temperature import same_temperature
 from cgal_plugin.errors import ExportError
 from cgal_plugin.export.fast_file import read_fast_metadata
 from cgal_plugin.export.portable import is_portable_file, read_portable, save_portable
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cgal_plugin.export.tables import FilterTable
+    from cgal_plugin.mapping.topology import CGTopology
 
 
 @contextmanager
@@ -96,30 +98,55 @@ def load_for_engine(
         return module.double(), metadata, None
 
 
-def convert_potential(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> dict[str, Any]:
+def convert_potential(
+    source: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    topology: CGTopology | None = None,
+    *,
+    temperature: float | None = None,
+) -> dict[str, Any]:
     """Write an exported TorchScript file in the portable form, without its model; return the metadata.
 
     Energies and forces of the Python force are the same, to the last bit in float64.
 
+    Parameters
+    ----------
+    topology, temperature
+        Compared with those of the file; the temperature (K) is recorded if the file has none.
+
     Raises
     ------
     ExportError
-        The source cannot be read, or was not written by :func:`export_potential`.
+        The source cannot be read, was not written by :func:`export_potential`, or is for another molecule or
+        temperature.
     """
     from cgal_plugin.export.probes import probe_frames
     from cgal_plugin.export.tables import choose_table, stored_table
     from cgal_plugin.mapping.topology import CGTopology
 
+    if is_portable_file(source):
+        raise ExportError(f"potential {os.fspath(source)!r} has the portable form already: copy it")
     module, metadata = load_exported(source)
     if not hasattr(module, "network"):
         raise ExportError(f"{os.fspath(source)!r} was not written by export_potential: it has no CGSchNet")
+    name = os.fspath(source)
+    if topology is not None and topology.hash != metadata["topology_hash"]:
+        raise ExportError(f"potential {name!r} was exported for another molecule than {topology!r}")
+    known = same_temperature(
+        metadata.get("temperature"),
+        temperature,
+        f"potential {name!r}",
+        "the argument temperature",
+        ExportError,
+    )
+    metadata = {**metadata, "temperature": known}
     network: Any = module.network
     with differentiable():
         own = stored_table(network)
         table = None if own is None else (own, float(metadata["table_error"]))
         if table is None and getattr(network, "embedding", None) is None:
             exact: Any = load_for_engine(source)[0]
-            frames = probe_frames(exact, CGTopology.from_dict(metadata["topology"], os.fspath(source)))
+            frames = probe_frames(exact, CGTopology.from_dict(metadata["topology"], name))
             try:
                 table = choose_table(exact.network, metadata.get("table_tolerance", 1e-6), frames)
             except ExportError as reason:
