@@ -134,15 +134,19 @@ class Limits:
         return cls(guard, bond_index, reference, masses, temperature, beads, chirality)
 
     @cached_property
-    def max_temperature(self) -> float:
-        """Kinetic temperature (K) above which a replica has blown up."""
+    def max_temperature_ratio(self) -> float:
+        """Kinetic temperature, in units of the bath temperature, above which a replica has blown up."""
         if self.guard.max_temperature_ratio is None:
             return np.inf
         from scipy.special import chdtri
 
         freedom = 3 * len(self.masses)
-        ratio = max(self.guard.max_temperature_ratio, float(chdtri(freedom, _FALSE_ALARM)) / freedom)
-        return ratio * self.temperature
+        return max(self.guard.max_temperature_ratio, float(chdtri(freedom, _FALSE_ALARM)) / freedom)
+
+    @property
+    def max_temperature(self) -> float:
+        """Kinetic temperature (K) above which a replica has blown up, at the temperature of the limits."""
+        return self.max_temperature_ratio * self.temperature
 
 
 def stereocentres(topology: CGTopology) -> list[tuple[int, int, int, int]]:
@@ -173,7 +177,10 @@ def kinetic_temperature(
 
 
 def find_blown(
-    positions: NDArray[np.float64], velocities: NDArray[np.float64], limits: Limits
+    positions: NDArray[np.float64],
+    velocities: NDArray[np.float64],
+    limits: Limits,
+    temperatures: NDArray[np.float64] | None = None,
 ) -> dict[int, tuple[str, str]]:
     """Return the replicas outside the limits: replica → (kind, detail).
 
@@ -181,6 +188,8 @@ def find_blown(
     ----------
     positions, velocities
         ``(n_replicas, beads, 3)`` Å and Å/ps.
+    temperatures
+        Bath temperature of each replica, ``(n_replicas,)`` K; default: that of ``limits`` for all.
     """
     found: dict[int, tuple[str, str]] = {}
     finite = np.isfinite(positions).all(axis=(1, 2)) & np.isfinite(velocities).all(axis=(1, 2))
@@ -210,9 +219,10 @@ def find_blown(
             detail = f"the chirality at bead {centre[3]} is inverted"
             found.setdefault(int(replica), ("chirality", detail))
         hot = kinetic_temperature(velocities, limits.masses)
-        maximum = limits.max_temperature
+        baths = np.full(len(hot), limits.temperature) if temperatures is None else temperatures
+        maximum = limits.max_temperature_ratio * baths
     for replica in np.flatnonzero(finite & ~(hot <= maximum)):
         if int(replica) not in found:
-            detail = f"kinetic temperature {hot[replica]:.4g} K is above the limit {maximum:.4g} K"
+            detail = f"kinetic temperature {hot[replica]:.4g} K is above the limit {maximum[replica]:.4g} K"
             found[int(replica)] = ("energy", detail)
     return dict(sorted(found.items()))
