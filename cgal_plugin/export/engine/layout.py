@@ -10,6 +10,7 @@ import numpy as np
 from cgal_plugin.export.engine import arrays as e
 from cgal_plugin.export.engine.arrays import Model, Space
 from cgal_plugin.export.engine.tree import tree_levels
+from cgal_plugin.export.prior_arrays import no_priors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,20 +28,6 @@ _TEAM_SPEED = 0.9
 _TERMS_PER_SLOT, _MOST_SLOTS = 4096, 16
 #: pairs per bead for which memory is reserved at first, in a molecule with a tree
 _PAIRS_PER_BEAD = 40
-
-
-def no_priors() -> dict[str, NDArray[Any]]:
-    """Return the prior arrays of a potential without priors."""
-    return {
-        "pair_index": np.zeros((0, 3), dtype=np.int64),
-        "pair_value": np.zeros((0, 2)),
-        "series_index": np.zeros((0, 3), dtype=np.int64),
-        "series_value": np.zeros((0, 3)),
-        "angle_index": np.zeros((0, 4), dtype=np.int64),
-        "angle_value": np.zeros((0, 2)),
-        "dihedral_index": np.zeros((0, 4), dtype=np.int64),
-        "dihedral_value": np.zeros((0, 1, 2)),
-    }
 
 
 @dataclass(frozen=True)
