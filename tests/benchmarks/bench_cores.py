@@ -94,9 +94,8 @@ def compare(name: str, arguments: list[str], runs: list[str], folder: Path, repe
     for stage, values in parts["one"].items():
         share = sum(values) / repeat / one
         total += share
-        print(
-            f"  {stage:16s} share of one core {share:5.2f}   ratio {sum(parts['all'][stage]) / sum(values):.2f}"
-        )
+        gain = sum(parts["all"][stage]) / sum(values)
+        print(f"  {stage:16s} share of one core {share:5.2f}   ratio {gain:.2f}")
     print(f"  {'start and end':16s} share of one core {1 - total:5.2f}")
     return equal
 
