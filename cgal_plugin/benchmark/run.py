@@ -22,6 +22,7 @@ from cgal_plugin.driver.loop import run
 from cgal_plugin.errors import CGALError, ConfigError, StateError
 from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.execution.resources import Auto, available_cores, resolve_threads
+from cgal_plugin.execution.threads import one_numerical_thread
 from cgal_plugin.provenance import atomic_write, hash_file, versions, write_json
 from cgal_plugin.runs.directory import RunDirectory
 from cgal_plugin.runs.layout import REFINEMENT
@@ -193,7 +194,7 @@ def run_arm(task: ArmTask) -> dict[str, Any]:
         result = run(task.config, task.folder)
         directory = RunDirectory(task.folder)
         parts = build_components(task.config, platforms=directory.platforms())
-        with directory.locked():
+        with directory.locked(), one_numerical_thread():
             test = run_model_test(task.config, directory, parts, task.test, task.reference_forces)
     except CGALError as error:
         return {"error": f"{type(error).__name__}: {error}"}

@@ -33,6 +33,7 @@ from cgal_plugin.components.resources import (
     BACKEND,
     ORACLE,
     PLATFORM,
+    TRAINING,
     Resources,
     oracle_platform,
     settle,
@@ -188,7 +189,9 @@ def build_components(
     def selector(model: TrainedModel, seed: int) -> Selector:
         return given["selector"] if "selector" in given else _selector(config, model, topology, seed)
 
-    trainer: Trainer = given["trainer"] if "trainer" in given else _trainer(config, topology)
+    trainer: Trainer = (
+        given["trainer"] if "trainer" in given else _trainer(config, topology, resources.platforms)
+    )
     if config.refinement is not None and not isinstance(trainer, RefinableTrainer):
         raise ConfigError(
             f"refinement needs a trainer with the methods priors and with_priors, which "
@@ -294,12 +297,12 @@ def _selector(config: Config, model: TrainedModel, topology: CGTopology, seed: i
     )
 
 
-def _trainer(config: Config, topology: CGTopology) -> Trainer:
+def _trainer(config: Config, topology: CGTopology, platforms: Mapping[str, str]) -> Trainer:
     if isinstance(config.training, ExternalComponent):
         external: Trainer = load_external(config.training, "training")
         return external
     register()  # it silences Warp, which prints when TorchMD-Net is imported
-    trainer = TorchMDNetTrainer(config)
+    trainer = TorchMDNetTrainer(config, platforms[TRAINING])
     trainer.check(topology)
     return trainer
 

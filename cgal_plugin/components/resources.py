@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from cgal_plugin.config import Config
 from cgal_plugin.config.executor import LocalExecutor, ParslExecutor
 from cgal_plugin.config.models import OpenMMOracleConfig, Simulation, Training
-from cgal_plugin.errors import CGALError, ConfigError, StateError
+from cgal_plugin.errors import CGALError, ConfigError, DynamicsError, StateError
 from cgal_plugin.execution.map_tasks import ExecutorSettings
 from cgal_plugin.execution.resources import (
     GPU_WORKERS,
@@ -196,7 +197,8 @@ def _simulation(config: Config, n_beads: int, recorded: Mapping[str, str]) -> di
             raise _missing(BACKEND, "gpu", simulation.backend == "auto", "fast")
         from cgal_plugin.dynamics.force import resolve_backend
 
-        resolve_backend(backend)
+        with _named(BACKEND):
+            resolve_backend(backend)
     return {PLATFORM: platform, BACKEND: backend}
 
 
@@ -243,7 +245,17 @@ def _check_platform(key: str, name: str, auto: bool) -> None:
 
     if auto and not _has_platform(name):
         raise _missing(key, name, auto, "CPU" if key == ORACLE else "Reference")
-    find_platform(name)
+    with _named(key):
+        find_platform(name)
+
+
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    """Make an error of the dynamics one of the configuration, which names the key."""
+    try:
+        yield
+    except DynamicsError as error:
+        raise ConfigError(f"{key}: {error}") from error
 
 
 def _missing(key: str, name: str, auto: bool, instead: str) -> CGALError:

@@ -47,12 +47,12 @@ def simulate_replicas(replicas: ReplicaSet, progress: Progress | None = None) ->
 
 
 def dynamics_threads(value: int | Auto, backend: str) -> int:
-    """Return the threads of CG dynamics; ``"auto"`` is 1 where more threads could change results.
+    """Return the threads of CG dynamics; 1 for backends whose results depend on the number of threads.
 
     Those of torch divide its sums differently; the sums of the fast engine have a fixed order, and it divides
     its work over no more threads than pay.
     """
-    return 1 if value == "auto" and backend != "fast" else resolve_threads(value, available_cores())
+    return resolve_threads(value, available_cores()) if backend == "fast" else 1
 
 
 class OpenMMSampler:

@@ -18,6 +18,7 @@ from cgal_plugin.config import Config
 from cgal_plugin.driver.context import RunContext
 from cgal_plugin.driver.refinement import Refinement
 from cgal_plugin.driver.rounds import Round
+from cgal_plugin.execution.threads import one_numerical_thread
 from cgal_plugin.provenance import atomic_path
 from cgal_plugin.runs.directory import RunDirectory
 from cgal_plugin.runs.disk import disk_errors
@@ -91,7 +92,7 @@ def run(
             used = built.resources.facts()
             directory.adopt(config, accept_changes=accept_changes, event=log.event, resources=used)
             directory.sweep()
-            with log.recorded(config.hash, used):
+            with log.recorded(config.hash, used), one_numerical_thread():
                 return _Loop(*prepare_data(config, directory, built, log)).run()
 
 
