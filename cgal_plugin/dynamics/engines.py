@@ -33,6 +33,18 @@ class CGEngine(Protocol):
         """Return forces at the current positions, kJ/mol/nm."""
         ...
 
+    def energies(self) -> NDArray[np.float64]:
+        """Return the energy of each replica at the current positions, ``(n_replicas,)`` kcal/mol."""
+        ...
+
+    def set_temperatures(self, temperatures: NDArray[np.float64], *, rescale: bool = True) -> None:
+        """Set the bath of each replica, ``(n_replicas,)`` K, and scale velocities by √(T_new/T_old).
+
+        Called with ``settings.temperatures`` only. ``rescale=False`` keeps the velocities, as after
+        :meth:`restore`. The baths stay after :meth:`park`; :meth:`restart` draws velocities at them.
+        """
+        ...
+
     def set_start(self, positions: NDArray[np.float64], minimize_steps: int = 0) -> None:
         """Set positions (Å), minimise if requested, and draw velocities."""
         ...
