@@ -91,7 +91,7 @@ class FastPotential:
         return {**self.__dict__, "_worker": None}
 
     def _call(self, positions: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        x = np.asarray(positions, dtype=np.float64)
+        x = np.ascontiguousarray(positions, dtype=np.float64)
         if x.shape != (self.n_replicas * self.n_beads, 3):
             raise ExportError(
                 f"positions have shape {x.shape}; {self.n_replicas} replica(s) of {self.n_beads} beads "

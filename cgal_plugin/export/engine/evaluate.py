@@ -9,6 +9,7 @@ threads, to the last bit: each sum has a fixed order.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from cgal_plugin.export.engine.arrays import (
     SUMMED,
     TEAM,
     UNIT,
+    UNUSED,
     M,
     Model,
     Space,
@@ -39,7 +41,16 @@ from cgal_plugin.export.engine.network import backward, fill, first_features, re
 from cgal_plugin.export.engine.pairs import incoming_pairs
 from cgal_plugin.export.engine.shares import find_share, own_rows, prior_share, share
 from cgal_plugin.export.engine.simd import ORDER
-from cgal_plugin.export.engine.team import CALL, NEXT_CHUNK, NEXT_SLOT, add, barrier, next_call
+from cgal_plugin.export.engine.team import (
+    CALL,
+    NEXT_CHUNK,
+    NEXT_SLOT,
+    TOO_MANY,
+    add,
+    barrier,
+    exchange,
+    next_call,
+)
 from cgal_plugin.export.engine.tree import build_tree
 
 
@@ -85,6 +96,9 @@ def _network(
         last = incoming_pairs(begin, stop, ends, lo, hi, first, incoming, first + most)
         space.needed[member] = max(space.needed[member], last - first)
         last = min(last, first + most)
+    if space.needed[member] > most:
+        exchange(control, TOO_MANY, 1)
+    unused = at[UNUSED] + member * filters
     summed, step, stride = at[SUMMED], sizes[INTERVALS] * ORDER * filters, at[N_ROWS] * filters
     for b in range(blocks):
         if b > 0:
@@ -92,7 +106,7 @@ def _network(
         fill(work, summed + lo * filters, (hi - lo) * filters, np.float32(0.0))
         gather(
             lo, hi, begin, stop, ends, place, incoming, first, last, table, b * step, filters, work,
-            at[V] + b * stride, summed,
+            at[V] + b * stride, summed, unused,
         )  # fmt: skip
         update(sizes, weights, b, lo, hi, work, at)
     readout(sizes, scalars, weights, lo, hi, work, at, space.bead_energy)
@@ -108,7 +122,7 @@ def _network(
         fill(work, summed + lo * filters, (hi - lo) * filters, np.float32(0.0))
         slopes_and_gather(
             lo, hi, begin, stop, ends, place, geometry, incoming, first, last, table, b * step, filters, work,
-            v, m, summed, dr,
+            v, m, summed, unused, dr,
         )  # fmt: skip
     pair_forces(lo, hi, begin, stop, geometry, dr, scalars[FACTOR] * scalars[UNIT])
     barrier(control, team)
@@ -184,28 +198,32 @@ def evaluate(
     call: int,
     patience: int,
     control: Int64s,
-    model: Model,
-    space: Space,
+    model_arrays: tuple[Any, ...],
+    space_arrays: tuple[Any, ...],
     pos: Float64s,
     energies: Float64s,
     forces: Float64s,
-) -> None:
+) -> bool:
     """Compute energies ``(R,)`` kJ/mol and forces ``(R·N, 3)`` kJ/mol/nm of ``pos`` ``(R·N, 3)`` nm.
 
-    Thread 0 begins a call and returns at its end. The others take part in the calls after number ``call``
-    until none has begun for ``patience`` turns. A replica with non-finite positions gets NaN and does not
-    affect the others. If ``space.needed`` exceeds ``space.plan[MOST]`` afterwards, the result is invalid.
+    ``model_arrays`` and ``space_arrays`` are the entries of a :class:`Model` and a :class:`Space`, as plain
+    tuples, which are passed in half the time. Thread 0 begins a call and returns at its end; it returns False
+    if there were more pairs than ``space.plan[MOST]``, so that the result is invalid. The others take part
+    in the calls after number ``call`` until none has begun for ``patience`` turns. A replica with non-finite
+    positions gets NaN and does not affect the others.
     """
+    model, space = Model(*model_arrays), Space(*space_arrays)
     chunk, team = model.sizes[N_CHUNK], space.plan[TEAM]
     n_replicas, member = len(energies), thread if space.plan[TEAM] > 1 else 0
     n_chunks = (n_replicas + chunk - 1) // chunk
     if thread == 0:
         control[NEXT_CHUNK] = 0
         control[NEXT_SLOT] = 0
+        control[TOO_MANY] = 0
         add(control, CALL, 1)
     while True:
         if thread > 0 and not next_call(control, thread, call, patience):
-            return
+            return True
         call += 1
         own = 0
         c = own if team > 1 else add(control, NEXT_CHUNK, 1)
@@ -216,4 +234,4 @@ def evaluate(
             c = own if team > 1 else add(control, NEXT_CHUNK, 1)
         barrier(control, n_threads)
         if thread == 0:
-            return
+            return bool(control[TOO_MANY] == 0)

@@ -46,10 +46,12 @@ def gather(
     x: Float32s,
     v_at: int,
     out_at: int,
+    unused: int,
 ) -> None:
     """Add Σ_j W_ij v_j to out_i for the own rows i, with W from the table of one block.
 
-    v and out are in ``x`` at ``v_at`` and ``out_at``.
+    v and out are in ``x`` at ``v_at`` and ``out_at``; what belongs to rows of other threads is written to
+    ``unused``.
     """
     for q in range(in_begin, in_end):
         p = incoming[q, 0]
@@ -61,17 +63,13 @@ def gather(
     for row in range(lo, hi):
         i = row * width
         for p in range(begin[row], stop[row]):
-            j, both = ends[p, 0] * width, ends[p, 0] < hi
+            j = ends[p, 0] * width
             a, t = table_at + ends[p, 1] * (ORDER * width), splat(place[p])
-            if both:
-                for c in range(0, width, LANES):
-                    w = _filter(table, a + c, width, t)
-                    store(x, out_at + i + c, fma(w, load(x, v_at + j + c), load(x, out_at + i + c)))
-                    store(x, out_at + j + c, fma(w, load(x, v_at + i + c), load(x, out_at + j + c)))
-            else:
-                for c in range(0, width, LANES):
-                    w = _filter(table, a + c, width, t)
-                    store(x, out_at + i + c, fma(w, load(x, v_at + j + c), load(x, out_at + i + c)))
+            out_j = out_at + j if ends[p, 0] < hi else unused
+            for c in range(0, width, LANES):
+                w = _filter(table, a + c, width, t)
+                store(x, out_at + i + c, fma(w, load(x, v_at + j + c), load(x, out_at + i + c)))
+                store(x, out_j + c, fma(w, load(x, v_at + i + c), load(x, out_j + c)))
 
 
 @kernel
@@ -128,6 +126,7 @@ def slopes_and_gather(
     v_at: int,
     m_at: int,
     out_at: int,
+    unused: int,
     dr: Float64s,
 ) -> None:
     """Do :func:`slopes` and :func:`gather` of m into out in one pass over the table."""
@@ -141,8 +140,9 @@ def slopes_and_gather(
     for row in range(lo, hi):
         i = row * width
         for p in range(begin[row], stop[row]):
-            j, both = ends[p, 0] * width, ends[p, 0] < hi
+            j = ends[p, 0] * width
             a, t = table_at + ends[p, 1] * (ORDER * width), splat(place[p])
+            out_j = out_at + j if ends[p, 0] < hi else unused
             t2, t3, t4, t5 = _slope_powers(place[p])
             sum_ = splat(np.float32(0.0))
             for c in range(0, width, LANES):
@@ -156,8 +156,7 @@ def slopes_and_gather(
                 backward = mj * load(x, v_at + i + c)
                 sum_ = fma(d, fma(mi, load(x, v_at + j + c), backward), sum_)
                 store(x, out_at + i + c, fma(w, mj, load(x, out_at + i + c)))
-                if both:
-                    store(x, out_at + j + c, fma(w, mi, load(x, out_at + j + c)))
+                store(x, out_j + c, fma(w, mi, load(x, out_j + c)))
             dr[p] += total(sum_) * geometry[p, 3]
 
 

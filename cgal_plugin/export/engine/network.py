@@ -45,7 +45,7 @@ from cgal_plugin.export.engine.jit import Float32s, Float64s, Int64s, kernel
 from cgal_plugin.export.engine.simd import LANES, fma, load, splat, store, total
 
 #: rows that are evaluated together
-_ROWS = 60
+_ROWS = 120
 
 
 @kernel

@@ -20,8 +20,9 @@ from cgal_plugin.export.engine.simd import pointer
 
 #: elements between counters: two cache lines, since some CPUs fetch lines in pairs
 LINE = 16
-#: calls announced and calls begun so far, threads at the barrier, barriers so far, next chunk, next slot
-ANNOUNCED, CALL, ARRIVED, PHASE, NEXT_CHUNK, NEXT_SLOT, _FIRST_STATE = (LINE * k for k in range(7))
+#: calls announced and calls begun so far, threads at the barrier, barriers so far, next chunk, next slot,
+#: 1 if a thread found more pairs than it can store
+ANNOUNCED, CALL, ARRIVED, PHASE, NEXT_CHUNK, NEXT_SLOT, TOO_MANY, _FIRST_STATE = (LINE * k for k in range(8))
 #: state of a thread: in compiled code, or no longer
 AWAKE, ASLEEP = 0, 1
 #: reads of a counter before a waiting thread gives up its core

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgal_plugin.errors import ExportError
-from cgal_plugin.export.engine.arrays import MOST, Model
+from cgal_plugin.export.engine.arrays import Model
 from cgal_plugin.export.engine.evaluate import evaluate
 from cgal_plugin.export.engine.layout import Division, make_spaces
 from cgal_plugin.export.engine.team import ANNOUNCED, CALL, announce, control_array
@@ -35,9 +36,10 @@ class Worker:
 
     def __init__(self, model: Model, division: Division, n_replicas: int) -> None:
         self.process = os.getpid()
-        self._model, self._division, self._n_replicas = model, division, n_replicas
+        self._model, self._division = tuple(model), division
         self._lock = threading.Lock()
-        self._spaces = make_spaces(model, division)
+        self._make = partial(make_spaces, model, division)
+        self._reserve(0)
         self._pool: ThreadPoolExecutor | None = None
         self._control = control_array(division.threads)
         self._woken = np.zeros(division.threads, dtype=np.int64)
@@ -46,7 +48,7 @@ class Worker:
         self._energies = np.empty(n_replicas)
 
     def __call__(self, x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return energies ``(R,)`` kJ/mol and forces ``(R·N, 3)`` kJ/mol/nm at ``x`` ``(R·N, 3)`` nm.
+        """Return energies ``(R,)`` kJ/mol and forces ``(R·N, 3)`` kJ/mol/nm at a contiguous ``x`` in nm.
 
         Raises
         ------
@@ -54,22 +56,33 @@ class Worker:
             Threads cannot be started, or memory does not suffice for the pairs within the cutoff.
         """
         with self._lock:
-            self._pos[:] = x
-            while True:
-                self._run()
-                needed = max(int(space.needed.max()) for space in self._spaces)
-                if needed <= self._spaces[0].plan[MOST]:
-                    return self._energies.copy(), self._forces.copy()
-                self._grow(needed)
+            if self._division.threads == 1:
+                # without copies, which cost as much as a tenth of a call for a few beads
+                self._pos, self._forces = x, np.empty_like(x)
+                self._energies = np.empty_like(self._energies)
+            else:
+                self._pos[:] = x
+            while not self._run():
+                self._grow()
+            if self._division.threads == 1:
+                return self._energies, self._forces
+            return self._energies.copy(), self._forces.copy()
 
-    def _grow(self, needed: int) -> None:
-        # threads of the last call still hold the old workspace, for a moment
+    def _reserve(self, pairs: int) -> None:
+        """Make workspaces for ``pairs`` pairs per thread, at least for the usual number."""
+        # the old ones are freed first, as soon as threads that wait for a call let go of them
+        self._spaces: list[tuple[Any, ...]] = []
+        self._needed: list[NDArray[np.int64]] = []
+        spaces = self._make(pairs)
+        self._spaces, self._needed = [tuple(space) for space in spaces], [space.needed for space in spaces]
+
+    def _grow(self) -> None:
+        needed = max(int(found.max()) for found in self._needed)
         self._restart()
-        self._spaces = []
         try:
-            self._spaces = make_spaces(self._model, self._division, int(_SPARE * needed))
+            self._reserve(int(_SPARE * needed))
         except MemoryError as error:
-            self._spaces = make_spaces(self._model, self._division)
+            self._reserve(0)
             raise ExportError(
                 f"memory does not suffice for {needed} pairs within the cutoff per thread: have the beads "
                 "collapsed?"
@@ -80,11 +93,11 @@ class Worker:
         self._control[ANNOUNCED] = self._control[CALL]
         self._control = control_array(self._division.threads)
 
-    def _run(self) -> None:
+    def _run(self) -> bool:
+        """Evaluate all replicas; return False if there is no memory for all pairs."""
         n = self._division.threads
         if n == 1:
-            self._evaluate(0, 0)
-            return
+            return self._evaluate(0, 0)
         if self._pool is None:
             self._pool = _start(n - 1)
         complete = False
@@ -92,18 +105,19 @@ class Worker:
             call = announce(self._control, n, self._woken)
             for k in range(int(self._woken[0])):
                 self._pool.submit(self._evaluate, int(self._woken[k + 1]), call)
-            self._evaluate(0, call)
+            enough = self._evaluate(0, call)
             complete = True
         except RuntimeError as error:
             raise ExportError(f"threads of the fast engine cannot run ({error}); use n_threads=1") from error
         finally:
             if not complete:
                 self._restart()
+        return enough
 
-    def _evaluate(self, thread: int, call: int) -> None:
-        evaluate(
-            thread, self._division.threads, call, _PATIENCE, self._control, self._model,
-            self._spaces[thread], self._pos, self._energies, self._forces,
+    def _evaluate(self, thread: int, call: int) -> bool:
+        return evaluate(
+            thread, self._division.threads, call, _PATIENCE, self._control, self._model, self._spaces[thread],
+            self._pos, self._energies, self._forces,
         )  # fmt: skip
 
 
