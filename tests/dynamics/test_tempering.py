@@ -139,6 +139,7 @@ def exported(chignolin, tmp_path_factory):
 
 
 @pytest.mark.filterwarnings(EMBEDDING)
+@pytest.mark.integration
 @pytest.mark.parametrize("backend", ["fast", "torchforce", "python"])
 def test_a_real_potential_gives_each_backend_the_energies_of_its_frames(
     chignolin, exported, tmp_path, backend
