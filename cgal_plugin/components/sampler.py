@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from cgal_plugin.components.protocols import SampledFrames
 from cgal_plugin.config.models import Simulation
+from cgal_plugin.errors import CGALWarning
 from cgal_plugin.execution.map_tasks import ExecutorSettings, map_tasks
 from cgal_plugin.execution.resources import Auto, available_cores, resolve_threads
 from cgal_plugin.mapping import CGTopology
@@ -125,6 +127,9 @@ class OpenMMSampler:
         files = [path for result in results for path in result.trajectories]
         if settings.temperatures:
             facts["tempering"] = [result.tempering for result in results]
+            if settings.blocks > 1:  # the warnings of workers are not seen
+                for text in sorted({t for result in results for t in result.tempering["warnings"]}):
+                    warnings.warn(text, CGALWarning, stacklevel=2)
             files = [path for result in results for path in result.save_temperatures([temperature])[0]]
         return SampledFrames(
             [frames for result in results for frames in result.load_temperature()],

@@ -205,7 +205,8 @@ def _finish_exchanges(folder: SimulationFolder, done: Progress, ladder: Ladder) 
     table = folder.frame_table(done)
     assert table is not None
     assert done.exchanges is not None
-    table.save_energies(folder.root / ENERGIES)
+    if not folder.is_complete(done) or not (folder.root / ENERGIES).is_file():
+        table.save_energies(folder.root / ENERGIES)
     report = tempering_report(ladder, done.exchanges, done.parked, table.mean_energies)
     for text in report["warnings"]:
         warnings.warn(text, CGALWarning, stacklevel=3)

@@ -139,6 +139,7 @@ def exported(chignolin, tmp_path_factory):
 
 
 @pytest.mark.filterwarnings(EMBEDDING)
+@pytest.mark.integration
 @pytest.mark.parametrize("backend", ["fast", "torchforce", "python"])
 def test_a_real_potential_gives_each_backend_the_energies_of_its_frames(
     chignolin, exported, tmp_path, backend
@@ -451,6 +452,7 @@ def test_wrong_options_are_one_clear_error(command, tmp_path, options, message):
     assert not (tmp_path / "sim").exists()
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings(EMBEDDING)
 def test_walkers_are_not_evaluated_as_frames_of_one_temperature(command, tmp_path):
     command("--temperatures", "400,440", "--report-interval", 20)
