@@ -142,7 +142,7 @@ def test_the_list_is_kept_until_a_bead_has_moved(long: Any) -> None:
 
 def test_a_list_that_is_too_short(long: Any) -> None:
     """``compute`` reports it until ``grow``; a call from the host grows by itself. Results do not change."""
-    topology, x, _, gpu = long
+    _, x, _, gpu = long
     tight = GPUPotential(gpu._arrays, gpu.metadata, 1, device="cpu", capacity=8)
     positions = wp.array(x[0], dtype=wp.vec3d, device="cpu")
     forces, energy = wp.zeros(LONG, dtype=wp.vec3f, device="cpu"), wp.zeros(1, dtype=float, device="cpu")
@@ -272,15 +272,20 @@ def test_distances_at_the_edges(make: Any) -> None:
     assert np.isfinite(gpu(np.zeros((3, 3)))[1]).all()
 
 
-def test_file_and_metadata(small: GPUPotential, make: Any, topology: CGTopology, tmp_path: Path) -> None:
-    path = tmp_path / "potential.pt"
+@pytest.fixture(scope="module")
+def exported(make: Any, topology: CGTopology, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("gpu") / "potential.pt"
     export_torchscript(make(cgschnet={"form": "majewski"}), topology, path, n_replicas=2)
-    read = GPUPotential.from_file(path, device="cpu")
+    return path
+
+
+def test_file_and_metadata(small: GPUPotential, exported: Path, topology: CGTopology) -> None:
+    read = GPUPotential.from_file(exported, device="cpu")
     assert (read.n_beads, read.n_replicas, read.device) == (10, 2, "cpu")
     assert read.metadata["topology_hash"] == topology.hash
     x = chains(2, 10, seed=8).reshape(-1, 3) / ANGSTROM_PER_NM
     assert np.array_equal(read(x)[1], small.with_replicas(2)(x)[1])
-    assert GPUPotential.from_file(path, device="cpu", n_replicas=1).n_replicas == 1
+    assert read.with_replicas(1).n_replicas == 1
 
 
 def test_memory_is_that_of_the_arrays(long: Any) -> None:
@@ -314,7 +319,7 @@ def test_a_wrong_result_is_refused(make: Any, topology: CGTopology, monkeypatch:
 
 
 def test_a_wrong_prior_is_refused(
-    make: Any, topology: CGTopology, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Any, topology: CGTopology, exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from cgal_plugin.export.gpu import arrays
 
@@ -325,13 +330,12 @@ def test_a_wrong_prior_is_refused(
         found["angle_value"][0, 0] += 100.0
         return found
 
-    model, path = make(cgschnet={"form": "majewski"}), tmp_path / "potential.pt"
-    export_torchscript(model, topology, path, n_replicas=3)
+    model = make(cgschnet={"form": "majewski"})
     monkeypatch.setattr(arrays, "prior_arrays", spoilt)
     with pytest.raises(ExportError, match="differs from the model"):
         GPUPotential.from_model(model, topology, device="cpu")
     with pytest.raises(ExportError, match="on cpu differs from the file's potential, priors included"):
-        GPUPotential.from_file(path, device="cpu")
+        GPUPotential.from_file(exported, device="cpu")
 
 
 @pytest.mark.skipif(not NO_GPU, reason="there is a GPU")

@@ -24,7 +24,7 @@ import numpy as np
 
 from cgal_plugin.errors import ExportError
 from cgal_plugin.export.gpu.sizes import ALL_PAIRS, Sizes, list_capacity, padded
-from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL, POTENTIAL_UNITS
+from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 #: largest force error of the table, relative to the largest component
 TOLERANCE = 5e-5
-#: largest accepted error of table and rounding together
-LARGEST_ERROR = 1e-4
 #: Å; a smaller skin is rebuilt more often, a larger one has more slots to skip
 SKIN = 1.5
 
@@ -260,10 +258,3 @@ class GPUPotential:
         from cgal_plugin.export.gpu.build import from_file
 
         return from_file(cls, path, n_replicas, tolerance, device, skin)
-
-
-def metadata_of(described: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """Return the metadata of a GPU potential from those of a file or model."""
-    copied = ("n_beads", "topology", "topology_hash", "types", "embedding", "temperature")
-    kept = {key: value for key, value in described.items() if key in copied}
-    return {**kept, "format": "cgal_plugin GPU potential", "units": dict(POTENTIAL_UNITS), **more}
