@@ -374,6 +374,30 @@ def test_warp_keeps_the_settings_of_the_user() -> None:
 
 
 @pytest.mark.integration
+def test_five_beads_a_residue(make: Any) -> None:
+    """269 beads with mlcg's settings: 15 Å, 64 radial functions, 128 features, 4 blocks; two replicas."""
+    topology = CGTopology.from_sequence("GAVLYWDKTS" * 5 + "GAVL", mapping="5bead")
+    n = topology.n_beads
+    assert 250 < n < 275
+    keys: dict[str, Any] = {"cutoff_lower": 0.0, "cutoff_upper": 15.0, "num_rbf": 64, "num_layers": 4}
+    model = make(
+        cgschnet={"form": "mlcg"}, embedding_dimension=128, activation="tanh", prior_model=None, **keys
+    )
+    gpu = GPUPotential.from_model(model, topology, device="cpu", n_replicas=2)
+    # beads on a grid of a protein's density, out of order
+    rng = np.random.default_rng(5)
+    grid = np.stack(np.meshgrid(*[3.0 * np.arange(7)] * 3), -1).reshape(-1, 3)
+    x = np.concatenate([rng.permutation(grid)[:n] + rng.normal(scale=0.3, size=(n, 3)) for _ in range(2)])
+    exact = potential_module(model, topology, n_replicas=2, verify=False)
+    energy, forces = gpu(x / ANGSTROM_PER_NM)
+    e, f = exact(torch.from_numpy(x / ANGSTROM_PER_NM))
+    # 200 neighbours, and a network with random weights: float32 of torch is at 1.3e-5
+    assert np.abs(forces - f.numpy()).max() < 5e-5 * float(f.abs().max())
+    assert energy == pytest.approx(float(e), rel=1e-5)
+    assert gpu.memory_of(128) < 1e9
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize("arch", [80, 90])
 def test_the_kernels_compile_for_a_gpu(arch: int, tmp_path: Path) -> None:
     """NVRTC needs no GPU: the CUDA branches compile, read 16 bytes at a time, and exchange within a warp."""
