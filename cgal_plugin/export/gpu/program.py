@@ -220,7 +220,7 @@ class Program:
 
         state = b["lost"], b["stale"]
         launch(
-            pairs.check, (s.n_replicas, lanes), positions, b["built"], s.n_beads, self._limit, lanes, *state
+            pairs.check, s.n_replicas * lanes, positions, b["built"], s.n_beads, self._limit, lanes, *state
         )
         if self.has_list:
             found = b["built"], b["count"], b["neighbor"], b["overflow"]
