@@ -83,8 +83,10 @@ def load_topology(
         The text is neither, the molecule cannot be mapped, or a saved topology has another embedding.
     """
     from cgal_plugin.mapping import CGTopology, resolve_spec
-    from cgal_plugin.mapping.embedding import TABLE, check_given
+    from cgal_plugin.mapping.embedding import TABLE, check_given, resolve_embedding
 
+    if embedding is not None and resolve_embedding(embedding).shares:
+        embedding = None  # the numbering of a file, which topologies do not have
     if Path(molecule).suffix.lower() == ".json":
         saved = CGTopology.load(molecule)
         check_given(embedding, saved.embedding, f"topology {molecule!r}", MappingError)
