@@ -70,6 +70,8 @@ class ImportedModel:
             lines.append(
                 f"constant: {self.facts['energy_offset']:.6f} kcal/mol of the source's energy left out"
             )
+        if "embedding_of_file" in self.facts:
+            lines.append(f"bead types: those of {self.facts['embedding_of_file']}, renumbered by 'cgal'")
         molecule = "any" if self.topology is None else self.topology.sequence
         return [*lines, f"molecule: {molecule}; embedding: {self.embedding.name}"]
 
@@ -171,7 +173,7 @@ def _embedding(value: Any, topology: CGTopology | None, name: str) -> Embedding:
     if value is None and topology is None:
         raise ConfigError(
             f"{name} does not say how its bead types are numbered: give the embedding, --embedding mlcg-tk "
-            "(CA beads of mlcg-tk) or torchmd-cg (AA2INT), or a table"
+            "(CA beads of mlcg-tk), mlcg-tk-5bead or torchmd-cg (AA2INT), or a table"
         )
     if value is None:
         assert topology is not None
