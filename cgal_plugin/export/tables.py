@@ -170,6 +170,17 @@ class TableFilters(nn.Module):
         return both[:, 0].transpose(0, 1), both[:, 1].transpose(0, 1)
 
 
+def stored_table(network: Any) -> FilterTable | None:
+    """Return the table that an exported network uses, in the precision of its dtype; None if it has none."""
+    filters = network.filters
+    if not hasattr(filters, "rows"):
+        return None
+    rows = filters.rows.detach().double().cpu().numpy()
+    shape = (int(filters.intervals), 6, int(filters.n_blocks), int(filters.width))
+    coefficients = np.ascontiguousarray(rows.reshape(shape).transpose(2, 0, 1, 3))
+    return FilterTable(coefficients, float(filters.lower), float(filters.upper), float(filters.decay))
+
+
 def exact_filters(network: Any) -> Any:
     """Return the exact filters of an exported network, also if it uses tables."""
     exact = getattr(network, "exact", None)
@@ -219,7 +230,12 @@ def check_tolerance(tolerance: float) -> None:
         raise ExportError(f"tolerance is {tolerance!r}; it must be between 0 and 0.1 (default 1e-6)")
 
 
-def choose_table(network: Any, tolerance: float, frames: NDArray[np.float64]) -> tuple[FilterTable, float]:
+def choose_table(
+    network: Any,
+    tolerance: float,
+    frames: NDArray[np.float64],
+    build: Callable[[Any, int], FilterTable] = FilterTable.build,
+) -> tuple[FilterTable, float]:
     """Return the smallest table that reproduces the forces of the network, and its error.
 
     Parameters
@@ -230,6 +246,8 @@ def choose_table(network: Any, tolerance: float, frames: NDArray[np.float64]) ->
         Largest error of a force component in a frame, relative to the largest component.
     frames
         :func:`~cgal_plugin.export.probes.probe_frames` of the potential, Å.
+    build
+        Makes the table of filters for a number of intervals.
 
     Raises
     ------
@@ -241,7 +259,7 @@ def choose_table(network: Any, tolerance: float, frames: NDArray[np.float64]) ->
     expected = [reference_forces(network, exact, frame) for frame in frames]
     error = math.inf
     for intervals in _INTERVALS:
-        table = FilterTable.build(exact, intervals)
+        table = build(exact, intervals)
         filters = TableFilters(table, torch.float64)
         found = [reference_forces(network, filters, frame) for frame in frames]
         error = max(relative_error(f, e) for f, e in zip(found, expected, strict=True))

@@ -169,6 +169,7 @@ def plan(config: Config, molecule: Molecule | CGTopology | None = None) -> str:
     simulation = config.simulation
     dynamics = (
         f"{simulation.n_replicas} replicas x {simulation.steps} steps of {simulation.timestep_fs:g} fs"
+        + _ladder(simulation)
         if isinstance(simulation, Simulation)
         else simulation.name
     )
@@ -211,6 +212,16 @@ def plan(config: Config, molecule: Molecule | CGTopology | None = None) -> str:
         f"{molecule.n_residues} residues, {molecule.n_atoms} atoms{_where(config)}{without})"
     )
     return "\n".join(lines)
+
+
+def _ladder(simulation: Simulation) -> str:
+    t = simulation.temperatures
+    if not t:
+        return ""
+    return (
+        f", parallel tempering: {simulation.n_replicas // len(t)} ladder(s) of {len(t)} temperatures from "
+        f"{t[0]:g} to {t[-1]:g} K"
+    )
 
 
 def _parts(config: Config) -> list[tuple[str, object]]:
