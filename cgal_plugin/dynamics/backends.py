@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from cgal_plugin.dynamics.fast_force import FastForce
 from cgal_plugin.dynamics.folder import MANIFEST
-from cgal_plugin.dynamics.force import FastForce, read_metadata, resolve_backend
+from cgal_plugin.dynamics.force import read_metadata, resolve_backend
 from cgal_plugin.errors import DynamicsError
 from cgal_plugin.provenance import read_sealed
 

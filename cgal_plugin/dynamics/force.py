@@ -7,20 +7,19 @@ import importlib.util
 import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.dynamics.fast_force import FastForce
 from cgal_plugin.errors import DynamicsError, ExportError
 from cgal_plugin.mapping.embedding import check_same_embedding, recorded_embedding
 from cgal_plugin.units import POTENTIAL_UNITS
 
 if TYPE_CHECKING:
     import openmm
-    from numpy.typing import NDArray
     from torch import Tensor
 
-    from cgal_plugin.export.fast import FastPotential
     from cgal_plugin.mapping import CGTopology
 
 #: names of the backends; ``"auto"`` chooses the first or the third
@@ -61,39 +60,6 @@ class ScriptedPotential:
         # _value is the array in nm; a unit conversion would copy it at every step
         energy, forces = self._evaluate(torch.from_numpy(state.getPositions(asNumpy=True)._value))
         return float(energy), forces.to("cpu", torch.float64).numpy()
-
-
-class FastForce:
-    """An exported potential in the fast engine as a callable for PythonForce; picklable."""
-
-    def __init__(self, path: str | os.PathLike[str], n_replicas: int | None = None) -> None:
-        self.path = str(Path(path).resolve())
-        self.n_replicas = n_replicas
-        self._potential: FastPotential | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "n_replicas": self.n_replicas, "_potential": None}
-
-    def build(self) -> None:
-        """Build tables and compile, so that errors are raised before the dynamics.
-
-        Raises
-        ------
-        DynamicsError
-            The file cannot be used by the fast engine.
-        """
-        from cgal_plugin.export.fast import FastPotential
-
-        try:
-            self._potential = FastPotential.from_file(self.path, n_replicas=self.n_replicas)
-        except ExportError as error:
-            raise DynamicsError(f"backend 'fast' cannot use {self.path!r}: {error}") from error
-
-    def __call__(self, state: Any) -> tuple[float, NDArray[np.float64]]:
-        """Return energy (kJ/mol) and forces (kJ/mol/nm) of a State."""
-        if self._potential is None:
-            self.build()
-        return cast("FastPotential", self._potential)(state.getPositions(asNumpy=True)._value)
 
 
 def _import_openmmtorch() -> Any:
@@ -251,6 +217,7 @@ def add_potential(
     backend: str = "auto",
     n_replicas: int = 1,
     device: str = "cpu",
+    n_threads: int = 1,
 ) -> openmm.Force:
     """Add an exported potential to ``system``; all backends give the same energies and forces.
 
@@ -265,6 +232,8 @@ def add_potential(
         See :func:`resolve_backend`.
     device
         Device of the ``python`` backends; TorchForce uses that of the OpenMM platform.
+    n_threads
+        Largest number of threads of the ``fast`` backend; results do not depend on it.
 
     Returns
     -------
@@ -291,7 +260,7 @@ def add_potential(
             f"the System has {system.getNumParticles()} particles; {n_replicas} replica(s) of "
             f"{topology.n_beads} beads need {n_replicas * topology.n_beads}"
         )
-    force = make_force(potential, backend=chosen, device=device, n_replicas=n_replicas)
+    force = make_force(potential, backend=chosen, device=device, n_replicas=n_replicas, n_threads=n_threads)
     system.addForce(force)
     return force
 
@@ -303,6 +272,7 @@ def make_force(
     device: str = "cpu",
     particles: Any = None,
     n_replicas: int | None = None,
+    n_threads: int = 1,
 ) -> openmm.Force:
     """Return the Force of a potential, for a backend from :func:`resolve_backend`.
 
@@ -312,6 +282,8 @@ def make_force(
         Indices of the particles on which the potential acts; default: all. Not supported by TorchForce.
     n_replicas
         Number of replicas for the fast engine; default: that of the file.
+    n_threads
+        Largest number of threads of the fast engine.
 
     Raises
     ------
@@ -328,7 +300,7 @@ def make_force(
     else:
         function: Any = ScriptedPotential(path, device)
         if backend == "fast":
-            function = FastForce(path, n_replicas)
+            function = FastForce(path, n_replicas, n_threads)
             function.build()
         if backend == "pythontorch":
             force = _import_openmmtorch().PythonTorchForce(function)
