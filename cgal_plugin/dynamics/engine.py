@@ -46,6 +46,7 @@ class Engine:
             backend=settings.backend,
             n_replicas=settings.n_replicas,
             device=self._device,
+            n_threads=settings.n_threads,
         )
         self.temperatures = settings.replica_temperatures()
         self.integrator = make_integrator(settings)

@@ -7,19 +7,18 @@ import importlib.util
 import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.dynamics.fast_force import FastForce
 from cgal_plugin.dynamics.potential_metadata import check_metadata, is_portable, only_fast, read_metadata
 from cgal_plugin.errors import DynamicsError, ExportError
 
 if TYPE_CHECKING:
     import openmm
-    from numpy.typing import NDArray
     from torch import Tensor
 
-    from cgal_plugin.export.fast import FastPotential
     from cgal_plugin.mapping import CGTopology
 
 #: names of the backends; ``"auto"`` chooses the first or the third
@@ -85,39 +84,6 @@ class ScriptedPotential:
             torch.from_numpy(state.getPositions(asNumpy=True)._value).to(self.device)
         )
         return float(energy), forces.to("cpu", torch.float64).numpy()
-
-
-class FastForce:
-    """An exported potential in the fast engine as a callable for PythonForce; picklable."""
-
-    def __init__(self, path: str | os.PathLike[str], n_replicas: int | None = None) -> None:
-        self.path = str(Path(path).resolve())
-        self.n_replicas = n_replicas
-        self._potential: FastPotential | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "n_replicas": self.n_replicas, "_potential": None}
-
-    def build(self) -> None:
-        """Build tables and compile, so that errors are raised before the dynamics.
-
-        Raises
-        ------
-        DynamicsError
-            The file cannot be used by the fast engine.
-        """
-        from cgal_plugin.export.fast import FastPotential
-
-        try:
-            self._potential = FastPotential.from_file(self.path, n_replicas=self.n_replicas)
-        except ExportError as error:
-            raise DynamicsError(f"backend 'fast' cannot use {self.path!r}: {error}") from error
-
-    def __call__(self, state: Any) -> tuple[float, NDArray[np.float64]]:
-        """Return energy (kJ/mol) and forces (kJ/mol/nm) of a State."""
-        if self._potential is None:
-            self.build()
-        return cast("FastPotential", self._potential)(state.getPositions(asNumpy=True)._value)
 
 
 def _import_openmmtorch() -> Any:
@@ -224,6 +190,7 @@ def add_potential(
     backend: str = "auto",
     n_replicas: int = 1,
     device: str = "cpu",
+    n_threads: int = 1,
 ) -> openmm.Force:
     """Add an exported potential to ``system``; all backends give the same energies and forces.
 
@@ -238,6 +205,8 @@ def add_potential(
         See :func:`resolve_backend`.
     device
         Device of the ``python`` backend; TorchForce and PythonTorchForce use that of the OpenMM platform.
+    n_threads
+        Largest number of threads of the ``fast`` backend; results do not depend on it.
 
     Returns
     -------
@@ -262,7 +231,7 @@ def add_potential(
             f"the System has {system.getNumParticles()} particles; {n_replicas} replica(s) of "
             f"{topology.n_beads} beads need {n_replicas * topology.n_beads}"
         )
-    force = make_force(potential, backend=chosen, device=device, n_replicas=n_replicas)
+    force = make_force(potential, backend=chosen, device=device, n_replicas=n_replicas, n_threads=n_threads)
     system.addForce(force)
     return force
 
@@ -274,6 +243,7 @@ def make_force(
     device: str = "cpu",
     particles: Any = None,
     n_replicas: int | None = None,
+    n_threads: int = 1,
 ) -> openmm.Force:
     """Return the Force of a potential, for a backend from :func:`resolve_backend`.
 
@@ -283,6 +253,8 @@ def make_force(
         Indices of the particles on which the potential acts; default: all. Not supported by TorchForce.
     n_replicas
         Number of replicas for the fast engine and for a portable file; default: that of the file, or 1.
+    n_threads
+        Largest number of threads of the fast engine.
 
     Raises
     ------
@@ -299,7 +271,7 @@ def make_force(
     else:
         function: Any = ScriptedPotential(path, device, 1 if n_replicas is None else n_replicas)
         if backend == "fast":
-            function = FastForce(path, n_replicas)
+            function = FastForce(path, n_replicas, n_threads)
             function.build()
         if backend == "pythontorch":
             force = _import_openmmtorch().PythonTorchForce(function)

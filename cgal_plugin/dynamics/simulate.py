@@ -112,7 +112,7 @@ def simulate(
         Store frames with their centroid at the origin. Without a box, replicas drift, and the float32
         numbers of DCD files would lose precision.
     n_threads
-        Number of torch threads during the call; default: unchanged.
+        Threads of the ``fast`` backend, and of torch during the call; default: 1, and unchanged.
     temperatures
         Two or more, K, ascending, with ``temperature`` among them; empty: no exchanges.
     exchange_interval
@@ -138,6 +138,8 @@ def simulate(
         _check_counts(checkpoint_interval=checkpoint_interval)
     if minimize_steps:
         _check_counts(minimize_steps=minimize_steps)
+    if n_threads is not None:
+        _check_counts(n_threads=n_threads)
     if not Path(potential).is_file():
         raise DynamicsError(f"potential {str(potential)!r} does not exist; make it with `cgal export`")
     made_for = potential_temperature(potential, float(temperature))
@@ -162,6 +164,7 @@ def simulate(
         temperatures=()
         if ladder is None
         else tuple(ladder.baths(ExchangeState.start(ladder).rungs).tolist()),
+        n_threads=1 if n_threads is None else n_threads,
     )
     centres = stereocentres(topology)
     limits = Limits.build(guard, topology.bond_index, topology.masses, settings.temperature, start, centres)
