@@ -91,29 +91,46 @@ def train(
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="TorchMD-Net checkpoint.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="TorchMD-Net checkpoint, or an exported TorchScript file.")
+    ],
     topology: Molecule,
     out: Out,
     mapping: Mapping = "CA",
-    replicas: Annotated[int, typer.Option(min=1, help="Copies in one System.")] = 1,
+    replicas: Annotated[int, typer.Option(min=1, help="Copies in one System (TorchScript).")] = 1,
     trust: Annotated[
         bool, typer.Option("--trust", help="Unpickle the checkpoint even if this can run code from it.")
     ] = False,
     temperature: MaybeTemperature = None,
     embedding: EmbeddingName = None,
+    form: Annotated[
+        str, typer.Option("--format", help="torchscript, portable, or auto: portable for the suffix .npz.")
+    ] = "auto",
 ) -> None:
-    """Write a trained model as self-contained TorchScript for OpenMM, with its temperature.
+    """Write a trained model as a self-contained potential for OpenMM, with its temperature.
 
-    Without --embedding, the bead types of a structure or sequence are numbered as in the model.
+    A TorchScript file is for TorchForce, and for the given --replicas. A portable file is for the other
+    backends and any number of replicas; an exported TorchScript file can be given in place of a checkpoint to
+    make one. Without --embedding, the bead types of a structure or sequence are numbered as in the model.
     """
     from cgal_plugin import register
-    from cgal_plugin.export import export_torchscript
+    from cgal_plugin.export import export_potential
+    from cgal_plugin.export.loading import convert_potential, is_exported, load_metadata
+    from cgal_plugin.export.potential import resolve_form
     from cgal_plugin.training import load_model
+
+    form = resolve_form(form, out)  # before TorchMD-Net is imported, which takes seconds
+    if is_exported(checkpoint) and form == "portable":
+        known = load_metadata(checkpoint).get("embedding") or "cgal"
+        molecule = load_topology(topology, mapping, embedding, known)
+        convert_potential(checkpoint, out, molecule, temperature=temperature)
+        typer.echo(str(out))
+        return
 
     register()  # it silences Warp, which prints when TorchMD-Net is imported
     model: Any = load_model(checkpoint, trust=trust)
     molecule = load_topology(topology, mapping, embedding, model.cgal_embedding)
-    made = export_torchscript(model, molecule, out, n_replicas=replicas, temperature=temperature)
+    made = export_potential(model, molecule, out, form=form, n_replicas=replicas, temperature=temperature)
     if made["temperature"] is None:
         typer.echo(
             f"warning: {checkpoint} does not record the temperature of its training data, and so does {out}: "
@@ -131,7 +148,10 @@ def simulate(
     out: Out,
     temperature: MaybeTemperature = None,
     replicas: Annotated[
-        int | None, typer.Option(min=1, help="As exported; all temperatures together (default: 1 of each).")
+        int | None,
+        typer.Option(
+            min=1, help="All temperatures together (default: 1 of each); a TorchScript file: as exported."
+        ),
     ] = None,
     temperatures: Annotated[
         str, typer.Option(help="Parallel tempering: temperatures in K, ascending, as 400,460,530.")
@@ -157,7 +177,7 @@ def simulate(
     With --temperatures, a walker is a replica whose temperature changes by exchanges. Frames are written by
     walker, and by temperature in OUT/temperatures; energies for MBAR in OUT/energies.npz.
     """
-    from cgal_plugin.dynamics.force import read_metadata
+    from cgal_plugin.dynamics.potential_metadata import read_metadata
     from cgal_plugin.dynamics.simulate_file import parse_temperatures, simulate_file
     from cgal_plugin.dynamics.tempering_report import report_lines
 

@@ -70,10 +70,10 @@ def run_model_test(
         checkpoint = directory.root / "model.ckpt"
         start = common_starts(_structures(components.seed_source), test.n_replicas)
         potential = folder / f"potential_x{test.n_replicas}.pt"
-        from cgal_plugin.export import export_torchscript
+        from cgal_plugin.export import export_potential
 
         if not potential.exists():
-            export_torchscript(
+            export_potential(
                 checkpoint, topology, potential, n_replicas=test.n_replicas,
                 temperature=config.system.temperature, config_hash=config.hash,
             )  # fmt: skip

@@ -308,10 +308,10 @@ class TorchMDNetTrainer:
     # ------------------------------------------------------------------ export
 
     def export(self, model: TrainedModel, topology: CGTopology, path: Path, n_replicas: int) -> None:
-        """Write TorchScript for ``n_replicas`` replicas."""
-        from cgal_plugin.export import export_torchscript
+        """Write TorchScript for ``n_replicas`` replicas; where torch has none, the portable form."""
+        from cgal_plugin.export import export_potential
 
-        export_torchscript(
+        export_potential(
             model.checkpoint,
             topology,
             path,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cgal_plugin.dynamics.force import ScriptedPotential
 from cgal_plugin.errors import DynamicsError, ExportError
 from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
 
@@ -48,9 +49,7 @@ def _fast(settings: Settings) -> Evaluate:
 def _module(settings: Settings, device: str) -> Evaluate:
     import torch
 
-    from cgal_plugin.export.script_file import load_script
-
-    module = load_script(settings.potential, device)[0].eval()
+    module = ScriptedPotential(settings.potential, device, settings.n_replicas).load()
     if not hasattr(module, "replica_energies"):
         raise DynamicsError(
             f"potential {str(settings.potential)!r} gives no energy of a replica, which exchanges of "

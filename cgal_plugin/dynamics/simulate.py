@@ -16,8 +16,8 @@ from cgal_plugin.data.bond_lengths import check_unit
 from cgal_plugin.dynamics.backends import choose_backend
 from cgal_plugin.dynamics.exchange_file import ENERGIES
 from cgal_plugin.dynamics.folder import Progress, SimulationFolder
-from cgal_plugin.dynamics.force import read_metadata
 from cgal_plugin.dynamics.guard import Guard, Limits
+from cgal_plugin.dynamics.potential_metadata import read_metadata
 from cgal_plugin.dynamics.result import SimulationResult
 from cgal_plugin.dynamics.settings import Settings
 from cgal_plugin.dynamics.tempering import ExchangeState, Ladder, make_ladder
@@ -78,7 +78,7 @@ def simulate(
     Parameters
     ----------
     potential
-        File of :func:`cgal_plugin.export.export_torchscript`, exported for ``n_replicas``.
+        File of :func:`cgal_plugin.export.export_potential`; a TorchScript file must be for ``n_replicas``.
     start_positions
         ``(n_replicas, beads, 3)`` Å, an ``mdtraj.Trajectory``, or one frame for all replicas.
     steps

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from torch import Tensor, nn
 
+    from cgal_plugin.export.tables import FilterTable
     from cgal_plugin.mapping.topology import CGTopology
 
 __all__ = ["FastPotential", "fast_available"]
@@ -129,7 +130,7 @@ class FastPotential:
         Parameters
         ----------
         model_or_ckpt, topology
-            As in :func:`cgal_plugin.export.export_torchscript`.
+            As in :func:`cgal_plugin.export.export_potential`.
         tolerance
             Largest force error of the tables, relative to the largest component; checked against the exact
             network in float64.
@@ -141,7 +142,8 @@ class FastPotential:
             the tolerance.
         """
         _require_numba()
-        from cgal_plugin.export.potential import differentiable, load_any, potential_module
+        from cgal_plugin.export.loading import differentiable
+        from cgal_plugin.export.potential import load_any, potential_module
 
         with differentiable():
             model = load_any(model_or_ckpt)
@@ -162,7 +164,7 @@ class FastPotential:
         """Compare with the model as ``export_torchscript`` does, to detect an overridden ``forward``."""
         import torch
 
-        from cgal_plugin.export.potential import check_against_model, prepare
+        from cgal_plugin.export.model_check import check_against_model, prepare
 
         one = self.with_replicas(1)
 
@@ -177,43 +179,47 @@ class FastPotential:
     def from_file(
         cls, path: str | os.PathLike[str], *, n_replicas: int | None = None, tolerance: float = 1e-6
     ) -> FastPotential:
-        """Build from a TorchScript file of ``export_torchscript``, or load a file of :meth:`save`.
+        """Build from a file of ``export_potential``, or load a file of :meth:`save`.
 
-        Default of ``n_replicas``: that of the file. Raises the errors of :meth:`from_model` and :meth:`load`.
+        Default of ``n_replicas``: that of the file; 1 for a portable file, which is for any number.
+        Raises the errors of :meth:`from_model` and :meth:`load`.
         """
         if is_fast_file(path):
             return cls.load(path, n_replicas=n_replicas)
         _require_numba()
-        from cgal_plugin.export.potential import differentiable, load_exported
+        from cgal_plugin.export.loading import differentiable, load_for_engine
 
-        module, described = load_exported(path)
-        # parameters keep the precision of the file; tables are built in float64
+        potential, described, table = load_for_engine(path)
+        count = int(described.get("n_replicas", 1)) if n_replicas is None else n_replicas
         with differentiable():
-            potential = module.double()
-        if not hasattr(potential, "network"):
-            raise ExportError(
-                f"{str(path)!r} contains no CGSchNet to tabulate; use a file of export_torchscript or a "
-                "checkpoint"
-            )
-        count = int(described["n_replicas"]) if n_replicas is None else n_replicas
-        with differentiable():
-            return cls._build(potential, described, count, tolerance)
+            return cls._build(potential, described, count, tolerance, table)
 
     @classmethod
-    def _build(cls, potential: Any, described: dict[str, Any], n: int, tolerance: float) -> FastPotential:
+    def _build(
+        cls,
+        potential: Any,
+        described: dict[str, Any],
+        n: int,
+        tolerance: float,
+        stored: tuple[FilterTable, float] | None = None,
+    ) -> FastPotential:
         from cgal_plugin.export.engine.assemble import assemble, check_engine
         from cgal_plugin.export.probes import probe_frames
-        from cgal_plugin.export.tables import choose_table
+        from cgal_plugin.export.tables import check_tolerance, choose_table
         from cgal_plugin.mapping.topology import CGTopology
 
         network = potential.network
         if getattr(network, "embedding", None) is not None:
             raise ExportError(
                 "the fast engine does not support a neighbour embedding; "
-                "use the portable potential (export_torchscript)"
+                "use backend 'python', or 'torchforce'"
             )
         frames = probe_frames(potential, CGTopology.from_dict(described["topology"]))
-        table, table_error = choose_table(network, tolerance, frames)
+        check_tolerance(tolerance)
+        if stored is not None and stored[1] < tolerance:
+            table, table_error = stored
+        else:
+            table, table_error = choose_table(network, tolerance, frames)
         arrays = assemble(potential, table)
         copied = ("n_beads", "topology", "topology_hash", "types", "embedding", "temperature")
         kept = {key: value for key, value in described.items() if key in copied}
@@ -232,7 +238,7 @@ class FastPotential:
         if not error < ROUNDING + tolerance:
             raise ExportError(
                 f"the fast engine differs from the exact network by {error:.1e} of the largest force, "
-                f"more than {ROUNDING + tolerance:.1e}; use the portable potential (export_torchscript)"
+                f"more than {ROUNDING + tolerance:.1e}; use backend 'python', or 'torchforce'"
             )
         return cls(arrays, {**metadata, "engine_error": error}, n)
 
