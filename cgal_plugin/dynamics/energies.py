@@ -36,7 +36,11 @@ class ReplicaEnergies:
             raise DynamicsError(str(error)) from error
 
     def __call__(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
-        found = self._evaluate(positions.reshape(-1, 3) / ANGSTROM_PER_NM)
+        try:
+            found = self._evaluate(positions.reshape(-1, 3) / ANGSTROM_PER_NM)
+        except RuntimeError as error:  # raised by the code of a TorchScript file
+            reason = str(error).strip().splitlines()[-1]
+            raise DynamicsError(f"the energies of the replicas cannot be evaluated: {reason}") from error
         return np.asarray(found, dtype=np.float64) / KJ_PER_KCAL
 
 
