@@ -149,9 +149,7 @@ def simulate(
     temperature: MaybeTemperature = None,
     replicas: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="All temperatures together (default: 1 of each); a TorchScript file: as exported."
-        ),
+        typer.Option(min=1, help="Of all temperatures (default: 1 of each); TorchScript: as exported."),
     ] = None,
     temperatures: Annotated[
         str, typer.Option(help="Parallel tempering: temperatures in K, ascending, as 400,460,530.")

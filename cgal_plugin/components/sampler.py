@@ -15,6 +15,7 @@ from cgal_plugin.components.protocols import SampledFrames
 from cgal_plugin.config.models import Simulation
 from cgal_plugin.errors import CGALWarning
 from cgal_plugin.execution.map_tasks import ExecutorSettings, map_tasks
+from cgal_plugin.execution.resources import Auto, available_cores, resolve_threads
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.provenance import derive_seed
 from cgal_plugin.runs.layout import WORK
@@ -45,6 +46,15 @@ def simulate_replicas(replicas: ReplicaSet, progress: Progress | None = None) ->
         progress=progress,
         **replicas.options,
     )
+
+
+def dynamics_threads(value: int | Auto, backend: str) -> int:
+    """Return the threads of CG dynamics; 1 for backends whose results depend on the number of threads.
+
+    Those of torch divide its sums differently; the sums of the fast engine have a fixed order, and it divides
+    its work over no more threads than pay.
+    """
+    return resolve_threads(value, available_cores()) if backend == "fast" else 1
 
 
 class OpenMMSampler:
@@ -78,9 +88,10 @@ class OpenMMSampler:
     ) -> SampledFrames:
         """See :class:`cgal_plugin.components.protocols.Sampler`; ``potential`` is for ``packed_replicas``."""
         from cgal_plugin.dynamics import load_simulation
+        from cgal_plugin.dynamics.backends import choose_backend
 
         settings = self.settings
-        options = {
+        options: dict[str, Any] = {
             "steps": settings.steps,
             "timestep_fs": settings.timestep_fs,
             "temperature": temperature,
@@ -92,7 +103,11 @@ class OpenMMSampler:
             "exchange_interval": settings.exchange_interval,
         }
         if settings.blocks == 1:
-            options |= {"seed": seed, "n_threads": self.executor.training_threads}
+            backend = choose_backend(
+                settings.backend, potential, len(start_positions), settings.platform, out_dir
+            )
+            threads = dynamics_threads(self.executor.training_threads, backend)
+            options |= {"seed": seed, "backend": backend, "n_threads": threads}
             sets = [ReplicaSet(potential, topology, start_positions, out_dir, options)]
             simulate_replicas(sets[0], progress)
         else:
@@ -108,7 +123,7 @@ class OpenMMSampler:
             ]
             self._over_workers(sets, out_dir, progress)
         results = [load_simulation(each.out_dir) for each in sets]
-        facts: dict[str, Any] = {"backend": results[0].backend}
+        facts: dict[str, Any] = {"backend": results[0].backend, "platform": settings.platform}
         files = [path for result in results for path in result.trajectories]
         if settings.temperatures:
             facts["tempering"] = [result.tempering for result in results]

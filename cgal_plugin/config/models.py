@@ -116,7 +116,7 @@ class Config(Section):
                 )
         gpus = isinstance(self.executor, ParslExecutor) and self.executor.template == "slurm_gpu"
         if gpus and isinstance(self.oracle, OpenMMOracleConfig) and self.oracle.platform == "CPU":
-            raise ValueError("executor.template slurm_gpu requests GPUs: set oracle.platform to CUDA")
+            raise ValueError("executor.template slurm_gpu requests GPUs: set oracle.platform to CUDA or auto")
         return self
 
     @model_validator(mode="after")

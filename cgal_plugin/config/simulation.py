@@ -28,10 +28,12 @@ class Simulation(Section):
     """Friction coefficient of the Langevin thermostat, 1/ps."""
     report_interval: Count = 100
     """Steps between saved frames."""
-    backend: Literal["auto", "torchforce", "pythontorch", "python", "fast"] = "auto"
-    """How OpenMM calls the potential; auto: fast if numba is installed and can run it, else TorchScript."""
-    platform: Literal["Reference", "CPU", "CUDA", "OpenCL"] = "Reference"
-    """OpenMM platform; Reference is the fastest on a CPU. CUDA is faster only with many beads or replicas."""
+    backend: Literal["auto", "torchforce", "pythontorch", "python", "fast", "gpu"] = "auto"
+    """Engine of the potential. auto: gpu if there is a GPU and enough beads and replicas; else fast if numba
+    is installed and can run it; else TorchScript. A run keeps the one that it started with."""
+    platform: Literal["auto", "Reference", "CPU", "CUDA", "OpenCL"] = "auto"
+    """OpenMM platform; auto: Reference, which is the fastest for CG systems beside a CPU or its own GPU
+    engine. A run keeps the one that it started with."""
     start: Literal["spread", "random"] = "spread"
     """Start frames from the training set: spread by farthest-point RMSD, or drawn at random."""
     temperatures: tuple[Kelvin, ...] = ()
@@ -69,6 +71,11 @@ class Simulation(Section):
         if self.backend == "fast" and self.platform in ("CUDA", "OpenCL"):
             raise ValueError(
                 f"backend fast computes on the CPU, but platform is {self.platform}: leave out one of them"
+            )
+        if self.backend == "gpu" and self.platform in ("CPU", "OpenCL"):
+            raise ValueError(
+                f"backend gpu keeps the replicas on the GPU, but platform is {self.platform}: leave out one "
+                "of them"
             )
         return self
 

@@ -14,6 +14,7 @@ from cgal_plugin.errors import ExportError
 from cgal_plugin.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import nn
 
     from cgal_plugin.mapping.topology import CGTopology
@@ -24,6 +25,16 @@ def prepare(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     copied: Any = copy.deepcopy(model).to(device="cpu", dtype=dtype).eval()
     copied.derivative = False
     return cast("nn.Module", copied)
+
+
+def _stretched(n: int) -> NDArray[np.float64]:
+    """Return beads ``(n, 3)`` Å on a line; more than 256 on a wide helix, where float32 loses no digits."""
+    step: NDArray[np.float64] = np.array([2.6, 1.4, 0.9])
+    if n <= 256:
+        return np.outer(np.arange(n), step)
+    radius, rise = 120.0, 50.0
+    angle = np.arange(n) * (np.linalg.norm(step) / radius)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle), rise / (2.0 * np.pi) * angle], axis=1)
 
 
 def check_against_model(
@@ -53,7 +64,7 @@ def check_against_model(
 
     n = topology.n_beads
     jitter = np.random.default_rng(0).normal(scale=0.7, size=(n, 3))
-    one = jitter + np.arange(n)[:, None] * np.array([2.6, 1.4, 0.9])
+    one = jitter + _stretched(n)
     pos = torch.from_numpy(one - one.mean(0)).to(dtype)
     z = torch.from_numpy(np.array(topology.types, dtype=np.int64))
     with torch.enable_grad():
