@@ -63,5 +63,9 @@ class CGEngine(Protocol):
 
 
 def open_engine(settings: Settings, parked: Iterable[int] = ()) -> CGEngine:
-    """Return the engine for the backend of ``settings``."""
+    """Return the engine for the backend of ``settings``: device-resident for ``"gpu"``, else OpenMM."""
+    if settings.backend == "gpu":
+        from cgal_plugin.dynamics.resident import ResidentEngine
+
+        return ResidentEngine(settings, parked)
     return Engine(settings, parked)
