@@ -6,6 +6,8 @@ TorchMD-Net depends on Warp. Its kernels run on NVIDIA GPUs and, one thread, on 
 from __future__ import annotations
 
 import functools
+import sys
+from pathlib import Path
 from typing import Any
 
 from cgal_plugin._native import silent
@@ -37,6 +39,12 @@ def load_warp() -> Any:
 
 def has_gpu() -> bool:
     """Return whether Warp can use an NVIDIA GPU: a device with a driver that is new enough."""
+    if (
+        sys.platform == "linux"
+        and not any(Path("/dev").glob("nvidia[0-9]*"))
+        and not Path("/dev/dxg").exists()
+    ):
+        return False  # without the import of Warp, which takes a second
     return bool(load_warp().is_cuda_available())
 
 
