@@ -83,10 +83,10 @@ def test_pairs_that_rounding_leaves_undecided_are_superposed_exactly(on_device):
 
 
 def test_too_many_undecided_pairs_are_left_to_the_cpu(on_device):
-    """Copies of one large planar frame that differ by 0.02 Å: rounding leaves every pair undecided."""
+    """Copies of one large planar frame that differ by 0.002 Å: rounding leaves every pair undecided."""
     rng = np.random.default_rng(4)
     base = rng.normal(size=(10, 3)) * [40.0, 40.0, 0.0]
-    x, y = (base + 0.02 * rng.normal(size=(n, 10, 3)) * [1.0, 1.0, 0.0] for n in (20, 400))
+    x, y = (base + 0.002 * rng.normal(size=(n, 10, 3)) * [1.0, 1.0, 0.0] for n in (20, 400))
     distance, _ = nearest_rmsd(x, y)
     assert on_device == [(20, 400, False)]
     np.testing.assert_allclose(distance, all_rmsd(x, y).min(axis=1), atol=2e-6)
