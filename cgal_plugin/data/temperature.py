@@ -12,11 +12,14 @@ import numpy as np
 from cgal_plugin.errors import CGALError, DataError
 from cgal_plugin.provenance import BAD_ARCHIVE, read_json
 
+#: file beside frames of one temperature
+TEMPERATURE_RECORD = "temperature.json"
 #: files that describe the data beside them, and where the temperature (K) is in them
 _RECORDS: Mapping[str, tuple[str, ...]] = {
     "simulation.json": ("inputs", "temperature"),
     "store.json": ("temperature",),
     "reference.json": ("temperature",),
+    TEMPERATURE_RECORD: ("temperature",),
 }
 _TOLERANCE = 1e-6
 
@@ -25,6 +28,11 @@ def recorded_temperature(path: str | os.PathLike[str]) -> float | None:
     """Return the temperature (K) at which the frames of a file or folder were made; None if not recorded.
 
     It is recorded in simulation folders, data stores, reference folders, and selections of frames.
+
+    Raises
+    ------
+    DataError
+        The frames are of walkers of parallel tempering, at several temperatures.
     """
     path = Path(path)
     if path.suffix == ".npz" and path.is_file():
@@ -37,6 +45,12 @@ def recorded_temperature(path: str | os.PathLike[str]) -> float | None:
     for folder in folders:
         for name, keys in _RECORDS.items():
             found = _in_json(folder / name, keys)
+            if name == "simulation.json" and _in_json(folder / name, ("inputs", "exchange_interval")):
+                raise DataError(
+                    f"{os.fspath(path)} has walkers of parallel tempering, whose frames are at several "
+                    f"temperatures: use the files of one temperature in {folder / 'temperatures'}, which "
+                    "`cgal simulate` writes (in Python: SimulationResult.save_temperatures)"
+                )
             if found is not None:
                 return found
     return None

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from cgal_plugin.dynamics.energies import ReplicaEnergies
 from cgal_plugin.dynamics.force import add_potential
+from cgal_plugin.dynamics.integrator import make_integrator, set_baths
 from cgal_plugin.dynamics.settings import Settings, maxwell_velocities
 from cgal_plugin.dynamics.system import build_system, find_platform
 from cgal_plugin.errors import DynamicsError, StateError
@@ -24,7 +26,7 @@ class Engine:
     """R replicas in one Context under LangevinMiddle dynamics (Zhang et al. 2019).
 
     A parked replica is frozen: its particles have mass 0, so OpenMM does not move them. It does not affect
-    the other replicas.
+    the other replicas. With ``settings.temperatures``, each replica has a bath of its own.
     """
 
     def __init__(self, settings: Settings, parked: Iterable[int] = ()) -> None:
@@ -36,22 +38,28 @@ class Engine:
         for replica in parked:
             self._freeze(replica)
         platform = find_platform(settings.platform)
+        self._device = "cuda" if settings.platform == "CUDA" else "cpu"
         add_potential(
             self.system,
             settings.potential,
             settings.topology,
             backend=settings.backend,
             n_replicas=settings.n_replicas,
-            device="cuda" if settings.platform == "CUDA" else "cpu",
+            device=self._device,
         )
-        self.integrator = openmm.LangevinMiddleIntegrator(
-            settings.temperature, settings.friction, settings.timestep_ps
-        )
+        self.temperatures = settings.replica_temperatures()
+        self.integrator = make_integrator(settings)
         self.integrator.setRandomNumberSeed(derive_seed(settings.seed, "noise"))
         try:
             self.context = openmm.Context(self.system, self.integrator, platform)
         except openmm.OpenMMException as error:
             raise DynamicsError(f"OpenMM cannot set up the simulation: {error}") from error
+        self._energies: ReplicaEnergies | None = None
+        self._set_baths()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the record says about the device: nothing beside backend and platform."""
+        return {}
 
     # ------------------------------------------------------------------ state
 
@@ -87,6 +95,34 @@ class Engine:
                 f"{self.settings.n_replicas} replica(s) of {self.n_beads} beads: {_last_line(error)}"
             ) from error
         return self._shaped(state.getForces(asNumpy=True))
+
+    def energies(self) -> NDArray[np.float64]:
+        """Return the potential energy of each replica at the current positions, ``(n_replicas,)`` kcal/mol.
+
+        Raises
+        ------
+        DynamicsError
+            The potential gives no energy of a replica, or cannot be evaluated.
+        """
+        if self._energies is None:
+            self._energies = ReplicaEnergies(self.settings, self._device)
+        return self._energies(self.positions())
+
+    def set_temperatures(self, temperatures: NDArray[np.float64], *, rescale: bool = True) -> None:
+        """Set the bath of each replica, ``(n_replicas,)`` K, and scale velocities by √(T_new/T_old).
+
+        Only with ``settings.temperatures``. ``rescale=False`` keeps the velocities.
+        """
+        factor = np.sqrt(temperatures / self.temperatures)
+        self.temperatures = np.array(temperatures, dtype=np.float64)
+        self._set_baths()
+        if rescale:
+            velocities = self.velocities() * factor[:, None, None]
+            self.context.setVelocities(velocities.reshape(-1, 3) / ANGSTROM_PER_NM)
+
+    def _set_baths(self) -> None:
+        if self.settings.temperatures:
+            set_baths(self.integrator, self.settings, self.temperatures)
 
     def set_start(self, positions: NDArray[np.float64], minimize_steps: int = 0) -> None:
         """Set positions ``(n_replicas, beads, 3)`` Å, minimise if requested, and draw velocities."""
@@ -152,6 +188,7 @@ class Engine:
             self._freeze(replica)
         self.integrator.setRandomNumberSeed(derive_seed(self.settings.seed, "noise", step, *replicas))
         self.context.reinitialize()
+        self._set_baths()
         self.set_state(positions, velocities)
 
     def restart(self, replicas: Iterable[int], start: NDArray[np.float64], step: int) -> None:
@@ -159,7 +196,8 @@ class Engine:
         positions, velocities = self.positions(), self.velocities()
         for replica in replicas:
             positions[replica] = start[replica]
-            velocities[replica] = maxwell_velocities(self.settings, replica, step) * ANGSTROM_PER_NM
+            drawn = maxwell_velocities(self.settings, replica, step, temperature=self.temperatures[replica])
+            velocities[replica] = drawn * ANGSTROM_PER_NM
         self.set_state(positions, velocities)
 
     def set_state(self, positions: NDArray[np.float64], velocities: NDArray[np.float64]) -> None:

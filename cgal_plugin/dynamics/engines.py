@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cgal_plugin.dynamics.engine import Engine
 
@@ -21,6 +21,10 @@ class CGEngine(Protocol):
     Arrays have shape ``(n_replicas, beads, 3)``. A parked replica does not move and does not affect others.
     """
 
+    def describe(self) -> dict[str, Any]:
+        """Return what the record of the simulation says about the device; empty for OpenMM."""
+        ...
+
     def positions(self) -> NDArray[np.float64]:
         """Return positions, Å."""
         ...
@@ -31,6 +35,18 @@ class CGEngine(Protocol):
 
     def forces(self) -> NDArray[np.float64]:
         """Return forces at the current positions, kJ/mol/nm."""
+        ...
+
+    def energies(self) -> NDArray[np.float64]:
+        """Return the energy of each replica at the current positions, ``(n_replicas,)`` kcal/mol."""
+        ...
+
+    def set_temperatures(self, temperatures: NDArray[np.float64], *, rescale: bool = True) -> None:
+        """Set the bath of each replica, ``(n_replicas,)`` K, and scale velocities by √(T_new/T_old).
+
+        Called with ``settings.temperatures`` only. ``rescale=False`` keeps the velocities, as after
+        :meth:`restore`. The baths stay after :meth:`park`; :meth:`restart` draws velocities at them.
+        """
         ...
 
     def set_start(self, positions: NDArray[np.float64], minimize_steps: int = 0) -> None:

@@ -14,6 +14,14 @@ import numpy as np
 from cgal_plugin.damage import check_archive
 from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.data.dcd import append_dcd, checksum_dcd, create_dcd
+from cgal_plugin.dynamics.exchange_file import (
+    EXCHANGES,
+    FrameTable,
+    append_records,
+    read_records,
+    record_dtype,
+)
+from cgal_plugin.dynamics.tempering import ExchangeState
 from cgal_plugin.errors import DamageError, DynamicsError, StateError
 from cgal_plugin.file_lock import locked
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_path, atomic_write, read_sealed, versions, write_sealed
@@ -47,6 +55,8 @@ class Progress:
         Wall time of all runs so far.
     checksums
         CRC-32 of the stored frames of each replica; empty before the first frame.
+    exchanges
+        State of parallel tempering; None without it.
     """
 
     step: int
@@ -56,11 +66,13 @@ class Progress:
     events: list[BlowUp] = field(default_factory=list)
     seconds: float = 0.0
     checksums: list[int] = field(default_factory=list)
+    exchanges: ExchangeState | None = None
 
     @classmethod
-    def start(cls, n_replicas: int) -> Progress:
+    def start(cls, n_replicas: int, exchanges: ExchangeState | None = None) -> Progress:
         """Return the initial state."""
-        return cls(0, [0] * n_replicas, [False] * n_replicas, [0] * n_replicas)
+        none = [0] * n_replicas
+        return cls(0, none, [False] * n_replicas, list(none), exchanges=exchanges)
 
     def finished(self, steps: int) -> bool:
         """Return whether all steps are done or all replicas are parked."""
@@ -78,16 +90,19 @@ class SimulationFolder:
     be ahead of the checkpoint; they are truncated on resume.
     """
 
-    def __init__(self, root: Path, n_replicas: int) -> None:
+    def __init__(self, root: Path, n_replicas: int, temperatures: Sequence[float] = ()) -> None:
         self.root = root
         self.n_replicas = n_replicas
+        self.temperatures = tuple(temperatures)
         width = max(3, len(str(n_replicas - 1)))
-        self.trajectories = tuple(root / f"replica_{r:0{width}d}.dcd" for r in range(n_replicas))
+        # another name, because the frames of a walker are at several temperatures
+        name = "walker" if temperatures else "replica"
+        self.trajectories = tuple(root / f"{name}_{r:0{width}d}.dcd" for r in range(n_replicas))
         self.topology_file = root / TOPOLOGY
 
     @classmethod
-    def existing(cls, root: Path) -> tuple[SimulationFolder, str]:
-        """Return the folder and the backend of an existing simulation.
+    def existing(cls, root: Path) -> tuple[SimulationFolder, dict[str, Any]]:
+        """Return the folder and the inputs of an existing simulation.
 
         Raises
         ------
@@ -97,7 +112,7 @@ class SimulationFolder:
         if not ((root / MANIFEST).is_file() and (root / CHECKPOINT).is_file()):
             raise StateError(f"{str(root)!r} holds no simulation: {MANIFEST} or {CHECKPOINT} is missing")
         inputs = _read_inputs(root / MANIFEST)
-        return cls(root, inputs["n_replicas"]), inputs["backend"]
+        return cls(root, inputs["n_replicas"], inputs.get("temperatures") or ()), inputs
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -138,7 +153,11 @@ class SimulationFolder:
             self._compare(inputs)
             return True
         # a call that failed before its first step leaves a manifest without a checkpoint
-        unknown = [] if manifest.is_file() else sorted(p.name for p in self.root.glob("replica_*.dcd"))
+        unknown = (
+            []
+            if manifest.is_file()
+            else sorted(p.name for name in ("replica", "walker") for p in self.root.glob(f"{name}_*.dcd"))
+        )
         if unknown:
             raise StateError(
                 f"{str(self.root)!r} has trajectories ({', '.join(unknown[:3])}) but no {MANIFEST}; "
@@ -205,6 +224,27 @@ class SimulationFolder:
                     "or use another out_dir"
                 )
 
+    def append_exchanges(self, records: Sequence[NDArray[np.void]], state: ExchangeState) -> None:
+        """Append records of parallel tempering after those that ``state`` counts, and count them."""
+        new = np.concatenate([np.empty(0, dtype=record_dtype(self.n_replicas)), *records])
+        state.checksum = append_records(self.root / EXCHANGES, new, state.records, state.checksum)
+        state.records += len(new)
+
+    def frame_table(self, progress: Progress) -> FrameTable | None:
+        """Return rung and energy of every frame; None without parallel tempering.
+
+        Raises
+        ------
+        StateError
+            The exchange file is missing or damaged.
+        """
+        state = progress.exchanges
+        if state is None:
+            return None
+        path = self.root / EXCHANGES
+        records = read_records(path, self.n_replicas, state.records, state.checksum)
+        return FrameTable(self.temperatures, records)
+
     def save_checkpoint(self, progress: Progress, binary: bytes) -> None:
         """Write the OpenMM checkpoint and the progress to one file, atomically."""
         ours = np.array(json.dumps(asdict(progress)))
@@ -231,14 +271,30 @@ class SimulationFolder:
                 "to simulate again, or use another out_dir"
             ) from error
         content["events"] = [BlowUp(**event) for event in content["events"]]
+        if content.get("exchanges") is not None:
+            content["exchanges"] = ExchangeState(**content["exchanges"])
         return Progress(**content), binary
 
-    def finish(self, progress: Progress) -> None:
-        """Record the completed simulation in the manifest."""
+    def finish(self, progress: Progress, results: dict[str, Any] | None = None) -> None:
+        """Record the completed simulation, and other ``results``, in the manifest."""
         manifest = _read(self.root / MANIFEST)
-        done = {"steps_done": progress.step, "n_frames": progress.frames, "timings": progress.timings()}
+        done: dict[str, Any] = {
+            "steps_done": progress.step,
+            "n_frames": progress.frames,
+            "timings": progress.timings(),
+        }
         events = [asdict(event) for event in progress.events]
-        write_sealed(self.root / MANIFEST, manifest | done | {"events": events, "status": "complete"})
+        done |= {"events": events, "status": "complete"}
+        write_sealed(self.root / MANIFEST, manifest | done | (results or {}))
+
+    def frame_timing(self) -> tuple[int, float]:
+        """Return the number of steps between frames, and the time step in ps."""
+        inputs = _read_inputs(self.root / MANIFEST)
+        return inputs["report_interval"], inputs["timestep_fs"] / 1000.0
+
+    def recorded(self, key: str) -> Any:
+        """Return a value of the manifest; None if it has none."""
+        return _read(self.root / MANIFEST).get(key)
 
     def is_complete(self, progress: Progress) -> bool:
         """Return whether the manifest records exactly this progress as complete."""

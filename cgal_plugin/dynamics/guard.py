@@ -118,15 +118,19 @@ class Limits:
         return cls(guard, bond_index, reference, masses, temperature)
 
     @cached_property
-    def max_temperature(self) -> float:
-        """Kinetic temperature (K) above which a replica has blown up."""
+    def max_temperature_ratio(self) -> float:
+        """Kinetic temperature, in units of the bath temperature, above which a replica has blown up."""
         if self.guard.max_temperature_ratio is None:
             return np.inf
         from scipy.special import chdtri
 
         freedom = 3 * len(self.masses)
-        ratio = max(self.guard.max_temperature_ratio, float(chdtri(freedom, _FALSE_ALARM)) / freedom)
-        return ratio * self.temperature
+        return max(self.guard.max_temperature_ratio, float(chdtri(freedom, _FALSE_ALARM)) / freedom)
+
+    @property
+    def max_temperature(self) -> float:
+        """Kinetic temperature (K) above which a replica has blown up, at the temperature of the limits."""
+        return self.max_temperature_ratio * self.temperature
 
 
 def bond_lengths(positions: NDArray[np.floating], bond_index: NDArray[np.int64]) -> NDArray[np.floating]:
@@ -146,7 +150,10 @@ def kinetic_temperature(
 
 
 def find_blown(
-    positions: NDArray[np.float64], velocities: NDArray[np.float64], limits: Limits
+    positions: NDArray[np.float64],
+    velocities: NDArray[np.float64],
+    limits: Limits,
+    temperatures: NDArray[np.float64] | None = None,
 ) -> dict[int, tuple[str, str]]:
     """Return the replicas outside the limits: replica → (kind, detail).
 
@@ -154,6 +161,8 @@ def find_blown(
     ----------
     positions, velocities
         ``(n_replicas, beads, 3)`` Å and Å/ps.
+    temperatures
+        Bath temperature of each replica, ``(n_replicas,)`` K; default: that of ``limits`` for all.
     """
     found: dict[int, tuple[str, str]] = {}
     finite = np.isfinite(positions).all(axis=(1, 2)) & np.isfinite(velocities).all(axis=(1, 2))
@@ -178,9 +187,10 @@ def find_blown(
                     f"{ratio[replica, worst]:.3g} of its reference {limits.bond_reference[worst]:.3g} Å",
                 )
         hot = kinetic_temperature(velocities, limits.masses)
-        maximum = limits.max_temperature
+        baths = np.full(len(hot), limits.temperature) if temperatures is None else temperatures
+        maximum = limits.max_temperature_ratio * baths
     for replica in np.flatnonzero(finite & ~(hot <= maximum)):
         if int(replica) not in found:
-            detail = f"kinetic temperature {hot[replica]:.4g} K is above the limit {maximum:.4g} K"
+            detail = f"kinetic temperature {hot[replica]:.4g} K is above the limit {maximum[replica]:.4g} K"
             found[int(replica)] = ("energy", detail)
     return dict(sorted(found.items()))

@@ -146,7 +146,8 @@ class ResidentEngine:
         self.set_state(positions, np.stack(drawn))
 
     def _maxwell(self, replica: int, *stream: int) -> NDArray[np.float64]:
-        return maxwell_velocities(self.settings, replica, *stream) * ANGSTROM_PER_NM
+        bath = self.temperatures[replica]
+        return maxwell_velocities(self.settings, replica, *stream, temperature=bath) * ANGSTROM_PER_NM
 
     def checkpoint(self) -> bytes:
         """Return positions, velocities, step and temperatures, exactly."""

@@ -10,9 +10,11 @@ import numpy as np
 
 from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.dynamics.engines import open_engine
+from cgal_plugin.dynamics.exchange_file import make_record
 from cgal_plugin.dynamics.folder import Progress, SimulationFolder
 from cgal_plugin.dynamics.guard import Limits, find_blown
 from cgal_plugin.dynamics.settings import Settings
+from cgal_plugin.dynamics.tempering import ExchangeState, Ladder, exchange
 from cgal_plugin.errors import DynamicsError
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class Runner:
         checkpoint_interval: int | None,
         minimize_steps: int,
         center_frames: bool,
+        ladder: Ladder | None = None,
     ) -> None:
         self.settings = settings
         self.limits = limits
@@ -46,6 +49,8 @@ class Runner:
         self.checkpoint_interval = checkpoint_interval
         self.minimize_steps = minimize_steps
         self.center_frames = center_frames
+        self.ladder = ladder
+        self._records: list[NDArray[np.void]] = []
         self._buffer: list[list[NDArray[np.float32]]] = [[] for _ in range(settings.n_replicas)]
         self._buffered = 0
         self._restarted_at = [-1] * settings.n_replicas
@@ -61,7 +66,9 @@ class Runner:
         now = self.progress
         self._checkpoint()
         while not now.finished(steps):
-            self._advance(min(self.report_interval - now.step % self.report_interval, steps - now.step))
+            report = min(now.step + self.report_interval - now.step % self.report_interval, steps)
+            while now.step < report:
+                self._advance(self._steps_to(report))
             if self._due():
                 self._checkpoint()
             if callback is not None:
@@ -78,13 +85,20 @@ class Runner:
             self.engine.restore(binary)
             empty = np.empty((0, self.settings.topology.n_beads, 3))
             self.folder.append([empty] * self.settings.n_replicas, self.progress.frames, interval, timestep)
+            if self.ladder is not None and self.progress.exchanges is not None:
+                self.folder.frame_table(self.progress)  # is it intact?
+                self.folder.append_exchanges([], self.progress.exchanges)
+                self.engine.set_temperatures(self.ladder.baths(self.progress.exchanges.rungs), rescale=False)
             return
-        self.progress = Progress.start(self.settings.n_replicas)
+        exchanges = None if self.ladder is None else ExchangeState.start(self.ladder)
+        self.progress = Progress.start(self.settings.n_replicas, exchanges)
+        if exchanges is not None:
+            self.folder.append_exchanges([], exchanges)
         self.folder.create_trajectories(self.settings.topology.n_beads, interval, timestep)
         self.engine = open_engine(self.settings)
         self.engine.set_start(self.start, self.minimize_steps)
         finite = np.isfinite(self.engine.forces()).all(axis=(1, 2))
-        blown = find_blown(self.engine.positions(), self.engine.velocities(), self.limits)
+        blown = self._blown()
         for replica in np.flatnonzero(~finite):
             blown[int(replica)] = ("non-finite", "forces at the start are not finite")
         if len(blown) == self.settings.n_replicas:
@@ -106,8 +120,32 @@ class Runner:
         else:
             self.engine.restore(before)
             self._find_culprit(n)
-        if self.progress.step % self.report_interval == 0:
+        self._report_and_exchange()
+
+    def _steps_to(self, report: int) -> int:
+        """Return the number of steps to a report, or to an earlier attempt to exchange temperatures."""
+        step = self.progress.step
+        if self.ladder is None:
+            return report - step
+        return min(report - step, self.ladder.interval - step % self.ladder.interval)
+
+    def _report_and_exchange(self) -> None:
+        """Store frames at the temperatures at which they were sampled, then exchange temperatures."""
+        now, ladder, state = self.progress, self.ladder, self.progress.exchanges
+        if now.step % self.report_interval == 0:
             self._store()
+        if ladder is None or state is None:
+            return
+        at_report, at_exchange = now.step % self.report_interval == 0, now.step % ladder.interval == 0
+        if not (at_report or at_exchange):
+            return
+        energies = self.engine.energies()
+        if at_report:
+            frames = np.array(now.frames) - 1
+            stored = [not p and at != now.step for p, at in zip(now.parked, self._restarted_at, strict=True)]
+            self._records.append(make_record(now.step, energies, state.rungs, np.where(stored, frames, -1)))
+        if at_exchange and exchange(ladder, state, energies, now.parked, now.step):
+            self.engine.set_temperatures(ladder.baths(state.rungs))
 
     def _find_culprit(self, n: int) -> None:
         """Repeat failed steps one by one, and handle the replica that leaves the limits first."""
@@ -124,9 +162,17 @@ class Runner:
             self._check()
 
     def _check(self) -> None:
-        blown = find_blown(self.engine.positions(), self.engine.velocities(), self.limits)
+        blown = self._blown()
         parked = self.progress.parked
         self._handle({r: found for r, found in blown.items() if not parked[r]}, can_restart=True)
+
+    def _blown(self) -> dict[int, tuple[str, str]]:
+        positions, velocities = self.engine.positions(), self.engine.velocities()
+        if self.ladder is None or self.progress.exchanges is None:
+            return find_blown(positions, velocities, self.limits)
+        baths = self.ladder.baths(self.progress.exchanges.rungs)
+        found = find_blown(positions, velocities, self.limits, baths)
+        return {r: (kind, f"{detail}, at {baths[r]:g} K") for r, (kind, detail) in found.items()}
 
     def _handle(self, blown: dict[int, tuple[str, str]], *, can_restart: bool) -> None:
         if not blown:
@@ -178,7 +224,9 @@ class Runner:
             now.checksums = self.folder.append(
                 frames, before, self.report_interval, self.settings.timestep_ps, now.checksums
             )
-        self._buffer = [[] for _ in self._buffer]
+        if now.exchanges is not None:
+            self.folder.append_exchanges(self._records, now.exchanges)
+        self._buffer, self._records = [[] for _ in self._buffer], []
         self._buffered = 0
         clock = time.monotonic()
         now.seconds += clock - self._clock

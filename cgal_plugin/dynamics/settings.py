@@ -43,10 +43,16 @@ class Settings:
         return np.array(self.temperatures or (self.temperature,) * self.n_replicas, dtype=np.float64)
 
 
-def maxwell_velocities(settings: Settings, replica: int, *stream: str | int) -> NDArray[np.float64]:
-    """Draw velocities ``(beads, 3)`` nm/ps (Maxwell–Boltzmann) from the random stream of the replica."""
+def maxwell_velocities(
+    settings: Settings, replica: int, *stream: str | int, temperature: float | None = None
+) -> NDArray[np.float64]:
+    """Draw velocities ``(beads, 3)`` nm/ps (Maxwell–Boltzmann) from the random stream of the replica.
+
+    ``temperature`` (K) is that of the bath now; default: at the start.
+    """
     rng = np.random.default_rng(derive_seed(settings.seed, "velocities", replica, *stream))
-    energy = BOLTZMANN_KCAL_PER_MOL_K * KJ_PER_KCAL * settings.replica_temperatures()[replica]
+    bath = settings.replica_temperatures()[replica] if temperature is None else temperature
+    energy = BOLTZMANN_KCAL_PER_MOL_K * KJ_PER_KCAL * bath
     masses = settings.topology.masses
     scale: NDArray[np.float64] = np.sqrt(energy / masses)[:, None]
     return rng.standard_normal((len(masses), 3)) * scale

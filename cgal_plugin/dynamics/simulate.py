@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,15 @@ import numpy as np
 from cgal_plugin.data.bond_lengths import check_unit
 from cgal_plugin.dynamics.backends import choose_backend
 from cgal_plugin.dynamics.devices import describe_device, device_platform, find_device
-from cgal_plugin.dynamics.folder import SimulationFolder
+from cgal_plugin.dynamics.exchange_file import ENERGIES
+from cgal_plugin.dynamics.folder import Progress, SimulationFolder
 from cgal_plugin.dynamics.force import read_metadata
 from cgal_plugin.dynamics.guard import Guard, Limits
 from cgal_plugin.dynamics.result import SimulationResult
 from cgal_plugin.dynamics.settings import Settings
-from cgal_plugin.errors import DynamicsError, StateError
+from cgal_plugin.dynamics.tempering import ExchangeState, Ladder, make_ladder
+from cgal_plugin.dynamics.tempering_report import tempering_report
+from cgal_plugin.errors import CGALWarning, DynamicsError, StateError
 from cgal_plugin.provenance import hash_array, hash_file
 from cgal_plugin.units import as_angstrom
 
@@ -55,12 +58,19 @@ def simulate(
     minimize_steps: int = 0,
     center_frames: bool = True,
     n_threads: int | None = None,
+    temperatures: Sequence[float] = (),
+    exchange_interval: int | None = None,
 ) -> SimulationResult:
     """Run Langevin dynamics (LangevinMiddle) of replicas packed in one System.
 
     A call with the same ``out_dir`` resumes from the last checkpoint; the files are then the same as without
     the interruption (on the Reference platform byte for byte). Increase ``steps`` to extend a simulation. A
     complete simulation is not rerun.
+
+    With ``temperatures``, parallel tempering: replicas on neighbouring temperatures exchange them with
+    :func:`~cgal_plugin.dynamics.tempering.acceptance`. Frames are stored once, by replica (walker); the
+    result gives them by temperature too. Replica ``r`` starts at ``temperatures[r % len(temperatures)]``.
+    Replicas that blow up and are parked take part in no exchange.
 
     If a replica leaves the limits of ``guard``, this is an event in the result, not an error. Its frames
     before the event are kept; then the replica is parked (reset to its start frame and frozen), or restarted
@@ -78,7 +88,8 @@ def simulate(
         Time step, fs; temperature, K (another one than that of the potential is a warning); friction
         coefficient, 1/ps.
     n_replicas
-        Default: the number of start frames.
+        Default: the number of start frames. With ``temperatures``, of all temperatures together: a multiple
+        of their number, for one or more independent ladders in the same System.
     seed
         Seed of velocities and noise. Each replica has its own random stream for velocities.
     report_interval
@@ -105,6 +116,15 @@ def simulate(
         numbers of DCD files would lose precision.
     n_threads
         Number of torch threads during the call; default: unchanged.
+    temperatures
+        Two or more, K, ascending, with ``temperature`` among them; empty: no exchanges.
+    exchange_interval
+        Steps between attempts to exchange; default: ``report_interval``.
+
+    Warns
+    -----
+    CGALWarning
+        Neighbouring temperatures hardly exchange (measured; the message suggests other temperatures).
 
     Raises
     ------
@@ -131,6 +151,13 @@ def simulate(
         device = find_device(platform)
         platform = device_platform(device)
         facts["device"] = describe_device(device)
+    ladder = None
+    if len(temperatures):
+        ladder = make_ladder(
+            temperatures, temperature, len(start), steps, exchange_interval, report_interval, seed
+        )
+    elif exchange_interval is not None:
+        raise DynamicsError("exchange_interval is for parallel tempering: give temperatures too")
     settings = Settings(
         potential=Path(potential),
         topology=topology,
@@ -141,10 +168,15 @@ def simulate(
         seed=seed,
         backend=backend,
         platform=platform,
+        temperatures=()
+        if ladder is None
+        else tuple(ladder.baths(ExchangeState.start(ladder).rungs).tolist()),
     )
     limits = Limits.build(guard, topology.bond_index, topology.masses, settings.temperature, start)
     inputs = _inputs(settings, start, guard, report_interval, minimize_steps, center_frames)
-    folder = SimulationFolder(Path(out_dir), len(start))
+    if ladder is not None:
+        inputs |= {"temperatures": list(ladder.temperatures), "exchange_interval": ladder.interval}
+    folder = SimulationFolder(Path(out_dir), len(start), () if ladder is None else ladder.temperatures)
     with folder.lock(), _torch_threads(n_threads):
         saved = folder.load_checkpoint() if folder.open(inputs, topology, start, facts) else None
         if saved is not None and saved[0].step > steps:
@@ -154,6 +186,8 @@ def simulate(
             )
         if saved is not None and saved[0].finished(steps) and folder.is_complete(saved[0]):
             folder.check_trajectories(saved[0])
+            if ladder is not None:
+                _finish_exchanges(folder, saved[0], ladder)
             return SimulationResult.of(folder, saved[0], settings.backend, settings.temperature)
         from cgal_plugin.dynamics.runner import Runner
 
@@ -166,10 +200,24 @@ def simulate(
             checkpoint_interval=checkpoint_interval,
             minimize_steps=minimize_steps,
             center_frames=center_frames,
+            ladder=ladder,
         )
         done = runner.run(steps, saved, progress)
-        folder.finish(done)
+        results = runner.engine.describe()
+        folder.finish(done, results if ladder is None else results | _finish_exchanges(folder, done, ladder))
         return SimulationResult.of(folder, done, settings.backend, settings.temperature)
+
+
+def _finish_exchanges(folder: SimulationFolder, done: Progress, ladder: Ladder) -> dict[str, Any]:
+    """Write the energies of all frames; return the report of the exchanges, and warn of what it warns of."""
+    table = folder.frame_table(done)
+    assert table is not None
+    assert done.exchanges is not None
+    table.save_energies(folder.root / ENERGIES)
+    report = tempering_report(ladder, done.exchanges, done.parked, table.mean_energies)
+    for text in report["warnings"]:
+        warnings.warn(text, CGALWarning, stacklevel=3)
+    return {"tempering": report}
 
 
 def potential_temperature(potential: str | os.PathLike[str], temperature: float | None) -> float | None:
