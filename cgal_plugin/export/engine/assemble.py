@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgal_plugin.export.engine.dense import pack
-from cgal_plugin.export.engine.layout import no_priors
 from cgal_plugin.export.engine.simd import LANES
-from cgal_plugin.export.probes import pair_terms
+from cgal_plugin.export.prior_arrays import as_array as _array
+from cgal_plugin.export.prior_arrays import no_priors, prior_arrays
 from cgal_plugin.export.tables import (
     EVEN_SHARE,
     FilterTable,
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 def padded(n: int) -> int:
     """Return the next multiple of LANES."""
     return -(-n // LANES) * LANES
-
-
-def _array(tensor: Any) -> NDArray[np.float64]:
-    return cast("NDArray[np.float64]", tensor.detach().double().cpu().numpy())
 
 
 def _pad(array: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -103,49 +99,7 @@ def assemble(potential: Any, table: FilterTable, n_beads: int | None = None) -> 
         "start": start.astype(np.float32),
         "first_v": first_v.astype(np.float32),
     }
-    return arrays | (_priors(potential) if n_beads is None else no_priors())
-
-
-def _priors(potential: Any) -> dict[str, NDArray[Any]]:
-    found: dict[str, list[NDArray[Any]]] = {name: [] for name in no_priors()}
-    series: list[NDArray[Any]] = []
-    for i, j, term in pair_terms(potential):
-        if hasattr(term, "coefficients"):
-            row = term.row.cpu().numpy()
-            used = np.flatnonzero((row > 0) & (i < j))
-            rows_before = sum(len(s) for s in series)
-            found["series_index"].append(np.stack([i[used], j[used], row[used] + rows_before], axis=1))
-            c = _array(term.coefficients)
-            series.append(np.column_stack([np.tile([term.start, term.width], (len(c), 1)), c]))
-            continue
-        first, second = _array(term.first), _array(term.second)
-        used = np.flatnonzero((first != 0.0) & (i < j))
-        power = np.full(len(used), int(term.power))
-        found["pair_index"].append(np.stack([i[used], j[used], power], axis=1))
-        found["pair_value"].append(np.stack([first[used], second[used]], axis=1))
-    most = max((s.shape[1] for s in series), default=0)
-    found["series_value"] = [np.pad(s, [(0, 0), (0, most - s.shape[1])]) for s in series]
-    begin, end = potential.begin.numpy(), potential.end.numpy()
-    at = 0
-    for term in potential.angle_terms.children():
-        n = len(term.k)
-        form = np.full(n, int(term.use_cosine))
-        beads = [end[at : at + n], begin[at : at + n], end[at + n : at + 2 * n], form]
-        found["angle_index"].append(np.stack(beads, axis=1))
-        found["angle_value"].append(np.column_stack([_array(term.k), _array(term.x0), _array(term.c)]))
-        at += 2 * n
-    most = max((v.shape[1] for v in found["angle_value"]), default=0)
-    found["angle_value"] = [np.pad(v, [(0, 0), (0, most - v.shape[1])]) for v in found["angle_value"]]
-    lengths = [_array(term.k).shape[1] for term in potential.dihedral_terms.children()]
-    for term in potential.dihedral_terms.children():
-        n = len(term.k)
-        beads = [begin[at : at + n], *(end[at + k * n : at + (k + 1) * n] for k in range(3))]
-        found["dihedral_index"].append(np.stack(beads, axis=1))
-        value = np.stack([_array(term.k), _array(term.phase)], axis=2)
-        found["dihedral_value"].append(np.pad(value, [(0, 0), (0, max(lengths) - value.shape[1]), (0, 0)]))
-        at += 3 * n
-    nothing = no_priors()
-    return {k: np.concatenate(v).astype(nothing[k].dtype) if v else nothing[k] for k, v in found.items()}
+    return arrays | (prior_arrays(potential) if n_beads is None else no_priors())
 
 
 class _NetworkOnly:

@@ -7,23 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.export.engine import evaluate as e
+from cgal_plugin.export.prior_arrays import no_priors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-def no_priors() -> dict[str, NDArray[Any]]:
-    """Return the prior arrays of a potential without priors."""
-    return {
-        "pair_index": np.zeros((0, 3), dtype=np.int64),
-        "pair_value": np.zeros((0, 2)),
-        "series_index": np.zeros((0, 3), dtype=np.int64),
-        "series_value": np.zeros((0, 3)),
-        "angle_index": np.zeros((0, 4), dtype=np.int64),
-        "angle_value": np.zeros((0, 2)),
-        "dihedral_index": np.zeros((0, 4), dtype=np.int64),
-        "dihedral_value": np.zeros((0, 1, 2)),
-    }
 
 
 def arguments(
