@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def load_gpu_potential(path: str | os.PathLike[str], n_replicas: int | None, device: str) -> Any:
-    """Return the :class:`~cgal_plugin.export.gpu.GPUPotential` of a file.
+    """Return the :class:`~cgal_plugin.export.gpu.potential.GPUPotential` of a file.
 
     Raises
     ------
     DynamicsError
         The GPU engine cannot use the file, or differs from the exact network on this device.
     """
-    from cgal_plugin.export.gpu import GPUPotential
+    from cgal_plugin.export.gpu.potential import GPUPotential
 
     try:
         return GPUPotential.from_file(path, n_replicas=n_replicas, device=device)
@@ -78,7 +78,7 @@ class HostCall:
                 wp.capture_launch(self._graph)
                 if device != "cpu":
                     wp.synchronize_stream(device)
-                if not self.force.overflowed():
+                if not self.force.overflowed:
                     break
                 self._graph = None
                 self.force.grow()

@@ -20,8 +20,13 @@ class DeviceForce(Protocol):
     device: str
 
     @property
-    def workspace_bytes(self) -> int:
+    def memory_bytes(self) -> int:
         """Memory of the device that the potential holds for its replicas."""
+        ...
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether a list had too little room since the last :meth:`grow`; forces since then are wrong."""
         ...
 
     def with_replicas(self, n_replicas: int) -> Self:
@@ -35,12 +40,12 @@ class DeviceForce(Protocol):
         """
         ...
 
-    def overflowed(self) -> bool:
-        """Return whether a list had too little room since the last call; its results are then invalid."""
+    def grow(self) -> None:
+        """Give the lists more room; captured graphs become invalid."""
         ...
 
-    def grow(self) -> None:
-        """Double the room of the lists."""
+    def reset(self) -> None:
+        """Forget the lists, so that the next call depends on no earlier one."""
         ...
 
 
@@ -76,7 +81,6 @@ class PackedForce:
         self.device = str(single.device)
         self.memory_limit = memory_limit
         self.groups = 1
-        self._grown = 0
         self._potential: DeviceForce | None = None
         self._starts: list[int] = []
         self._build()
@@ -88,8 +92,6 @@ class PackedForce:
             size = -(-self.n_replicas // self.groups)
             try:
                 self._potential = self.single.with_replicas(size)
-                for _ in range(self._grown):
-                    self._potential.grow()
                 self._check_limit()
                 break
             except (RuntimeError, MemoryError) as error:
@@ -118,13 +120,13 @@ class PackedForce:
         )
 
     def _check_limit(self) -> None:
-        if self.memory_limit is not None and self.workspace_bytes > self.memory_limit:
-            raise MemoryError(f"it needs {self.workspace_bytes} bytes, the limit is {self.memory_limit}")
+        if self.memory_limit is not None and self.memory_bytes > self.memory_limit:
+            raise MemoryError(f"it needs {self.memory_bytes} bytes, the limit is {self.memory_limit}")
 
     @property
-    def workspace_bytes(self) -> int:
+    def memory_bytes(self) -> int:
         """Memory of the device that the potential holds."""
-        return 0 if self._potential is None else self._potential.workspace_bytes
+        return 0 if self._potential is None else self._potential.memory_bytes
 
     def compute(self, positions: Any, forces: Any, energies: Any) -> None:
         """Launch the kernels; see :meth:`DeviceForce.compute`."""
@@ -135,22 +137,33 @@ class PackedForce:
             part = slice(first, first + size)
             self._potential.compute(positions[beads], forces[beads], energies[part])
 
+    @property
     def overflowed(self) -> bool:
-        """Return whether a list had too little room since the last call."""
+        """Whether a list had too little room since the last :meth:`grow`; forces since then are wrong."""
         assert self._potential is not None
-        return self._potential.overflowed()
+        return self._potential.overflowed
+
+    def reset(self) -> None:
+        """Forget the lists, so that the next call depends on no earlier one."""
+        assert self._potential is not None
+        self._potential.reset()
 
     def grow(self) -> None:
-        """Double the room of the lists, with more groups if memory is short.
+        """Give the lists more room, with more groups if memory is short.
 
         Raises
         ------
         DynamicsError
             One replica does not fit.
         """
-        self._grown += 1
-        self._potential = None
-        self._build()
+        assert self._potential is not None
+        try:
+            self._potential.grow()
+            self._check_limit()
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            self.halve(error)
 
     def halve(self, error: BaseException) -> None:
         """Use twice as many groups after a launch that failed with ``error`` because memory is short.

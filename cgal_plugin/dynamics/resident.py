@@ -34,8 +34,8 @@ class ResidentEngine:
     """R replicas on one device under LangevinMiddle dynamics; a ``CGEngine``.
 
     The scheme is that of OpenMM's LangevinMiddleIntegrator. The noise is a function of seed, step and bead
-    (Philox), so that there is no state of a generator and a restart is exact. On one device, results do not
-    depend on the number of groups or on how an interval is split into calls.
+    (Philox), so that a generator has no state and restarts are exact: on one device, calls of the same
+    lengths give the same bytes, in any number of groups.
 
     Parameters
     ----------
@@ -228,6 +228,8 @@ class ResidentEngine:
             wp.copy(self._v, self._kept_v)
             self._set_step(self._step)
 
+        # the order of sums on a GPU depends on the lists: with new ones, a resumed run repeats it
+        self.force.reset()
         self._guarded(lambda: self._advance(n), again)
         self._step += n
         return None
@@ -238,7 +240,7 @@ class ResidentEngine:
             try:
                 with deferred():
                     work()
-                    if not self.force.overflowed():
+                    if not self.force.overflowed:
                         return
                     self._graphs.clear()
                     self.force.grow()

@@ -1,6 +1,5 @@
 """Potentials on a Warp device whose distributions are known, with the interface of GPUPotential."""
 
-import numpy as np
 import warp as wp
 
 from cgal_plugin.dynamics import integrator_kernels as kernels
@@ -81,7 +80,7 @@ class DeviceChain:
         self.flag = wp.zeros(1, dtype=wp.int32, device="cpu")
 
     @property
-    def workspace_bytes(self):
+    def memory_bytes(self):
         return self.options["replica_bytes"] * self.n_replicas
 
     def with_replicas(self, n_replicas):
@@ -94,13 +93,16 @@ class DeviceChain:
         inputs = [positions, forces, self.room, self.flag]
         wp.launch(overflow_beyond, dim=self.n_replicas * self.n_beads, inputs=inputs, device="cpu")
 
+    @property
     def overflowed(self):
-        found = bool(np.any(self.flag.numpy()))
+        return bool(self.flag.numpy()[0])
+
+    def reset(self):
         self.flag.zero_()
-        return found
 
     def grow(self):
         self.room *= 2
+        self.flag.zero_()
 
 
 @wp.kernel(enable_backward=False)

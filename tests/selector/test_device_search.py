@@ -70,7 +70,7 @@ def test_one_more_frame_lowers_a_distance_only_where_it_is_nearer(on_device):
 
 
 def test_pairs_that_rounding_leaves_undecided_are_superposed_exactly(on_device):
-    """Collinear frames have double roots: their quartic is known to 1e-7 only, differences of 1e-5 Å are not."""
+    """Collinear frames have double roots: their quartic is known to 1e-7 only, not to 1e-5 Å."""
     rng = np.random.default_rng(3)
     x = rng.normal(size=(8, 10, 3)) * [40.0, 0.0, 0.0]
     shift = np.zeros((8, 10, 3))
