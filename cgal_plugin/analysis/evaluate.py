@@ -18,7 +18,7 @@ from cgal_plugin.analysis.distributions import (
 )
 from cgal_plugin.analysis.resampling import make_blocks, split_halves
 from cgal_plugin.analysis.results import W1Result
-from cgal_plugin.analysis.tica import TICAModel
+from cgal_plugin.analysis.tica import TICAModel, feature_beads
 from cgal_plugin.analysis.trajectory_checks import as_trajectories, as_weights
 from cgal_plugin.analysis.ucsc import w1_ucsc
 from cgal_plugin.analysis.wasserstein import w1_points
@@ -166,7 +166,7 @@ def evaluate(
         check_unit(trajectories[0], topology, f"the {name} trajectories", remedy="evaluate takes Å")
     weights = as_weights(reference_weights, [len(r) for r in reference], "reference")
     if tica is None:
-        tica = TICAModel.fit(reference, lag_frames, 2)
+        tica = TICAModel.fit(reference, lag_frames, 2, beads=feature_beads(topology))
     tics_m, tics_r = tica.transform(model), tica.transform(reference)
     options: dict[str, Any] = {
         "reference_weights": weights,

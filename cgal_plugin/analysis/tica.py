@@ -14,11 +14,14 @@ import numpy as np
 from cgal_plugin.analysis.trajectory_checks import as_trajectories
 from cgal_plugin.damage import check_archive
 from cgal_plugin.errors import AnalysisError
+from cgal_plugin.mapping.spec import FIVE_BEAD
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_write, canonical_json, hash_array, versions
 from cgal_plugin.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from cgal_plugin.mapping.topology import CGTopology
 
 FORMAT_VERSION = 1
 _CHUNK = 20_000
@@ -63,6 +66,8 @@ class TICAModel:
         Lag time in frames of the reference.
     n_beads
         Number of beads of the frames.
+    beads
+        Beads whose distances are the features; empty: all beads.
     provenance
         JSON-ready record: frames, pairs, rank, hash of the reference, versions.
     """
@@ -73,6 +78,7 @@ class TICAModel:
     lag_frames: int
     n_beads: int
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    beads: tuple[int, ...] = ()
 
     @property
     def dim(self) -> int:
@@ -106,7 +112,7 @@ class TICAModel:
         return tuple(notes)
 
     @classmethod
-    def fit(cls, trajectories: Any, lag_frames: int, dim: int = 2) -> TICAModel:
+    def fit(cls, trajectories: Any, lag_frames: int, dim: int = 2, *, beads: Sequence[int] = ()) -> TICAModel:
         """Fit deeptime's reversible TICA with kinetic-map scaling.
 
         Pairs of frames are taken within trajectories only. Trajectories not longer than the lag contain no
@@ -120,6 +126,8 @@ class TICAModel:
             Lag time in frames.
         dim
             Number of components to keep.
+        beads
+            Beads whose distances are the features (:func:`feature_beads`); empty: all beads.
 
         Raises
         ------
@@ -132,9 +140,10 @@ class TICAModel:
                 raise AnalysisError(f"TICA {name} is {number!r}; it must be an integer of 1 or more")
         trajs = as_trajectories(trajectories, "TICA reference")
         n_beads = trajs[0].shape[1]
-        if n_beads < 2:
-            raise AnalysisError(f"TICA needs at least two beads; the reference has {n_beads}")
-        used = [distance_features(t) for t in trajs if len(t) > lag_frames]
+        chosen = tuple(int(b) for b in beads)
+        if (len(chosen) or n_beads) < 2:
+            raise AnalysisError(f"TICA needs at least two beads; the reference has {len(chosen) or n_beads}")
+        used = [distance_features(_only(t, chosen)) for t in trajs if len(t) > lag_frames]
         if not used:
             raise AnalysisError(
                 f"no reference trajectory is longer than the TICA lag of {lag_frames} frames "
@@ -154,11 +163,13 @@ class TICAModel:
                 "n_frames": sum(len(f) for f in used),
                 "n_pairs": sum(len(f) - int(lag_frames) for f in used),
                 "n_features": len(mean),
+                **({"beads": list(chosen)} if chosen else {}),
                 "rank": len(eigenvalues),
                 "reference_sha256": hash_array(*trajs),
                 "scaling": "kinetic_map",
                 "versions": versions(),
             },
+            beads=chosen,
         )
 
     def transform(self, frames: Any) -> Any:
@@ -187,7 +198,7 @@ class TICAModel:
 
     def _project(self, array: NDArray[np.float64]) -> NDArray[np.float64]:
         parts = [
-            (distance_features(array[i : i + _CHUNK]) - self.mean) @ self.coefficients
+            (distance_features(_only(array[i : i + _CHUNK], self.beads)) - self.mean) @ self.coefficients
             for i in range(0, len(array), _CHUNK)
         ]
         return np.concatenate(parts)
@@ -203,6 +214,7 @@ class TICAModel:
                 eigenvalues=self.eigenvalues,
                 lag_frames=np.array(self.lag_frames),
                 n_beads=np.array(self.n_beads),
+                beads=np.array(self.beads, dtype=np.int64),
                 provenance=np.array(canonical_json(dict(self.provenance))),
             )
 
@@ -233,9 +245,24 @@ class TICAModel:
                     lag_frames=int(data["lag_frames"]),
                     n_beads=int(data["n_beads"]),
                     provenance=json.loads(str(data["provenance"])),
+                    beads=tuple(data["beads"].tolist()) if "beads" in data else (),
                 )
         except BAD_ARCHIVE as error:
             raise AnalysisError(f"{str(path)!r} is not a saved TICA model: {error!r}") from error
+
+
+def feature_beads(topology: CGTopology) -> tuple[int, ...]:
+    """Return the beads whose distances are TICA features: of the 5bead map CA, of other maps all (empty).
+
+    Distances of CA are those of the published benchmark, and those inside a residue have no slow motion.
+    """
+    if topology.mapping_hash != FIVE_BEAD.hash:
+        return ()
+    return tuple(i for i, name in enumerate(topology.bead_names) if name == "CA")
+
+
+def _only(frames: NDArray[np.float64], beads: Sequence[int]) -> NDArray[np.float64]:
+    return frames[:, list(beads)] if len(beads) else frames
 
 
 def _deeptime_tica(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from cgal_plugin.analysis.markov_states import ReferenceStates, Reweighting, implied_timescales, reweight
 from cgal_plugin.analysis.results import W1Result
-from cgal_plugin.analysis.tica import TICAModel
+from cgal_plugin.analysis.tica import TICAModel, feature_beads
 from cgal_plugin.analysis.ucsc import w1_ucsc
 from cgal_plugin.analysis.wasserstein import w1
 from cgal_plugin.benchmark.reference_figure import reference_figure
@@ -43,10 +44,16 @@ class Ensemble:
 
     @classmethod
     def analyse(
-        cls, trajectories: list[np.ndarray], *, lag_frames: int, msm_lag_frames: int, seed: int
+        cls,
+        trajectories: list[np.ndarray],
+        *,
+        lag_frames: int,
+        msm_lag_frames: int,
+        seed: int,
+        beads: Sequence[int] = (),
     ) -> Ensemble:
-        """Fit TICs, cluster them, and compute weights with a Markov state model."""
-        tica = TICAModel.fit(trajectories, lag_frames)
+        """Fit TICs to distances of ``beads`` (empty: all), cluster them, and compute MSM weights."""
+        tica = TICAModel.fit(trajectories, lag_frames, beads=beads)
         states = ReferenceStates.fit(tica.transform(trajectories), seed=seed)
         return cls(trajectories, tica, states, reweight(states, lag_frames=msm_lag_frames))
 
@@ -85,6 +92,7 @@ def build_reference(config: Config, out_dir: str | os.PathLike[str], *, interval
         lag_frames=max(1, round(evaluation.lag_ps / interval)),
         msm_lag_frames=max(1, round(evaluation.msm_lag_ps / interval)),
         seed=derive_seed(config.seed, "states"),
+        beads=feature_beads(store.topology),
     )
     facts = convergence(ensemble, interval, seed=derive_seed(config.seed, "reference"))
     write_json(

@@ -97,9 +97,9 @@ class ReferenceEvaluator:
         """TICA model of the reference; None without a reference."""
         if not self.reference:
             return None
-        from cgal_plugin.analysis.tica import TICAModel
+        from cgal_plugin.analysis.tica import TICAModel, feature_beads
 
-        return TICAModel.fit(self.reference, self.lag_frames)
+        return TICAModel.fit(self.reference, self.lag_frames, beads=feature_beads(self.topology))
 
     @cached_property
     def reweighting(self) -> Reweighting | None:

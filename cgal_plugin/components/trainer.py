@@ -69,15 +69,18 @@ class TorchMDNetTrainer:
             ``training.torchmdnet`` is not allowed, the network cannot be built for the beads of the molecule,
             or it could not be exported.
         """
-        from cgal_plugin.priors.fit_input import check_terms
+        from cgal_plugin.priors.fit_input import check_method, check_terms
+        from cgal_plugin.priors.timestep import warn_of_timestep
 
         self._check_network(topology)
+        warn_of_timestep(getattr(self.config.simulation, "timestep_fs", None), topology)
         if self._init is not None:
             self._init.check(topology, self.config.system.temperature)
             return
         priors = self.config.torchmdnet.priors
         path = priors.file
         if path is None and priors.terms:
+            check_method(topology, priors.terms, priors.method)
             check_terms(topology, priors.terms)
         elif path is not None:
             from cgal_plugin.priors import PriorSet
@@ -135,6 +138,7 @@ class TorchMDNetTrainer:
             return
         from cgal_plugin.priors import PriorSet
         from cgal_plugin.priors.plot import plot_priors
+        from cgal_plugin.priors.timestep import warn_of_timestep
 
         path = out_dir / _PRIORS
         if not path.exists():
@@ -145,6 +149,8 @@ class TorchMDNetTrainer:
                 fitted = self._fit(read_store(store.root, seed, None))
             fitted.save(path)
         frozen = _for(_load(path), path, store)
+        start = next(frames.positions[0] for _, frames in store)
+        warn_of_timestep(getattr(self.config.simulation, "timestep_fs", None), store.topology, frozen, start)
         if not (out_dir / "priors.png").exists():
             plot_priors(frozen, out_dir / "priors.png")
         self._seed_priors = frozen

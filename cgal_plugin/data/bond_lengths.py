@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from cgal_plugin.mapping.topology import CGTopology
 
 #: usual length of a bond of the built-in maps, Å
-_USUAL = {("CA", "CA"): 3.8, ("CA", "CB"): 1.5}
+_USUAL = {
+    ("CA", "CA"): 3.8,
+    ("CA", "CB"): 1.5,
+    ("CA", "N"): 1.46,
+    ("C", "CA"): 1.53,
+    ("C", "O"): 1.23,
+    ("C", "N"): 1.33,
+}
+#: bonds from one residue to the next; the others are inside residues
+_LINKS = (("CA", "CA"), ("C", "N"))
 #: possible lengths relative to the usual one; the guard of CG dynamics allows less (0.4 to 1.6)
 _RATIO = (0.3, 1.9)
 #: possible lengths of bonds between the beads of a user's map, Å
@@ -179,12 +188,17 @@ def usual_lengths(topology: CGTopology) -> NDArray[np.float64]:
         names: Any = tuple(sorted((topology.bead_names[i], topology.bead_names[j])))
         apart = abs(int(topology.residue_index[i]) - int(topology.residue_index[j]))
         same_chain = topology.chain_index[i] == topology.chain_index[j]
-        if same_chain and apart == (1 if names == ("CA", "CA") else 0):
+        if same_chain and apart == (1 if names in _LINKS else 0):
             found[k] = _USUAL.get(names, np.nan)
     return found
 
 
 def describe_bond(topology: CGTopology, bond: int) -> str:
     """Return the names of the beads of a bond, such as ``CA_TYR1–CA_TYR2``."""
-    beads = topology.bond_index[bond].tolist()
-    return "–".join(f"{topology.type_names[b]}{int(topology.residue_index[b]) + 1}" for b in beads)
+    return "–".join(describe_bead(topology, b) for b in topology.bond_index[bond].tolist())
+
+
+def describe_bead(topology: CGTopology, bead: int) -> str:
+    """Return the name of a bead with its residue, such as ``CA_TYR1``."""
+    residue = f"{topology.residue_names[bead]}{int(topology.residue_index[bead]) + 1}"
+    return f"{topology.bead_names[bead]}_{residue}"

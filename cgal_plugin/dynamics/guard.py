@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from cgal_plugin.errors import DynamicsError
+from cgal_plugin.mapping.dihedrals import CHIRALITY
 from cgal_plugin.units import BOLTZMANN_KCAL_PER_MOL_K, KJ_PER_KCAL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from cgal_plugin.mapping.topology import CGTopology
 
 #: amu Å²/ps² in kcal/mol
 _KCAL_PER_AMU_A2_PS2 = 0.01 / KJ_PER_KCAL
@@ -24,7 +28,8 @@ _FALSE_ALARM = 1e-12
 class Guard:
     """Limits for each replica, checked at every report interval.
 
-    Non-finite positions and velocities are always detected.
+    Non-finite positions and velocities are always detected. With beads at N, CA, CB and C (map 5bead), so is
+    a CA whose chirality differs from that of the start frames, unless bonds are not checked.
 
     Attributes
     ----------
@@ -89,6 +94,9 @@ class Limits:
     bond_reference: NDArray[np.float64]
     masses: NDArray[np.float64]
     temperature: float
+    #: ``(n, 4)`` beads N, CB, C, CA of each stereocentre, and ``(n,)`` sign of its volume
+    centres: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 4), dtype=np.int64))
+    chirality: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     @classmethod
     def build(
@@ -98,8 +106,12 @@ class Limits:
         masses: NDArray[np.float64],
         temperature: float,
         start: NDArray[np.float64],
+        centres: Sequence[Sequence[int]] = (),
     ) -> Limits:
         """Build the limits; bond lengths are from the guard, or from ``start`` ``(n_replicas, beads, 3)`` Å.
+
+        ``centres`` has the beads N, CB, C, CA of each stereocentre (:func:`stereocentres`); ``start`` has its
+        chirality.
 
         Raises
         ------
@@ -115,7 +127,11 @@ class Limits:
             raise DynamicsError(
                 f"guard: bond_reference has {reference.size} lengths; the topology has {n_bonds} bonds"
             )
-        return cls(guard, bond_index, reference, masses, temperature)
+        beads = np.array(centres, dtype=np.int64).reshape(-1, 4)
+        if guard.max_bond_ratio is None and guard.min_bond_ratio is None:
+            beads = beads[:0]
+        chirality = np.sign(np.median(_volumes(start, beads), axis=0))
+        return cls(guard, bond_index, reference, masses, temperature, beads, chirality)
 
     @cached_property
     def max_temperature_ratio(self) -> float:
@@ -131,6 +147,17 @@ class Limits:
     def max_temperature(self) -> float:
         """Kinetic temperature (K) above which a replica has blown up, at the temperature of the limits."""
         return self.max_temperature_ratio * self.temperature
+
+
+def stereocentres(topology: CGTopology) -> list[tuple[int, int, int, int]]:
+    """Return the beads N, CB, C, CA of each residue whose chirality they define."""
+    return [beads for beads, spec in topology.named_dihedrals if spec.name == CHIRALITY]
+
+
+def _volumes(positions: NDArray[np.floating], centres: NDArray[np.int64]) -> NDArray[np.floating]:
+    """Return six times the signed volumes of tetrahedra, ``(n, centres)`` Å³."""
+    a, b, c, d = (positions[:, centres[:, k]] for k in range(4))
+    return cast("NDArray[np.floating]", np.einsum("rck,rck->rc", a - d, np.cross(b - d, c - d)))
 
 
 def bond_lengths(positions: NDArray[np.floating], bond_index: NDArray[np.int64]) -> NDArray[np.floating]:
@@ -186,6 +213,11 @@ def find_blown(
                     f"bond {i}-{j} is {lengths[replica, worst]:.3g} Å, "
                     f"{ratio[replica, worst]:.3g} of its reference {limits.bond_reference[worst]:.3g} Å",
                 )
+        volumes = _volumes(positions, limits.centres) * limits.chirality
+        for replica in np.flatnonzero((volumes < 0).any(axis=1) & finite):
+            centre = limits.centres[int(np.argmin(volumes[replica]))]
+            detail = f"the chirality at bead {centre[3]} is inverted"
+            found.setdefault(int(replica), ("chirality", detail))
         hot = kinetic_temperature(velocities, limits.masses)
         baths = np.full(len(hot), limits.temperature) if temperatures is None else temperatures
         maximum = limits.max_temperature_ratio * baths

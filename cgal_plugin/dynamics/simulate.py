@@ -18,7 +18,7 @@ from cgal_plugin.dynamics.devices import describe_device, device_platform, find_
 from cgal_plugin.dynamics.exchange_file import ENERGIES
 from cgal_plugin.dynamics.folder import Progress, SimulationFolder
 from cgal_plugin.dynamics.force import read_metadata
-from cgal_plugin.dynamics.guard import Guard, Limits
+from cgal_plugin.dynamics.guard import Guard, Limits, stereocentres
 from cgal_plugin.dynamics.result import SimulationResult
 from cgal_plugin.dynamics.settings import Settings
 from cgal_plugin.dynamics.tempering import ExchangeState, Ladder, make_ladder
@@ -172,7 +172,8 @@ def simulate(
         if ladder is None
         else tuple(ladder.baths(ExchangeState.start(ladder).rungs).tolist()),
     )
-    limits = Limits.build(guard, topology.bond_index, topology.masses, settings.temperature, start)
+    centres = stereocentres(topology)
+    limits = Limits.build(guard, topology.bond_index, topology.masses, settings.temperature, start, centres)
     inputs = _inputs(settings, start, guard, report_interval, minimize_steps, center_frames)
     if ladder is not None:
         inputs |= {"temperatures": list(ladder.temperatures), "exchange_interval": ladder.interval}

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from cgal_plugin.mapping.spec import MapSpec
 
 
+#: elements of beads that are one atom in the built-in maps
+_ELEMENTS = {"N": "N", "CA": "C", "CB": "C", "C": "C", "O": "O"}
+
+
 def bead_values(values: Any, n_beads: int, name: str) -> NDArray[Any]:
     """Return one value per bead, ``(n_beads,)``: masses as float64, others as int64; read-only.
 
@@ -112,13 +116,13 @@ def bead_fields(
                 chain_index.append(c)
                 masses.append(bead.mass)
             bonds += [(index[a], index[b]) for a, b in spec.bonds_of(residue)]
-            link = index[spec.link_of(residue)]
+            first, last = spec.ends_of(residue)
             if previous is not None:
-                bonds.append((previous, link))
-            previous = link
+                bonds.append((previous, index[first]))
+            previous = index[last]
             ends.append(index[spec.bridge_bead(residue)] if standard_name(residue) == "CYS" else -1)
             r += 1
-    type_names = tuple(f"{n}_{res}" for n, res in zip(names, residue_names, strict=True))
+    type_names = tuple(spec.type_name(n, res) for n, res in zip(names, residue_names, strict=True))
     # neighbours may be bridged; the chain already bonds their CA beads
     bonded = {(min(pair), max(pair)) for pair in bonds}
     ends_of = [(min(ends[i], ends[j]), max(ends[i], ends[j])) for i, j in bridges]
@@ -166,8 +170,9 @@ def mdtraj_topology(
             chains[c] = top.add_chain()
         if (c, r) not in residues:
             residues[c, r] = top.add_residue(residue, chains[c], resSeq=r + 1)
-        element = mdtraj.element.carbon if bead in ("CA", "CB") else mdtraj.element.virtual
-        atoms.append(top.add_atom(bead, element, residues[c, r]))
+        element = _ELEMENTS.get(bead)
+        kind = mdtraj.element.virtual if element is None else mdtraj.element.get_by_symbol(element)
+        atoms.append(top.add_atom(bead, kind, residues[c, r]))
     for i, j in bonds:
         top.add_bond(atoms[i], atoms[j])
     return top

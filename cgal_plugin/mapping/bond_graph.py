@@ -45,7 +45,7 @@ def bonded_neighbours(n_beads: int, bond_index: NDArray[np.int64]) -> Neighbours
 def angle_table(neighbours: Neighbours) -> NDArray[np.int64]:
     """Return every bonded path i–j–k with i < k, ``(n_angles, 3)`` int64, sorted, read-only."""
     rows = [(i, j, k) for j, around in enumerate(neighbours) for i in around for k in around if i < k]
-    return _table(rows, 3)
+    return sorted_table(rows, 3)
 
 
 def dihedral_table(neighbours: Neighbours) -> NDArray[np.int64]:
@@ -58,7 +58,7 @@ def dihedral_table(neighbours: Neighbours) -> NDArray[np.int64]:
         for m in neighbours[b]
         if i != b and m != a and i < m
     ]
-    return _table(rows, 4)
+    return sorted_table(rows, 4)
 
 
 def pair_table(neighbours: Neighbours, max_bonds: int, bridge_index: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -73,10 +73,11 @@ def pair_table(neighbours: Neighbours, max_bonds: int, bridge_index: NDArray[np.
             frontier = {n for f in frontier for n in neighbours[f]} - reached
             reached |= frontier
         pairs |= {(start, other) for other in reached if other > start}
-    return _table(pairs, 2)
+    return sorted_table(pairs, 2)
 
 
-def _table(rows: Iterable[tuple[int, ...]], width: int) -> NDArray[np.int64]:
+def sorted_table(rows: Iterable[tuple[int, ...]], width: int) -> NDArray[np.int64]:
+    """Return sorted rows as a table ``(n, width)`` int64, read-only."""
     table = np.array(sorted(rows), dtype=np.int64).reshape(-1, width)
     table.setflags(write=False)
     return table

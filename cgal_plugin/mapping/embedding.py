@@ -1,7 +1,8 @@
 """Embeddings: the number of each bead type in the embedding table of a network.
 
-The numbering belongs to a network and to its data. Three are built in: that of this package, and those of the
-CA maps of mlcg-tk (``CGEmbeddingMapCA``) and of torchmd-cg (``AA2INT``). Other numberings are tables.
+The numbering belongs to a network and to its data. Four are built in: that of this package, those of the CA
+and five-bead maps of mlcg-tk (``CGEmbeddingMapCA``, ``CGEmbeddingMapFiveBead``), and that of the CA maps of
+torchmd-cg (``AA2INT``). Other numberings are tables.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from cgal_plugin.mapping.residues import ONE_TO_THREE, STANDARD_RESIDUES
 from cgal_plugin.provenance import hash_object
 
 CGAL = "cgal"
+#: the five-bead map of mlcg-tk: one number for CA of all residues but glycine
+MLCG_FIVE_BEAD = "mlcg-tk-5bead"
 #: start of the name of a table
 TABLE = "table-"
 _MLCG_ORDER = "ACDEFGHIKLMNPQRSTVWY"
@@ -61,6 +64,21 @@ class Embedding:
             )
         return [self.ids[name] for name in type_names]
 
+    def one_to_one(self) -> Embedding:
+        """Return this embedding if each bead type has a number of its own.
+
+        Raises
+        ------
+        MappingError
+            Several bead types have one number: priors by bead type could not tell them apart.
+        """
+        if len(set(self.ids.values())) < len(self.ids):
+            raise MappingError(
+                f"embedding {self.name!r} has one number for several bead types: it numbers files of mlcg, "
+                "for cgal import-data, export-data and import-model; use 'cgal' here"
+            )
+        return self
+
 
 def _built_in() -> dict[str, Embedding]:
     n = len(STANDARD_RESIDUES)
@@ -68,11 +86,21 @@ def _built_in() -> dict[str, Embedding]:
     cgal |= {f"CB_{res}": n + i + 1 for i, res in enumerate(STANDARD_RESIDUES)}
     mlcg = {f"CA_{ONE_TO_THREE[letter]}": i + 1 for i, letter in enumerate(_MLCG_ORDER)}
     torchmd = {f"CA_{residue}": i + 1 for i, residue in enumerate(_TORCHMD_ORDER)}
-    tables = {CGAL: cgal, "mlcg-tk": mlcg, "torchmd-cg": torchmd}
+    tables = {CGAL: cgal, "mlcg-tk": mlcg, MLCG_FIVE_BEAD: _mlcg_five_bead(), "torchmd-cg": torchmd}
     return {name: Embedding(name, ids) for name, ids in tables.items()}
 
 
-#: ``cgal``, ``mlcg-tk`` and ``torchmd-cg``; ``cgal`` also numbers the further beads of a user-defined map
+def _mlcg_five_bead() -> dict[str, int]:
+    """Return the 24 numbers of ``CGEmbeddingMapFiveBead``: CB by residue; CA of glycine as a residue."""
+    ids = {"N_ALL": 21, "C_ALL": 23, "O_ALL": 24}
+    for i, letter in enumerate(_MLCG_ORDER):
+        residue = ONE_TO_THREE[letter]
+        ids |= {"CA_GLY": i + 1} if residue == "GLY" else {f"CA_{residue}": 22, f"CB_{residue}": i + 1}
+    return ids
+
+
+#: ``cgal``, ``mlcg-tk``, ``mlcg-tk-5bead`` (files only) and ``torchmd-cg``;
+#: ``cgal`` also numbers the further beads of a user-defined map
 EMBEDDINGS: Mapping[str, Embedding] = _built_in()
 
 

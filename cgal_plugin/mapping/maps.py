@@ -78,7 +78,7 @@ class CGMapping:
             the map does not define have no beads; their columns are zero. Coordinates, if there are any,
             decide about gaps and bridges (:meth:`CGTopology.from_mdtraj`).
         mapping
-            ``"CA"``, ``"CACB"``, a YAML file, its content, or a :class:`MapSpec`.
+            ``"CA"``, ``"CACB"``, ``"5bead"``, a YAML file, its content, or a :class:`MapSpec`.
         positions
             ``(n_atoms, 3)`` or ``(n_frames, n_atoms, 3)`` Å; default: those of a trajectory.
         ignore
@@ -97,7 +97,7 @@ class CGMapping:
         check_atoms(molecule, spec, beads_suffice=False)
         cg = CGTopology.from_molecule(molecule, spec)
         rows = [
-            ([residue.atoms[a] for a in bead.atoms], bead.normalised_weights)
+            ([residue.atom(a) for a in bead.atoms], bead.normalised_weights)
             for chain in molecule.chains
             for residue in chain
             for bead in spec.beads_of(residue.name)
@@ -105,7 +105,7 @@ class CGMapping:
         topology = getattr(topology, "topology", topology)
         matrix = np.zeros((len(rows), n_atoms(topology)))
         for row, (indices, weights) in zip(matrix, rows, strict=True):
-            row[indices] = weights
+            row[np.array(indices, dtype=np.int64)] = weights
         return cls(matrix, cg, molecule.left_out)
 
     @property

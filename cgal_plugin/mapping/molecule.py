@@ -167,7 +167,7 @@ def check_atoms(molecule: Molecule, spec: MapSpec, *, beads_suffice: bool) -> No
     missing = []
     for residue in (r for chain in molecule.chains for r in chain):
         for bead in spec.beads_of(residue.name):
-            absent = [a for a in bead.atoms if a not in residue.atoms]
+            absent = [a for a in bead.atoms if residue.atom(a) is None]
             if absent and not (beads_suffice and bead.name in residue.atoms):
                 missing.append(f"{residue.label} lacks {', '.join(absent)} (bead {bead.name})")
     if missing:

@@ -1,4 +1,4 @@
-"""Beads of each residue: the CA and CA+CB maps, and user-defined maps in YAML."""
+"""Beads of each residue: the CA, CA+CB and five-bead maps, and user-defined maps in YAML."""
 
 from __future__ import annotations
 
@@ -7,87 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import yaml
 
 from cgal_plugin.errors import MappingError
+from cgal_plugin.mapping.bead_spec import BeadSpec
+from cgal_plugin.mapping.dihedrals import FIVE_BEAD_DIHEDRALS, DihedralSpec
 from cgal_plugin.mapping.embedding import CGAL, EMBEDDINGS, Embedding, resolve_embedding
 from cgal_plugin.mapping.residues import CAPS, CAPS_BEFORE, STANDARD_RESIDUES, canonical_residue, same_cap
 from cgal_plugin.provenance import hash_object
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+#: stands for the residue in the type of a bead that has one type in all residues
+ALL = "ALL"
 _FIRST_CUSTOM_TYPE = 2 * len(STANDARD_RESIDUES) + 1
-_WEIGHTS = ("center", "mass")
-_ELEMENT_MASS = {"H": 1.008, "C": 12.011, "N": 14.007, "O": 15.999, "S": 32.06, "P": 30.974, "SE": 78.971}
-
-
-@dataclass(frozen=True)
-class BeadSpec:
-    """One bead of a residue: its name, the atoms that define it, and their weights.
-
-    ``weights`` is ``"center"`` (equal), ``"mass"`` (centre of mass) or one positive number per atom.
-    The weights are normalised to a sum of one.
-
-    Raises
-    ------
-    MappingError
-        There are no atoms, an atom occurs twice, or the weights are invalid.
-    """
-
-    name: str
-    atoms: tuple[str, ...]
-    weights: str | tuple[float, ...] = "center"
-
-    def __post_init__(self) -> None:
-        if not self.atoms:
-            raise MappingError(f"bead {self.name!r} has no atoms")
-        if len(set(self.atoms)) != len(self.atoms):
-            raise MappingError(f"bead {self.name!r} names an atom twice: {', '.join(self.atoms)}")
-        if isinstance(self.weights, str):
-            if self.weights not in _WEIGHTS:
-                raise MappingError(
-                    f"bead {self.name!r}: weights {self.weights!r} not known; use 'center', 'mass' or a list"
-                )
-        elif len(self.weights) != len(self.atoms) or not all(w > 0 for w in self.weights):
-            raise MappingError(
-                f"bead {self.name!r} needs one positive weight per atom: "
-                f"{len(self.atoms)} atoms, weights {list(self.weights)}"
-            )
-
-    @property
-    def normalised_weights(self) -> NDArray[np.float64]:
-        """``(n_atoms,)`` weights of the atoms, in the order of :attr:`atoms`, with sum one."""
-        if self.weights == "center":
-            weights = np.ones(len(self.atoms))
-        elif self.weights == "mass":
-            weights = self._atom_masses
-        else:
-            weights = np.array(self.weights, dtype=np.float64)
-        normalised: NDArray[np.float64] = weights / weights.sum()
-        return normalised
-
-    @property
-    def mass(self) -> float:
-        """Mass (amu), 1/Σ c²/m of the atoms (Noid et al. 2008, J. Chem. Phys. 128, 244114)."""
-        return float(1.0 / np.sum(self.normalised_weights**2 / self._atom_masses))
-
-    @property
-    def _atom_masses(self) -> NDArray[np.float64]:
-        masses = []
-        for atom in self.atoms:
-            letters = atom.lstrip("0123456789").upper()
-            element = letters[:2] if letters[:2] == "SE" else letters[:1]
-            if element not in _ELEMENT_MASS:
-                raise MappingError(
-                    f"bead {self.name!r}: the element of atom {atom!r} is unknown; "
-                    f"use atoms of {', '.join(_ELEMENT_MASS)}"
-                )
-            masses.append(_ELEMENT_MASS[element])
-        return np.array(masses)
 
 
 @dataclass(frozen=True)
@@ -97,16 +30,23 @@ class MapSpec:
     Attributes
     ----------
     name
-        ``"CA"``, ``"CACB"``, or the name of a user-defined map.
+        ``"CA"``, ``"CACB"``, ``"5bead"``, or the name of a user-defined map.
     residues
         Three-letter code → beads, in order.
     backbone
         Name of the bead that is bonded to the bead of the same name in the next residue. A cap (ACE, FOR,
         NME, NH2, ...) may lack it: then the last bead of a cap at the start of a chain, and the first of one
         at its end, is bonded to the backbone bead of the neighbour.
+    ends
+        Names of the beads that are bonded to the previous and to the next residue, if these are not the
+        backbone bead: ``("N", "C")``.
     bonds
         Three-letter code → pairs of bead names bonded inside the residue. In a residue
         without an entry every other bead is bonded to the backbone bead (:meth:`link_of`).
+    shared
+        Beads that have one type in all residues, ``"N_ALL"``.
+    dihedrals
+        Dihedrals of each residue; empty: every bonded path of four beads.
     table
         Embedding of the bead types; None: ``cgal``. It is not part of :attr:`hash`.
 
@@ -121,6 +61,9 @@ class MapSpec:
     backbone: str
     bonds: Mapping[str, tuple[tuple[str, str], ...]]
     table: Embedding | None = None
+    ends: tuple[str, str] | None = None
+    shared: tuple[str, ...] = ()
+    dihedrals: tuple[DihedralSpec, ...] = ()
 
     def __post_init__(self) -> None:
         for residue, beads in self.residues.items():
@@ -153,26 +96,39 @@ class MapSpec:
         if self.table is not None:
             return self.table
         ids = dict(EMBEDDINGS[CGAL].ids)
-        other = sorted({f"{b.name}_{r}" for r, beads in self.residues.items() for b in beads} - ids.keys())
+        own = {self.type_name(b.name, r) for r, beads in self.residues.items() for b in beads}
+        other = sorted(own - ids.keys())
         return Embedding(CGAL, ids | {name: _FIRST_CUSTOM_TYPE + i for i, name in enumerate(other)})
 
     def with_embedding(self, value: str | os.PathLike[str] | Mapping[str, Any] | Embedding) -> MapSpec:
-        """Return this map with bead types numbered by another embedding (:func:`resolve_embedding`)."""
-        embedding = resolve_embedding(value)
+        """Return this map with bead types numbered by another embedding (:func:`resolve_embedding`).
+
+        Raises :class:`MappingError` if the embedding is not known, or has one number for several bead types.
+        """
+        embedding = resolve_embedding(value).one_to_one()
         return replace(self, table=None if embedding.name == CGAL else embedding)
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of residues, backbone bead and bonds."""
-        return hash_object(
-            {
-                "residues": {
-                    r: [[b.name, b.atoms, b.weights] for b in beads] for r, beads in self.residues.items()
-                },
-                "backbone": self.backbone,
-                "bonds": dict(self.bonds),
+        """SHA-256 of residues, backbone bead, bonds, and what differs from a map of one bead per link."""
+        content: dict[str, Any] = {
+            "residues": {
+                r: [[b.name, b.atoms, b.weights] for b in beads] for r, beads in self.residues.items()
+            },
+            "backbone": self.backbone,
+            "bonds": dict(self.bonds),
+        }
+        if self.ends or self.shared or self.dihedrals:
+            content |= {
+                "ends": self.ends,
+                "shared": self.shared,
+                "dihedrals": [[d.beads, d.offsets, d.only, d.never] for d in self.dihedrals],
             }
-        )
+        return hash_object(content)
+
+    def type_name(self, bead: str, residue: str) -> str:
+        """Return the type of a bead: ``"CA_TYR"``, or ``"N_ALL"`` if it has one type in all residues."""
+        return f"{bead}_{ALL if bead in self.shared else residue}"
 
     def has_beads(self, residue: str) -> bool:
         """Return whether the map defines this residue by its name, or a cap by another name of it."""
@@ -216,6 +172,13 @@ class MapSpec:
             return self.backbone
         return names[-1] if key in CAPS_BEFORE else names[0]
 
+    def ends_of(self, residue: str) -> tuple[str, str]:
+        """Return the names of the beads that are bonded to the previous and to the next residue."""
+        names = {bead.name for bead in self.beads_of(residue)}
+        link = self.link_of(residue)
+        first, last = self.ends or (link, link)
+        return first if first in names else link, last if last in names else link
+
     def bonds_of(self, residue: str) -> tuple[tuple[str, str], ...]:
         """Return the pairs of bead names that are bonded inside the residue."""
         key = self.key_of(residue)
@@ -233,11 +196,37 @@ class MapSpec:
         return self.link_of(residue)
 
 
-_CA = BeadSpec("CA", ("CA",))
-_CB = BeadSpec("CB", ("CB",))
+_CA, _CB, _N, _C, _O = (BeadSpec(name, (name,)) for name in ("CA", "CB", "N", "C", "O"))
 CA = MapSpec("CA", {res: (_CA,) for res in STANDARD_RESIDUES}, "CA", {})
 CACB = MapSpec("CACB", {res: (_CA,) if res == "GLY" else (_CA, _CB) for res in STANDARD_RESIDUES}, "CA", {})
-BUILTIN = {"CA": CA, "CACB": CACB}
+#: beads, bonds and dihedrals of the five-bead maps of mlcg
+FIVE_BEAD = MapSpec(
+    "5bead",
+    {res: (_N, _CA, _C, _O) if res == "GLY" else (_N, _CA, _CB, _C, _O) for res in STANDARD_RESIDUES},
+    "CA",
+    {
+        res: (("N", "CA"), ("CA", "C"), ("C", "O"), *((("CA", "CB"),) if res != "GLY" else ()))
+        for res in STANDARD_RESIDUES
+    },
+    ends=("N", "C"),
+    shared=("N", "C", "O"),
+    dihedrals=FIVE_BEAD_DIHEDRALS,
+)
+BUILTIN = {"CA": CA, "CACB": CACB, "5BEAD": FIVE_BEAD}
+#: names of the built-in maps, as users write them
+BUILT_IN_NAMES = tuple(spec.name for spec in BUILTIN.values())
+_BY_HASH = {spec.hash: spec for spec in BUILTIN.values()}
+
+
+def built_in(mapping_hash: str) -> MapSpec | None:
+    """Return the built-in map of a hash; None for a user's map."""
+    return _BY_HASH.get(mapping_hash)
+
+
+def named_of(mapping_hash: str) -> tuple[DihedralSpec, ...]:
+    """Return the dihedrals that the map of a hash names; empty if these are all bonded paths."""
+    spec = built_in(mapping_hash)
+    return () if spec is None else spec.dihedrals
 
 
 def resolve_spec(
@@ -268,7 +257,8 @@ def resolve_spec(
     path = Path(mapping)
     if not path.is_file():
         raise MappingError(
-            f"mapping {str(mapping)!r} is neither built in ({', '.join(BUILTIN)}) nor an existing YAML file"
+            f"mapping {str(mapping)!r} is neither built in ({', '.join(BUILT_IN_NAMES)}) nor an existing "
+            "YAML file"
         )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

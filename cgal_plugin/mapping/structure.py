@@ -23,6 +23,8 @@ _SMALLEST_CELL = 8.0
 _COINCIDENT = 0.1
 #: Å; a part of a residue that is listed elsewhere in the file is at most this far from the rest
 _SAME_RESIDUE = 4.0
+#: names of the carbonyl oxygen of a chain end in CHARMM and GROMACS
+_SAME_ATOM = {"O": ("OT1", "OC1", "O1", "OXT1")}
 
 
 @dataclass
@@ -46,6 +48,10 @@ class Residue:
         """Name and number, such as ``ALA5``, with the id of the chain if there is one: ``A:ALA5``."""
         number = "" if self.number is None else str(self.number)
         return f"{self.chain_id}:{self.name}{number}" if self.chain_id else f"{self.name}{number}"
+
+    def atom(self, name: str) -> int | None:
+        """Return the index of an atom, by its name or that of another program; None if it is missing."""
+        return next((self.atoms[n] for n in (name, *_SAME_ATOM.get(name, ())) if n in self.atoms), None)
 
 
 class Coordinates:

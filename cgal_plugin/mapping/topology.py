@@ -26,13 +26,15 @@ from cgal_plugin.mapping.bond_graph import (
     dihedral_table,
     pair_table,
     sorted_pairs,
+    sorted_table,
 )
 from cgal_plugin.mapping.bridges import check_bridges
+from cgal_plugin.mapping.dihedrals import DihedralSpec, named_dihedrals
 from cgal_plugin.mapping.embedding import CGAL, Embedding, recorded_embedding, resolve_embedding
 from cgal_plugin.mapping.files import lists_all_bonds, load_structure, read_topology_file
 from cgal_plugin.mapping.molecule import Molecule, check_atoms, read_molecule, say_left_out
 from cgal_plugin.mapping.residues import sequence_to_residues
-from cgal_plugin.mapping.spec import MapSpec, resolve_spec
+from cgal_plugin.mapping.spec import MapSpec, built_in, named_of, resolve_spec
 from cgal_plugin.provenance import hash_object, write_sealed
 
 if TYPE_CHECKING:
@@ -113,7 +115,7 @@ class CGTopology:
         sequence
             One-letter codes, such as ``"YYDPETGTWY"``.
         mapping
-            ``"CA"``, ``"CACB"``, a YAML file, its content, or a :class:`MapSpec`.
+            ``"CA"``, ``"CACB"``, ``"5bead"``, a YAML file, its content, or a :class:`MapSpec`.
         bridges
             Disulfide bridges, pairs of 0-based residue indices such as ``[(2, 9)]``.
 
@@ -148,7 +150,7 @@ class CGTopology:
         topology
             ``mdtraj.Topology``, or ``mdtraj.Trajectory``, which has coordinates and the periodic cell.
         mapping
-            ``"CA"``, ``"CACB"``, a YAML file, its content, or a :class:`MapSpec`.
+            ``"CA"``, ``"CACB"``, ``"5bead"``, a YAML file, its content, or a :class:`MapSpec`.
         positions
             ``(n_atoms, 3)`` or ``(n_frames, n_atoms, 3)`` Å, in place of those of a trajectory.
         ignore
@@ -243,8 +245,17 @@ class CGTopology:
         return angle_table(self._neighbours)
 
     @cached_property
+    def named_dihedrals(self) -> tuple[tuple[tuple[int, int, int, int], DihedralSpec], ...]:
+        """Beads and kind of each dihedral, if the map names its dihedrals (5bead); else empty."""
+        where = self.chain_index.tolist(), self.residue_index.tolist()
+        beads = list(zip(*where, self.residue_names, self.bead_names, strict=True))
+        return named_dihedrals(beads, named_of(self.mapping_hash))
+
+    @cached_property
     def dihedral_index(self) -> NDArray[np.int64]:
-        """``(n_dihedrals, 4)`` int64: every bonded path i–j–k–l with i < l, sorted."""
+        """``(n_dihedrals, 4)`` int64: every bonded path i–j–k–l with i < l, sorted, or the named ones."""
+        if named_of(self.mapping_hash):
+            return sorted_table((beads for beads, _ in self.named_dihedrals), 4)
         return dihedral_table(self._neighbours)
 
     def exclusions(self, max_bonds: int) -> NDArray[np.int64]:
@@ -276,19 +287,8 @@ class CGTopology:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values that can be written as JSON."""
-        values = {
-            "bead_names": list(self.bead_names),
-            "residue_names": list(self.residue_names),
-            "residue_index": self.residue_index.tolist(),
-            "chain_index": self.chain_index.tolist(),
-            "types": self.types.tolist(),
-            "type_names": list(self.type_names),
-            "masses": self.masses.tolist(),
-            "bond_index": self.bond_index.tolist(),
-            "mapping": self.mapping,
-            "mapping_hash": self.mapping_hash,
-            "embedding": self.embedding,
-        }
+        own = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "bridge_index"}
+        values = {name: v if isinstance(v, str) else np.asarray(v).tolist() for name, v in own.items()}
         # without bridges, hash and file are those of releases that had none
         return values | ({"bridge_index": self.bridge_index.tolist()} if len(self.bridge_index) else {})
 
@@ -309,11 +309,13 @@ class CGTopology:
     def with_embedding(self, value: str | os.PathLike[str] | Mapping[str, Any] | Embedding) -> CGTopology:
         """Return this topology with bead types numbered by another embedding; see ``resolve_embedding``.
 
-        Raises :class:`MappingError` if the embedding is not known, or has no number for a bead type.
+        Raises :class:`MappingError` if the embedding is not known, or has no number of its own for a type.
         """
-        embedding = resolve_embedding(value)
+        embedding = resolve_embedding(value).one_to_one()
         if embedding.name == self.embedding:
             return self
+        if embedding.name == CGAL and (spec := built_in(self.mapping_hash)) is not None:
+            embedding = spec.embedding
         return replace(self, types=np.array(embedding.numbers(self.type_names)), embedding=embedding.name)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -336,10 +338,7 @@ class CGTopology:
             raise MappingError(f"topology file {str(path)!r}: {error}") from error
 
     def to_mdtraj(self) -> mdtraj.Topology:
-        """Return an :class:`mdtraj.Topology` with one atom per bead, bonds, bridges, residues and chains.
-
-        CA and CB beads are carbons, other beads virtual sites.
-        """
+        """Return an :class:`mdtraj.Topology`: one atom per bead, of its element or else a virtual site."""
         return mdtraj_topology(
             self.bead_names,
             self.residue_names,

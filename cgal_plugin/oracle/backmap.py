@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.data.bond_lengths import describe_bead
 from cgal_plugin.errors import BackmapError
 from cgal_plugin.mapping import CGTopology
-from cgal_plugin.mapping.geometry import superpose, superposed_rmsd
-from cgal_plugin.mapping.spec import BUILTIN
+from cgal_plugin.mapping.dihedrals import CHIRALITY
+from cgal_plugin.mapping.geometry import dihedral_angles, superpose, superposed_rmsd
+from cgal_plugin.mapping.spec import built_in
 from cgal_plugin.oracle import cgback
 from cgal_plugin.oracle.library import AllAtomLibrary
 from cgal_plugin.oracle.pull import Puller, PullSettings
@@ -256,6 +258,9 @@ class Backmapper:
         bad = int((~np.isfinite(target).all(axis=1)).sum())
         if bad:
             return f"{bad} of {len(target)} beads have non-finite coordinates"
+        inverted = self._inverted(target)
+        if inverted:
+            return f"{inverted} is inverted: no structure of this molecule matches this frame"
         i, j = self.model.cg_topology.bond_index.T
         own = self._own.beads[0]
         ratio = np.linalg.norm(target[i] - target[j], axis=1) / np.linalg.norm(own[i] - own[j], axis=1)
@@ -266,6 +271,21 @@ class Backmapper:
             f"the bond of beads {i[k]} and {j[k]} is {ratio[k]:.1f} times its length in the molecule "
             f"(limit {self.settings.max_stretch:g}): no structure matches this frame"
         )
+
+    def _inverted(self, target: NDArray[np.float64]) -> str:
+        """Return the first bead whose chirality is not that of the molecule; empty if there is none.
+
+        Only beads at N, CA, CB and C (map 5bead) define it.
+        """
+        top = self.model.cg_topology
+        index = np.array(
+            [beads for beads, spec in top.named_dihedrals if spec.name == CHIRALITY], dtype=np.int64
+        )
+        if not len(index):
+            return ""
+        angles = dihedral_angles(np.stack([self._own.beads[0], target])[:, index])
+        wrong = np.flatnonzero(angles[0] * angles[1] < 0)
+        return "" if not wrong.size else describe_bead(top, int(index[wrong[0], 3]))
 
     def _attempts(self, target: NDArray[np.float64], seed: int, failures: list[str]) -> Iterator[_Attempt]:
         """Yield one attempt per method, then the further library starts. Most are never requested."""
@@ -315,7 +335,7 @@ def as_model(topology: Any) -> AllAtomModel:
         return topology
     if isinstance(topology, str | os.PathLike):
         return AllAtomModel.create(topology)
-    if isinstance(topology, CGTopology) and topology.mapping in BUILTIN and ":" not in topology.sequence:
+    if isinstance(topology, CGTopology) and built_in(topology.mapping_hash) and ":" not in topology.sequence:
         return AllAtomModel.from_sequence(topology.sequence, topology.mapping)
     raise BackmapError(
         f"cannot backmap onto {topology!r}: give an AllAtomModel, a one-letter sequence, a PDB file, "

@@ -9,7 +9,7 @@ exponential families, matches the moments ⟨x⟩, ⟨x²⟩ or ⟨cos mφ⟩, �
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -110,7 +110,13 @@ def fit_harmonic(
 
 
 def fit_cosines(
-    phi: NDArray[np.floating], beta: float, n_terms: int, k_max: float, uniform: float
+    phi: NDArray[np.floating],
+    beta: float,
+    n_terms: int,
+    k_max: float,
+    uniform: float,
+    *,
+    narrow: bool = False,
 ) -> Estimate:
     """Fit kₘ and φ₀ₘ of Σ kₘ (1 + cos(m φ − φ₀ₘ)) by maximum likelihood, kₘ between 0 and ``k_max``.
 
@@ -127,6 +133,8 @@ def fit_cosines(
     uniform
         Fraction of a uniform distribution mixed into the data. It limits the energy where there are no
         data. 0: plain maximum likelihood.
+    narrow
+        The data are in one narrow well: start the search at the fit of the first multiplicity.
     """
     m = np.arange(1, n_terms + 1)[:, None]
     grid = np.linspace(-np.pi, np.pi, 1441)
@@ -144,9 +152,12 @@ def fit_cosines(
         log_z, p = model(u)
         return beta * float(u @ moments) + log_z, beta * (moments - features @ p)
 
+    start = np.zeros(2 * n_terms)
+    if narrow:  # its force constants are far from zero, where the search would be slow
+        start[[0, n_terms]] = np.clip(_von_mises(moments[0], moments[n_terms]) / beta, -k_max, k_max)
     result = minimize(
         objective,
-        np.zeros(2 * n_terms),
+        start,
         jac=True,
         method="L-BFGS-B",
         bounds=[(-k_max, k_max)] * (2 * n_terms),
@@ -165,6 +176,22 @@ def fit_cosines(
         grid,
         p / weight,
     )
+
+
+def _von_mises(cosine: float, sine: float) -> NDArray[np.float64]:
+    """Return a, b of p(φ) ∝ exp(−a cos φ − b sin φ) with about these ⟨cos φ⟩ and ⟨sin φ⟩."""
+    length = min(float(np.hypot(cosine, sine)), 1.0 - 1e-9)
+    scale = -(2.0 - length**2) / (1.0 - length**2)
+    return np.array([scale * cosine, scale * sine])
+
+
+def with_multiplicities(estimate: Estimate, n_terms: int) -> Estimate:
+    """Return an estimate of :func:`fit_cosines` with further multiplicities of force constant 0."""
+
+    def padded(values: dict[str, float | list[float]]) -> dict[str, float | list[float]]:
+        return {key: [*v, *[0.0] * (n_terms - len(v))] for key, v in values.items() if isinstance(v, list)}
+
+    return replace(estimate, parameters=padded(estimate.parameters), error=padded(estimate.error))
 
 
 def _trapezoid(grid: NDArray[np.float64]) -> NDArray[np.float64]:

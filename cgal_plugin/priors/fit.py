@@ -90,8 +90,8 @@ def fit_priors(
         Length unit of ``frames``.
     settings, **options
         :class:`FitSettings`, or its fields as keyword arguments. The default of ``exclude_bonds`` is 2 if
-        angles or pairs are among the terms, else 1. With pairs, the repulsion is by default a hard core:
-        ``power`` 12 and ``contact_percentile`` 0.1.
+        angles or pairs are among the terms, else 1; with the dihedrals of the 5bead map it is 4. With pairs,
+        the repulsion is by default a hard core: ``power`` 12 and ``contact_percentile`` 0.1.
 
     Warns
     -----
@@ -109,8 +109,8 @@ def fit_priors(
         A term or a setting is not valid.
     """
     terms = add_bridges(topology, terms)
-    check_method(terms, method)
-    settings = complete_settings(terms, settings, options)
+    check_method(topology, terms, method)
+    settings = complete_settings(topology, terms, settings, options)
     check_terms(topology, terms, settings.exclude_bonds)
     x = check_frames(topology, frames, unit)
     matched: tuple[str, ...] = ()
@@ -197,6 +197,7 @@ def _fit_bonded(
     wild = group_terms(index, bead_kinds(topology))
     exact = group_terms(index, topology.type_names) if settings.per_type else {}
     rows, histograms = [], []
+    stiff = [spec.stiff for _, spec in topology.named_dihedrals] if term == "dihedrals" else []
     for types, members in [*wild.items(), *exact.items()]:
         is_wild = any("*" in t for t in types)
         n, n_effective = x.shape[0] * len(members), float(independent[members].sum())
@@ -215,7 +216,10 @@ def _fit_bonded(
             rows.append({**facts, "parameters": None, "fallback": list(fallback)})
             continue
         samples = x[:, members].reshape(-1)
-        fit = _estimate(term, samples, beta, settings)
+        # a wildcard of a stiff dihedral before proline and others has the multiplicity of the others
+        fit = _estimate(
+            term, samples, beta, settings, min((stiff[m] for m in members), default=0) if stiff else 0
+        )
         rows.append(_row(facts, fit, samples, n_effective))
         histograms.append(_histogram(term, types, samples, fit))
     return rows, histograms
@@ -229,9 +233,14 @@ def _linear(term: str, x: NDArray[np.float64]) -> NDArray[np.float64]:
     return about_mean
 
 
-def _estimate(term: str, x: NDArray[np.float64], beta: float, settings: FitSettings) -> est.Estimate:
+def _estimate(
+    term: str, x: NDArray[np.float64], beta: float, settings: FitSettings, stiff: int = 0
+) -> est.Estimate:
     if term in _DISTANCES:
         return est.fit_harmonic(x, beta, np.square, (0.0, np.inf), settings.bond_k)
+    if term == "dihedrals" and stiff:
+        fit = est.fit_cosines(x, beta, stiff, settings.stiff_dihedral_k, 0.0, narrow=True)
+        return est.with_multiplicities(fit, max(stiff, settings.n_dihedral))
     if term == "dihedrals":
         return est.fit_cosines(x, beta, settings.n_dihedral, settings.dihedral_k, settings.uniform_fraction)
     if settings.angle_form == "theta":

@@ -9,6 +9,7 @@ import numpy as np
 
 from cgal_plugin.data.bond_lengths import check_unit
 from cgal_plugin.errors import ConfigError, DataError, PriorFitError
+from cgal_plugin.mapping.spec import named_of
 from cgal_plugin.priors.nonbonded import molecule_pairs
 from cgal_plugin.priors.prior_set import FORCE_TERMS, LIKELIHOOD_TERMS, TERMS
 from cgal_plugin.priors.settings import FitSettings
@@ -19,14 +20,19 @@ if TYPE_CHECKING:
 
     from cgal_plugin.mapping.topology import CGTopology
 
+#: beads at most this many bonds apart do not repel each other, if the map names its dihedrals (as in mlcg-tk)
+NAMED_EXCLUDED = 4
 #: fewest frames for force matching
 MIN_FRAMES = 200
 
 
 def complete_settings(
-    terms: Sequence[str], settings: FitSettings | None = None, options: Mapping[str, Any] | None = None
+    topology: CGTopology,
+    terms: Sequence[str],
+    settings: FitSettings | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> FitSettings:
-    """Return the settings of a fit; missing options get the defaults for these terms.
+    """Return the settings of a fit; missing options get the defaults for these terms and the map.
 
     Raises
     ------
@@ -49,7 +55,10 @@ def complete_settings(
             f"prior options {unknown} are not known; "
             f"allowed are {', '.join(FitSettings.__dataclass_fields__)}"
         )
-    defaults: dict[str, Any] = {"exclude_bonds": 2 if {"angles", "angle_series", "pairs"} & set(terms) else 1}
+    excluded = 2 if {"angles", "angle_series", "pairs"} & set(terms) else 1
+    if named_of(topology.mapping_hash) and "dihedrals" in terms:
+        excluded = NAMED_EXCLUDED
+    defaults: dict[str, Any] = {"exclude_bonds": excluded}
     if "pairs" in terms:
         defaults |= {"power": 12, "contact_percentile": 0.1}
     return FitSettings(**{**defaults, **options})
@@ -61,8 +70,8 @@ def add_bridges(topology: CGTopology, terms: Sequence[str]) -> tuple[str, ...]:
     return (*terms, "bridges") if missing else tuple(terms)
 
 
-def check_method(terms: Sequence[str], method: str) -> None:
-    """Check that a method can fit these terms.
+def check_method(topology: CGTopology, terms: Sequence[str], method: str) -> None:
+    """Check that a method can fit these terms of a molecule.
 
     Raises
     ------
@@ -74,6 +83,12 @@ def check_method(terms: Sequence[str], method: str) -> None:
     if method == "likelihood" and not set(terms) <= {*LIKELIHOOD_TERMS} and set(terms) <= {*TERMS}:
         raise ConfigError(
             "the prior terms angle_series and pairs are fitted to forces: use method 'force_matching'"
+        )
+    if method == "force_matching" and named_of(topology.mapping_hash):
+        raise ConfigError(
+            f"prior method 'force_matching' is for maps of one or two beads per residue: mapping "
+            f"{topology.mapping!r} has stiff dihedrals, whose wells forces determine poorly; use method "
+            "'likelihood' (training.priors.method, --method)"
         )
     if method == "force_matching" and not set(terms) & {*FORCE_TERMS}:
         raise ConfigError(
@@ -91,7 +106,7 @@ def check_terms(topology: CGTopology, terms: Sequence[str], exclude_bonds: int |
         The molecule has no instance of one or more terms.
     """
     if exclude_bonds is None:
-        exclude_bonds = complete_settings(terms).exclude_bonds
+        exclude_bonds = complete_settings(topology, terms).exclude_bonds
     instances = {
         "bonds": topology.bond_index,
         "bridges": topology.bridge_index,

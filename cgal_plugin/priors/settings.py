@@ -37,6 +37,8 @@ class FitSettings:
         Bounds of the force constants: kcal/mol/Å², kcal/mol/rad² (or kcal/mol for ``cos``).
     dihedral_k
         Upper bound of each kₘ, kcal/mol.
+    stiff_dihedral_k
+        The same for dihedrals that stay in one well: ω and the improper dihedrals of the 5bead map.
     uniform_fraction
         Fraction of a uniform distribution mixed into the dihedral data (0: plain maximum likelihood).
     contact_percentile, contact_kT
@@ -70,6 +72,7 @@ class FitSettings:
     bond_k: tuple[float, float] = (1.0, 2000.0)
     angle_k: tuple[float, float] = (0.1, 500.0)
     dihedral_k: float = 3.0
+    stiff_dihedral_k: float = 500.0
     uniform_fraction: float = 0.0
     contact_percentile: float = 1.0
     contact_kT: float = 1.0
@@ -95,6 +98,7 @@ class FitSettings:
             "bond_k": 0 < self.bond_k[0] < self.bond_k[1],
             "angle_k": 0 < self.angle_k[0] < self.angle_k[1],
             "dihedral_k": self.dihedral_k > 0,
+            "stiff_dihedral_k": self.stiff_dihedral_k > 0,
             "uniform_fraction": 0 <= self.uniform_fraction < 1,
             "contact_percentile": 0 < self.contact_percentile < 100,
             "contact_kT": self.contact_kT > 0,

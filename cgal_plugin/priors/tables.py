@@ -12,6 +12,7 @@ import numpy as np
 
 from cgal_plugin.errors import ConfigError
 from cgal_plugin.mapping.embedding import CGAL, EMBEDDINGS
+from cgal_plugin.mapping.spec import FIVE_BEAD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,6 +39,8 @@ def known_names(
     """Return bead type id → name, of an embedding (of a table nothing is known) and of a molecule."""
     known = EMBEDDINGS.get(embedding)
     names = {} if known is None else {number: name for name, number in known.ids.items()}
+    if embedding == CGAL:
+        names |= {number: name for name, number in FIVE_BEAD.embedding.ids.items()}
     names.update(zip((int(t) for t in types), type_names, strict=True))
     return names
 

@@ -12,7 +12,7 @@ from cgal_plugin.analysis import observables as obs
 from cgal_plugin.analysis.distributions import free_energy_surface, grid_edges
 from cgal_plugin.analysis.evaluate import compare_observables
 from cgal_plugin.analysis.resampling import make_blocks, split_halves
-from cgal_plugin.analysis.tica import TICAModel
+from cgal_plugin.analysis.tica import TICAModel, feature_beads
 from cgal_plugin.analysis.trajectory_checks import as_trajectories, as_weights
 from cgal_plugin.errors import AnalysisError
 from cgal_plugin.provenance import derive_seed
@@ -87,6 +87,7 @@ def projection(report: ReportInput, frames: Frames) -> TICAModel | None:
             f"the given TICA model is for {report.tica.n_beads} beads, not {report.topology.n_beads}: "
             "it is not used"
         )
+    beads = feature_beads(report.topology)
     for name, words in (
         ("reference", ""),
         ("seed_trajectories", "No reference given: TICs are fitted to the all-atom seed runs."),
@@ -95,7 +96,7 @@ def projection(report: ReportInput, frames: Frames) -> TICAModel | None:
         if name not in frames.sets:
             continue
         try:
-            model = TICAModel.fit(frames.sets[name], report.lag_frames, 2)
+            model = TICAModel.fit(frames.sets[name], report.lag_frames, 2, beads=beads)
         except AnalysisError as error:
             frames.notes.append(f"TICs could not be fitted to {name}: {error}")
             continue

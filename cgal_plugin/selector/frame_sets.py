@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Source: TypeAlias = tuple[NDArray[Any], str] | FrameFiles
 
 #: distance of beads that follow each other in a chain, Å, and the share and number of pairs that show it
-_CHAIN = (1.2, 6.0)
+_CHAIN = (1.0, 6.0)
 _MOST, _ENOUGH = 0.95, 12
 #: larger coordinates (Å) would overflow in single precision
 _LARGEST = 1e30

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cgal_plugin.analysis import TICAModel, distance_features
+from cgal_plugin.analysis.tica import feature_beads
 from cgal_plugin.errors import AnalysisError
+from cgal_plugin.mapping import CGTopology
 
 
 def two_bead_process(n: int, rho: float, seed: int) -> np.ndarray:
@@ -128,3 +131,21 @@ def test_load_refuses_what_is_not_a_model(tmp_path) -> None:
     for name in ("x.npz", "y.npz", "absent.npz"):
         with pytest.raises(AnalysisError):
             TICAModel.load(tmp_path / name)
+
+
+def test_features_of_the_5bead_map_are_the_distances_of_ca(tmp_path: Path) -> None:
+    top = CGTopology.from_sequence("AGTA", "5bead")
+    beads = feature_beads(top)
+    assert [top.bead_names[b] for b in beads] == ["CA"] * 4
+    assert feature_beads(CGTopology.from_sequence("AGTA", "CACB")) == ()
+    rng = np.random.default_rng(0)
+    frames = np.cumsum(rng.normal(size=(500, top.n_beads, 3)), axis=0)
+    own = TICAModel.fit([frames], 5, beads=beads)
+    ca = TICAModel.fit([frames[:, list(beads)]], 5)
+    assert own.n_beads == top.n_beads
+    np.testing.assert_allclose(own.transform(frames), ca.transform(frames[:, list(beads)]))
+    own.save(tmp_path / "tica.npz")
+    again = TICAModel.load(tmp_path / "tica.npz")
+    assert again.beads == beads
+    np.testing.assert_array_equal(again.transform(frames), own.transform(frames))
+    assert "beads" not in ca.provenance

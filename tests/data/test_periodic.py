@@ -176,13 +176,15 @@ def test_frames_of_a_store_are_left_out_by_number(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("factor", "unit"), [(0.1, "nm"), (10.0, "angstrom")])
-@pytest.mark.parametrize("mapping", ["CA", "CACB"])
+@pytest.mark.parametrize("mapping", ["CA", "CACB", "5bead"])
 def test_arrays_in_another_unit_are_refused(tmp_path: Path, factor: float, unit: str, mapping: str) -> None:
     topology = CGTopology.from_sequence("YYDPETGTWY", mapping)
     frames = np.zeros((6, topology.n_beads, 3))
     residue = topology.residue_index
-    frames[:, :, 0] = 3.8 * residue
-    frames[:, np.array(topology.bead_names) == "CB", 1] = 1.53
+    # in the 5bead map C and the next N are 1.3 Å apart
+    for name, place in {"N": (-1.2, 0.8), "C": (1.3, 0.8), "O": (1.3, 2.0), "CB": (0.0, -1.53)}.items():
+        frames[:, np.array(topology.bead_names) == name, :2] = place
+    frames[:, :, 0] += 3.8 * residue
     np.save(tmp_path / "x.npy", factor * frames)
     np.save(tmp_path / "f.npy", frames)
     message = rf"x\.npy: bonds have (a tenth of|ten times) their usual length.*probably in .*unit {unit} "

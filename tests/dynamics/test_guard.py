@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from cgal_plugin.dynamics import Guard
-from cgal_plugin.dynamics.guard import Limits, find_blown, kinetic_temperature
+from cgal_plugin.dynamics.guard import Limits, find_blown, kinetic_temperature, stereocentres
 from cgal_plugin.errors import DynamicsError
+from cgal_plugin.oracle.system import AllAtomModel
 from cgal_plugin.units import BOLTZMANN_KCAL_PER_MOL_K, KJ_PER_KCAL
 from tests.dynamics.potentials import chain_start
 
@@ -75,3 +76,27 @@ def test_the_reference_lengths_are_the_median_of_the_starts_or_given(pair):
 def test_senseless_limits_are_refused(wrong):
     with pytest.raises(DynamicsError, match=next(iter(wrong))):
         Guard(**wrong)
+
+
+def test_an_inverted_stereocentre_is_found_in_its_replica():
+    model = AllAtomModel.from_sequence("AGT", "5bead")
+    topology = model.cg_topology
+    start = np.repeat(np.asarray(model.mapping.map_positions(model.positions))[None], 3, axis=0)
+    centres = stereocentres(topology)
+    assert [topology.type_names[ca] for *_, ca in centres] == ["CA_ALA", "CA_THR"]
+    args = topology.bond_index, topology.masses, 300.0, start, centres
+    positions = start.copy()
+    n, ca, cb, c = positions[1, :4]
+    normal = np.cross(n - ca, c - ca)
+    normal /= np.linalg.norm(normal)
+    positions[1, 2] -= 2 * normal * ((cb - ca) @ normal)  # the mirror image, with all bonds unchanged
+    velocities = np.zeros_like(start)
+    found = find_blown(positions, velocities, Limits.build(Guard(), *args))
+    assert found == {1: ("chirality", "the chirality at bead 1 is inverted")}
+    assert not find_blown(positions, velocities, Limits.build(Guard.off(), *args))
+    # the start frames say which chirality is right, such as that of a D-amino acid
+    mirrored = start * [1, 1, -1]
+    own = topology.bond_index, topology.masses, 300.0, mirrored, centres
+    assert not find_blown(mirrored, velocities, Limits.build(Guard(), *own))
+    noise = start[:1] + np.random.default_rng(0).normal(scale=0.05, size=(1000, *start.shape[1:]))
+    assert not find_blown(noise, np.zeros_like(noise), Limits.build(Guard(), *args))

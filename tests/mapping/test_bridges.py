@@ -134,7 +134,7 @@ def test_gaps_and_bridges_count_the_same_residues(tmp_path: Path) -> None:
     assert top.bridge_index.tolist() == [[1, 6]]
 
 
-@pytest.mark.parametrize("mapping", ["CA", "CACB"])
+@pytest.mark.parametrize("mapping", ["CA", "CACB", "5bead"])
 def test_round_trips_with_bridges(tmp_path: Path, mapping: str) -> None:
     top = CGTopology.from_sequence(SEQUENCE, mapping, bridges=[(7, 1), (4, 9)])
     top.save(tmp_path / "x.json")

@@ -33,7 +33,7 @@ def test_ca_chain_has_the_tables_of_a_chain(sequence: str) -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(sequence=SEQUENCES, mapping=st.sampled_from(["CA", "CACB"]))
+@given(sequence=SEQUENCES, mapping=st.sampled_from(["CA", "CACB", "5bead"]))
 def test_round_trips(sequence: str, mapping: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     top = CGTopology.from_sequence(sequence, mapping)
     assert CGTopology.from_dict(top.to_dict()) == top
