@@ -219,7 +219,12 @@ def check_tolerance(tolerance: float) -> None:
         raise ExportError(f"tolerance is {tolerance!r}; it must be between 0 and 0.1 (default 1e-6)")
 
 
-def choose_table(network: Any, tolerance: float, frames: NDArray[np.float64]) -> tuple[FilterTable, float]:
+def choose_table(
+    network: Any,
+    tolerance: float,
+    frames: NDArray[np.float64],
+    build: Callable[[Any, int], FilterTable] = FilterTable.build,
+) -> tuple[FilterTable, float]:
     """Return the smallest table that reproduces the forces of the network, and its error.
 
     Parameters
@@ -230,6 +235,8 @@ def choose_table(network: Any, tolerance: float, frames: NDArray[np.float64]) ->
         Largest error of a force component in a frame, relative to the largest component.
     frames
         :func:`~cgal_plugin.export.probes.probe_frames` of the potential, Å.
+    build
+        Makes the table of filters for a number of intervals.
 
     Raises
     ------
@@ -241,7 +248,7 @@ def choose_table(network: Any, tolerance: float, frames: NDArray[np.float64]) ->
     expected = [reference_forces(network, exact, frame) for frame in frames]
     error = math.inf
     for intervals in _INTERVALS:
-        table = FilterTable.build(exact, intervals)
+        table = build(exact, intervals)
         filters = TableFilters(table, torch.float64)
         found = [reference_forces(network, filters, frame) for frame in frames]
         error = max(relative_error(f, e) for f, e in zip(found, expected, strict=True))

@@ -1,0 +1,1 @@
+"""Warp kernels of :class:`cgal_plugin.export.gpu.potential.GPUPotential`, for NVIDIA GPUs."""

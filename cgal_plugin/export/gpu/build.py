@@ -1,0 +1,160 @@
+"""Build a GPU potential from a model or a file, and compare it with the exact one on its device."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin.errors import ExportError
+from cgal_plugin.export.gpu.arrays import cubic, network_arrays
+from cgal_plugin.export.gpu.device import find_device
+from cgal_plugin.export.gpu.pairs import MAX_BEADS, MAX_INTERVALS
+from cgal_plugin.export.gpu.potential import LARGEST_ERROR, GPUPotential, metadata_of
+from cgal_plugin.export.potential import (
+    check_against_model,
+    differentiable,
+    load_any,
+    load_exported,
+    potential_module,
+    prepare,
+)
+from cgal_plugin.export.probes import probe_frames
+from cgal_plugin.export.tables import choose_table, exact_filters, reference_forces, relative_error
+from cgal_plugin.mapping.topology import CGTopology
+from cgal_plugin.provenance import versions
+from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+_UNIT = KJ_PER_KCAL * ANGSTROM_PER_NM
+
+
+def from_model(
+    cls: type[GPUPotential],
+    model_or_ckpt: nn.Module | str | os.PathLike[str],
+    topology: CGTopology,
+    n_replicas: int,
+    tolerance: float,
+    device: str | None,
+    skin: float,
+) -> GPUPotential:
+    """See :meth:`GPUPotential.from_model`."""
+    find_device(device)
+    with differentiable():
+        model = load_any(model_or_ckpt)
+        potential = potential_module(model, topology, dtype="float64", verify=False)
+        described = {
+            "n_beads": topology.n_beads,
+            "topology": topology.to_dict(),
+            "topology_hash": topology.hash,
+            "types": topology.types.tolist(),
+            "embedding": topology.embedding,
+            "temperature": getattr(model, "cgal_temperature", None),
+        }
+        found = _build(cls, potential, described, n_replicas, tolerance, device, skin)
+        _check_model(found, model, topology)
+    return found
+
+
+def from_file(
+    cls: type[GPUPotential],
+    path: str | os.PathLike[str],
+    n_replicas: int | None,
+    tolerance: float,
+    device: str | None,
+    skin: float,
+) -> GPUPotential:
+    """See :meth:`GPUPotential.from_file`."""
+    find_device(device)
+    module, described = load_exported(path)
+    # parameters keep the precision of the file; tables are built in float64
+    with differentiable():
+        potential = module.double()
+        if not hasattr(potential, "network"):
+            raise ExportError(
+                f"{str(path)!r} contains no CGSchNet to tabulate; use a file of export_torchscript or a "
+                "checkpoint"
+            )
+        count = int(described["n_replicas"]) if n_replicas is None else n_replicas
+        return _build(cls, potential, described, count, tolerance, device, skin)
+
+
+def _build(
+    cls: type[GPUPotential],
+    potential: Any,
+    described: dict[str, Any],
+    n_replicas: int,
+    tolerance: float,
+    device: str | None,
+    skin: float,
+) -> GPUPotential:
+    network = potential.network
+    if getattr(network, "embedding", None) is not None:
+        raise ExportError(
+            "the GPU engine does not support a neighbour embedding; use the portable potential "
+            "(export_torchscript)"
+        )
+    if network.n_beads > MAX_BEADS:
+        raise ExportError(f"the GPU engine supports molecules of at most {MAX_BEADS} beads")
+    frames = probe_frames(potential, CGTopology.from_dict(described["topology"]))
+    table, table_error = choose_table(network, tolerance, frames, cubic)
+    if table.intervals > MAX_INTERVALS:
+        raise ExportError(f"the GPU engine supports tables of at most {MAX_INTERVALS} intervals")
+    metadata = metadata_of(
+        described,
+        n_replicas=int(n_replicas),
+        table_intervals=table.intervals,
+        table_tolerance=tolerance,
+        table_error=table_error,
+        versions=versions(),
+    )
+    error = _check_network(cls, network, network_arrays(potential, table, frames.shape[1]), metadata, frames, device)
+    if not error < max(LARGEST_ERROR, 2.0 * tolerance):
+        raise ExportError(
+            f"the GPU engine on {device or 'cuda'} differs from the exact network by {error:.1e} of the "
+            f"largest force, more than {max(LARGEST_ERROR, 2.0 * tolerance):.1e}; use the fast engine or the "
+            "portable potential (export_torchscript)"
+        )
+    arrays = network_arrays(potential, table)
+    return cls(arrays, {**metadata, "engine_error": error}, n_replicas, device=device, skin=skin)
+
+
+def _check_network(
+    cls: type[GPUPotential],
+    network: Any,
+    arrays: Any,
+    metadata: dict[str, Any],
+    frames: NDArray[np.float64],
+    device: str | None,
+) -> float:
+    """Return the largest relative force error on probe frames against the exact float64 network.
+
+    Both forms of the matrix products are checked: one frame at a time, and all frames many times over.
+    """
+    exact = [reference_forces(network, exact_filters(network), frame) for frame in frames]
+    one = cls(arrays, metadata, 1, device=device)
+    found = [one(frame / ANGSTROM_PER_NM)[1] for frame in frames]
+    copies = -(-320 // (len(frames) * frames.shape[1])) * len(frames)
+    many = cls(arrays, metadata, copies, device=device)
+    repeated = np.resize(frames, (copies, *frames.shape[1:])).reshape(-1, 3)
+    together = many(repeated / ANGSTROM_PER_NM)[1].reshape(copies, -1, 3)
+    errors = [relative_error(f / _UNIT, e) for f, e in zip(found, exact, strict=True)]
+    errors += [relative_error(f / _UNIT, exact[k % len(exact)]) for k, f in enumerate(together)]
+    return float(np.max(errors))
+
+
+def _check_model(potential: GPUPotential, model: nn.Module, topology: CGTopology) -> None:
+    """Compare with the model, priors included, as ``export_torchscript`` does."""
+    import torch
+
+    one = potential.with_replicas(1)
+
+    def evaluate(positions: Tensor) -> tuple[Tensor, Tensor]:
+        energy, forces = one(positions.numpy())
+        return torch.tensor([energy / KJ_PER_KCAL]), torch.from_numpy(forces / _UNIT)
+
+    check_against_model(evaluate, 1, torch.float32, prepare(model, torch.float32), topology)

@@ -1,0 +1,156 @@
+"""Small device functions in CUDA C++ that Warp has no builtin for: 16-byte loads, sums over a warp.
+
+Warp's vectors have the alignment of a float, so that it reads a ``vec4f`` in four loads; the functions here
+make one. On Warp's CPU device the same functions are plain C++, and each sum is over one thread: kernels
+take the number of cooperating threads as an argument, which is 1 there (see :class:`Lanes`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import warp as wp
+
+wp.set_module_options({"enable_backward": False})
+
+#: channels that neighbouring threads of a GPU read together: 8 threads with 4 channels of 4 bytes each
+GROUP = 32
+#: rows of one thread in :func:`dense_rows`
+ROWS = 8
+
+mat84 = wp.types.matrix(shape=(ROWS, 4), dtype=wp.float32)
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Threads that share a row: ``width`` channel lanes times ``parts`` (slots of the list, or of a sum)."""
+
+    width: int
+    parts: int
+
+    @property
+    def count(self) -> int:
+        """Threads of a row."""
+        return self.width * self.parts
+
+    @classmethod
+    def of(cls, is_cuda: bool) -> Lanes:
+        """Return 8 × 4 for a GPU (one warp), 1 × 1 for the CPU device."""
+        return cls(8, 4) if is_cuda else cls(1, 1)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Suppress Warp's banner and load messages; the settings of the caller are restored."""
+    config: Any = wp.config
+    name, value = ("log_level", getattr(wp, "LOG_WARNING", 30)) if hasattr(config, "log_level") else ("quiet", True)
+    before = getattr(config, name)
+    # never less quiet than the caller wants
+    setattr(config, name, max(before, value))
+    try:
+        yield
+    finally:
+        setattr(config, name, before)
+
+
+# Warp reads the signatures of native functions; their bodies are the snippets
+@wp.func_native("""
+#if defined(__CUDA_ARCH__)
+    const float4 q = *reinterpret_cast<const float4*>(a.data + i);
+    return wp::vec_t<4, wp::float32>(q.x, q.y, q.z, q.w);
+#else
+    return wp::vec_t<4, wp::float32>(a.data[i], a.data[i + 1], a.data[i + 2], a.data[i + 3]);
+#endif
+""")
+def load4(a: wp.array[wp.float32], i: wp.int32) -> wp.vec4f:
+    """Return ``a[i : i + 4]``; ``i`` is a multiple of 4."""
+
+
+@wp.func_native("""
+#if defined(__CUDA_ARCH__)
+    *reinterpret_cast<float4*>(a.data + i) = make_float4(v[0], v[1], v[2], v[3]);
+#else
+    a.data[i] = v[0]; a.data[i + 1] = v[1]; a.data[i + 2] = v[2]; a.data[i + 3] = v[3];
+#endif
+""")
+def store4(a: wp.array[wp.float32], i: wp.int32, v: wp.vec4f):  # type: ignore[no-untyped-def]
+    """Store ``a[i : i + 4] = v``; ``i`` is a multiple of 4."""
+
+
+@wp.func_native("""
+#if defined(__CUDA_ARCH__)
+    for (int o = 4; o > 0; o >>= 1) x += __shfl_xor_sync(0xffffffffu, x, o);
+#endif
+    return x;
+""")
+def sum_width(x: wp.float32) -> wp.float32:
+    """Return the sum over the 8 channel lanes, in each of them. All 32 threads of the warp must call it."""
+
+
+@wp.func_native("""
+#if defined(__CUDA_ARCH__)
+    for (int o = 8; o < 32; o <<= 1)
+        for (int c = 0; c < 4; ++c) v[c] += __shfl_xor_sync(0xffffffffu, v[c], o);
+#endif
+    return v;
+""")
+def sum_parts(v: wp.vec4f) -> wp.vec4f:
+    """Return the sum over the 4 parts, in each of them. All 32 threads of the warp must call it."""
+
+
+@wp.func_native("""
+#if defined(__CUDA_ARCH__)
+    for (int o = 16; o > 0; o >>= 1) x += __shfl_xor_sync(0xffffffffu, x, o);
+#endif
+    return x;
+""")
+def sum_all(x: wp.float64) -> wp.float64:
+    """Return the sum over the 32 threads of the warp, in each of them; all must call it."""
+
+
+@wp.func_native("""
+    wp::mat_t<8, 4, wp::float32> sums;
+    const float* p[8];
+    for (int r = 0; r < 8; ++r)
+        p[r] = x.data + static_cast<size_t>(first + r < rows ? first + r : rows - 1) * stride + x_at;
+    const float* q = w.data + w_at;
+    for (int k = 0; k < size; k += 4, q += 4 * width) {
+        alignas(16) float a[8][4];
+        alignas(16) float b[4][4];
+#if defined(__CUDA_ARCH__)
+        #pragma unroll
+        for (int m = 0; m < 4; ++m)
+            *reinterpret_cast<float4*>(b[m]) = *reinterpret_cast<const float4*>(q + m * width);
+        #pragma unroll
+        for (int r = 0; r < 8; ++r)
+            *reinterpret_cast<float4*>(a[r]) = *reinterpret_cast<const float4*>(p[r] + k);
+#else
+        for (int m = 0; m < 4; ++m)
+            for (int c = 0; c < 4; ++c) b[m][c] = q[m * width + c];
+        for (int r = 0; r < 8; ++r)
+            for (int m = 0; m < 4; ++m) a[r][m] = p[r][k + m];
+#endif
+        for (int m = 0; m < 4; ++m)
+            for (int r = 0; r < 8; ++r)
+                for (int c = 0; c < 4; ++c) sums.data[r][c] += a[r][m] * b[m][c];
+    }
+    return sums;
+""")
+def product_of_rows(
+    x: wp.array[wp.float32],
+    x_at: wp.int32,
+    stride: wp.int32,
+    first: wp.int32,
+    rows: wp.int32,
+    size: wp.int32,
+    w: wp.array[wp.float32],
+    w_at: wp.int32,
+    width: wp.int32,
+) -> mat84:
+    """Return four columns of x w for the ``ROWS`` rows from ``first``; ``size`` is a multiple of 4.
+
+    Rows past the last one repeat it. ``w_at`` is the offset of the first of the columns in row 0 of w.
+    """
