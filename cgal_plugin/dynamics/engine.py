@@ -58,6 +58,10 @@ class Engine:
         self._energies: ReplicaEnergies | None = None
         self._set_baths()
 
+    def describe(self) -> dict[str, Any]:
+        """Return what the record says about the device: nothing beside backend and platform."""
+        return {}
+
     # ------------------------------------------------------------------ state
 
     def _shaped(self, quantity: Any) -> NDArray[np.float64]:
