@@ -1,10 +1,11 @@
-"""Silence libraries that print from C to standard output."""
+"""Silence libraries that print from C to standard output, or warn of what is not the user's."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,3 +32,15 @@ def silent(*descriptors: int) -> Iterator[None]:
             os.dup2(copy, descriptor)
             os.close(copy)
         os.close(nowhere)
+
+
+@contextmanager
+def no_torchscript_warnings() -> Iterator[None]:
+    """Ignore that torch deprecates TorchScript.
+
+    TorchForce of openmm-torch accepts no other format, and TorchMD-Net scripts functions on import.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\..* is deprecated.*")
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\..* is not supported in Python 3\.14.*")
+        yield

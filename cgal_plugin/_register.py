@@ -18,7 +18,7 @@ from importlib import import_module, metadata
 from types import ModuleType
 from typing import Any
 
-from cgal_plugin._native import silent
+from cgal_plugin._native import no_torchscript_warnings, silent
 from cgal_plugin.errors import CGALWarning, RegistrationError
 
 DATASETS = ("CGDataset",)
@@ -132,7 +132,8 @@ def _start_warp() -> None:
 
 def _module(name: str) -> ModuleType:
     try:
-        return import_module(name)
+        with no_torchscript_warnings():
+            return import_module(name)
     except ImportError as error:
         raise RegistrationError(f"{name} cannot be imported: {error}") from error
 

@@ -43,13 +43,13 @@ except ImportError as error:
     raise ImportError('cgal_plugin.ase needs the package ase: pip install "cgal_plugin[ase]"') from error
 
 from cgal_plugin.data.temperature import same_temperature
-from cgal_plugin.dynamics.force import ScriptedPotential, check_metadata, read_metadata
+from cgal_plugin.dynamics.force import ScriptedPotential
+from cgal_plugin.dynamics.potential_metadata import check_metadata, only_fast, read_metadata
 from cgal_plugin.dynamics.residue_names import check_residue_names
 from cgal_plugin.errors import DynamicsError, ExportError
 from cgal_plugin.export.fast import FastPotential, fast_available
-from cgal_plugin.export.fast_file import is_fast_file
+from cgal_plugin.export.loading import is_exported
 from cgal_plugin.mapping.topology import CGTopology
-from cgal_plugin.models.torch_files import is_script
 from cgal_plugin.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 __all__ = ["CGCalculator"]
 
 _LOG = logging.getLogger(__name__)
-#: ``"fast"``: compiled engine, any file; ``"python"``: the TorchScript of the file, or the model, by torch
+#: ``"fast"``: compiled engine, any file; ``"python"``: the module of the file, or the model, by torch
 BACKENDS = ("fast", "python")
 #: positions (N, 3) nm -> energy kJ/mol and forces (N, 3) kJ/mol/nm
 _Evaluate = Callable[["NDArray[np.float64]"], "tuple[float, NDArray[np.float64]]"]
@@ -73,8 +73,8 @@ class CGCalculator(Calculator):
     Parameters
     ----------
     potential
-        File of ``cgal export``, ``export_torchscript`` or ``FastPotential.save``; or a checkpoint or model,
-        which needs ``topology``. A file for several replicas needs backend ``"fast"``.
+        File of ``cgal export``, ``export_potential`` or ``FastPotential.save``; or a checkpoint or model,
+        which needs ``topology``. A TorchScript file for several replicas needs backend ``"fast"``.
     topology
         Beads of the molecule; default: those that the file records.
     backend
@@ -201,7 +201,7 @@ class CGCalculator(Calculator):
 def _is_checkpoint(path: Path) -> bool:
     if path.suffix == ".ckpt":
         return True
-    return zipfile.is_zipfile(path) and not is_script(path) and not is_fast_file(path)
+    return zipfile.is_zipfile(path) and not is_exported(path)
 
 
 def _topology_of(metadata: dict[str, Any], given: CGTopology | None, name: str) -> CGTopology:
@@ -218,10 +218,10 @@ def _from_file(
     """Return the backend and the potential of an exported file."""
     replicas = {key: value for key, value in metadata.items() if key != "n_replicas"}
     check_metadata(replicas, path, topology, 1)
-    only_fast = "engine_error" in metadata
-    if only_fast and backend == "python":
+    fast_only = only_fast(metadata)
+    if fast_only and backend == "python":
         raise DynamicsError(f"potential {str(path)!r} was written by FastPotential.save; use backend 'fast'")
-    fast = _try_fast(lambda: FastPotential.from_file(path, n_replicas=1), backend, only_fast, str(path))
+    fast = _try_fast(lambda: FastPotential.from_file(path, n_replicas=1), backend, fast_only, str(path))
     if fast is not None:
         return "fast", fast
     check_metadata(metadata, path, topology, 1)
@@ -238,7 +238,8 @@ def _from_file(
 
 def _from_model(model: Any, topology: CGTopology, backend: str) -> tuple[str, _Evaluate, float | None]:
     """Return the backend, the potential, and the temperature that a model or checkpoint records."""
-    from cgal_plugin.export.potential import differentiable, load_any, potential_module
+    from cgal_plugin.export.loading import differentiable
+    from cgal_plugin.export.potential import load_any, potential_module
 
     loaded: Any = load_any(model)
     recorded = getattr(loaded, "cgal_temperature", None)

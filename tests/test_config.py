@@ -125,6 +125,51 @@ def test_schema_names_every_top_level_key() -> None:
             "system: {sequence: AAA}\ntraining: {mode: scratch, priors: {refit: true, terms: []}}",
             ["training.priors", "nothing to fit"],
         ),
+        (
+            "system: {sequence: AAA, temperature: 400}\nsimulation:\n  temperatures: [400 K, 390]",
+            ["run.yaml:2: simulation: temperatures are 400, 390 K; they must ascend: 390, 400"],
+        ),
+        (
+            "system: {sequence: AAA, temperature: 400}\nsimulation: {temperatures: [400, 400]}",
+            ["must ascend, and each be given once: 400"],
+        ),
+        (
+            "system: {sequence: AAA, temperature: 400}\nsimulation: {temperatures: [400]}",
+            ["an exchange needs two or more", "leave temperatures out"],
+        ),
+        (
+            "system: {sequence: AAA, temperature: 400}\nsimulation: {temperatures: [0, 400]}",
+            ["0 is not a temperature above 0 K"],
+        ),
+        (
+            "system: {sequence: AAA, temperature: 400}\nsimulation: {temperatures: [400, 450 C]}",
+            ["simulation.temperatures[1] = '450 C'", "K"],
+        ),
+        (
+            "system: {sequence: AAA, temperature: 400}\nsimulation: {temperatures: [300, 350]}",
+            ["simulation.temperatures", "temperature 400 K is none of the temperatures 300, 350 K"],
+        ),
+        (
+            "system: {sequence: AAA, temperature: 400}\nsimulation: {temperatures: [400, 440, 480]}",
+            ["16 replicas cannot be divided into ladders of 3 temperatures", "use 15 or 18"],
+        ),
+        (
+            "system: {sequence: AAA, temperature: 400}\n"
+            "simulation: {temperatures: [400, 440], n_replicas: 6, blocks: 2}",
+            ["in each of 2 blocks: 3 replicas", "use 2 or 4"],
+        ),
+        (
+            "system: {sequence: AAA, temperature: 400}\n"
+            "simulation: {temperatures: [400, 440], exchange_interval: 9, steps: 8, report_interval: 2}",
+            ["exchange_interval 9 exceeds steps 8"],
+        ),
+        ("system: {sequence: AAA}\nsimulation: {exchange_interval: 9}", ["give temperatures too"]),
+        (
+            "system: {sequence: AAA, temperature: 400}\nrefinement: {steps: 90}\n"
+            "training: {mode: scratch, priors: {terms: [pairs], method: force_matching}}\n"
+            "simulation: {temperatures: [400, 440]}",
+            ["refinement.steps 90 is less than the 100 steps between exchanges"],
+        ),
         ("system: {sequence: AAA, temperature: .nan}", ["system.temperature", "finite"]),
     ],
 )

@@ -146,7 +146,7 @@ PUBLIC = {
         BACKENDS BlowUp Guard SimulationResult add_potential build_system load_simulation read_dcd
         resolve_backend simulate""",
     "exchange": "export_data import_data import_trajectories",
-    "export": "FastPotential export_torchscript load_metadata",
+    "export": "FastPotential export_potential export_torchscript load_metadata",
     "mapping": """
         BeadSpec CGMapping CGTopology ForceMap MapSpec basic_force_map optimal_force_map resolve_spec
         slice_force_map""",

@@ -111,3 +111,11 @@ def test_registration_prints_nothing():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stdout == ""
+
+
+def test_the_user_is_not_warned_that_torchmd_net_uses_torchscript():
+    """torch deprecates TorchScript, with a FutureWarning since 2.14, which Python shows by default."""
+    code = "from cgal_plugin import register; register()"
+    options = ["-W", "error:`torch.jit.script` is deprecated"]
+    done = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

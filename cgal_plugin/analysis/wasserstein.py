@@ -26,6 +26,7 @@ from cgal_plugin.analysis.tica import TICAModel
 from cgal_plugin.analysis.trajectory_checks import as_points, as_trajectories, as_weights
 from cgal_plugin.analysis.transport import Quantised, exact_w1
 from cgal_plugin.errors import AnalysisError
+from cgal_plugin.execution.threads import thread_map
 from cgal_plugin.provenance import derive_seed, hash_array
 
 if TYPE_CHECKING:
@@ -211,10 +212,11 @@ def bootstrap(
         return ()
     counts_x = resampled_counts(model, n_bootstrap, derive_seed(seed, "model", model_key))
     counts_y = resampled_counts(reference, n_bootstrap, derive_seed(seed, "reference"))
-    return tuple(
-        replicate(cx[model.label].astype(float), cy[reference.label].astype(float))
-        for cx, cy in zip(counts_x, counts_y, strict=True)
-    )
+
+    def one(counts: tuple[NDArray[Any], NDArray[Any]]) -> float:
+        return replicate(counts[0][model.label].astype(float), counts[1][reference.label].astype(float))
+
+    return tuple(thread_map(one, list(zip(counts_x, counts_y, strict=True))))
 
 
 def floors(
@@ -228,4 +230,5 @@ def floors(
     if n_splits == 0:
         return ()
     halves = split_halves(reference, n_splits, derive_seed(seed, "halves"))
-    return tuple(half_distance(h) for h in halves if weights[h].sum() > 0 and weights[~h].sum() > 0)
+    usable = [h for h in halves if weights[h].sum() > 0 and weights[~h].sum() > 0]
+    return tuple(thread_map(half_distance, usable))

@@ -16,7 +16,7 @@ from cgal_plugin.analysis.tica import TICAModel, feature_beads
 from cgal_plugin.analysis.ucsc import w1_ucsc
 from cgal_plugin.analysis.wasserstein import w1
 from cgal_plugin.benchmark.reference_figure import reference_figure
-from cgal_plugin.components.build import seed_store
+from cgal_plugin.components.seed_store import seed_store
 from cgal_plugin.config import Config
 from cgal_plugin.data.trajectories import save_trajectories
 from cgal_plugin.provenance import derive_seed, hash_array, hash_file, versions, write_json

@@ -21,6 +21,8 @@ from cgal_plugin.config.model_test import ModelTest
 from cgal_plugin.driver.loop import run
 from cgal_plugin.errors import CGALError, ConfigError, StateError
 from cgal_plugin.execution.map_tasks import map_tasks
+from cgal_plugin.execution.resources import Auto, available_cores, resolve_threads
+from cgal_plugin.execution.threads import one_numerical_thread
 from cgal_plugin.provenance import atomic_write, hash_file, versions, write_json
 from cgal_plugin.runs.directory import RunDirectory
 from cgal_plugin.runs.layout import REFINEMENT
@@ -76,7 +78,7 @@ def run_benchmark(
     benchmark: LoadedBenchmark,
     out_dir: str | os.PathLike[str],
     *,
-    workers: int = 1,
+    workers: int | Auto = "auto",
     arms: Sequence[str] = (),
     message: Callable[[str], None] = lambda text: None,
 ) -> Path:
@@ -96,8 +98,8 @@ def run_benchmark(
     arms
         Run only these arms and the baseline; default: all.
     workers
-        Number of arms that run at the same time, each in a process with one thread; 0 runs all arms in this
-        process.
+        Number of arms that run at the same time, each in a process; they share the cores. ``"auto"``: one per
+        core; 0 runs all arms in this process.
     message
         Receives status messages, one line at a time.
 
@@ -137,7 +139,10 @@ def run_benchmark(
                 w1, ucsc = (result["test"][m]["value"] for m in ("w1", "w1_ucsc"))
                 message(f"{name}: W1 {w1:.3f}, w1_ucsc {ucsc:.3f}, {result['seconds'] / 60:.1f} min")
 
-            map_tasks(run_arm, tasks, keep, workers=workers, limited=False)
+            # the arms that run at the same time share the cores
+            at_once = resolve_threads(workers, len(tasks))
+            cores = max(1, available_cores() // max(1, min(at_once, len(tasks))))
+            map_tasks(run_arm, tasks, keep, workers=at_once, limited=False, cores=cores)
     return out / RESULTS
 
 
@@ -187,9 +192,9 @@ def run_arm(task: ArmTask) -> dict[str, Any]:
     try:
         _share_start(task)
         result = run(task.config, task.folder)
-        parts = build_components(task.config)
         directory = RunDirectory(task.folder)
-        with directory.locked():
+        parts = build_components(task.config, platforms=directory.platforms())
+        with directory.locked(), one_numerical_thread():
             test = run_model_test(task.config, directory, parts, task.test, task.reference_forces)
     except CGALError as error:
         return {"error": f"{type(error).__name__}: {error}"}

@@ -17,6 +17,7 @@ from cgal_plugin import interrupts
 from cgal_plugin.cli import import_data, import_model, oracle, priors, stages
 from cgal_plugin.cli.options import ConfigFile
 from cgal_plugin.errors import CGALError, CGALWarning, ConfigError
+from cgal_plugin.execution.resources import Auto
 
 if TYPE_CHECKING:
     from cgal_plugin.components.build import Components
@@ -136,7 +137,10 @@ def schema() -> None:
 def benchmark(
     config: ConfigFile,
     out: Annotated[Path | None, typer.Option(help="Folder (default: runs/<file name>).")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Arms to run at the same time, one thread each.")] = 2,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Arms at the same time, which share the cores. Default: one per core."),
+    ] = None,
     arm: Annotated[list[str] | None, typer.Option(help="Run only this arm (repeatable).")] = None,
     small: Annotated[bool, typer.Option("--small", help="Apply the section `small` of the file.")] = False,
 ) -> None:
@@ -146,7 +150,8 @@ def benchmark(
 
     folder = out or Path("runs") / (config.stem + ("_small" if small else ""))
     loaded = load_benchmark(config, small=small)
-    run_benchmark(loaded, folder, workers=workers, arms=arm or (), message=typer.echo)
+    at_once: int | Auto = "auto" if workers is None else workers
+    run_benchmark(loaded, folder, workers=at_once, arms=arm or (), message=typer.echo)
     typer.echo(str(report_benchmark(folder)))
 
 

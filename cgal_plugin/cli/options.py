@@ -54,6 +54,12 @@ MaybeTemperature = Annotated[
 Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
 
 
+Workers = Annotated[
+    int | None,
+    typer.Option(min=0, help="Processes; 0: this process. Default: one per core that may be used."),
+]
+
+
 def length_unit(units: str) -> str:
     """Return the length unit that ``--units`` names.
 

@@ -23,6 +23,7 @@ from cgal_plugin.cli.options import (
     System,
     Top,
     Units,
+    Workers,
     length_unit,
     read_options,
 )
@@ -31,7 +32,7 @@ from cgal_plugin.errors import OracleError
 
 def seed(config: ConfigFile, out: Out) -> None:
     """Run the all-atom seed trajectories of a configuration and write a data store."""
-    from cgal_plugin.components.build import seed_store
+    from cgal_plugin.components.seed_store import seed_store
     from cgal_plugin.config import load_yaml
 
     store = seed_store(load_yaml(config), out)
@@ -57,7 +58,7 @@ def backmap(
     mapping: Mapping = "CA",
     top: Top = None,
     units: Units = "angstrom",
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: this process.")] = 0,
+    workers: Workers = None,
     ph: Ph = 7.0,
     chain: Chains = None,
     model: Model = None,
@@ -76,7 +77,7 @@ def backmap(
         mapping=mapping,
         top=top,
         unit=length_unit(units),
-        workers=workers,
+        workers="auto" if workers is None else workers,
         seed=seed,
         options=read_options(ph, chain, model, ignore, replace, repair),
         message=lambda text: typer.echo(text, err=True),
@@ -101,7 +102,7 @@ def label(
     mapping: Mapping = "CA",
     top: Top = None,
     units: Units = "angstrom",
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: this process.")] = 1,
+    workers: Workers = None,
     ph: Ph = 7.0,
     chain: Chains = None,
     model: Model = None,
@@ -119,7 +120,7 @@ def label(
         out,
         top=top,
         unit=length_unit(units),
-        workers=workers,
+        workers="auto" if workers is None else workers,
         temperature=temperature,
         mode=mode,
         restraint=restraint,

@@ -91,29 +91,46 @@ def train(
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="TorchMD-Net checkpoint.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="TorchMD-Net checkpoint, or an exported TorchScript file.")
+    ],
     topology: Molecule,
     out: Out,
     mapping: Mapping = "CA",
-    replicas: Annotated[int, typer.Option(min=1, help="Copies in one System.")] = 1,
+    replicas: Annotated[int, typer.Option(min=1, help="Copies in one System (TorchScript).")] = 1,
     trust: Annotated[
         bool, typer.Option("--trust", help="Unpickle the checkpoint even if this can run code from it.")
     ] = False,
     temperature: MaybeTemperature = None,
     embedding: EmbeddingName = None,
+    form: Annotated[
+        str, typer.Option("--format", help="torchscript, portable, or auto: portable for the suffix .npz.")
+    ] = "auto",
 ) -> None:
-    """Write a trained model as self-contained TorchScript for OpenMM, with its temperature.
+    """Write a trained model as a self-contained potential for OpenMM, with its temperature.
 
-    Without --embedding, the bead types of a structure or sequence are numbered as in the model.
+    A TorchScript file is for TorchForce, and for the given --replicas. A portable file is for the other
+    backends and any number of replicas; an exported TorchScript file can be given in place of a checkpoint to
+    make one. Without --embedding, the bead types of a structure or sequence are numbered as in the model.
     """
     from cgal_plugin import register
-    from cgal_plugin.export import export_torchscript
+    from cgal_plugin.export import export_potential
+    from cgal_plugin.export.loading import convert_potential, is_exported, load_metadata
+    from cgal_plugin.export.potential import resolve_form
     from cgal_plugin.training import load_model
+
+    form = resolve_form(form, out)  # before TorchMD-Net is imported, which takes seconds
+    if is_exported(checkpoint) and form == "portable":
+        known = load_metadata(checkpoint).get("embedding") or "cgal"
+        molecule = load_topology(topology, mapping, embedding, known)
+        convert_potential(checkpoint, out, molecule, temperature=temperature)
+        typer.echo(str(out))
+        return
 
     register()  # it silences Warp, which prints when TorchMD-Net is imported
     model: Any = load_model(checkpoint, trust=trust)
     molecule = load_topology(topology, mapping, embedding, model.cgal_embedding)
-    made = export_torchscript(model, molecule, out, n_replicas=replicas, temperature=temperature)
+    made = export_potential(model, molecule, out, form=form, n_replicas=replicas, temperature=temperature)
     if made["temperature"] is None:
         typer.echo(
             f"warning: {checkpoint} does not record the temperature of its training data, and so does {out}: "
@@ -130,7 +147,16 @@ def simulate(
     steps: Annotated[int, typer.Option(min=1)],
     out: Out,
     temperature: MaybeTemperature = None,
-    replicas: Annotated[int, typer.Option(min=1, help="As exported.")] = 1,
+    replicas: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of all temperatures (default: 1 of each); TorchScript: as exported."),
+    ] = None,
+    temperatures: Annotated[
+        str, typer.Option(help="Parallel tempering: temperatures in K, ascending, as 400,460,530.")
+    ] = "",
+    exchange_interval: Annotated[
+        int | None, typer.Option(min=1, help="Steps between attempts to exchange (default: between frames).")
+    ] = None,
     timestep: Annotated[float, typer.Option(min=1e-3, help="fs.")] = 4.0,
     friction: Annotated[float, typer.Option(min=0.0, help="1/ps.")] = 1.0,
     report_interval: Annotated[int, typer.Option(min=1, help="Steps between frames.")] = 100,
@@ -145,10 +171,15 @@ def simulate(
     """Run CG Langevin dynamics; repeat the command to resume.
 
     Without --embedding, the bead types of a structure or sequence are numbered as in the potential.
-    """
-    from cgal_plugin.dynamics.force import read_metadata
-    from cgal_plugin.dynamics.simulate_file import simulate_file
 
+    With --temperatures, a walker is a replica whose temperature changes by exchanges. Frames are written by
+    walker, and by temperature in OUT/temperatures; energies for MBAR in OUT/energies.npz.
+    """
+    from cgal_plugin.dynamics.potential_metadata import read_metadata
+    from cgal_plugin.dynamics.simulate_file import parse_temperatures, simulate_file
+    from cgal_plugin.dynamics.tempering_report import report_lines
+
+    ladder = parse_temperatures(temperatures)
     known = read_metadata(potential).get("embedding") or "cgal"
     result = simulate_file(
         potential,
@@ -160,7 +191,9 @@ def simulate(
         timestep_fs=timestep,
         temperature=temperature,
         friction=friction,
-        n_replicas=replicas,
+        n_replicas=(len(ladder) or 1) if replicas is None else replicas,
+        temperatures=ladder,
+        exchange_interval=exchange_interval,
         seed=seed,
         out_dir=out,
         report_interval=min(report_interval, steps),
@@ -174,6 +207,11 @@ def simulate(
         f"{result.total_frames} frames of {len(result.trajectories)} replicas in {out}"
         f" (backend {result.backend})"
     )
+    if ladder:
+        result.save_temperatures()
+        for line in report_lines(result.tempering):
+            typer.echo(line)
+        typer.echo(f"frames by temperature in {out / 'temperatures'}, energies in {result.energies_file}")
     if not result.total_frames:
         raise DynamicsError(
             "every replica blew up before its first frame: use a smaller --timestep, start frames similar to "

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from cgal_plugin.dynamics.tempering_report import short_text
+
 
 def status_text(status: Mapping[str, Any]) -> str:
     """Format the result of :func:`cgal_plugin.runs.status.run_status`."""
@@ -53,6 +55,8 @@ def _round_text(row: Mapping[str, Any]) -> str:
     text = f"round {row['round']}: {done or 'started'}"
     if "n_frames" in row:
         text += f" | {row['n_frames']} frames"
+    if row.get("tempering"):
+        text += f" | {short_text(row['tempering'])}"
     if row.get("coverage"):
         text += f" | nearest RMSD {row['coverage']['mean']:.2f} Å"
     if row.get("w1"):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,12 +29,21 @@ from cgal_plugin.components.protocols import (
     TrainedModel,
     Trainer,
 )
+from cgal_plugin.components.resources import (
+    BACKEND,
+    ORACLE,
+    PLATFORM,
+    TRAINING,
+    Resources,
+    oracle_platform,
+    settle,
+    with_workers,
+)
 from cgal_plugin.components.sampler import OpenMMSampler
 from cgal_plugin.components.seed_data import (
     OpenMMSeeds,
     StoredSeeds,
     check_system,
-    filled_store,
     with_library_of,
 )
 from cgal_plugin.components.trainer import TorchMDNetTrainer
@@ -43,9 +51,10 @@ from cgal_plugin.config import Config
 from cgal_plugin.config.models import ExternalComponent, OpenMMOracleConfig, Simulation
 from cgal_plugin.config.selector import CommitteeSelectorConfig, RMSDSelectorConfig
 from cgal_plugin.data import DataStore
-from cgal_plugin.errors import ConfigError, MappingError, StateError
+from cgal_plugin.errors import ConfigError, MappingError
+from cgal_plugin.execution.map_tasks import ExecutorSettings
 from cgal_plugin.mapping import CGTopology, resolve_spec
-from cgal_plugin.provenance import derive_seed, read_json, write_json
+from cgal_plugin.provenance import derive_seed
 from cgal_plugin.runs.layout import FORCE_MAP
 from cgal_plugin.runs.rates import Molecule
 
@@ -68,6 +77,7 @@ class Components:
     selector: Callable[[TrainedModel, int], Selector]
     make_oracle: Callable[[], Oracle]
     evaluate: ReferenceEvaluator
+    resources: Resources
     oracle: Oracle | None = None
 
     def connect(self) -> None:
@@ -80,6 +90,11 @@ class Components:
         source, trainer = self.seed_source, self.trainer
         lines = source.record.lines() if isinstance(source, RecordedSeedSource) else []
         return [*lines, *(trainer.what_was_read if isinstance(trainer, RecordedTrainer) else [])]
+
+    @property
+    def executor(self) -> ExecutorSettings:
+        """The executor for labels, with the number of its workers."""
+        return with_workers(self.config.executor, self.resources.platforms.get(ORACLE))
 
     @property
     def molecule(self) -> Molecule:
@@ -127,8 +142,13 @@ class Components:
         return isinstance(simulation, Simulation) and simulation.start == "spread"
 
 
-def build_components(config: Config, **given: Any) -> Components:
+def build_components(
+    config: Config, *, platforms: Mapping[str, str] | None = None, **given: Any
+) -> Components:
     """Build the components that the configuration names; ``given`` objects replace them, by role.
+
+    ``platforms`` are those that the run has used so far (:meth:`RunDirectory.platforms`); they are kept where
+    the configuration says ``auto``.
 
     Raises
     ------
@@ -136,7 +156,7 @@ def build_components(config: Config, **given: Any) -> Components:
         A name is not a role, a class cannot be imported or created, or the trainer does not support the
         refinement.
     CGALError
-        A component refuses its settings.
+        A component refuses its settings, or a platform is missing.
     """
     unknown = sorted(set(given) - set(ROLES))
     if unknown:
@@ -144,16 +164,18 @@ def build_components(config: Config, **given: Any) -> Components:
     for role, component in given.items():
         check_component(role, component)
     own_oracle = isinstance(config.oracle, OpenMMOracleConfig) and "oracle" not in given
-    openmm = None
+    openmm, recorded = None, platforms or {}
     if "seed_source" in given:
         seed_source: SeedSource = given["seed_source"]
     else:
         # now, so that a molecule that cannot be simulated is an error before anything is spent
-        openmm = openmm_oracle(config) if own_oracle or config.seed_data.store is None else None
+        openmm = openmm_oracle(config, recorded) if own_oracle or config.seed_data.store is None else None
         seed_source = _seed_source(config, openmm)
         if own_oracle:  # also whether the force map of a store fits it
             _oracle(config, seed_source, openmm)
     topology = seed_source.topology
+    labels_on = None if openmm is None else openmm.settings.platform
+    resources = settle(config, topology.n_beads, labels_on, recorded, given)
 
     # external components are created now, so that their errors do not appear after hours of work
     if isinstance(config.oracle, ExternalComponent) and "oracle" not in given:
@@ -167,7 +189,9 @@ def build_components(config: Config, **given: Any) -> Components:
     def selector(model: TrainedModel, seed: int) -> Selector:
         return given["selector"] if "selector" in given else _selector(config, model, topology, seed)
 
-    trainer: Trainer = given["trainer"] if "trainer" in given else _trainer(config, topology)
+    trainer: Trainer = (
+        given["trainer"] if "trainer" in given else _trainer(config, topology, resources.platforms)
+    )
     if config.refinement is not None and not isinstance(trainer, RefinableTrainer):
         raise ConfigError(
             f"refinement needs a trainer with the methods priors and with_priors, which "
@@ -175,47 +199,8 @@ def build_components(config: Config, **given: Any) -> Components:
         )
     evaluator = ReferenceEvaluator(config, topology)
     evaluator.check()
-    sampler: Sampler = given["sampler"] if "sampler" in given else _sampler(config)
-    return Components(config, seed_source, trainer, sampler, selector, oracle, evaluator)
-
-
-def seed_store(config: Config, out_dir: str | os.PathLike[str]) -> DataStore:
-    """Create a data store with the seed data of a configuration, outside a run. A second call resumes.
-
-    Raises
-    ------
-    CGALError
-        The molecule or the settings are wrong, or the dynamics failed.
-    """
-    out = Path(out_dir)
-    source = build_components(config).seed_source
-    folder = out / "seed"
-    folder.mkdir(parents=True, exist_ok=True)
-    _check_seed_settings(config, folder / "settings.json")
-    source.prepare(folder)
-    return filled_store(config, out, source)
-
-
-def _check_seed_settings(config: Config, path: Path) -> None:
-    """Record the settings of the seed data, or compare them with the recorded ones.
-
-    Raises
-    ------
-    StateError
-        The folder was made with other settings.
-    """
-    resolved = config.resolved()
-    now = {key: resolved[key] for key in ("seed", "system", "seed_data", "oracle")}
-    if not path.exists():
-        write_json(path, now)
-        return
-    before = read_json(path)
-    changed = [key for key, value in now.items() if before.get(key) != value]
-    if changed:
-        raise StateError(
-            f"{path.parent.parent} holds seed data with other settings of {', '.join(changed)} (see {path}). "
-            "Use the same settings, or another folder"
-        )
+    sampler: Sampler = given["sampler"] if "sampler" in given else _sampler(config, resources.platforms)
+    return Components(config, seed_source, trainer, sampler, selector, oracle, evaluator, resources)
 
 
 # ---------------------------------------------------------------------- from the configuration
@@ -236,13 +221,17 @@ def _seed_source(config: Config, oracle: OpenMMOracle | None) -> SeedSource:
     return StoredSeeds(config, CGTopology.from_file(system.source, spec))
 
 
-def openmm_oracle(config: Config) -> OpenMMOracle:
-    """Build the all-atom oracle of a configuration; without the section ``oracle``, with its defaults."""
+def openmm_oracle(config: Config, platforms: Mapping[str, str] | None = None) -> OpenMMOracle:
+    """Build the all-atom oracle of a configuration; without the section ``oracle``, with its defaults.
+
+    ``platforms``: see :func:`build_components`.
+    """
     from cgal_plugin.oracle import OpenMMOracle
 
     settings = config.oracle if isinstance(config.oracle, OpenMMOracleConfig) else OpenMMOracleConfig()
+    model = all_atom_model(config)
     return OpenMMOracle(
-        all_atom_model(config),
+        model,
         temperature=config.system.temperature,
         mode=settings.mode,
         production_ps=settings.production_ps,
@@ -252,7 +241,7 @@ def openmm_oracle(config: Config) -> OpenMMOracle:
         restraint=settings.restraint,
         release_ps=settings.release_ps,
         methods=settings.backmap,
-        platform=settings.platform,
+        platform=oracle_platform(config, model.topology.getNumAtoms(), platforms),
         seed=derive_seed(config.seed, "oracle"),
     )
 
@@ -308,26 +297,20 @@ def _selector(config: Config, model: TrainedModel, topology: CGTopology, seed: i
     )
 
 
-def _trainer(config: Config, topology: CGTopology) -> Trainer:
+def _trainer(config: Config, topology: CGTopology, platforms: Mapping[str, str]) -> Trainer:
     if isinstance(config.training, ExternalComponent):
         external: Trainer = load_external(config.training, "training")
         return external
     register()  # it silences Warp, which prints when TorchMD-Net is imported
-    trainer = TorchMDNetTrainer(config)
+    trainer = TorchMDNetTrainer(config, platforms[TRAINING])
     trainer.check(topology)
     return trainer
 
 
-def _sampler(config: Config) -> Sampler:
+def _sampler(config: Config, platforms: Mapping[str, str]) -> Sampler:
     simulation = config.simulation
     if isinstance(simulation, ExternalComponent):
         external: Sampler = load_external(simulation, "simulation")
         return external
-    if simulation.blocks == 1:  # blocks run on workers, which may have other platforms
-        from cgal_plugin.dynamics.force import resolve_backend
-        from cgal_plugin.dynamics.system import find_platform
-
-        # a missing engine must be found now, not after hours of training
-        find_platform(simulation.platform)
-        resolve_backend(simulation.backend)
-    return OpenMMSampler(simulation, config.executor)
+    settled = {"platform": platforms[PLATFORM], "backend": platforms[BACKEND]}
+    return OpenMMSampler(simulation.model_copy(update=settled), config.executor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from cgal_plugin.components.evaluator import ReferenceEvaluator
 from cgal_plugin.components.protocols import OracleSeedSource, SeedSource, StructureSource
+from cgal_plugin.components.resources import BACKEND, PLATFORM
+from cgal_plugin.components.sampler import dynamics_threads
 from cgal_plugin.config import Config
 from cgal_plugin.config.model_test import ModelTest
 from cgal_plugin.config.models import Simulation
@@ -70,14 +73,16 @@ def run_model_test(
         checkpoint = directory.root / "model.ckpt"
         start = common_starts(_structures(components.seed_source), test.n_replicas)
         potential = folder / f"potential_x{test.n_replicas}.pt"
-        from cgal_plugin.export import export_torchscript
+        from cgal_plugin.export import export_potential
 
         if not potential.exists():
-            export_torchscript(
+            export_potential(
                 checkpoint, topology, potential, n_replicas=test.n_replicas,
                 temperature=config.system.temperature, config_hash=config.hash,
             )  # fmt: skip
-        result = _sample(config, test, potential, topology, start, seed, folder)
+        result = _sample(
+            config, test, potential, topology, start, seed, folder, components.resources.platforms
+        )
         trajectories = result.load()
         usable = [t[round(test.discard * len(t)) :] for t in trajectories]
         usable = [t for t in usable if len(t)]
@@ -117,12 +122,16 @@ def _sample(
     start: NDArray[np.floating],
     seed: int,
     folder: Path,
+    used: Mapping[str, str],
 ) -> SimulationResult:
     from cgal_plugin.dynamics import simulate
+    from cgal_plugin.dynamics.backends import choose_backend
 
     settings = config.simulation
     if not isinstance(settings, Simulation):
         raise ConfigError("the model test needs the settings of simulation.kind openmm")
+    out_dir, platform = folder / "dynamics", used[PLATFORM]
+    backend = choose_backend(used[BACKEND], potential, len(start), platform, out_dir)
     return simulate(
         potential,
         topology,
@@ -132,11 +141,11 @@ def _sample(
         temperature=config.system.temperature,
         friction=settings.friction,
         seed=seed,
-        out_dir=folder / "dynamics",
+        out_dir=out_dir,
         report_interval=test.report_interval,
-        backend=settings.backend,
-        platform=settings.platform,
-        n_threads=config.executor.training_threads,
+        backend=backend,
+        platform=platform,
+        n_threads=dynamics_threads(config.executor.training_threads, backend),
     )
 
 

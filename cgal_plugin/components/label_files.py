@@ -16,6 +16,7 @@ from cgal_plugin.data.temperature import common_temperature
 from cgal_plugin.data.trajectories import read_trajectories, tell
 from cgal_plugin.errors import ConfigError, DataError
 from cgal_plugin.execution.map_tasks import map_tasks
+from cgal_plugin.execution.resources import Auto, resolve_threads
 from cgal_plugin.provenance import atomic_path, hash_array
 from cgal_plugin.runs.layout import FORCE_MAP, WORK
 from cgal_plugin.runs.quarantine import Quarantine
@@ -43,7 +44,7 @@ def label_file(
     *,
     top: str | os.PathLike[str] | None = None,
     unit: str = "angstrom",
-    workers: int = 1,
+    workers: int | Auto = "auto",
     message: Callable[[str], None] | None = None,
     temperature: float | None = None,
     **oracle_options: Any,
@@ -63,7 +64,7 @@ def label_file(
     unit
         Length unit of ``.npy`` and ``.npz`` files, ``"angstrom"`` or ``"nm"``.
     workers
-        Number of processes.
+        Number of processes; ``"auto"``: one per core that this process may use.
     message
         Called with each line that says what was read.
     temperature
@@ -156,7 +157,7 @@ def _check_settings(store: DataStore, names: Sequence[str], settings: Mapping[st
 
 
 def backmap_frames(
-    frames: np.ndarray, model: AllAtomModel, *, seed: int, workers: int
+    frames: np.ndarray, model: AllAtomModel, *, seed: int, workers: int | Auto
 ) -> list[BackmapResult]:
     """Backmap ``(n, n_beads, 3)`` Å in worker processes; the results do not depend on their number.
 
@@ -165,6 +166,8 @@ def backmap_frames(
     BackmapError
         The frames do not fit the molecule.
     """
+    if workers == "auto":  # one process would only be started later than this one
+        workers = 0 if resolve_threads("auto", len(frames)) == 1 else resolve_threads("auto", len(frames))
     chunks = np.array_split(frames, min(len(frames), _CHUNKS * max(1, workers)))
     found: dict[int, list[BackmapResult]] = {}
     map_tasks(backmap_chunk, chunks, found.__setitem__, workers=workers, shared=(model, seed), limited=False)
@@ -180,7 +183,7 @@ def backmap_file(
     top: str | os.PathLike[str] | None = None,
     unit: str = "angstrom",
     seed: int = 0,
-    workers: int = 0,
+    workers: int | Auto = "auto",
     options: ReadOptions | None = None,
     message: Callable[[str], None] | None = None,
 ) -> list[BackmapResult]:

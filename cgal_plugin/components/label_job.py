@@ -15,6 +15,7 @@ from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
 from cgal_plugin.errors import OracleError
 from cgal_plugin.execution.map_tasks import ExecutorSettings, map_tasks
+from cgal_plugin.execution.resources import Auto
 from cgal_plugin.execution.window import Event, Failure, no_event
 from cgal_plugin.runs.layout import WORK, round_name, shard_name
 from cgal_plugin.runs.log import RunLog
@@ -64,7 +65,10 @@ class LabelJob:
     message: Callable[[str], None] = lambda text: None
 
     def run(
-        self, oracle: Any, workers: int | ExecutorSettings, progress: Callable[[int, int], None] | None = None
+        self,
+        oracle: Any,
+        workers: int | Auto | ExecutorSettings,
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Label the frames that are neither labelled nor in quarantine.
 

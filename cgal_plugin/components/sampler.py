@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 
 from cgal_plugin.components.protocols import SampledFrames
 from cgal_plugin.config.models import Simulation
+from cgal_plugin.errors import CGALWarning
 from cgal_plugin.execution.map_tasks import ExecutorSettings, map_tasks
+from cgal_plugin.execution.resources import Auto, available_cores, resolve_threads
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.provenance import derive_seed
 from cgal_plugin.runs.layout import WORK
@@ -45,11 +48,21 @@ def simulate_replicas(replicas: ReplicaSet, progress: Progress | None = None) ->
     )
 
 
+def dynamics_threads(value: int | Auto, backend: str) -> int:
+    """Return the threads of CG dynamics; 1 for backends whose results depend on the number of threads.
+
+    Those of torch divide its sums differently; the sums of the fast engine have a fixed order, and it divides
+    its work over no more threads than pay.
+    """
+    return resolve_threads(value, available_cores()) if backend == "fast" else 1
+
+
 class OpenMMSampler:
     """CG dynamics of replicas packed in one System; see :func:`cgal_plugin.dynamics.simulate`.
 
     With ``simulation.blocks`` above 1, the replicas are divided into that number of Systems, which run as
-    tasks of the executor.
+    tasks of the executor. With ``simulation.temperatures``, the sampled frames are those at the temperature
+    of the system, one trajectory per ladder.
     """
 
     def __init__(self, settings: Simulation, executor: ExecutorSettings) -> None:
@@ -75,9 +88,10 @@ class OpenMMSampler:
     ) -> SampledFrames:
         """See :class:`cgal_plugin.components.protocols.Sampler`; ``potential`` is for ``packed_replicas``."""
         from cgal_plugin.dynamics import load_simulation
+        from cgal_plugin.dynamics.backends import choose_backend
 
         settings = self.settings
-        options = {
+        options: dict[str, Any] = {
             "steps": settings.steps,
             "timestep_fs": settings.timestep_fs,
             "temperature": temperature,
@@ -85,9 +99,15 @@ class OpenMMSampler:
             "report_interval": settings.report_interval,
             "backend": settings.backend,
             "platform": settings.platform,
+            "temperatures": settings.temperatures,
+            "exchange_interval": settings.exchange_interval,
         }
         if settings.blocks == 1:
-            options |= {"seed": seed, "n_threads": self.executor.training_threads}
+            backend = choose_backend(
+                settings.backend, potential, len(start_positions), settings.platform, out_dir
+            )
+            threads = dynamics_threads(self.executor.training_threads, backend)
+            options |= {"seed": seed, "backend": backend, "n_threads": threads}
             sets = [ReplicaSet(potential, topology, start_positions, out_dir, options)]
             simulate_replicas(sets[0], progress)
         else:
@@ -103,16 +123,24 @@ class OpenMMSampler:
             ]
             self._over_workers(sets, out_dir, progress)
         results = [load_simulation(each.out_dir) for each in sets]
+        facts: dict[str, Any] = {"backend": results[0].backend, "platform": settings.platform}
+        files = [path for result in results for path in result.trajectories]
+        if settings.temperatures:
+            facts["tempering"] = [result.tempering for result in results]
+            if settings.blocks > 1:  # the warnings of workers are not seen
+                for text in sorted({t for result in results for t in result.tempering["warnings"]}):
+                    warnings.warn(text, CGALWarning, stacklevel=2)
+            files = [path for result in results for path in result.save_temperatures([temperature])[0]]
         return SampledFrames(
-            [frames for result in results for frames in result.load()],
+            [frames for result in results for frames in result.load_temperature()],
             [
                 replace(event, replica=event.replica + i * self.packed_replicas)
                 for i, result in enumerate(results)
                 for event in result.events
             ],
             sum(result.steps_done for result in results) * self.packed_replicas,
-            {"backend": results[0].backend},
-            tuple(path for result in results for path in result.trajectories),
+            facts,
+            tuple(files),
         )
 
     def _over_workers(self, sets: Sequence[ReplicaSet], out_dir: Path, progress: Progress | None) -> None:

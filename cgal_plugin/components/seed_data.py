@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cgal_plugin.components.protocols import SeedSource
+from cgal_plugin.components.resources import with_workers
 from cgal_plugin.components.tasks import SeedTask, write_trajectory
 from cgal_plugin.config import Config
 from cgal_plugin.damage import DAMAGED, set_aside
@@ -138,7 +139,7 @@ class OpenMMSeeds:
             write_trajectory,
             tasks,
             count,
-            workers=self.config.executor,
+            workers=with_workers(self.config.executor, self.oracle.settings.platform),
             shared=self.oracle,
             limited=False,
             folder=paths[0].parent.parent / WORK,

@@ -35,8 +35,9 @@ _NOT_IN_A_RUN = {
 class TorchMDNetTrainer:
     """Train ``model: cgschnet`` with the settings of the configuration."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, device: str = "auto") -> None:
         self.config = config
+        self.device = device
         self._prior_model: list[dict[str, Any]] | None = None
         self._seed_priors: PriorSet | None = None
         self._initial: InitialModel | None = None
@@ -206,6 +207,7 @@ class TorchMDNetTrainer:
                 "replay_weight": settings.replay_weight,
                 "newest": sorted({request.store.record(n)["source"] for n in request.new_shards}) or None,
                 "config_hash": self.config.hash,
+                "device": "cpu" if self.device == "cpu" else "auto",
             },
         )
         first, *others = train_members(
@@ -314,10 +316,10 @@ class TorchMDNetTrainer:
     # ------------------------------------------------------------------ export
 
     def export(self, model: TrainedModel, topology: CGTopology, path: Path, n_replicas: int) -> None:
-        """Write TorchScript for ``n_replicas`` replicas."""
-        from cgal_plugin.export import export_torchscript
+        """Write TorchScript for ``n_replicas`` replicas; where torch has none, the portable form."""
+        from cgal_plugin.export import export_potential
 
-        export_torchscript(
+        export_potential(
             model.checkpoint,
             topology,
             path,

@@ -7,7 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from cgal_plugin.config.quantities import Count, CountOrZero, Number, Seconds
+from cgal_plugin.config.quantities import (
+    Count,
+    CountOrAuto,
+    CountOrZero,
+    CountZeroOrAuto,
+    Number,
+    Seconds,
+)
 from cgal_plugin.config.section import Section
 
 #: one word of a batch script: no white space, no shell syntax
@@ -21,16 +28,18 @@ class _Executor(Section):
     """Number of retries of a task whose worker was lost (killed, out of memory, node down)."""
     retry_wait: Annotated[Seconds, Field(ge=0)] = 1.0
     """Wait before the first retry, s; doubled for each further retry, at most 60 s."""
-    training_threads: Count = 1
-    """Threads of training and CG dynamics; small networks gain little from more than one."""
+    training_threads: CountOrAuto = "auto"
+    """Cores for training and CG dynamics; auto: those that this process may use. The results are the same for
+    any number."""
 
 
 class LocalExecutor(_Executor):
     """Processes of this machine for oracle work."""
 
     kind: Literal["local"] = "local"
-    workers: CountOrZero = 2
-    """Worker processes, each with one pinned thread; 0: work in this process, without time limit."""
+    workers: CountZeroOrAuto = "auto"
+    """Worker processes, each with one pinned thread; auto: one per physical core that this process may use;
+    0: work in this process, without time limit."""
 
 
 class ParslExecutor(_Executor):

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from cgal_plugin.config.evaluation import Evaluation, Stopping
 from cgal_plugin.config.executor import ExecutorConfig, LocalExecutor, ParslExecutor
 from cgal_plugin.config.external import CustomComponent, ExternalComponent, InstalledComponent
+from cgal_plugin.config.ladder import check_temperatures
 from cgal_plugin.config.oracle import OpenMMOracleConfig, OracleConfig
 from cgal_plugin.config.quantities import CountOrZero
 from cgal_plugin.config.refinement import Refinement
@@ -101,9 +102,21 @@ class Config(Section):
                 raise ValueError("selector.kind committee needs the models of training.kind torchmdnet")
             if self.training.committee < 2:
                 raise ValueError("selector.kind committee needs training.committee of 2 or more")
+        simulation = self.simulation
+        if isinstance(simulation, Simulation) and simulation.temperatures:
+            try:
+                check_temperatures(simulation.temperatures, self.system.temperature)
+            except ValueError as error:
+                raise ValueError(f"simulation.temperatures, system.temperature: {error}") from None
+            interval = simulation.exchange_interval or simulation.report_interval
+            if self.refinement is not None and interval > self.refinement.steps:
+                raise ValueError(
+                    f"refinement.steps {self.refinement.steps} is less than the {interval} steps between "
+                    "exchanges of temperatures: raise it, or lower simulation.exchange_interval"
+                )
         gpus = isinstance(self.executor, ParslExecutor) and self.executor.template == "slurm_gpu"
         if gpus and isinstance(self.oracle, OpenMMOracleConfig) and self.oracle.platform == "CPU":
-            raise ValueError("executor.template slurm_gpu requests GPUs: set oracle.platform to CUDA")
+            raise ValueError("executor.template slurm_gpu requests GPUs: set oracle.platform to CUDA or auto")
         return self
 
     @model_validator(mode="after")

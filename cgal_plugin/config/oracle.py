@@ -37,8 +37,9 @@ class OpenMMOracleConfig(Section):
     """steered: time without the restraint at the end of production_ps, ps."""
     backmap: tuple[Literal["library", "cgback"], ...] = ("library", "cgback")
     """Backmapping methods, in the order in which they are tried."""
-    platform: Literal["CPU", "CUDA", "OpenCL", "Reference"] = "CPU"
-    """OpenMM platform of the labels and the seed trajectories."""
+    platform: Literal["auto", "CPU", "CUDA", "OpenCL", "Reference"] = "auto"
+    """OpenMM platform of the labels and the seed trajectories; auto: CUDA if there is a GPU and the system is
+    large, else CPU. A run keeps the one that it started with."""
     max_failure_rate: Annotated[Number, Field(gt=0, le=1)] = 0.5
     """Largest fraction of the frames of a round that may fail. If more fail (of 10 or more), the run stops
     and lists the reasons."""

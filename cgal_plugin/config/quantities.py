@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
@@ -75,4 +75,19 @@ PerPicosecond = Annotated[float, BeforeValidator(_parser("1/ps")), _schema("1/ps
 #: integers are strict: 1.0, "1" and true are not counts
 Count = Annotated[int, Field(strict=True, ge=1)]
 CountOrZero = Annotated[int, Field(strict=True, ge=0)]
+
+
+def _count_or_auto(least: int) -> tuple[BeforeValidator, WithJsonSchema]:
+    def check(value: Any) -> Any:
+        if value == "auto" or (type(value) is int and value >= least):
+            return value
+        raise ValueError(f"expected a whole number of at least {least}, or auto; found {value!r}")
+
+    schema = {"anyOf": [{"type": "integer", "minimum": least}, {"const": "auto", "type": "string"}]}
+    return BeforeValidator(check), WithJsonSchema(schema)
+
+
+#: ``auto``: what this process may use, see :mod:`cgal_plugin.execution.resources`
+CountOrAuto = Annotated[int | Literal["auto"], *_count_or_auto(1)]
+CountZeroOrAuto = Annotated[int | Literal["auto"], *_count_or_auto(0)]
 Fraction = Annotated[Number, Field(gt=0, lt=1)]

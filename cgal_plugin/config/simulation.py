@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, Tag, model_validator
 
 from cgal_plugin.config.external import INSTALLED, CustomComponent, InstalledSampler
-from cgal_plugin.config.quantities import Count, Femtoseconds, PerPicosecond
+from cgal_plugin.config.ladder import check_ladders, check_temperatures
+from cgal_plugin.config.quantities import Count, Femtoseconds, Kelvin, PerPicosecond
 from cgal_plugin.config.section import Section
 
 
@@ -16,7 +17,7 @@ class Simulation(Section):
 
     kind: Literal["openmm"] = "openmm"
     n_replicas: Count = 16
-    """Number of independent replicas, packed in one OpenMM System."""
+    """Number of replicas, packed in one OpenMM System; with temperatures, of all temperatures together."""
     blocks: Count = 1
     """Number of Systems that the replicas are divided into; 2 or more run as tasks of the executor."""
     steps: Count = 10000
@@ -27,12 +28,18 @@ class Simulation(Section):
     """Friction coefficient of the Langevin thermostat, 1/ps."""
     report_interval: Count = 100
     """Steps between saved frames."""
-    backend: Literal["auto", "torchforce", "pythontorch", "python", "fast"] = "auto"
-    """How OpenMM calls the potential; auto: fast if numba is installed and can run it, else TorchScript."""
-    platform: Literal["Reference", "CPU", "CUDA", "OpenCL"] = "Reference"
-    """OpenMM platform; Reference is the fastest on a CPU. CUDA is faster only with many beads or replicas."""
+    backend: Literal["auto", "torchforce", "pythontorch", "python", "fast", "gpu"] = "auto"
+    """Engine of the potential. auto: gpu if there is a GPU and enough beads and replicas; else fast if numba
+    is installed and can run it; else TorchScript. A run keeps the one that it started with."""
+    platform: Literal["auto", "Reference", "CPU", "CUDA", "OpenCL"] = "auto"
+    """OpenMM platform; auto: Reference, which is the fastest for CG systems beside a CPU or its own GPU
+    engine. A run keeps the one that it started with."""
     start: Literal["spread", "random"] = "spread"
     """Start frames from the training set: spread by farthest-point RMSD, or drawn at random."""
+    temperatures: tuple[Kelvin, ...] = ()
+    """Temperatures of parallel tempering, K, ascending, with that of the system; empty: no tempering."""
+    exchange_interval: Count | None = None
+    """Steps between attempts to exchange temperatures. None: report_interval."""
 
     @model_validator(mode="after")
     def _divides(self) -> Simulation:
@@ -41,10 +48,34 @@ class Simulation(Section):
         return self
 
     @model_validator(mode="after")
+    def _ladders(self) -> Simulation:
+        check_temperatures(self.temperatures)
+        if self.temperatures:
+            try:
+                check_ladders(self.n_replicas // self.blocks, len(self.temperatures))
+            except ValueError as error:
+                raise ValueError(
+                    f"in each of {self.blocks} blocks: {error}" if self.blocks > 1 else error
+                ) from None
+            interval = self.exchange_interval or self.report_interval
+            if interval > self.steps:
+                raise ValueError(
+                    f"exchange_interval {interval} exceeds steps {self.steps}: no exchange attempted"
+                )
+        elif self.exchange_interval is not None:
+            raise ValueError("exchange_interval is for parallel tempering: give temperatures too")
+        return self
+
+    @model_validator(mode="after")
     def _engine(self) -> Simulation:
         if self.backend == "fast" and self.platform in ("CUDA", "OpenCL"):
             raise ValueError(
                 f"backend fast computes on the CPU, but platform is {self.platform}: leave out one of them"
+            )
+        if self.backend == "gpu" and self.platform in ("CPU", "OpenCL"):
+            raise ValueError(
+                f"backend gpu keeps the replicas on the GPU, but platform is {self.platform}: leave out one "
+                "of them"
             )
         return self
 

@@ -210,6 +210,19 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
             return [self.get(int(i)) for i in chosen]
         return [self._flat.batch(torch.from_numpy(self.items[chosen]))]
 
+    def frames_as_batch(self, frames: torch.Tensor) -> Data:
+        """Return frames ``(n,)`` (not items) as one batch."""
+        return self._flat.batch(frames)
+
+    @property
+    def prior_forces(self) -> torch.Tensor | None:
+        """``(n_beads of all frames, 3)`` kcal/mol/Å; if set, a batch has them under this name."""
+        return self._flat.prior_forces
+
+    @prior_forces.setter
+    def prior_forces(self, forces: torch.Tensor | None) -> None:
+        self._flat.prior_forces = forces
+
     def __repr__(self) -> str:
         sequences = ", ".join(repr(t.sequence) for t in self.topologies)
         return f"CGDataset({sequences}, {self.n_frames} frames, {len(self)} items)"

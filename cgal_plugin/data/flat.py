@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -59,6 +59,8 @@ class FlatFrames:
         }
         size = torch.tensor([t.n_beads for t in self.topologies])
         self._size = size
+        #: values of each bead that a batch has, kcal/mol/Å
+        self.prior_forces: Tensor | None = None
         self._of_frame = torch.from_numpy(self.molecule)
         of_frame = size[self._of_frame]
         self._first = of_frame.cumsum(0) - of_frame
@@ -86,6 +88,7 @@ class FlatFrames:
         return Batch(
             pos=self._pos.view(-1, size, 3)[frames].reshape(-1, 3),
             neg_dy=self._neg_dy.view(-1, size, 3)[frames].reshape(-1, 3),
+            **self._further(lambda values: values.view(-1, size, 3)[frames].reshape(-1, 3)),
             **{name: tensor.clone() for name, tensor in self._same(len(frames)).items()},
         )
 
@@ -111,7 +114,11 @@ class FlatFrames:
         for name in _TABLES:
             graph, columns = self._gather(name, molecule)
             values[name] = columns + first[graph]
+        values |= self._further(lambda further: further[beads])
         return Batch(pos=self._pos[beads], neg_dy=self._neg_dy[beads], **values)
+
+    def _further(self, of_batch: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        return {} if self.prior_forces is None else {"prior_forces": of_batch(self.prior_forces)}
 
     def _gather(self, name: str, molecule: Tensor) -> tuple[Tensor, Tensor]:
         """Return the columns of some molecules, one after the other, and the place of each one's molecule."""

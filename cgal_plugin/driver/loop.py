@@ -18,6 +18,7 @@ from cgal_plugin.config import Config
 from cgal_plugin.driver.context import RunContext
 from cgal_plugin.driver.refinement import Refinement
 from cgal_plugin.driver.rounds import Round
+from cgal_plugin.execution.threads import one_numerical_thread
 from cgal_plugin.provenance import atomic_path
 from cgal_plugin.runs.directory import RunDirectory
 from cgal_plugin.runs.disk import disk_errors
@@ -84,13 +85,14 @@ def run(
     directory = RunDirectory(out_dir)
     with interrupts.handled():
         # before the directory is written to: what is refused leaves no trace
-        built = build_components(config, **components)
+        built = build_components(config, platforms=directory.platforms(), **components)
         directory.check_layout()
         with directory.locked(), disk_errors(directory.root):
             log = RunLog(reporter or SilentReporter(), directory.root / LOG)
-            directory.adopt(config, accept_changes=accept_changes, event=log.event)
+            used = built.resources.facts()
+            directory.adopt(config, accept_changes=accept_changes, event=log.event, resources=used)
             directory.sweep()
-            with log.recorded(config.hash):
+            with log.recorded(config.hash, used), one_numerical_thread():
                 return _Loop(*prepare_data(config, directory, built, log)).run()
 
 

@@ -206,7 +206,7 @@ class Round:
         def compute(folder: Path, progress: Progress) -> StageOutput:
             if not stage.done:  # in a complete stage, only lost labels are missing
                 job.quarantine.release()
-            job.run(run.components.oracle, run.config.executor, progress)
+            job.run(run.components.oracle, run.components.executor, progress)
             names = [n for n in job.names if n in run.store]
             if not names:
                 raise job.none_labelled()

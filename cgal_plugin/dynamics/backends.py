@@ -6,7 +6,8 @@ import logging
 from pathlib import Path
 
 from cgal_plugin.dynamics.folder import MANIFEST
-from cgal_plugin.dynamics.force import FastForce, read_metadata, resolve_backend
+from cgal_plugin.dynamics.force import FastForce, resolve_backend, resolve_for_file
+from cgal_plugin.dynamics.potential_metadata import only_fast, read_metadata
 from cgal_plugin.errors import DynamicsError
 from cgal_plugin.provenance import read_sealed
 
@@ -26,15 +27,16 @@ def choose_backend(backend: str, potential: Path, n_replicas: int, platform: str
         See :func:`resolve_backend`.
     """
     if backend != "auto":
-        return resolve_backend(backend)
+        resolve_backend(backend)  # that it is missing is said before anything about the file
+        return resolve_for_file(backend, read_metadata(potential), potential)
     started = _started_with(out_dir)
     if started is not None:
         return resolve_backend(started)
-    otherwise = resolve_backend("auto")
+    metadata = read_metadata(potential)
+    otherwise = "fast" if only_fast(metadata) else resolve_for_file("auto", metadata, potential)
     if platform not in _ON_CPU:
         return otherwise
-    metadata = read_metadata(potential)
-    if "engine_error" not in metadata and metadata.get("n_replicas", n_replicas) != n_replicas:
+    if not only_fast(metadata) and metadata.get("n_replicas", n_replicas) != n_replicas:
         # that backend will reject the file: whether a file is accepted must not depend on numba
         return otherwise
     try:

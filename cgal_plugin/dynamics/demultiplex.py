@@ -45,14 +45,14 @@ def save_by_temperature(
     root: Path,
     rungs: Sequence[int],
     timing: tuple[int, float],
-) -> dict[float, tuple[Path, ...]]:
-    """Write ``temperatures/T/ladder_*.dcd`` below ``root`` for each rung; return the files by temperature.
+) -> list[tuple[Path, ...]]:
+    """Write ``temperatures/T/ladder_*.dcd`` below ``root`` for each rung; return the files of each.
 
     ``timing`` is the number of steps between frames and the time step in ps. A file next to them records the
     temperature.
     """
     interval, timestep_ps = timing
-    written = {}
+    written = []
     for rung in rungs:
         temperature = table.temperatures[rung]
         folder = root / TEMPERATURES / f"{temperature:.10g}K"
@@ -68,5 +68,5 @@ def save_by_temperature(
             atomic_path(path, write)
             files.append(path)
         write_json(folder / TEMPERATURE_RECORD, {"temperature": temperature})
-        written[temperature] = tuple(files)
+        written.append(tuple(files))
     return written

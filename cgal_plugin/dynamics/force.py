@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from cgal_plugin.dynamics.potential_metadata import check_metadata, is_portable, only_fast, read_metadata
 from cgal_plugin.dynamics.torch_force import make_torch_force
 from cgal_plugin.errors import DynamicsError, ExportError
-from cgal_plugin.mapping.embedding import check_same_embedding, recorded_embedding
-from cgal_plugin.units import POTENTIAL_UNITS
 
 if TYPE_CHECKING:
     import openmm
@@ -32,25 +31,44 @@ _TORCH_BELOW = (2, 13)
 
 
 class ScriptedPotential:
-    """A TorchScript potential as a callable for PythonForce and PythonTorchForce.
+    """A TorchScript or portable potential as a callable for PythonForce and PythonTorchForce.
 
-    Pickling stores the path, so a System that contains it can be serialised.
+    Pickling stores the path, so a System that contains it can be serialised. ``n_replicas`` is for a
+    portable file; that of a TorchScript file is fixed.
     """
 
-    def __init__(self, path: str | os.PathLike[str], device: str = "cpu") -> None:
+    #: also of objects that were pickled before there were portable files
+    n_replicas = 1
+
+    def __init__(self, path: str | os.PathLike[str], device: str = "cpu", n_replicas: int = 1) -> None:
         self.path = str(Path(path).resolve())
         self.device = device
+        self.n_replicas = n_replicas
         self._module: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "device": self.device, "_module": None}
+        return {"path": self.path, "device": self.device, "n_replicas": self.n_replicas, "_module": None}
 
-    def _evaluate(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def load(self) -> Any:
+        """Return the module of the file, read once.
+
+        Raises
+        ------
+        ExportError
+            The file cannot be read.
+        """
         if self._module is None:
+            from cgal_plugin.export.portable import is_portable_file, load_portable
             from cgal_plugin.export.script_file import load_script
 
-            self._module = load_script(self.path, self.device)[0].eval()
-        energy, forces = self._module(positions.to(self.device))
+            if is_portable_file(self.path):
+                self._module = load_portable(self.path, self.n_replicas)[0].to(self.device)
+            else:
+                self._module = load_script(self.path, self.device)[0].eval()
+        return self._module
+
+    def _evaluate(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        energy, forces = self.load()(positions)
         return energy.detach(), forces.detach()
 
     def __call__(self, state: Any, positions: Tensor | None = None) -> tuple[Any, Any]:
@@ -58,9 +76,15 @@ class ScriptedPotential:
         import torch
 
         if positions is not None:
+            # PythonTorchForce: tensors on the device of the platform, which expects the forces there
+            if str(positions.device) != self.device:
+                self.device = str(positions.device)
+                self._module = None
             return self._evaluate(positions)
         # _value is the array in nm; a unit conversion would copy it at every step
-        energy, forces = self._evaluate(torch.from_numpy(state.getPositions(asNumpy=True)._value))
+        energy, forces = self._evaluate(
+            torch.from_numpy(state.getPositions(asNumpy=True)._value).to(self.device)
+        )
         return float(energy), forces.to("cpu", torch.float64).numpy()
 
 
@@ -163,30 +187,26 @@ def resolve_backend(backend: str = "auto") -> str:
     return backend
 
 
-def read_metadata(potential: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the metadata of an exported file; empty for a TorchScript file without metadata.
+def resolve_for_file(backend: str, metadata: dict[str, Any], potential: str | os.PathLike[str]) -> str:
+    """Return :func:`resolve_backend` for a file with these metadata.
 
     Raises
     ------
     DynamicsError
-        The file is missing, damaged or not TorchScript.
+        The backend is unknown or not installed, or does not read a file of this form.
     """
-    path = Path(potential)
-    if not path.is_file():
-        raise DynamicsError(f"potential {str(path)!r} does not exist; make it with `cgal export`")
-    from cgal_plugin.export.fast_file import read_fast_metadata
-    from cgal_plugin.export.script_file import load_script
-
-    try:
-        saved = read_fast_metadata(path)
-        return load_script(path)[1] if saved is None else saved
-    except ExportError as error:
-        raise DynamicsError(str(error)) from error
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    if backend == "auto" and is_portable(metadata):
+        return "python"
+    chosen = resolve_backend(backend)
+    name = os.fspath(potential)
+    if only_fast(metadata) and chosen != "fast":
+        raise DynamicsError(f"potential {name!r} was written by FastPotential.save; use backend 'fast'")
+    if is_portable(metadata) and chosen == "torchforce":
         raise DynamicsError(
-            f"potential {str(path)!r} is not a TorchScript file ({reason}); make it with `cgal export`"
-        ) from error
+            f"potential {name!r} has the portable form, but TorchForce reads TorchScript only: use backend "
+            "'python' or 'fast', or export it with `cgal export --format torchscript`"
+        )
+    return chosen
 
 
 def _check_file(path: str) -> None:
@@ -196,53 +216,6 @@ def _check_file(path: str) -> None:
         check_potential_file(path)
     except ExportError as error:
         raise DynamicsError(str(error)) from error
-
-
-def check_metadata(
-    metadata: dict[str, Any], potential: str | os.PathLike[str], topology: CGTopology, n_replicas: int
-) -> None:
-    """Check that a potential was exported for these beads, this number of replicas and OpenMM's units.
-
-    Raises
-    ------
-    DynamicsError
-        The potential is for other beads, units or another number of replicas; the message names the
-        difference.
-    """
-    check_units(metadata, potential)
-    name = os.fspath(potential)
-    if metadata.get("types") is not None:
-        embedding = recorded_embedding(metadata, f"potential {name}")
-        check_same_embedding(
-            embedding, topology.embedding, f"potential {name!r}", repr(topology), DynamicsError
-        )
-    remedy = "export it again with this topology and n_replicas"
-    wanted = {
-        "n_beads": topology.n_beads,
-        "n_replicas": n_replicas,
-        "types": topology.types.tolist(),
-        "topology_hash": topology.hash,
-    }
-    for key, value in wanted.items():
-        found = metadata.get(key)
-        if found is not None and found != value:
-            raise DynamicsError(f"potential {name!r} was exported for {key} {found}, not {value}; {remedy}")
-
-
-def check_units(metadata: dict[str, Any], potential: str | os.PathLike[str]) -> None:
-    """Check that a potential is in the units of OpenMM; a file that does not say is accepted.
-
-    Raises
-    ------
-    DynamicsError
-        It is in other units.
-    """
-    units = metadata.get("units", POTENTIAL_UNITS)
-    if units != POTENTIAL_UNITS:
-        raise DynamicsError(
-            f"potential {os.fspath(potential)!r} is in units {units}; OpenMM needs {POTENTIAL_UNITS}: "
-            "make it with `cgal export`"
-        )
 
 
 def add_potential(
@@ -261,13 +234,13 @@ def add_potential(
     system
         ``n_replicas * n_beads`` particles, replica after replica (see :func:`build_system`).
     potential
-        TorchScript file whose ``forward(positions (n_replicas * n_beads, 3) nm)`` returns the energy
-        in kJ/mol and the forces in kJ/mol/nm, as ``export_torchscript`` writes it.
+        File of ``export_potential``: portable, or TorchScript whose ``forward(positions (n_replicas *
+        n_beads, 3) nm)`` returns the energy in kJ/mol and the forces in kJ/mol/nm.
     backend
         See :func:`resolve_backend`.
     device
-        Device of ``python`` (default ``"cpu"``) and ``gpu`` (default ``"cuda"``); TorchForce uses that of the
-        OpenMM platform.
+        Device of ``python`` (default ``"cpu"``) and ``gpu`` (default ``"cuda"``); TorchForce and
+        PythonTorchForce use that of the OpenMM platform.
 
     Returns
     -------
@@ -279,12 +252,10 @@ def add_potential(
     DynamicsError
         The backend is missing, or the potential is damaged or does not fit the topology or the System.
     """
-    chosen = resolve_backend(backend)
+    if backend != "auto":
+        resolve_backend(backend)  # that it is missing is said before anything about the file
     metadata = read_metadata(potential)
-    if "engine_error" in metadata and chosen not in ("fast", "gpu"):
-        raise DynamicsError(
-            f"potential {os.fspath(potential)!r} was written by FastPotential.save; use backend 'fast'"
-        )
+    chosen = resolve_for_file(backend, metadata, potential)
     if chosen in ("fast", "gpu"):
         # the engines evaluate any number of replicas
         metadata = {key: value for key, value in metadata.items() if key != "n_replicas"}
@@ -314,7 +285,7 @@ def make_force(
     particles
         Indices of the particles on which the potential acts; default: all. Not supported by TorchForce.
     n_replicas
-        Number of replicas for the fast and the GPU engine; default: that of the file.
+        Number of replicas for ``fast``, ``gpu`` and a portable file; default: that of the file, or 1.
 
     Raises
     ------
@@ -328,7 +299,7 @@ def make_force(
         _check_file(path)  # TorchForce reads it without a check
         force = make_torch_force(_import_openmmtorch(), path)
     else:
-        function: Any = ScriptedPotential(path, device or "cpu")
+        function: Any = ScriptedPotential(path, device or "cpu", 1 if n_replicas is None else n_replicas)
         if backend == "fast":
             function = FastForce(path, n_replicas)
             function.build()

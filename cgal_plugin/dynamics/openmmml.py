@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.dynamics.force import check_units, make_force, read_metadata, resolve_backend
+from cgal_plugin.dynamics.force import make_force, resolve_for_file
+from cgal_plugin.dynamics.potential_metadata import check_units, is_portable, only_fast, read_metadata
 from cgal_plugin.dynamics.residue_names import check_residue_names
 from cgal_plugin.errors import DynamicsError
 
@@ -37,14 +38,14 @@ class CGSchNetPotentialFactory:
         name
             ``"cgschnet"``.
         modelPath
-            File of :func:`cgal_plugin.export.export_torchscript`.
+            File of :func:`cgal_plugin.export.export_potential`.
         mapping
             CG mapping for bead masses, used if the file has no topology.
 
         Raises
         ------
         DynamicsError
-            ``modelPath`` is missing or not a TorchScript file, or there are unknown arguments.
+            ``modelPath`` is missing or no exported potential, or there are unknown arguments.
         """
         if modelPath is None:
             raise DynamicsError(
@@ -122,28 +123,28 @@ def add_forces(
     from cgal_plugin.mapping import CGTopology
 
     beads = np.arange(topology.getNumAtoms()) if atoms is None else np.array(list(atoms), dtype=int)
-    expected = metadata.get("n_beads", 0) * metadata.get("n_replicas", 1)
+    n_replicas = int(metadata.get("n_replicas", 1))
+    if is_portable(metadata):  # for any number of replicas
+        n_replicas = max(1, beads.size // metadata["n_beads"])
+    expected = metadata.get("n_beads", 0) * n_replicas
     if expected and beads.size != expected:
         raise DynamicsError(
-            f"potential {os.fspath(path)!r} is for {metadata.get('n_replicas', 1)} replica(s) of "
-            f"{metadata['n_beads']} beads, not for {beads.size}"
+            f"potential {os.fspath(path)!r} is for {n_replicas} replica(s) of {metadata['n_beads']} beads, "
+            f"not for {beads.size}"
         )
     saved = metadata.get("topology")
     if saved is not None:
         residues = [atom.residue.name for atom in topology.atoms()]
-        own = list(saved["residue_names"]) * metadata["n_replicas"]
+        own = list(saved["residue_names"]) * n_replicas
         check_residue_names([residues[i] for i in beads], own, "the topology")
-    if "engine_error" in metadata and backend not in ("auto", "fast"):
-        raise DynamicsError(
-            f"potential {os.fspath(path)!r} was written by FastPotential.save; use backend 'fast'"
-        )
     if backend == "auto":
         # TorchForce acts on all particles and reads TorchScript only
-        backend = "fast" if "engine_error" in metadata else "auto" if atoms is None else "python"
+        backend = "fast" if only_fast(metadata) else "auto" if atoms is None else "python"
+    chosen = resolve_for_file(backend, metadata, path)
     if atoms is None:
         # in a mixed system the conventional force field sets the masses
         if saved is not None:
-            masses = np.tile(np.array(saved["masses"]), metadata["n_replicas"])
+            masses = np.tile(np.array(saved["masses"]), n_replicas)
         else:
             masses = CGTopology.from_openmm(topology, mapping).masses
         if masses.size != beads.size:
@@ -153,8 +154,7 @@ def add_forces(
             )
         for bead, mass in enumerate(masses.tolist()):
             system.setParticleMass(bead, mass)
-    force = make_force(
-        path, backend=resolve_backend(backend), device=device, particles=None if atoms is None else beads
-    )
+    particles = None if atoms is None else beads
+    force = make_force(path, backend=chosen, device=device, particles=particles, n_replicas=n_replicas)
     force.setForceGroup(force_group)
     system.addForce(force)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.config.ladder import rung_of
 from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.data.dcd import read_dcd
 from cgal_plugin.dynamics.demultiplex import by_ladder, save_by_temperature
 from cgal_plugin.dynamics.exchange_file import ENERGIES, FrameTable
 from cgal_plugin.dynamics.folder import Progress, SimulationFolder
-from cgal_plugin.dynamics.tempering import rung_of
 from cgal_plugin.errors import DynamicsError, StateError
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ class SimulationResult:
         found: NDArray[np.float64] = np.array(table.temperatures)[table.rungs(walker)]
         return found
 
-    def save_temperatures(self, temperatures: Sequence[float] | None = None) -> dict[float, tuple[Path, ...]]:
-        """Write the frames at temperatures (K; default: all) as DCD files, one per ladder; return the files.
+    def save_temperatures(self, temperatures: Sequence[float] | None = None) -> list[tuple[Path, ...]]:
+        """Write the frames at temperatures (K; default: all) as DCD files; return those of each ladder.
 
         They are in the folder ``temperatures/T`` of :attr:`out_dir`, which records their temperature; frame
         i of each is one report after frame i - 1, unless a walker blew up.

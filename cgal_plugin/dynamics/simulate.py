@@ -17,8 +17,8 @@ from cgal_plugin.dynamics.backends import choose_backend
 from cgal_plugin.dynamics.devices import describe_device, device_platform, find_device
 from cgal_plugin.dynamics.exchange_file import ENERGIES
 from cgal_plugin.dynamics.folder import Progress, SimulationFolder
-from cgal_plugin.dynamics.force import read_metadata
 from cgal_plugin.dynamics.guard import Guard, Limits, stereocentres
+from cgal_plugin.dynamics.potential_metadata import read_metadata
 from cgal_plugin.dynamics.result import SimulationResult
 from cgal_plugin.dynamics.settings import Settings
 from cgal_plugin.dynamics.tempering import ExchangeState, Ladder, make_ladder
@@ -79,7 +79,7 @@ def simulate(
     Parameters
     ----------
     potential
-        File of :func:`cgal_plugin.export.export_torchscript`, exported for ``n_replicas``.
+        File of :func:`cgal_plugin.export.export_potential`; a TorchScript file must be for ``n_replicas``.
     start_positions
         ``(n_replicas, beads, 3)`` Å, an ``mdtraj.Trajectory``, or one frame for all replicas.
     steps
@@ -214,7 +214,8 @@ def _finish_exchanges(folder: SimulationFolder, done: Progress, ladder: Ladder) 
     table = folder.frame_table(done)
     assert table is not None
     assert done.exchanges is not None
-    table.save_energies(folder.root / ENERGIES)
+    if not folder.is_complete(done) or not (folder.root / ENERGIES).is_file():
+        table.save_energies(folder.root / ENERGIES)
     report = tempering_report(ladder, done.exchanges, done.parked, table.mean_energies)
     for text in report["warnings"]:
         warnings.warn(text, CGALWarning, stacklevel=3)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.config.quantities import parse_quantity
 from cgal_plugin.data.trajectories import load_trajectories
 from cgal_plugin.dynamics.result import SimulationResult
 from cgal_plugin.dynamics.simulate import simulate
@@ -17,6 +18,25 @@ from cgal_plugin.export import load_metadata
 
 if TYPE_CHECKING:
     from cgal_plugin.mapping import CGTopology
+
+
+def parse_temperatures(text: str) -> tuple[float, ...]:
+    """Return temperatures (K) of a text such as ``400,460,530``; empty for an empty text.
+
+    Raises
+    ------
+    ConfigError
+        A value is no temperature.
+    """
+    found = []
+    for part in text.split(",") if text.strip() else []:
+        try:
+            found.append(parse_quantity(part, "K"))
+        except ValueError as error:
+            raise ConfigError(
+                f"--temperatures {text!r}: {error}; give temperatures in K, as 400,460,530"
+            ) from None
+    return tuple(found)
 
 
 def simulate_file(

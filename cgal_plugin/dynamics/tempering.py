@@ -6,7 +6,6 @@ exchange moves the temperatures of two walkers on neighbouring rungs, and scales
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,81 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cgal_plugin.config.ladder import check_ladders, check_temperatures
 from cgal_plugin.errors import DynamicsError
 from cgal_plugin.provenance import derive_seed
 from cgal_plugin.units import kT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-#: temperatures (K) that differ by less are the same
-_SAME = 1e-6
-
-
-def check_temperatures(temperatures: Sequence[float], temperature: float | None = None) -> tuple[float, ...]:
-    """Return a ladder of temperatures, K.
-
-    Raises
-    ------
-    ValueError
-        There are fewer than two; one is not positive and finite; they do not ascend; or ``temperature``, at
-        which frames are used, is not one of them.
-    """
-    found = tuple(float(t) for t in temperatures)
-    text = ", ".join(f"{t:g}" for t in found)
-    bad = [t for t in found if not (math.isfinite(t) and t > 0)]
-    if bad:
-        raise ValueError(f"temperatures are {text} K; {bad[0]:g} is not a temperature above 0 K")
-    if len(found) == 1:
-        raise ValueError(
-            f"temperatures has one value, {text} K; an exchange needs two or more. Without exchanges, leave "
-            "temperatures out"
-        )
-    if any(b - a <= _SAME for a, b in itertools.pairwise(found)):
-        ordered = sorted(set(found))
-        twice = len(ordered) < len(found)
-        raise ValueError(
-            f"temperatures are {text} K; they must ascend{', and each be given once' * twice}: "
-            f"{', '.join(f'{t:g}' for t in ordered)}"
-        )
-    if found and temperature is not None:
-        rung_of(found, temperature)
-    return found
-
-
-def rung_of(temperatures: Sequence[float], temperature: float) -> int:
-    """Return the rung of ``temperature`` (K).
-
-    Raises
-    ------
-    ValueError
-        It is none of ``temperatures``.
-    """
-    for rung, found in enumerate(temperatures):
-        if abs(found - temperature) <= _SAME:
-            return rung
-    raise ValueError(
-        f"{temperature:g} K is none of the temperatures {', '.join(f'{t:g}' for t in temperatures)} K, and "
-        "only their frames are sampled: add it to temperatures"
-    )
-
-
-def check_ladders(n_replicas: int, n_temperatures: int) -> int:
-    """Return the number of ladders.
-
-    Raises
-    ------
-    ValueError
-        The replicas do not fill whole ladders.
-    """
-    if n_replicas % n_temperatures:
-        near = [n for n in (n_replicas // n_temperatures, n_replicas // n_temperatures + 1) if n]
-        raise ValueError(
-            f"{n_replicas} replicas cannot be divided into ladders of {n_temperatures} temperatures; the "
-            "number of replicas is that of all temperatures together: use "
-            + " or ".join(str(n * n_temperatures) for n in near)
-        )
-    return n_replicas // n_temperatures
 
 
 @dataclass(frozen=True)

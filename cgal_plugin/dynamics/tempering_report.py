@@ -116,15 +116,22 @@ def suggested_temperatures(temperatures: Sequence[float], mean_energies: NDArray
 
 
 def report_lines(found: dict[str, Any]) -> list[str]:
-    """Format a :func:`tempering_report` for the terminal."""
+    """Format the counts of a :func:`tempering_report` for the terminal."""
     pairs = [
         f"{p['temperatures'][0]:g}-{p['temperatures'][1]:g} K "
         + (f"{100 * p['acceptance']:.0f} % of {p['attempts']}" if p["attempts"] else "not attempted")
         for p in found["pairs"]
     ]
-    lines = [
+    return [
         f"exchanges accepted: {', '.join(pairs)}",
         f"round trips: {found['round_trips']} by {len(found['round_trips_of_walkers'])} walkers "
         f"({found['n_ladders']} ladder(s) of {len(found['temperatures'])} temperatures)",
     ]
-    return lines + [f"warning: {text}" for text in found["warnings"]]
+
+
+def short_text(reports: Sequence[dict[str, Any]]) -> str:
+    """Format the :func:`tempering_report` of several Systems as part of a line."""
+    shares = [p["acceptance"] for r in reports for p in r["pairs"] if p["attempts"]]
+    trips = sum(r["round_trips"] for r in reports)
+    accepted = f"{100 * min(shares):.0f} to {100 * max(shares):.0f} %" if shares else "none attempted"
+    return f"exchanges accepted {accepted}, {trips} round trips"

@@ -8,11 +8,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cgal_plugin.config.executor import LocalExecutor, ParslExecutor
 from cgal_plugin.errors import OracleError
 from cgal_plugin.execution.pool import Pool
+from cgal_plugin.execution.resources import resolve_threads
 from cgal_plugin.execution.window import Event, Failure, check_system, no_event, reason_of, run_tasks
 from cgal_plugin.execution.worker import Call, Shared
 
@@ -24,13 +25,14 @@ def map_tasks(
     items: Sequence[Any],
     on_result: Callable[[int, Any], None],
     *,
-    workers: int | ExecutorSettings,
+    workers: int | Literal["auto"] | ExecutorSettings,
     shared: Any = None,
     on_failure: Callable[[int, Failure], None] | None = None,
     limited: bool = True,
     folder: Path | None = None,
     names: Sequence[str] | None = None,
     event: Event = no_event,
+    cores: int = 1,
 ) -> None:
     """Call ``function(item)``, or ``function(shared, item)``, for each item; results come in any order.
 
@@ -44,8 +46,8 @@ def map_tasks(
     on_result
         Called in this process as ``on_result(index, result)``.
     workers
-        The executor section of a configuration, or a number of processes on this machine; 0 runs all
-        tasks in this process, without time limit.
+        The executor section of a configuration, or a number of processes on this machine; ``"auto"``: one
+        per core that this process may use; 0 runs all tasks in this process, without time limit.
     on_failure
         Called as ``on_failure(index, failure)`` for a failed task; an exception in it ends the call.
         Without ``on_failure``, the first failure ends the call.
@@ -58,6 +60,8 @@ def map_tasks(
         File name of each task's log; default: its index.
     event
         Called as ``event(kind, **facts)`` for each problem that was handled.
+    cores
+        Cores that each task may use. With 1, a worker process is pinned to its core.
 
     Raises
     ------
@@ -71,7 +75,7 @@ def map_tasks(
         Without ``on_failure``: the exception of ``function``, after earlier results were passed to
         ``on_result``.
     """
-    settings = LocalExecutor(workers=workers) if isinstance(workers, int) else workers
+    settings = LocalExecutor(workers=workers) if isinstance(workers, int | str) else workers
     fail = on_failure or _raise
     if not items:
         return
@@ -88,7 +92,8 @@ def map_tasks(
 
         def make(index: int) -> Call:
             log = logs / f"{index if names is None else names[index]}.log"
-            return Call(function, items[index], str(log), sent, settings.task_timeout if limited else None)
+            limit = settings.task_timeout if limited else None
+            return Call(function, items[index], str(log), sent, limit, cores)
 
         with ExitStack() as stack:
 
@@ -162,7 +167,7 @@ def open_pool(settings: LocalExecutor | ParslExecutor, folder: Path, n_tasks: in
         return
     from cgal_plugin.execution.processes import ProcessSlots
 
-    workers = min(settings.workers, n_tasks)
+    workers = min(resolve_threads(settings.workers, n_tasks), n_tasks)
     executor = ProcessSlots(workers)
     try:
         yield Pool(executor, workers, workers, retries=settings.retries, retry_wait=settings.retry_wait)

@@ -19,6 +19,7 @@ from typing import Any
 
 from cgal_plugin.errors import OracleError
 from cgal_plugin.execution.affinity import take_core
+from cgal_plugin.execution.resources import CORES
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENMM_CPU_THREADS")
 #: first characters of faulthandler's report of a timeout
@@ -83,6 +84,8 @@ class Call:
         File for the task's stdout and stderr; deleted if empty.
     timeout
         Seconds after which the worker process is killed; None: no limit.
+    cores
+        Cores that the task may use.
     """
 
     function: Callable[..., Any]
@@ -90,6 +93,7 @@ class Call:
     log: str
     shared: Shared | None = None
     timeout: float | None = None
+    cores: int = 1
 
 
 def end_with_parent() -> None:
@@ -111,7 +115,9 @@ def run_task(call: Call) -> Any:
     end_with_parent()  # Parsl's workers would outlive a killed manager
     for name in _THREAD_VARIABLES:  # torch and openmm read them when the first task imports them
         os.environ[name] = "1"
-    take_core()
+    os.environ[CORES] = str(call.cores)
+    if call.cores == 1:
+        take_core()
     with _output_to(call.log), _time_limit(call.timeout):
         try:
             if call.shared is None:

@@ -1,4 +1,4 @@
-"""Export of models to self-contained TorchScript potentials for OpenMM and other engines."""
+"""Export of models to self-contained potentials for OpenMM and other engines."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cgal_plugin.export.fast import FastPotential
-    from cgal_plugin.export.potential import export_torchscript, load_metadata
+    from cgal_plugin.export.potential import export_potential, export_torchscript, load_metadata
 
-__all__ = ["FastPotential", "export_torchscript", "load_metadata"]
+__all__ = ["FastPotential", "export_potential", "export_torchscript", "load_metadata"]
 
 
 def __getattr__(name: str) -> Any:

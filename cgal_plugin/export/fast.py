@@ -3,7 +3,8 @@
 Needs numba (``pip install "cgal_plugin[fast]"``) but no compiler. Filters are interpolated from tables and
 evaluated once per pair for both directions, the input of the first block is precomputed per bead, the
 backward pass is analytical, and a few replicas at a time are evaluated so that they stay in cache. The
-network is evaluated in float32; distances, priors, and sums over pairs and beads in float64.
+network is evaluated in float32; distances, priors, and sums over pairs and beads in float64. Threads divide
+the replicas, or the beads of large ones; results are the same to the last bit for any number of threads.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from torch import Tensor, nn
 
+    from cgal_plugin.export.engine.threads import Worker
+    from cgal_plugin.export.tables import FilterTable
     from cgal_plugin.mapping.topology import CGTopology
 
 __all__ = ["FastPotential", "fast_available"]
@@ -33,9 +35,6 @@ __all__ = ["FastPotential", "fast_available"]
 #: largest accepted force error of float32 rounding (without that of the table) when an engine is built;
 #: that of torch in float32 is 2e-6 to 3e-5 on the same frames
 ROUNDING = 2e-5
-#: rows of features that are evaluated together: enough for efficient matrix products, few enough for the
-#: cache
-_CHUNK_ROWS = 120
 _INSTALL = 'pip install "cgal_plugin[fast]"'
 
 
@@ -49,12 +48,18 @@ def _require_numba() -> None:
         raise ExportError(f"the fast engine needs numba: {_INSTALL}")
 
 
+def _positive(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ExportError(f"{name} is {value!r}; it must be a positive integer")
+    return int(value)
+
+
 class FastPotential:
     """Compiled potential: ``potential(positions (R·N, 3) nm) -> energy kJ/mol, forces (R·N, 3) kJ/mol/nm``.
 
-    Create one with :meth:`from_model`, :meth:`from_file` or :meth:`load`. Not thread-safe: calls share one
-    workspace. For a replica with non-finite positions, energy and forces are NaN; other replicas are not
-    affected.
+    Create one with :meth:`from_model`, :meth:`from_file` or :meth:`load`. For a replica with non-finite
+    positions, energy and forces are NaN; other replicas are not affected. Calls from several Python threads
+    wait for each other. Processes that are forked or get a pickled copy start their own threads.
 
     Attributes
     ----------
@@ -62,38 +67,44 @@ class FastPotential:
         Beads, units, versions, and the intervals, tolerance and measured errors of the table.
     n_beads, n_replicas
         Number of beads N of a replica, and of replicas R.
+    n_threads
+        Largest number of threads; fewer are used where there is too little work for them.
 
     Raises
     ------
     ExportError
-        numba is missing, or ``n_replicas`` is not a positive integer.
+        numba is missing, or ``n_replicas`` or ``n_threads`` is not a positive integer.
     """
 
-    def __init__(self, arrays: dict[str, NDArray[Any]], metadata: dict[str, Any], n_replicas: int) -> None:
+    def __init__(
+        self, arrays: dict[str, NDArray[Any]], metadata: dict[str, Any], n_replicas: int, n_threads: int = 1
+    ) -> None:
         _require_numba()
-        if isinstance(n_replicas, bool) or not isinstance(n_replicas, int | np.integer) or n_replicas < 1:
-            raise ExportError(f"n_replicas is {n_replicas!r}; it must be a positive integer")
-        from cgal_plugin.export.engine.evaluate import evaluate
-        from cgal_plugin.export.engine.layout import arguments
-
         self.metadata = metadata
-        self.n_replicas = int(n_replicas)
+        self.n_replicas = _positive("n_replicas", n_replicas)
+        self.n_threads = _positive("n_threads", n_threads)
         self.n_beads = int(metadata["n_beads"])
         self._arrays = arrays
-        self._evaluate: Callable[..., None] = evaluate
-        self._arguments = arguments(arrays, self.n_beads, self.n_replicas, _CHUNK_ROWS)
-        self._energies = np.empty(self.n_replicas)
+        self._worker: Worker | None = None
 
-    def _call(self, positions: ArrayLike) -> NDArray[np.float64]:
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_worker": None}
+
+    def _call(self, positions: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         x = np.ascontiguousarray(positions, dtype=np.float64)
         if x.shape != (self.n_replicas * self.n_beads, 3):
             raise ExportError(
                 f"positions have shape {x.shape}; {self.n_replicas} replica(s) of {self.n_beads} beads "
                 f"need ({self.n_replicas * self.n_beads}, 3)"
             )
-        forces = np.empty_like(x)
-        self._evaluate(x, *self._arguments, self._energies, forces)
-        return forces
+        worker = self._worker
+        if worker is None or worker.process != os.getpid():
+            from cgal_plugin.export.engine.layout import divide, make_model
+            from cgal_plugin.export.engine.threads import Worker
+
+            division = divide(self.n_beads, self.n_replicas, self.n_threads)
+            worker = self._worker = Worker(make_model(self._arrays, division), division, self.n_replicas)
+        return worker(x)
 
     def __call__(self, positions: ArrayLike) -> tuple[float, NDArray[np.float64]]:
         """Return the total energy (kJ/mol) and the forces ``(R·N, 3)`` (kJ/mol/nm).
@@ -103,17 +114,20 @@ class FastPotential:
         ExportError
             ``positions`` is not ``(R·N, 3)``.
         """
-        forces = self._call(positions)
-        return float(self._energies.sum()), forces
+        energies, forces = self._call(positions)
+        return float(energies.sum()), forces
 
     def replica_energies(self, positions: ArrayLike) -> NDArray[np.float64]:
         """Return the energy of each replica, ``(R,)`` kJ/mol, at positions ``(R·N, 3)`` nm."""
-        self._call(positions)
-        return self._energies.copy()
+        return self._call(positions)[0]
 
     def with_replicas(self, n_replicas: int) -> FastPotential:
         """Return the same potential for another number of replicas."""
-        return FastPotential(self._arrays, self.metadata, n_replicas)
+        return FastPotential(self._arrays, self.metadata, n_replicas, self.n_threads)
+
+    def with_threads(self, n_threads: int) -> FastPotential:
+        """Return the same potential for another number of threads."""
+        return FastPotential(self._arrays, self.metadata, self.n_replicas, n_threads)
 
     @classmethod
     def from_model(
@@ -123,16 +137,19 @@ class FastPotential:
         *,
         n_replicas: int = 1,
         tolerance: float = 1e-6,
+        n_threads: int = 1,
     ) -> FastPotential:
         """Build from a trained model or checkpoint.
 
         Parameters
         ----------
         model_or_ckpt, topology
-            As in :func:`cgal_plugin.export.export_torchscript`.
+            As in :func:`cgal_plugin.export.export_potential`.
         tolerance
             Largest force error of the tables, relative to the largest component; checked against the exact
             network in float64.
+        n_threads
+            Largest number of threads.
 
         Raises
         ------
@@ -141,7 +158,8 @@ class FastPotential:
             the tolerance.
         """
         _require_numba()
-        from cgal_plugin.export.potential import differentiable, load_any, potential_module
+        from cgal_plugin.export.loading import differentiable
+        from cgal_plugin.export.potential import load_any, potential_module
 
         with differentiable():
             model = load_any(model_or_ckpt)
@@ -156,13 +174,13 @@ class FastPotential:
             }
             found = cls._build(potential, described, n_replicas, tolerance)
             found._check_against(model, topology)
-        return found
+        return found.with_threads(n_threads)
 
     def _check_against(self, model: nn.Module, topology: CGTopology) -> None:
         """Compare with the model as ``export_torchscript`` does, to detect an overridden ``forward``."""
         import torch
 
-        from cgal_plugin.export.potential import check_against_model, prepare
+        from cgal_plugin.export.model_check import check_against_model, prepare
 
         one = self.with_replicas(1)
 
@@ -175,45 +193,54 @@ class FastPotential:
 
     @classmethod
     def from_file(
-        cls, path: str | os.PathLike[str], *, n_replicas: int | None = None, tolerance: float = 1e-6
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        n_replicas: int | None = None,
+        tolerance: float = 1e-6,
+        n_threads: int = 1,
     ) -> FastPotential:
-        """Build from a TorchScript file of ``export_torchscript``, or load a file of :meth:`save`.
+        """Build from a file of ``export_potential``, or load a file of :meth:`save`.
 
-        Default of ``n_replicas``: that of the file. Raises the errors of :meth:`from_model` and :meth:`load`.
+        Default of ``n_replicas``: that of the file; 1 for a portable file, which is for any number.
+        Raises the errors of :meth:`from_model` and :meth:`load`.
         """
         if is_fast_file(path):
-            return cls.load(path, n_replicas=n_replicas)
+            return cls.load(path, n_replicas=n_replicas, n_threads=n_threads)
         _require_numba()
-        from cgal_plugin.export.potential import differentiable, load_exported
+        from cgal_plugin.export.loading import differentiable, load_for_engine
 
-        module, described = load_exported(path)
-        # parameters keep the precision of the file; tables are built in float64
+        potential, described, table = load_for_engine(path)
+        count = int(described.get("n_replicas", 1)) if n_replicas is None else n_replicas
         with differentiable():
-            potential = module.double()
-        if not hasattr(potential, "network"):
-            raise ExportError(
-                f"{str(path)!r} contains no CGSchNet to tabulate; use a file of export_torchscript or a "
-                "checkpoint"
-            )
-        count = int(described["n_replicas"]) if n_replicas is None else n_replicas
-        with differentiable():
-            return cls._build(potential, described, count, tolerance)
+            return cls._build(potential, described, count, tolerance, table).with_threads(n_threads)
 
     @classmethod
-    def _build(cls, potential: Any, described: dict[str, Any], n: int, tolerance: float) -> FastPotential:
+    def _build(
+        cls,
+        potential: Any,
+        described: dict[str, Any],
+        n: int,
+        tolerance: float,
+        stored: tuple[FilterTable, float] | None = None,
+    ) -> FastPotential:
         from cgal_plugin.export.engine.assemble import assemble, check_engine
         from cgal_plugin.export.probes import probe_frames
-        from cgal_plugin.export.tables import choose_table
+        from cgal_plugin.export.tables import check_tolerance, choose_table
         from cgal_plugin.mapping.topology import CGTopology
 
         network = potential.network
         if getattr(network, "embedding", None) is not None:
             raise ExportError(
                 "the fast engine does not support a neighbour embedding; "
-                "use the portable potential (export_torchscript)"
+                "use backend 'python', or 'torchforce'"
             )
         frames = probe_frames(potential, CGTopology.from_dict(described["topology"]))
-        table, table_error = choose_table(network, tolerance, frames)
+        check_tolerance(tolerance)
+        if stored is not None and stored[1] < tolerance:
+            table, table_error = stored
+        else:
+            table, table_error = choose_table(network, tolerance, frames)
         arrays = assemble(potential, table)
         copied = ("n_beads", "topology", "topology_hash", "types", "embedding", "temperature")
         kept = {key: value for key, value in described.items() if key in copied}
@@ -232,7 +259,7 @@ class FastPotential:
         if not error < ROUNDING + tolerance:
             raise ExportError(
                 f"the fast engine differs from the exact network by {error:.1e} of the largest force, "
-                f"more than {ROUNDING + tolerance:.1e}; use the portable potential (export_torchscript)"
+                f"more than {ROUNDING + tolerance:.1e}; use backend 'python', or 'torchforce'"
             )
         return cls(arrays, {**metadata, "engine_error": error}, n)
 
@@ -244,7 +271,9 @@ class FastPotential:
             np.savez(handle, **content)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, n_replicas: int | None = None) -> FastPotential:
+    def load(
+        cls, path: str | os.PathLike[str], *, n_replicas: int | None = None, n_threads: int = 1
+    ) -> FastPotential:
         """Load a file of :meth:`save`. Default of ``n_replicas``: that of the file.
 
         Raises
@@ -255,4 +284,5 @@ class FastPotential:
         if not Path(path).is_file():
             raise ExportError(f"potential {str(path)!r} does not exist")
         arrays, metadata = read_fast_file(path)
-        return cls(arrays, metadata, int(metadata["n_replicas"]) if n_replicas is None else n_replicas)
+        count = int(metadata["n_replicas"]) if n_replicas is None else n_replicas
+        return cls(arrays, metadata, count, n_threads)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,11 @@ from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
 _PAIRS_AT_A_TIME = 1024
 #: beads that are evaluated together on a CPU with a neighbour list
 _ROWS_AT_A_TIME = 1024
+_Method = TypeVar("_Method")
+#: marks a method besides ``forward`` for TorchScript; a torch without it writes the portable form only
+_scripted: Callable[[_Method], _Method] = getattr(
+    getattr(torch, "jit", None), "export", lambda method: method
+)
 
 
 @dataclass
@@ -103,7 +109,7 @@ class Potential(nn.Module):
         forces = forces.view(self.n_atoms, 3).to(positions.dtype) * (self.energy_unit * self.length)
         return energy.to(torch.float64).sum() * self.energy_unit, forces
 
-    @torch.jit.export
+    @_scripted
     def replica_energies(self, positions: Tensor) -> Tensor:
         """Return the energy of each replica, ``(R,)`` float64 kJ/mol."""
         return self.evaluate(positions)[0].to(torch.float64) * self.energy_unit

@@ -1,49 +1,59 @@
-"""Export of a trained model to a file that needs only torch: TorchScript of plain aten operations."""
+"""Export of a trained model to a file that needs only torch: TorchScript, or the portable form."""
 
 from __future__ import annotations
 
-import copy
 import os
 import pickle
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from cgal_plugin.data.temperature import same_temperature
-from cgal_plugin.errors import CGALError, ExportError
-from cgal_plugin.export.script_file import METADATA_FILE, load_script, save_script
+from cgal_plugin.errors import CGALError, CGALWarning, ExportError
+from cgal_plugin.export.loading import differentiable, load_exported, load_metadata
+from cgal_plugin.export.model_check import check_against_model, prepare
+from cgal_plugin.export.portable import save_portable
+from cgal_plugin.export.script_file import save_script, script_available
 from cgal_plugin.mapping.embedding import check_same_embedding
 from cgal_plugin.provenance import hash_array, hash_object, versions
-from cgal_plugin.units import ANGSTROM_PER_NM, POTENTIAL_UNITS
+from cgal_plugin.units import POTENTIAL_UNITS
 
 if TYPE_CHECKING:
     from torch import nn
 
     from cgal_plugin.export.forms import Potential
+    from cgal_plugin.export.tables import FilterTable
     from cgal_plugin.mapping.topology import CGTopology
 
+__all__ = ["export_potential", "export_torchscript", "load_exported", "load_metadata", "potential_module"]
+
 FORMAT_VERSION = 1
+#: forms of a file; "auto" goes by the suffix
+FORMATS = ("auto", "portable", "torchscript")
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-@contextmanager
-def differentiable() -> Iterator[None]:
-    """Compute gradients, also inside ``torch.no_grad()`` and ``torch.inference_mode()`` of the caller."""
-    with torch.inference_mode(False), torch.enable_grad():
-        yield
-
-
-@differentiable()
 def export_torchscript(
     model_or_ckpt: nn.Module | str | os.PathLike[str],
     topology: CGTopology,
     path: str | os.PathLike[str],
+    **options: Any,
+) -> dict[str, Any]:
+    """Write a model as a TorchScript file; see :func:`export_potential`, which takes the same options."""
+    return export_potential(model_or_ckpt, topology, path, form="torchscript", **options)
+
+
+@differentiable()
+def export_potential(
+    model_or_ckpt: nn.Module | str | os.PathLike[str],
+    topology: CGTopology,
+    path: str | os.PathLike[str],
     *,
+    form: str = "auto",
     n_replicas: int = 1,
     dtype: str | None = None,
     temperature: float | None = None,
@@ -53,12 +63,13 @@ def export_torchscript(
     pairs: str = "auto",
     skin: float = 2.0,
 ) -> dict[str, Any]:
-    """Write a model as a self-contained TorchScript file.
+    """Write a model as a self-contained file. The potential is compared with the model before it is written.
 
-    ``forward(positions (n_replicas·n_beads, 3) nm)`` of the file returns the energy (kJ/mol, scalar) and the
-    forces ``(n_replicas·n_beads, 3)`` in kJ/mol/nm, as ``TorchForce.setOutputsForces(True)`` expects;
-    ``replica_energies(positions)`` returns the energy of each replica. The potential is compared with the
-    model before it is written.
+    A TorchScript file is for TorchForce and other programs: its ``forward(positions (n_replicas·n_beads, 3)
+    nm)`` returns the energy (kJ/mol, scalar) and the forces ``(n_replicas·n_beads, 3)`` in kJ/mol/nm, as
+    ``TorchForce.setOutputsForces(True)`` expects; ``replica_energies(positions)`` returns the energy of each
+    replica. A portable file has no code or pickle: all other backends read it without TorchMD-Net, for any
+    number of replicas. Both give the same energies and forces.
 
     Parameters
     ----------
@@ -67,9 +78,12 @@ def export_torchscript(
     topology
         Beads of one molecule.
     path
-        Output file, usually ``*.pt``; written atomically.
+        Output file, usually ``*.pt`` or ``*.npz``; written atomically.
+    form
+        ``"torchscript"``, ``"portable"``, or ``"auto"``: portable for the suffix ``.npz``, TorchScript for
+        others. Where torch has no TorchScript, ``"auto"`` writes the portable form and warns.
     n_replicas
-        Copies of the molecule that one call evaluates.
+        Copies of the molecule that one call of a TorchScript file evaluates.
     dtype
         ``"float32"``, ``"float64"``, or None for the dtype of the model.
     temperature
@@ -79,7 +93,8 @@ def export_torchscript(
     filters
         ``"exact"`` evaluates the filter MLPs; ``"table"`` interpolates tables, which is faster. ``"auto"``
         uses tables in float32, where their error is similar to rounding, unless the model has a
-        neighbour embedding or no table is accurate enough.
+        neighbour embedding or no table is accurate enough. A portable file has tables for the compiled
+        engines in any case, if they can be made.
     tolerance
         With tables: largest error of a force component, relative to the largest component. The error is
         measured against the exact network in float64 and recorded.
@@ -97,11 +112,12 @@ def export_torchscript(
     Raises
     ------
     ExportError
-        The model cannot be exported, does not fit the topology or is for another temperature, or an argument
-        is invalid.
+        The model cannot be exported, does not fit the topology or is for another temperature, an argument
+        is invalid, or torch has no TorchScript.
     """
     from cgal_plugin.export.tables import check_tolerance
 
+    form = resolve_form(form, path)
     if isinstance(n_replicas, bool) or not isinstance(n_replicas, int | np.integer) or n_replicas < 1:
         raise ExportError(f"n_replicas is {n_replicas!r}; it must be a positive integer")
     if dtype is not None and dtype not in _DTYPES:
@@ -115,7 +131,7 @@ def export_torchscript(
     potential = potential_module(
         model, topology, n_replicas=int(n_replicas), dtype=dtype, pairs=pairs, skin=skin
     )
-    form = tabulate(potential, model, topology, tolerance, filters)
+    numbers, table = tabulate(potential, model, topology, tolerance, filters, always=form == "portable")
     metadata = {
         "format": "cgal_plugin potential",
         "format_version": FORMAT_VERSION,
@@ -131,41 +147,34 @@ def export_torchscript(
         "temperature": temperature,
         "config_hash": config_hash,
         "parameters_hash": _parameters_hash(potential),
-        **form,
+        **numbers,
         "versions": versions(),
     }
+    if form == "portable":
+        return save_portable(potential, path, metadata, table)
     save_script(potential, path, metadata)
     return metadata
 
 
-def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the metadata of an exported potential: beads, replicas, topology, units, temperature, hashes.
+def resolve_form(form: str, path: str | os.PathLike[str]) -> str:
+    """Return ``"portable"`` or ``"torchscript"`` for the argument ``form`` of :func:`export_potential`.
 
     Raises
     ------
     ExportError
-        The file is missing, damaged, or was not written by :func:`export_torchscript` or
-        ``FastPotential.save``.
+        The form is unknown, or torch has no TorchScript.
     """
-    from cgal_plugin.export.fast_file import read_fast_metadata
-
-    saved = read_fast_metadata(path) if Path(path).is_file() else None
-    return load_exported(path)[1] if saved is None else saved
-
-
-def load_exported(path: str | os.PathLike[str]) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
-    """Return the module and the metadata of an exported potential; raises as :func:`load_metadata`."""
-    if not Path(path).is_file():
-        raise ExportError(f"potential {str(path)!r} does not exist")
-    try:
-        module, metadata = load_script(path)
-    except (RuntimeError, ValueError) as error:
-        raise ExportError(f"{str(path)!r} is not a TorchScript file: {error}") from error
-    if not metadata:
-        raise ExportError(
-            f"{str(path)!r} has no {METADATA_FILE}: it was not written by cgal_plugin's export_torchscript"
-        )
-    return module, metadata
+    if form not in FORMATS:
+        raise ExportError(f"unknown form {form!r} of a potential; use one of {', '.join(map(repr, FORMATS))}")
+    if form == "portable" or (form == "auto" and os.fspath(path).endswith(".npz")):
+        return "portable"
+    if script_available():
+        return "torchscript"
+    reason = f"torch {torch.__version__} has no TorchScript"
+    if form == "torchscript":
+        raise ExportError(f"{reason}: write the portable form (suffix .npz), or install an earlier torch")
+    warnings.warn(f"{reason}: {os.fspath(path)} is written in the portable form", CGALWarning, stacklevel=3)
+    return "portable"
 
 
 @differentiable()
@@ -179,9 +188,9 @@ def potential_module(
     pairs: str = "auto",
     skin: float = 2.0,
 ) -> Potential:
-    """Return the unscripted module that ``export_torchscript`` writes.
+    """Return the unscripted module that :func:`export_potential` writes.
 
-    Arguments and errors are those of :func:`export_torchscript`; the model is not changed.
+    Arguments and errors are those of :func:`export_potential`; the model is not changed.
     ``verify=False`` skips the comparison with the model, which needs memory for all pairs.
     """
     from cgal_plugin.export.assemble import build_potential
@@ -215,17 +224,20 @@ def potential_module(
     return potential
 
 
-def prepare(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Return a copy of a model on the CPU that computes energies only."""
-    copied: Any = copy.deepcopy(model).to(device="cpu", dtype=dtype).eval()
-    copied.derivative = False
-    return cast("nn.Module", copied)
-
-
 def tabulate(
-    potential: Potential, model: nn.Module, topology: CGTopology, tolerance: float, filters: str
-) -> dict[str, Any]:
-    """Replace the filters of a potential by tables if requested; return the metadata about its form."""
+    potential: Potential,
+    model: nn.Module,
+    topology: CGTopology,
+    tolerance: float,
+    filters: str,
+    *,
+    always: bool = False,
+) -> tuple[dict[str, Any], tuple[FilterTable, float] | None]:
+    """Replace the filters of a potential by tables if requested.
+
+    Returns the metadata about its form, and the table with its force error if one was made; ``always``: also
+    for a potential that does not use it.
+    """
     from cgal_plugin.export.forms import ListPotential
     from cgal_plugin.export.probes import probe_frames
     from cgal_plugin.export.tables import TableFilters, choose_table
@@ -234,23 +246,26 @@ def tabulate(
     if isinstance(potential, ListPotential):
         form = {"pairs": "list", "skin": potential.neighbors.skin}
     dtype, embedded = potential.unit.dtype, potential.network.embedding is not None
-    if filters == "exact" or (filters == "auto" and (dtype == torch.float64 or embedded)):
-        return {**form, "filters": "exact"}
-    if embedded:
+    exact_only = filters == "exact" or (filters == "auto" and (dtype == torch.float64 or embedded))
+    if embedded and not exact_only:
         raise ExportError("filters='table' does not support a neighbour embedding; use filters='exact'")
+    if embedded or (exact_only and not always):
+        return {**form, "filters": "exact"}, None
     exact = potential_module(model, topology, dtype="float64", verify=False)
     try:
         table, error = choose_table(exact.network, tolerance, probe_frames(exact, topology))
     except ExportError as reason:
         if filters == "table":
             raise
-        return {**form, "filters": "exact", "no_table": str(reason)}
+        return {**form, "filters": "exact", "no_table": str(reason)}, None
+    found = {"table_intervals": table.intervals, "table_tolerance": tolerance, "table_error": error}
+    if exact_only:
+        return {**form, "filters": "exact", **found}, (table, error)
     network = potential.network
     network.exact = cast("Any", network.filters)
     network.filters = TableFilters(table, dtype)
     check_against_model(potential.evaluate, potential.n_replicas, dtype, prepare(model, dtype), topology)
-    form |= {"filters": "table", "table_intervals": table.intervals}
-    return {**form, "table_tolerance": tolerance, "table_error": error}
+    return {**form, "filters": "table", **found}, (table, error)
 
 
 def load_any(model_or_ckpt: nn.Module | str | os.PathLike[str]) -> nn.Module:
@@ -276,51 +291,3 @@ def load_any(model_or_ckpt: nn.Module | str | os.PathLike[str]) -> nn.Module:
 def _parameters_hash(potential: nn.Module) -> str:
     state = potential.state_dict()
     return hash_object([list(state), hash_array(*(t.numpy() for t in state.values()))])
-
-
-def check_against_model(
-    evaluate: Callable[[Tensor], tuple[Tensor, Tensor]],
-    n_replicas: int,
-    dtype: torch.dtype,
-    model: nn.Module,
-    topology: CGTopology,
-) -> None:
-    """Compare a potential with its model on a stretched, jittered chain with few neighbours.
-
-    Parameters
-    ----------
-    evaluate
-        The potential: positions ``(n_replicas·N, 3)`` nm to energies ``(n_replicas,)`` kcal/mol and forces
-        ``(n_replicas, N, 3)`` kcal/mol/Å.
-    dtype
-        Dtype of the potential and the model.
-
-    Raises
-    ------
-    ExportError
-        Energies or forces differ by more than rounding: the model does not compute what its parameters
-        define, for example because a subclass of CGSchNet overrides ``forward``.
-    """
-    from cgal_plugin.export.assemble import index_tables
-
-    n = topology.n_beads
-    jitter = np.random.default_rng(0).normal(scale=0.7, size=(n, 3))
-    one = jitter + np.arange(n)[:, None] * np.array([2.6, 1.4, 0.9])
-    pos = torch.from_numpy(one - one.mean(0)).to(dtype)
-    z = torch.from_numpy(np.array(topology.types, dtype=np.int64))
-    with torch.enable_grad():
-        positions = pos.clone().requires_grad_(True)
-        # priors of a model for several molecules take their terms from the tables
-        energy = model(z, positions, extra_args=index_tables(topology))[0]
-        forces = -torch.autograd.grad(energy.sum(), positions)[0]
-    energy = energy.detach()
-    every, found = evaluate((pos / ANGSTROM_PER_NM).repeat(n_replicas, 1))
-    tolerance = 1e-4 if dtype == torch.float32 else 1e-8
-    force_gap = float((found - forces).abs().max()) / (1.0 + float(forces.abs().max()))
-    energy_gap = float((every - energy.sum()).abs().max()) / (1.0 + float(energy.abs().sum()))
-    if not (force_gap < tolerance and energy_gap < tolerance):
-        raise ExportError(
-            f"the exported potential differs from the model by {energy_gap:.1e} in the energy and "
-            f"{force_gap:.1e} in the forces (relative): {type(model.representation_model).__name__} does not "
-            "compute what its parameters define"
-        )

@@ -1,25 +1,29 @@
-"""TorchScript files with metadata: script, save and load, without torch's deprecation warnings."""
+"""TorchScript files with metadata: script, save and load, without the warnings that torch deprecates it."""
 
 from __future__ import annotations
 
 import json
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 
+from cgal_plugin._native import no_torchscript_warnings
+from cgal_plugin.errors import ExportError
 from cgal_plugin.export.potential_file import check_potential_file
 from cgal_plugin.provenance import atomic_write
 
 METADATA_FILE = "cgal.json"
 
 
+def script_available() -> bool:
+    """Return whether this torch can write TorchScript, which it deprecates."""
+    return hasattr(torch, "jit") and hasattr(torch.jit, "script") and hasattr(torch.jit, "load")
+
+
 def save_script(module: torch.nn.Module, path: str | os.PathLike[str], metadata: dict[str, Any]) -> None:
     """Script a module and write it with its metadata; atomically."""
-    with _no_deprecation_warnings():
+    with no_torchscript_warnings():
         script = torch.jit.script(module)
     extra = {METADATA_FILE: json.dumps(metadata, sort_keys=True)}
     # not save(): the archive would contain the temporary file name, which differs between processes
@@ -35,23 +39,19 @@ def load_script(
     Raises
     ------
     ExportError
-        The file is damaged.
+        The file is damaged, or torch has no TorchScript.
     RuntimeError, ValueError
         The file is not TorchScript (raised by torch).
     """
     check_potential_file(path)
+    if not script_available():
+        raise ExportError(
+            f"potential {os.fspath(path)!r} is TorchScript, which torch {torch.__version__} no longer reads: "
+            "export it again (`cgal export MODEL.ckpt -o potential.npz`), or install torch 2.10"
+        )
     extra = {METADATA_FILE: ""}
-    with _no_deprecation_warnings():
+    with no_torchscript_warnings():
         module = torch.jit.load(str(path), device, extra)  # type: ignore[no-untyped-call] # untyped in torch
     text = extra[METADATA_FILE]
     metadata = cast("dict[str, Any]", json.loads(text)) if text else {}
     return cast("torch.jit.ScriptModule", module), metadata
-
-
-@contextmanager
-def _no_deprecation_warnings() -> Iterator[None]:
-    # torch deprecates TorchScript, but it is the only format that TorchForce of openmm-torch accepts
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r".*torch\.jit\..* is deprecated.*")
-        warnings.filterwarnings("ignore", message=r".*torch\.jit\..* is not supported in Python 3\.14.*")
-        yield

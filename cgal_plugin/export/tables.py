@@ -170,6 +170,17 @@ class TableFilters(nn.Module):
         return both[:, 0].transpose(0, 1), both[:, 1].transpose(0, 1)
 
 
+def stored_table(network: Any) -> FilterTable | None:
+    """Return the table that an exported network uses, in the precision of its dtype; None if it has none."""
+    filters = network.filters
+    if not hasattr(filters, "rows"):
+        return None
+    rows = filters.rows.detach().double().cpu().numpy()
+    shape = (int(filters.intervals), 6, int(filters.n_blocks), int(filters.width))
+    coefficients = np.ascontiguousarray(rows.reshape(shape).transpose(2, 0, 1, 3))
+    return FilterTable(coefficients, float(filters.lower), float(filters.upper), float(filters.decay))
+
+
 def exact_filters(network: Any) -> Any:
     """Return the exact filters of an exported network, also if it uses tables."""
     exact = getattr(network, "exact", None)

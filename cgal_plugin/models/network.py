@@ -89,20 +89,26 @@ class CGNet(TorchMD_Net):  # type: ignore[misc]  # torchmdnet has no types
             result: tuple[Tensor, Tensor] = super().forward(z, pos, batch, box, q, s, extra_args, num_systems)
             return result
         batch = torch.zeros_like(z) if batch is None else batch
-        y, forces = self._network(z, pos, batch, num_systems)
+        y, forces = self.network(z, pos, batch, num_systems)
         if self.prior_model:  # cgal-train without priors has an empty list
             prior_y, prior_forces = self._priors(y, z, pos, batch, extra_args)
             y, forces = y + prior_y, forces + prior_forces
         return y, forces
 
     def _is_fast(self, pos: Tensor, box: Tensor | None) -> bool:
-        net = self.representation_model
         return (
             self.training
-            and self.derivative
             and torch.is_grad_enabled()
             and not pos.requires_grad
             and box is None
+            and self.can_be_fast()
+        )
+
+    def can_be_fast(self) -> bool:
+        """Return whether the fast method supports the options of this model."""
+        net = self.representation_model
+        return (
+            self.derivative
             and isinstance(net, CGSchNet)
             and not net.distance.use_periodic
             and net.aggr == "add"
@@ -111,9 +117,10 @@ class CGNet(TorchMD_Net):  # type: ignore[misc]  # torchmdnet has no types
             and all(isinstance(p, CGPrior) for p in self.prior_model or ())
         )
 
-    def _network(
-        self, z: Tensor, pos: Tensor, batch: Tensor, num_systems: int | None
+    def network(
+        self, z: Tensor, pos: Tensor, batch: Tensor, num_systems: int | None = None
     ) -> tuple[Tensor, Tensor]:
+        """Return energies and forces as :meth:`forward` does, in training mode and without the priors."""
         net, output = self.representation_model, self.output_model
         with torch.no_grad():
             i, j, r = net.pairs(pos, batch)
@@ -132,6 +139,13 @@ class CGNet(TorchMD_Net):  # type: ignore[misc]  # torchmdnet has no types
             stage.forces = False
         push = slope.unsqueeze(1) * apart
         return y, torch.zeros_like(pos).index_add(0, j, push).index_add(0, i, -push)
+
+    def prior_forces(self, z: Tensor, pos: Tensor, batch: Tensor, tables: dict[str, Tensor]) -> Tensor:
+        """Return the forces of the priors alone, ``(n_beads, 3)`` kcal/mol/Å; ``tables``: their indices."""
+        if not self.prior_model:
+            return torch.zeros_like(pos)
+        start = pos.new_zeros(int(batch[-1]) + 1, 1)
+        return self._priors(start, z, pos, batch, tables)[1]
 
     def _priors(
         self, y: Tensor, z: Tensor, pos: Tensor, batch: Tensor, extra_args: dict[str, Tensor] | None

@@ -88,6 +88,18 @@ def check_file(source: str | os.PathLike[str] | IO[bytes], name: str, error: typ
             "checkpoint (epoch_*.ckpt, or model.ckpt of a run); to run the potential use `cgal simulate` or "
             "add_potential"
         )
+    if _is_npz(source):
+        raise error(
+            f"{name} is an npz file, such as an exported potential or frames, and not a checkpoint: give the "
+            "checkpoint (epoch_*.ckpt, or model.ckpt of a run)"
+        )
+
+
+def _is_npz(source: str | os.PathLike[str] | IO[bytes]) -> bool:
+    if not isinstance(source, str | os.PathLike) or not zipfile.is_zipfile(source):
+        return False
+    with zipfile.ZipFile(source) as archive:
+        return any(name.endswith(".npy") for name in archive.namelist())
 
 
 def _check_intact(source: str | os.PathLike[str] | IO[bytes], name: str, error: type[CGALError]) -> None:

@@ -18,6 +18,7 @@ from cgal_plugin.config import Config
 from cgal_plugin.config.models import ExternalComponent
 from cgal_plugin.data import DataStore, Quarantined
 from cgal_plugin.data.blow_up import BlowUp
+from cgal_plugin.dynamics.tempering_report import short_text
 from cgal_plugin.errors import StateError
 from cgal_plugin.oracle.record import StructureRecord
 from cgal_plugin.priors import PriorSet
@@ -223,6 +224,10 @@ def _round_notes(rounds: Sequence[_Round]) -> list[str]:
     """Say what could not be computed, and whether the run converged."""
     notes = []
     for index, found in enumerate(rounds):
+        tempering = found.results["simulate"].get("tempering", [])
+        if tempering:
+            notes.append(f"Round {index}, parallel tempering: {short_text(tempering)}.")
+        notes += [f"Round {index}: {text}." for r in tempering for text in r["warnings"]]
         for name, reason in found.results["evaluate"].get("not_evaluated", {}).items():
             notes.append(f"Round {index}: {name} could not be computed: {reason}.")
         if found.results["select"].get("covered"):

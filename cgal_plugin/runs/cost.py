@@ -6,8 +6,10 @@ import importlib.util
 from dataclasses import dataclass
 
 from cgal_plugin.config import Config
+from cgal_plugin.config.executor import ParslExecutor
 from cgal_plugin.config.models import ExternalComponent, OpenMMOracleConfig, Simulation, Training
 from cgal_plugin.data.error_weights import MOST
+from cgal_plugin.execution.resources import available_cores, resolve_threads
 from cgal_plugin.mapping.spec import resolve_spec
 from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.runs.rates import Molecule, Rates
@@ -57,7 +59,7 @@ def estimate(config: Config, molecule: Molecule | None = None) -> Cost:
     seed, oracle, training = config.seed_data, config.oracle, config.training
     known = isinstance(oracle, OpenMMOracleConfig)
     settings = oracle if isinstance(oracle, OpenMMOracleConfig) else OpenMMOracleConfig()
-    rates = Rates(molecule, settings.solvent, settings.platform)
+    rates = Rates(molecule, settings.solvent, _platform(config, settings))
     seed_ps = 0.0 if seed.store else seed.n_trajectories * (seed.picoseconds + seed.equilibration_ps)
     if seed.start == "diverse" and not seed.store:
         seed_ps += sum(_HEATING[i % len(_HEATING)] for i in range(seed.n_trajectories))
@@ -80,7 +82,7 @@ def estimate(config: Config, molecule: Molecule | None = None) -> Cost:
         size = training.model.embedding_dimension**2 * training.model.num_layers / (64**2 * 2)
         frames = _training_frames(config, training, settings, selected or 0)
         training_seconds = rates.training_seconds(frames * training.committee, size)
-        if training.committee > 1 and config.executor.training_threads == 1:
+        if training.committee > 1 and config.executor.training_threads in (1, "auto"):
             training_seconds /= _at_once(config, training.committee)
     cg_steps, cg_seconds = 0, 0.0
     if isinstance(config.simulation, Simulation):
@@ -113,7 +115,11 @@ def _start(config: Config) -> str:
 
 def _at_once(config: Config, tasks: int) -> int:
     """Return how many of these tasks run at the same time."""
-    return max(1, min(config.executor.workers, tasks))
+    return max(1, min(resolve_threads(config.executor.workers, tasks), tasks))
+
+
+def _workers(config: Config) -> int:
+    return resolve_threads(config.executor.workers, available_cores())
 
 
 def _selected(config: Config) -> int | None:
@@ -163,6 +169,7 @@ def plan(config: Config, molecule: Molecule | CGTopology | None = None) -> str:
     simulation = config.simulation
     dynamics = (
         f"{simulation.n_replicas} replicas x {simulation.steps} steps of {simulation.timestep_fs:g} fs"
+        + _ladder(simulation)
         if isinstance(simulation, Simulation)
         else simulation.name
     )
@@ -201,10 +208,20 @@ def plan(config: Config, molecule: Molecule | CGTopology | None = None) -> str:
     without = f"; without {', '.join(unknown)}, whose cost is not known" if unknown else ""
     lines.append(
         f"cost: {cost.oracle_ns:.3f} ns of all-atom MD, {counted}, {cost.cg_steps:,} CG replica-steps, about "
-        f"{_time(cost.minutes)} with {config.executor.workers} workers on one core each (rough, for "
+        f"{_time(cost.minutes)} with {_workers(config)} workers on one core each (rough, for "
         f"{molecule.n_residues} residues, {molecule.n_atoms} atoms{_where(config)}{without})"
     )
     return "\n".join(lines)
+
+
+def _ladder(simulation: Simulation) -> str:
+    t = simulation.temperatures
+    if not t:
+        return ""
+    return (
+        f", parallel tempering: {simulation.n_replicas // len(t)} ladder(s) of {len(t)} temperatures from "
+        f"{t[0]:g} to {t[-1]:g} K"
+    )
 
 
 def _parts(config: Config) -> list[tuple[str, object]]:
@@ -215,7 +232,13 @@ def _where(config: Config) -> str:
     oracle = config.oracle
     if not isinstance(oracle, OpenMMOracleConfig):
         return ""
-    return f", {oracle.solvent} on {oracle.platform}"
+    return f", {oracle.solvent} on {_platform(config, oracle)}"
+
+
+def _platform(config: Config, oracle: OpenMMOracleConfig) -> str:
+    """Return the platform of the labels; ``auto`` counts as a CPU, unless the workers have GPUs."""
+    gpus = isinstance(config.executor, ParslExecutor) and config.executor.template == "slurm_gpu"
+    return oracle.platform if oracle.platform != "auto" else "CUDA" if gpus else "CPU"
 
 
 def _time(minutes: float) -> str:

@@ -7,8 +7,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ _LEFTOVER = re.compile(r"\..*\.tmp(\.\w+)?")
 _CHECKSUM = "# SHA-256 of the lines below: "
 #: keys that may change between two calls, because they do not change existing results
 HARMLESS = ("name", "stopping.", "executor.", "oracle.max_failure_rate")
+#: keys whose ``auto`` is decided once in a run
+PLATFORMS = ("oracle.platform", "simulation.platform", "simulation.backend")
 
 
 class RunDirectory:
@@ -41,6 +43,7 @@ class RunDirectory:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
+        self.resources: dict[str, Any] = {}
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -59,8 +62,18 @@ class RunDirectory:
                 raise StateError(f"run directory {self.root} cannot be written: {error}") from error
             yield
 
-    def adopt(self, config: Config, *, accept_changes: bool = False, event: Event = no_event) -> None:
+    def adopt(
+        self,
+        config: Config,
+        *,
+        accept_changes: bool = False,
+        event: Event = no_event,
+        resources: Mapping[str, Any] | None = None,
+    ) -> None:
         """Record the configuration, or compare it with the recorded one.
+
+        ``resources`` is what the run uses of the machine; its ``platforms`` are recorded, and all of it is
+        written to the manifests of later stages.
 
         Damaged files are put aside and written again, after ``event("damage", what=..., remedy=...)``.
 
@@ -71,9 +84,10 @@ class RunDirectory:
             ``accept_changes`` is false, or by a version of this package with another layout.
         """
         path = self.root / "config.yaml"
+        used = self.platforms()
         recorded = self._recorded(config, accept_changes, event)
         if recorded is not None:
-            changes = _difference(recorded.resolved(), config.resolved())
+            changes = _difference(recorded.resolved(), config.resolved(), used)
             serious = [text for key, text in changes if not key.startswith(HARMLESS)]
             if serious and not accept_changes:
                 raise StateError(
@@ -92,9 +106,17 @@ class RunDirectory:
                     self._put_aside(history, error, event)
                     past = []
                 write_json(history, [*past, {"time": time.time(), "changes": [text for _, text in changes]}])
-        facts = {"name": config.name, "config_hash": config.hash, "seed": config.seed}
+        self.resources = dict(resources or {})
+        facts = {
+            "name": config.name,
+            "config_hash": config.hash,
+            "seed": config.seed,
+            "layout": LAYOUT,
+            "versions": versions(),
+            "platforms": {**used, **self.resources.get("platforms", {})},
+        }
         # before the configuration: a directory with a configuration has a layout
-        write_sealed(self.root / "run.json", {**facts, "layout": LAYOUT, "versions": versions()})
+        write_sealed(self.root / "run.json", facts)
         text = dump_yaml(config)
         with atomic_write(path, "w") as handle:
             handle.write(f"{_CHECKSUM}{_digest(text)}\n{text}")
@@ -131,8 +153,21 @@ class RunDirectory:
             kept = set_aside(path, self.root)
             event("damage", what=what, remedy=f"it is kept in {kept}, and written again")
 
+    def platforms(self) -> dict[str, str]:
+        """Return what the run has used so far by platform key of the configuration; empty for a new run."""
+        if not (self.root / "config.yaml").is_file():
+            return {}
+        with suppress(DamageError):
+            found = self.facts().get("platforms")
+            if found is not None:
+                return dict(found)
+        with suppress(StateError):  # an earlier version, which had no auto
+            flat = _flat(self.read_config())
+            return {key: flat[key] for key in PLATFORMS if flat.get(key) is not None}
+        return {}
+
     def facts(self) -> dict[str, Any]:
-        """Return the content of ``run.json``: name, configuration hash, seed, layout and versions.
+        """Return the content of ``run.json``: name, configuration hash, seed, layout, versions, platforms.
 
         Raises
         ------
@@ -238,7 +273,7 @@ class RunDirectory:
 
     def stage(self, *parts: str) -> Stage:
         """Return the stage with this path below the run directory."""
-        return Stage(self.root.joinpath(*parts), "/".join(parts))
+        return Stage(self.root.joinpath(*parts), "/".join(parts), self.resources)
 
     def round_folders(self) -> list[Path]:
         """Return the folders of the existing rounds, in order."""
@@ -258,8 +293,13 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix.rstrip("."): value}
 
 
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, str]]:
+def _difference(old: dict[str, Any], new: dict[str, Any], used: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the keys that differ; ``auto`` equals the platform that the run has used."""
     a, b = _flat(old), _flat(new)
+    for key in PLATFORMS:
+        for flat in (a, b):
+            if flat.get(key) == "auto" and key in used:
+                flat[key] = used[key]
     absent = "(not set)"
     return [
         (key, f"{key}: {a.get(key, absent)!r} -> {b.get(key, absent)!r}")

@@ -24,6 +24,7 @@ _SHOWN = {
     "timeout": "a task exceeded executor.task_timeout and was ended",
     "damage": "{what}; {remedy}",
     "message": "{text}",
+    "resources": "{text}",
 }
 
 #: called as ``progress(done, total)``
@@ -90,9 +91,10 @@ class SilentReporter:
 class RunLog:
     """A reporter that writes ``log.jsonl`` and forwards everything to another reporter.
 
-    Each line has ``time`` (s since 1970) and ``event``: ``run started``, ``stage started``, ``progress``,
-    ``stage finished``, ``stage done before``, ``round``, ``message``, ``quarantine``, ``worker lost``,
-    ``timeout``, ``straggler``, ``stall``, ``damage``, ``interrupted``, ``error``, ``run finished``. The other
+    Each line has ``time`` (s since 1970) and ``event``: ``run started``, ``resources`` (what the run uses),
+    ``stage started``, ``progress``, ``stage finished``, ``stage done before``, ``round``, ``message``,
+    ``quarantine``, ``worker lost``, ``timeout``, ``straggler``, ``stall``, ``damage``, ``interrupted``,
+    ``error``, ``run finished``. The other
     keys depend on the event.
     """
 
@@ -110,10 +112,16 @@ class RunLog:
             self.inner.message(_SHOWN[kind].format(**facts))
 
     @contextmanager
-    def recorded(self, config_hash: str) -> Iterator[None]:
-        """Record the start and the end of a run, whether it finishes, fails or is interrupted."""
+    def recorded(self, config_hash: str, resources: Mapping[str, Any] | None = None) -> Iterator[None]:
+        """Record the start and the end of a run, whether it finishes, fails or is interrupted.
+
+        ``resources`` are the facts about what the run uses; their ``text`` and ``notes`` are shown.
+        """
         facts = {"pid": os.getpid(), "host": socket.gethostname(), "versions": versions()}
         self.event("run started", config_hash=config_hash, **facts)
+        if resources is not None:
+            self.event("resources", **resources)
+            self.messages(resources["notes"])
         try:
             yield
         except (KeyboardInterrupt, interrupts.Interrupted) as interrupted:

@@ -63,11 +63,14 @@ class Stage:
         Folder of the stage.
     name
         Path of the stage below the run directory, for messages and the manifest.
+    resources
+        What the run uses of the machine, for the manifest.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, resources: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
         self.name = name
+        self.resources = dict(resources or {})
         self.root = folder.parents[name.count("/")]
 
     @property
@@ -162,6 +165,7 @@ class Stage:
                 "seconds": time.time() - started,
                 "finished": time.time(),
                 "versions": versions(),
+                "resources": self.resources,
             },
         )
         return dict(read_sealed(self.folder / MANIFEST)["results"])

@@ -22,6 +22,7 @@ from cgal_plugin.runs.stage import MANIFEST
 _TROUBLE = ("worker lost", "timeout", "straggler", "stall", "damage", "error", "interrupted")
 _RESULTS = (
     "n_frames",
+    "tempering",
     "coverage",
     "w1",
     "not_evaluated",

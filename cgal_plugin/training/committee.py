@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgal_plugin.config.executor import LocalExecutor, ParslExecutor
 from cgal_plugin.errors import ConfigError
 from cgal_plugin.execution.map_tasks import map_tasks
+from cgal_plugin.execution.resources import resolve_threads
 from cgal_plugin.provenance import derive_seed
 from cgal_plugin.training.run import Progress, TrainingResult, train
 
@@ -97,8 +97,8 @@ def train_members(
     """Train the members of :func:`member_arguments`; finished epochs of an interrupted call are kept.
 
     Members run one after another in this process if there is no executor, if it has no workers, or if
-    ``training_threads`` is above 1. Otherwise each member is a task of the executor. A single member always
-    runs in this process.
+    ``training_threads`` is a number above 1. Otherwise each member is a task of the executor, which trains on
+    one core. A single member always runs in this process, on ``training_threads`` cores.
 
     Parameters
     ----------
@@ -113,18 +113,25 @@ def train_members(
     frames
         As in :func:`~cgal_plugin.training.train`, for members in this process; a task reads its own.
     """
-    if executor is not None and len(members) > 1 and executor.workers > 0 and executor.training_threads == 1:
+    if executor is not None and len(members) > 1 and _apart(executor, len(members)):
         return _as_tasks(members, progress, executor, folder, names)
     results = []
-    with _threads(None if executor is None else executor.training_threads):
-        for n, member in enumerate(members):
+    cores = 1 if executor is None else executor.training_threads
+    for n, member in enumerate(members):
 
-            def tick(done: int, total: int, metrics: Mapping[str, Any], n: int = n) -> None:
-                if progress is not None:
-                    progress(n * total + done, len(members) * total, metrics)
+        def tick(done: int, total: int, metrics: Mapping[str, Any], n: int = n) -> None:
+            if progress is not None:
+                progress(n * total + done, len(members) * total, metrics)
 
-            results.append(train(**member, progress=tick, frames=frames))
+        results.append(train(**{"cores": cores, **member}, progress=tick, frames=frames))
     return results
+
+
+def _apart(executor: LocalExecutor | ParslExecutor, n_members: int) -> bool:
+    """Return whether each member is a task: there are workers, and members do not use several cores each."""
+    if executor.training_threads == "auto" and executor.workers == "auto":
+        return resolve_threads("auto", n_members) > 1
+    return executor.workers != 0 and executor.training_threads in (1, "auto")
 
 
 def _as_tasks(
@@ -148,18 +155,3 @@ def _as_tasks(
 def train_member(member: Mapping[str, Any]) -> TrainingResult:
     """Train one member. Tasks need an importable function."""
     return train(**member)
-
-
-@contextmanager
-def _threads(n: int | None) -> Iterator[None]:
-    if n is None:
-        yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -136,7 +136,11 @@ class Stamp(Callback):
 
 
 def make_trainer(
-    hparams: dict[str, Any], folder: Path, max_epochs: int, provenance: dict[str, Any]
+    hparams: dict[str, Any],
+    folder: Path,
+    max_epochs: int,
+    provenance: dict[str, Any],
+    device: str = "auto",
 ) -> Trainer:
     """Return a Lightning Trainer on one device that prints nothing and writes no files."""
     callbacks: list[Callback] = [FiniteLoss(), FusedOptimizer(), Stamp(provenance)]
@@ -146,7 +150,7 @@ def make_trainer(
         )
     return Trainer(
         max_epochs=max_epochs,
-        accelerator="auto",
+        accelerator=device,
         devices=1,
         default_root_dir=folder,
         callbacks=callbacks,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cgal_plugin.data.split_files import write_splits
 from cgal_plugin.errors import ConfigError, DamageError, TrainingError
+from cgal_plugin.execution.resources import Auto
 from cgal_plugin.provenance import (
     atomic_write,
     derive_seed,
@@ -90,6 +92,8 @@ def train(
     config_hash: str = "",
     progress: Progress | None = None,
     frames: FrameTable | None = None,
+    cores: int | Auto | None = None,
+    device: str = "auto",
 ) -> TrainingResult:
     """Train a model by force matching, or resume an interrupted training.
 
@@ -127,6 +131,11 @@ def train(
     frames
         The frames of the ``CGDataset`` that ``hparams`` name, if they are in memory
         (:func:`~cgal_plugin.data.sources.read_store`); otherwise they are read.
+    cores
+        Cores to use on a CPU, one process each, or ``"auto"`` for those that this process may use. The
+        weights are bit-equal for any number. None: one process, with the threads that torch has.
+    device
+        ``"cpu"``, or ``"auto"`` for a GPU if there is one.
 
     Returns
     -------
@@ -179,7 +188,7 @@ def train(
         "units": dict(MODEL_UNITS),
         "frames": prepared.frame_counts,
     }
-    return _run(prepared, out_dir, seed, init, provenance, progress, module)
+    return _run(prepared, out_dir, seed, init, provenance, progress, module, cores, device)
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
@@ -222,8 +231,11 @@ def _run(
     init: Path | None,
     provenance: dict[str, Any],
     progress: Progress | None,
-    module: LightningModule | None = None,
+    module: LightningModule | None,
+    cores: int | Auto | None,
+    device: str,
 ) -> TrainingResult:
+    from cgal_plugin.training.chunked import divided
     from cgal_plugin.training.lightning import SeededDataModule, fit, make_trainer, quiet
 
     folder = CheckpointFolder(out_dir)
@@ -238,34 +250,37 @@ def _run(
         else:
             write_hparams(out_dir / "hparams.yaml", dict(module.hparams))
     data = SeededDataModule(prepared.hparams, prepared.dataset, seed)
-    while last is None or not _finished(last, total):
-        number = 0 if last is None else last.number + 1
-        data.epoch = number
-        started = time.monotonic()
-        with quiet():
-            trainer = make_trainer(prepared.hparams, out_dir, number + 1, provenance)
-            fit(trainer, cast("LightningModule", module), data, None if last is None else last.checkpoint)
-            metrics = _metrics(trainer, number, time.monotonic() - started)
-            history = [] if last is None else list(last.record["metrics"])
-            score = metrics[prepared.hparams["checkpoint_monitor"]]
-            best, best_score = number, score
-            if last is not None and not score < last.record["best_score"]:
-                best, best_score = last.record["best"], last.record["best_score"]
-            record = {
-                "score": score,
-                "best": best,
-                "best_score": best_score,
-                "stopped": bool(trainer.should_stop),
-                "metrics": [*history, metrics],
-                "provenance": provenance,
-            }
-            saved = folder.save(number, trainer.save_checkpoint, record)
-        folder.prune({number, best} | ({last.number} if last else set()))
-        last = saved
-        run += 1
-        _write_csv(out_dir / "metrics.csv", last.record["metrics"])
-        if progress is not None:
-            progress(number + 1, total, metrics)
+    with contextlib.ExitStack() as stack:
+        if last is None or not _finished(last, total):
+            stack.enter_context(divided(cast("Any", module), prepared.hparams, prepared.dataset, cores))
+        while last is None or not _finished(last, total):
+            number = 0 if last is None else last.number + 1
+            data.epoch = number
+            started = time.monotonic()
+            with quiet():
+                trainer = make_trainer(prepared.hparams, out_dir, number + 1, provenance, device)
+                fit(trainer, cast("LightningModule", module), data, None if last is None else last.checkpoint)
+                metrics = _metrics(trainer, number, time.monotonic() - started)
+                history = [] if last is None else list(last.record["metrics"])
+                score = metrics[prepared.hparams["checkpoint_monitor"]]
+                best, best_score = number, score
+                if last is not None and not score < last.record["best_score"]:
+                    best, best_score = last.record["best"], last.record["best_score"]
+                record = {
+                    "score": score,
+                    "best": best,
+                    "best_score": best_score,
+                    "stopped": bool(trainer.should_stop),
+                    "metrics": [*history, metrics],
+                    "provenance": provenance,
+                }
+                saved = folder.save(number, trainer.save_checkpoint, record)
+            folder.prune({number, best} | ({last.number} if last else set()))
+            last = saved
+            run += 1
+            _write_csv(out_dir / "metrics.csv", last.record["metrics"])
+            if progress is not None:
+                progress(number + 1, total, metrics)
     best_epoch = folder.get(last.record["best"])
     if best_epoch is None:
         raise DamageError(
@@ -290,15 +305,15 @@ def _module(
 def _new_module(prepared: Prepared, seed: int, init: Path | None, last: Epoch | None) -> LightningModule:
     """Return an LNNP with random weights or those of ``init``; Lightning itself loads ``last``."""
     import torch
-    from torchmdnet.module import LNNP
 
+    from cgal_plugin.training.chunked import ChunkedLNNP
     from cgal_plugin.training.prepare import load_weights, make_priors
 
     known = None if last is None else last.checkpoint
     hparams, priors = make_priors(prepared, known or init, frozen=known is None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
-        module: LightningModule = LNNP(hparams, prior_model=priors or None)
+        module: LightningModule = ChunkedLNNP(hparams, prior_model=priors or None)
     if last is None and init is not None:
         load_weights(module, init)
     return module

@@ -207,7 +207,7 @@ def test_an_engine_that_is_not_there_is_refused_before_the_seed_data(
         openmm.Platform, "getPlatformByName", lambda name: there("none" if name == "OpenCL" else name)
     )
     config = {**TINY, "simulation": {**TINY["simulation"], **simulation}}
-    with pytest.raises(DynamicsError, match=message):
+    with pytest.raises(ConfigError, match=message):
         run(parse_config(config, base=tmp_path), tmp_path / "run")
     assert not (tmp_path / "run" / "seed").exists()
 

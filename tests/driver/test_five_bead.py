@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from cgal_plugin.config import parse_config
 from cgal_plugin.data import DataStore
-from cgal_plugin.data.trajectories import save_trajectories
 from cgal_plugin.driver import run
-from cgal_plugin.dynamics import simulate
-from cgal_plugin.dynamics.guard import Guard
-from cgal_plugin.export import export_torchscript
 from cgal_plugin.priors import PriorSet
 from cgal_plugin.provenance import read_json
 from tests.driver.tiny import SMOKE

@@ -9,12 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cgal_plugin.cli.status_text import status_text
 from cgal_plugin.config import parse_config
 from cgal_plugin.data import DataStore
+from cgal_plugin.data.dcd import read_dcd
+from cgal_plugin.data.temperature import recorded_temperature
 from cgal_plugin.driver import RunResult, run
 from cgal_plugin.errors import StateError
 from cgal_plugin.priors import PriorSet
 from cgal_plugin.runs.layout import shard_round
+from cgal_plugin.runs.status import run_status
 from cgal_plugin.selector import nearest_rmsd
 from cgal_plugin.training import load_model
 from tests.driver import stand_ins
@@ -126,3 +130,37 @@ def test_a_budget_below_one_label_stops_the_run_before_a_label(
     assert len(result.rounds) == 1
     assert "budget" in result.rounds[0]["stop"]
     assert not [n for n in DataStore(tmp_path / "run/data").names() if shard_round(n) >= 0]
+
+
+@pytest.mark.parametrize("blocks", [pytest.param(1, marks=pytest.mark.integration), 2])
+def test_parallel_tempering_gives_the_frames_of_the_systems_temperature(
+    finished: RunResult, tmp_path: Path, blocks: int
+) -> None:
+    simulation = {
+        **TINY["simulation"],
+        "n_replicas": 12,
+        "blocks": blocks,
+        "temperatures": [380.0, 400.0, 430.0],
+        "exchange_interval": 10,
+    }
+    changes = {
+        "seed_data": {"store": str(finished.out_dir / "data")},
+        "simulation": simulation,
+        "stopping": {"rounds": 0},
+    }
+    result = run(parse_config({**SMOKE, **changes}), tmp_path / "run", oracle=stand_ins.Springs())
+    manifest = json.loads((result.out_dir / "rounds/round_000/simulate/manifest.json").read_text())
+    found = manifest["results"]
+    assert found["steps"] == 12 * 200
+    assert len(found["tempering"]) == blocks
+    assert sum(r["n_ladders"] for r in found["tempering"]) == 4
+    assert len(found["trajectories"]) == 4
+    assert all("temperatures/400K/ladder_" in name for name in found["trajectories"])
+    folder = result.out_dir / "rounds/round_000/simulate"
+    for name in found["trajectories"]:
+        assert recorded_temperature(folder / name) == 400.0
+        assert len(read_dcd(folder / name)) == 10
+    status = run_status(result.out_dir)
+    assert "exchanges accepted" in status_text(status)
+    assert "Round 0, parallel tempering: exchanges accepted" in result.report.read_text()
+    assert run(parse_config({**SMOKE, **changes}), tmp_path / "run", oracle=stand_ins.Springs()).rounds

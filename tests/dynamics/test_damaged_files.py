@@ -35,6 +35,7 @@ from cgal_plugin.training.prepare import read_hparams
 from cgal_plugin.training.replace_priors import replace_priors
 from tests.damage import cut, empty, flip, flip_bit, flip_weight, member_start
 from tests.priors.chains import chains
+from tests.torchforce import TORCHFORCE
 
 TOPOLOGY = CGTopology.from_sequence("YYDPE")
 
@@ -170,7 +171,9 @@ POTENTIAL_READERS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-@pytest.mark.parametrize("reader", list(POTENTIAL_READERS))
+@pytest.mark.parametrize(
+    "reader", [name if name != "torchforce" else TORCHFORCE for name in POTENTIAL_READERS]
+)
 def test_a_damaged_potential_is_named_and_refused(reader: str, files: Files) -> None:
     np.save(files.potential.parent / "start.npy", chains(1, 5))
     flip_weight(files.potential)

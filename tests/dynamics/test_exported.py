@@ -16,6 +16,7 @@ from cgal_plugin.dynamics import add_potential, build_system, simulate
 from cgal_plugin.errors import DynamicsError
 from cgal_plugin.mapping import CGTopology
 from tests.dynamics.test_restart import Interrupted, stop_at
+from tests.torchforce import DEFAULT, TORCHFORCE, needs_torchforce
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "openmm_script"
 R = 3
@@ -49,7 +50,7 @@ def positions(exported):
     return start + np.random.default_rng(0).normal(scale=0.02, size=(R, start.shape[1], 3))
 
 
-def evaluate(exported, topology, positions, backend="torchforce", platform="Reference"):
+def evaluate(exported, topology, positions, backend=DEFAULT, platform="Reference"):
     system = build_system(topology, R)
     add_potential(system, exported / "potential.pt", topology, backend=backend, n_replicas=R)
     context = openmm.Context(
@@ -61,6 +62,7 @@ def evaluate(exported, topology, positions, backend="torchforce", platform="Refe
     return state.getPotentialEnergy()._value, forces.copy()
 
 
+@needs_torchforce
 def test_backends_agree(exported, topology, positions):
     energy, forces = evaluate(exported, topology, positions)
     other_energy, other = evaluate(exported, topology, positions, "python")
@@ -70,7 +72,7 @@ def test_backends_agree(exported, topology, positions):
 
 
 @pytest.mark.skipif(not has_platform("CUDA"), reason="needs a GPU")
-@pytest.mark.parametrize("backend", ["torchforce", "python"])
+@pytest.mark.parametrize("backend", [TORCHFORCE, "python"])
 def test_a_gpu_agrees_and_runs_the_dynamics(exported, topology, positions, backend, tmp_path):
     energy, forces = evaluate(exported, topology, positions)
     there, on_gpu = evaluate(exported, topology, positions, backend, "CUDA")
@@ -128,6 +130,7 @@ def test_another_number_of_replicas_or_molecule_is_refused(exported, topology, p
         simulate(exported / "potential.pt", other, positions * 10, **arguments)
 
 
+@needs_torchforce
 def test_the_example_runs_with_nothing_of_ours_imported(exported, tmp_path):
     script, dcd = str(EXAMPLE / "run.py"), str(tmp_path / "out.dcd")
     arguments = [

@@ -13,6 +13,7 @@ import torch
 from cgal_plugin.dynamics import BACKENDS, add_potential, build_system, resolve_backend
 from cgal_plugin.errors import DynamicsError
 from tests.dynamics.potentials import HarmonicChain, chain_start, save_potential
+from tests.torchforce import DEFAULT, TORCHFORCE, needs_torchforce
 
 R, B = 3, 10
 
@@ -43,11 +44,10 @@ def build(topology, potential, backend):
     return system
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", [TORCHFORCE, *BACKENDS[1:]])
 def test_every_backend_gives_the_potential_itself(chignolin, potential, backend):
     if backend == "pythontorch":
-        import openmmtorch
-
+        openmmtorch = pytest.importorskip("openmmtorch")
         if not hasattr(openmmtorch, "PythonTorchForce"):
             with pytest.raises(DynamicsError, match=r"'pythontorch' needs .* use 'torchforce' or 'python'"):
                 resolve_backend(backend)
@@ -72,6 +72,7 @@ def test_every_backend_gives_the_potential_itself(chignolin, potential, backend)
     np.testing.assert_allclose(forces, expected.numpy(), rtol=1e-13, atol=1e-10)
 
 
+@needs_torchforce
 def test_cuda_graphs_of_torchforce_are_refused(chignolin, potential):
     force = add_potential(
         build_system(chignolin, R), potential, chignolin, backend="torchforce", n_replicas=R
@@ -83,6 +84,7 @@ def test_cuda_graphs_of_torchforce_are_refused(chignolin, potential):
         force.setProperty("unknown", "true")
 
 
+@needs_torchforce
 def test_auto_takes_torchforce_where_it_works(chignolin, potential):
     assert resolve_backend("auto") == "torchforce"
     force = add_potential(build_system(chignolin, R), potential, chignolin, n_replicas=R)
@@ -113,7 +115,7 @@ for backend in ("torchforce", "pythontorch"):
 def test_replicas_do_not_feel_each_other_and_packed_equals_single(chignolin, potential, tmp_path):
     single = save_potential(HarmonicChain(1, B), tmp_path / "one.pt")
     positions = bent(1)
-    _, packed = evaluate(build(chignolin, potential, "torchforce"), positions)
+    _, packed = evaluate(build(chignolin, potential, DEFAULT), positions)
     for replica in range(R):
         system = build_system(chignolin, 1)
         add_potential(system, single, chignolin)
@@ -121,7 +123,7 @@ def test_replicas_do_not_feel_each_other_and_packed_equals_single(chignolin, pot
         np.testing.assert_allclose(packed[replica * B : (replica + 1) * B], alone, rtol=1e-13, atol=1e-10)
     moved = positions.copy()
     moved[1] = np.nan
-    _, after = evaluate(build(chignolin, potential, "torchforce"), moved)
+    _, after = evaluate(build(chignolin, potential, DEFAULT), moved)
     assert np.array_equal(after[:B], packed[:B])
     assert np.array_equal(after[2 * B :], packed[2 * B :])
 

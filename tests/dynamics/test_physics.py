@@ -21,6 +21,7 @@ from cgal_plugin.dynamics.guard import kinetic_temperature
 from cgal_plugin.dynamics.settings import Settings
 from cgal_plugin.units import BOLTZMANN_KCAL_PER_MOL_K, KJ_PER_KCAL
 from tests.dynamics.potentials import HarmonicChain, chain_start, coil_start, save_potential
+from tests.torchforce import DEFAULT, TORCHFORCE
 
 ALPHA = 1e-6
 KT = BOLTZMANN_KCAL_PER_MOL_K * KJ_PER_KCAL * 300.0  # kJ/mol
@@ -52,7 +53,7 @@ def energy_drift(potential: Path, topology, backend: str, seed: int) -> float:
     return (abs(last - first) + np.std(energies)) / np.mean(kinetic)
 
 
-@pytest.mark.parametrize("backend", ["torchforce", "python"])
+@pytest.mark.parametrize("backend", [TORCHFORCE, "python"])
 def test_energy_is_conserved_without_a_thermostat(chignolin, tmp_path, backend, chance_seed):
     right = save_potential(HarmonicChain(COPIES, 10, k=5000.0), tmp_path / "right.pt")
     assert energy_drift(right, chignolin, backend, chance_seed) < DRIFT
@@ -68,7 +69,7 @@ def settings(potential, topology, n_replicas, **changes):
             "temperature": 300.0,
             "friction": 5.0,
             "seed": 1,
-            "backend": "torchforce",
+            "backend": DEFAULT,
             "platform": "Reference",
         }
         | changes
@@ -185,4 +186,4 @@ def test_a_bond_has_the_boltzmann_distribution_of_its_length(pair, tmp_path, cha
 
 def test_wrong_forces_do_not_conserve_energy(chignolin, tmp_path, chance_seed):
     wrong = save_potential(HarmonicChain(COPIES, 10, k=5000.0, energy_factor=1.02), tmp_path / "wrong.pt")
-    assert energy_drift(wrong, chignolin, "torchforce", chance_seed) > DRIFT
+    assert energy_drift(wrong, chignolin, DEFAULT, chance_seed) > DRIFT

@@ -15,6 +15,7 @@ import pytest
 from cgal_plugin.dynamics import Guard, simulate
 from cgal_plugin.errors import StateError
 from tests.dynamics.potentials import CROSSED, WELL, HarmonicChain, coil_start, save_potential
+from tests.torchforce import DEFAULT, TORCHFORCE
 
 STEPS = 800
 N = 3
@@ -58,7 +59,7 @@ def stop_at(step):
     return progress
 
 
-@pytest.mark.parametrize("backend", ["torchforce", "python"])
+@pytest.mark.parametrize("backend", [TORCHFORCE, "python"])
 def test_interruptions_leave_no_trace(scenario, chignolin, tmp_path, backend):
     potential, start, arguments, full = scenario
     arguments = arguments | {"backend": backend, "out_dir": tmp_path / "sim", "steps": STEPS}
@@ -73,7 +74,7 @@ def test_interruptions_leave_no_trace(scenario, chignolin, tmp_path, backend):
     seen = []
     result = simulate(potential, chignolin, start, progress=lambda d, t: seen.append(d), **arguments)
     assert seen[0] > 640
-    if backend == "torchforce":
+    if backend == DEFAULT:
         assert_same(result, full)
     else:  # backends may differ in the last digits, so compare with this backend
         whole = simulate(potential, chignolin, start, **arguments | {"out_dir": tmp_path / "whole"})

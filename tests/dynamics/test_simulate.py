@@ -23,6 +23,7 @@ from tests.dynamics.potentials import (
     largest_extent,
     save_potential,
 )
+from tests.torchforce import DEFAULT, TORCHFORCE, needs_torchforce
 
 COMMON = {"timestep_fs": 4.0, "temperature": 300.0, "friction": 1.0, "seed": 7, "report_interval": 20}
 
@@ -43,7 +44,7 @@ def run(chignolin, tmp_path):
 
 
 def test_frames_are_bonded_centred_and_readable_by_mdtraj(run, chignolin):
-    result = run(backend="torchforce", steps=210)
+    result = run(backend=DEFAULT, steps=210)
     assert result.n_frames == (10, 10, 10)
     assert result.total_frames == 30
     assert result.steps_done == 210
@@ -66,6 +67,7 @@ def test_replicas_differ_and_seeds_and_starts_decide(run):
     assert not np.allclose(frames[0], other.load()[0])
 
 
+@needs_torchforce
 def test_backends_give_one_trajectory(run):
     first, second = run("a", backend="torchforce"), run("b", backend="python")
     for x, y in zip(first.load(), second.load(), strict=True):
@@ -173,13 +175,13 @@ def stretched():
     return start
 
 
-COLD = {"temperature": 30.0, "backend": "torchforce"}
+COLD = {"temperature": 30.0, "backend": DEFAULT}
 
 
 @pytest.mark.parametrize(
     ("fault", "guard", "kind"), [(1, Guard.off(), "non-finite"), (3, Guard(), "bond"), (4, Guard(), "bond")]
 )
-@pytest.mark.parametrize("backend", ["torchforce", "python"])
+@pytest.mark.parametrize("backend", [TORCHFORCE, "python"])
 def test_one_exploding_replica_leaves_the_others_alone(run, chignolin, fault, guard, kind, backend):
     guard = Guard(max_temperature_ratio=None) if fault != 1 else guard
     start = stretched()
@@ -271,7 +273,7 @@ def test_a_start_outside_the_limits_is_an_event_unless_all_are(run):
         run("all", start=start, guard=Guard(bond_reference=(1.0,) * 9))
 
 
-@pytest.mark.parametrize("backend", ["torchforce", "python"])
+@pytest.mark.parametrize("backend", [TORCHFORCE, "python"])
 def test_a_potential_that_fails_for_no_replicas_fault_is_an_error_and_frames_are_kept(run, backend, tmp_path):
     start = coil_start(3, 10)
     run("healthy", start=start, steps=LONG, module=HarmonicChain(3, 10, well=WELL), guard=Guard.off())

@@ -214,8 +214,8 @@ def test_the_gpu_template_pins_a_gpu_to_each_worker(slurm: Path, tmp_path: Path)
     assert "#SBATCH --gpus-per-node=4" in made.executors[0].provider.scheduler_options
     assert made.executors[0].all_addresses
     assert count_workers(made) == config.executor.workers == 6
-    with pytest.raises(ConfigError, match=r"set oracle\.platform to CUDA"):
-        parse_config({"system": SYSTEM, "executor": executor})
+    with pytest.raises(ConfigError, match=r"set oracle\.platform to CUDA or auto"):
+        parse_config({"system": SYSTEM, "executor": executor, "oracle": {"platform": "CPU"}})
 
 
 @pytest.mark.parametrize(

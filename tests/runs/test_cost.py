@@ -27,6 +27,18 @@ def test_a_budget_limits_the_labels() -> None:
     assert bound.minutes < free.minutes
 
 
+def test_parallel_tempering_is_in_the_plan_and_costs_what_its_replicas_cost() -> None:
+    temperature = parse_config(BASE).system.temperature
+    simulation = {"n_replicas": 12, "steps": 1000}
+    plain = parse_config({**BASE, "simulation": simulation})
+    ladder = [temperature, temperature + 50, temperature + 110]
+    tempered = parse_config({**BASE, "simulation": {**simulation, "temperatures": ladder}})
+    text = f"4 ladder(s) of 3 temperatures from {ladder[0]:g} to {ladder[-1]:g} K"
+    assert text in plan(tempered)
+    assert "tempering" not in plan(plain)
+    assert estimate(tempered).cg_steps == estimate(plain).cg_steps
+
+
 def test_a_refinement_is_in_the_plan() -> None:
     priors = {"terms": ["bonds", "repulsion", "pairs"], "method": "force_matching"}
     plain = parse_config({**BASE, "training": {"priors": priors}})

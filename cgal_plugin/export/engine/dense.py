@@ -45,13 +45,14 @@ def product(
     w: Float32s,
     w_at: int,
     width: int,
-    y: Float32s,
     y_at: int,
-    bias: Float32s,
     bias_at: int,
-    add: bool,
+    add: np.int64,
 ) -> None:
-    """Compute y ``(rows, width)`` = x ``(rows, size)`` w + bias, or add it to y."""
+    """Compute y ``(rows, width)`` = x ``(rows, size)`` w + bias, or add it to y if ``add`` is 1.
+
+    x and y are in the same array; w and bias too.
+    """
     tiles = (rows + 5) // 6
     for c in range(0, width, LANES):
         at_w, at_b, r = w_at + c * size, bias_at + c, 0
@@ -59,17 +60,17 @@ def product(
             n = (rows - r) // (tiles - t)
             at_x, at_y = x_at + r * size, y_at + r * width + c
             if n == 6:
-                _tile6(x, at_x, size, w, at_w, y, at_y, width, bias, at_b, add)
+                _tile6(x, at_x, size, w, at_w, at_y, width, at_b, add)
             elif n == 5:
-                _tile5(x, at_x, size, w, at_w, y, at_y, width, bias, at_b, add)
+                _tile5(x, at_x, size, w, at_w, at_y, width, at_b, add)
             elif n == 4:
-                _tile4(x, at_x, size, w, at_w, y, at_y, width, bias, at_b, add)
+                _tile4(x, at_x, size, w, at_w, at_y, width, at_b, add)
             elif n == 3:
-                _tile3(x, at_x, size, w, at_w, y, at_y, width, bias, at_b, add)
+                _tile3(x, at_x, size, w, at_w, at_y, width, at_b, add)
             elif n == 2:
-                _tile2(x, at_x, size, w, at_w, y, at_y, width, bias, at_b, add)
+                _tile2(x, at_x, size, w, at_w, at_y, width, at_b, add)
             else:
-                _tile1(x, at_x, size, w, at_w, y, at_y, width, bias, at_b, add)
+                _tile1(x, at_x, size, w, at_w, at_y, width, at_b, add)
             r += n
 
 
@@ -115,14 +116,13 @@ def activate(
     x: Float32s,
     x_at: int,
     n: int,
-    value: Float32s,
     value_at: int,
-    slope: Float32s,
     slope_at: int,
 ) -> None:
     """Compute activation and derivative of ``n`` values; kinds as in ``export.filters.ACTIVATIONS``.
 
-    ``value`` or ``slope`` may overwrite ``x``.
+    Values and derivatives are stored in the same array, at ``value_at`` and ``slope_at``; one of them may be
+    ``x_at``.
     """
     one = splat(_f(1.0))
     if kind == 0:
@@ -130,18 +130,18 @@ def activate(
             u = load(x, x_at + c)
             s = one / (one + exponential(splat(_f(0.0)) - u))
             a = u * s
-            store(value, value_at + c, a)
-            store(slope, slope_at + c, fma(a, one - s, s))
+            store(x, value_at + c, a)
+            store(x, slope_at + c, fma(a, one - s, s))
     elif kind == 1:
         for c in range(0, n, LANES):
             t = hyperbolic_tangent(load(x, x_at + c))
-            store(value, value_at + c, t)
-            store(slope, slope_at + c, one - t * t)
+            store(x, value_at + c, t)
+            store(x, slope_at + c, one - t * t)
     elif kind == 3:
         for c in range(0, n, LANES):
             s = one / (one + exponential(splat(_f(0.0)) - load(x, x_at + c)))
-            store(value, value_at + c, s)
-            store(slope, slope_at + c, s * (one - s))
+            store(x, value_at + c, s)
+            store(x, slope_at + c, s * (one - s))
     else:
         for c in range(n):
             input_ = float(x[x_at + c])
@@ -150,9 +150,9 @@ def activate(
             soft = max(input_, 0.0) + math.log1p(e)
             if kind == 2:
                 # TorchMD-Net's shift is ln 2 rounded to float32
-                value[value_at + c] = soft - 0.6931471824645996
-                slope[slope_at + c] = sigmoid
+                x[value_at + c] = soft - 0.6931471824645996
+                x[slope_at + c] = sigmoid
             else:
                 tanh = math.tanh(soft)
-                value[value_at + c] = input_ * tanh
-                slope[slope_at + c] = tanh + input_ * (1.0 - tanh * tanh) * sigmoid
+                x[value_at + c] = input_ * tanh
+                x[slope_at + c] = tanh + input_ * (1.0 - tanh * tanh) * sigmoid

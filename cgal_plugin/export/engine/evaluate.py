@@ -1,26 +1,57 @@
-"""Energies and forces of all replicas; a few replicas at a time, so that their data stay in cache."""
+"""Energies and forces of all replicas, by one thread or by several that run this code together.
+
+Small molecules: each thread takes a few replicas at a time, so that their data stay in cache. Where replicas
+are large and fewer than threads, all threads work on one replica: each owns a range of rows, adds to these
+only, and waits for the others where it needs their rows. The result does not depend on the number of
+threads, to the last bit: each sum has a fixed order.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from cgal_plugin.export.engine.dense import activate, product
-from cgal_plugin.export.engine.jit import Float32s, Float64s, Int64s, entry, kernel
-from cgal_plugin.export.engine.pairs import find_pairs, gather, push, slopes, slopes_and_gather
-from cgal_plugin.export.engine.priors import angle_energy, dihedral_energy, pair_energy, series_energy
-from cgal_plugin.export.engine.simd import LANES, ORDER, fma, load, splat, store, total
-
-# indices of `sizes`
-N_BEADS, N_BLOCKS, WIDTH, FILTERS, INTERVALS, KIND, N_HIDDEN, N_CHUNK = range(8)
-HEAD = 8
-# offsets of a block's matrices in `weights`, from sizes[HEAD + BLOCK * block]
-LIN1, LIN1_BACK, LIN2, LIN2_BIAS, LIN2_BACK, LIN, LIN_BIAS, LIN_BACK, BLOCK = range(9)
-# offsets of a layer of the output MLP; the last layer has width 1 and its bias is in `scalars`
-OUT_WIDTH, OUT, OUT_BIAS, OUT_BACK, LAYER = range(5)
-# indices of `scalars`
-SCALE, SHIFT, LAST_BIAS, FACTOR = 5, 6, 7, 8
+from cgal_plugin.export.engine.arrays import (
+    FACTOR,
+    FILTERS,
+    INTERVALS,
+    LEVELS,
+    MOST,
+    N_BEADS,
+    N_BLOCKS,
+    N_CHUNK,
+    N_ROWS,
+    SCALE,
+    SHIFT,
+    SLOTS,
+    SUMMED,
+    TEAM,
+    UNIT,
+    UNUSED,
+    M,
+    Model,
+    Space,
+    V,
+)
+from cgal_plugin.export.engine.jit import Float64s, Int64s, entry, exact_kernel, kernel
+from cgal_plugin.export.engine.messages import gather, pair_forces, push, slopes, slopes_and_gather
+from cgal_plugin.export.engine.network import backward, fill, first_features, readout, update
+from cgal_plugin.export.engine.pairs import incoming_pairs
+from cgal_plugin.export.engine.shares import find_share, own_rows, prior_share, share
+from cgal_plugin.export.engine.simd import ORDER
+from cgal_plugin.export.engine.team import (
+    CALL,
+    NEXT_CHUNK,
+    NEXT_SLOT,
+    TOO_MANY,
+    add,
+    barrier,
+    exchange,
+    next_call,
+)
+from cgal_plugin.export.engine.tree import build_tree
 
 
 @kernel
@@ -31,206 +62,176 @@ def _finite(pos: Float64s, first: int, n: int) -> bool:
     return True
 
 
-@kernel
-def _fill(x: Float32s, at: int, n: int, value: np.float32) -> None:
-    for c in range(at, at + n):
-        x[c] = value
+@exact_kernel
+def _add_slots(space: Space, n: int, lo: int, hi: int, first: int, forces: Float64s) -> None:
+    """Set the forces on rows ``lo .. hi`` to those of the priors."""
+    for row in range(lo, hi):
+        bead = space.beads[row]
+        for c in range(3):
+            f = space.slot_forces[bead, c]
+            for slot in range(1, space.plan[SLOTS]):
+                f += space.slot_forces[slot * n + bead, c]
+            forces[first + bead, c] = f
 
 
 @kernel
-def _multiply(x: Float32s, x_at: int, y: Float32s, y_at: int, n: int) -> None:
-    """Multiply x by y in place."""
-    for c in range(0, n, LANES):
-        store(x, x_at + c, load(x, x_at + c) * load(y, y_at + c))
-
-
-@kernel
-def forward(
-    sizes: Int64s,
-    weights: Float32s,
-    zeros: Float32s,
-    table: Float32s,
-    start: Float32s,
-    first_v: Float32s,
-    count: int,
-    rows: Int64s,
-    place: Float32s,
+def _network(
+    model: Model,
+    space: Space,
+    member: int,
+    team: int,
     n_rows: int,
-    work: Float32s,
-    at: Int64s,
+    control: Int64s,
+    first_bead: int,
+    forces: Float64s,
 ) -> None:
-    """Compute bead features; ``at`` holds the offsets of h, v, summed, slope and scratch in ``work``.
-
-    v = lin1(h) and the activation derivatives of every block are kept for :func:`backward`.
-    """
-    width, filters, blocks = sizes[WIDTH], sizes[FILTERS], sizes[N_BLOCKS]
-    h, v, summed, slope, scratch = at[0], at[1], at[2], at[3], at[4]
-    n = n_rows * width
-    for c in range(n):
-        work[h + c] = start[c]
-    for c in range(n_rows * filters):
-        work[v + c] = first_v[c]
+    """Compute bead energies and add the forces; :func:`find_share` and a barrier come before."""
+    sizes, scalars, weights, table, at = model.sizes, model.scalars, model.weights, model.table, space.at
+    work, begin, stop, ends = space.work, space.begin, space.stop, space.ends
+    place, geometry, incoming, dr = space.place, space.geometry, space.incoming, space.dr
+    lo, hi = own_rows(space, team, member, n_rows)
+    most, blocks, filters = space.plan[MOST], sizes[N_BLOCKS], sizes[FILTERS]
+    first = last = member * most
+    if team > 1:
+        last = incoming_pairs(begin, stop, ends, lo, hi, first, incoming, first + most)
+        space.needed[member] = max(space.needed[member], last - first)
+        last = min(last, first + most)
+    if space.needed[member] > most:
+        exchange(control, TOO_MANY, 1)
+    unused = at[UNUSED] + member * filters
+    summed, step, stride = at[SUMMED], sizes[INTERVALS] * ORDER * filters, at[N_ROWS] * filters
     for b in range(blocks):
-        block = HEAD + BLOCK * b
-        v_b, slope_b = v + b * n_rows * filters, slope + b * n
         if b > 0:
-            product(work, h, n_rows, width, weights, sizes[block + LIN1], filters, work, v_b, zeros, 0, False)
-        _fill(work, summed, n_rows * filters, np.float32(0.0))
-        table_at = b * sizes[INTERVALS] * ORDER * filters
-        gather(count, rows, place, table, table_at, filters, work, v_b, work, summed)
-        w, bias = sizes[block + LIN2], sizes[block + LIN2_BIAS]
-        product(work, summed, n_rows, filters, weights, w, width, work, slope_b, weights, bias, False)
-        activate(sizes[KIND], work, slope_b, n, work, scratch, work, slope_b)
-        w, bias = sizes[block + LIN], sizes[block + LIN_BIAS]
-        product(work, scratch, n_rows, width, weights, w, width, work, h, weights, bias, True)
-
-
-@kernel
-def readout(
-    sizes: Int64s,
-    scalars: Float64s,
-    weights: Float32s,
-    zeros: Float32s,
-    n_rows: int,
-    work: Float32s,
-    h: int,
-    out: int,
-    g: int,
-    swap: int,
-    bead_energy: Float64s,
-) -> None:
-    """Compute bead energies, and dE/dh at ``g``; ``out`` and ``swap`` are scratch for the output MLP."""
-    hidden, x, size = sizes[N_HIDDEN], h, sizes[WIDTH]
-    layers = HEAD + BLOCK * sizes[N_BLOCKS]
-    place = out
-    for k in range(hidden):
-        layer = layers + LAYER * k
-        width = sizes[layer + OUT_WIDTH]
-        w, bias = sizes[layer + OUT], sizes[layer + OUT_BIAS]
-        product(work, x, n_rows, size, weights, w, width, work, place, weights, bias, False)
-        slope = place + n_rows * width
-        activate(sizes[KIND], work, place, n_rows * width, work, place, work, slope)
-        x, size, place = place, width, slope + n_rows * width
-    last = sizes[layers + LAYER * hidden + OUT]
-    scale = splat(np.float32(scalars[SCALE]))
-    # gradients alternate between two buffers; the last one is written to g
-    here, other = (swap, g) if hidden % 2 else (g, swap)
-    for i in range(n_rows):
-        e = splat(np.float32(0.0))
-        for c in range(0, size, LANES):
-            w_c = load(weights, last + c)
-            e = fma(w_c, load(work, x + i * size + c), e)
-            store(work, here + i * size + c, scale * w_c)
-        bead_energy[i] = total(e) + scalars[LAST_BIAS]
-    for k in range(hidden - 1, -1, -1):
-        layer = layers + LAYER * k
-        width = sizes[layer + OUT_WIDTH]
-        before = sizes[WIDTH] if k == 0 else sizes[layer - LAYER + OUT_WIDTH]
-        place -= n_rows * width
-        _multiply(work, here, work, place, n_rows * width)
-        place -= n_rows * width
-        back = sizes[layer + OUT_BACK]
-        product(work, here, n_rows, width, weights, back, before, work, other, zeros, 0, False)
-        here, other = other, here
-
-
-@kernel
-def backward(
-    sizes: Int64s,
-    weights: Float32s,
-    zeros: Float32s,
-    table: Float32s,
-    count: int,
-    rows: Int64s,
-    place: Float32s,
-    geometry: Float64s,
-    n_rows: int,
-    work: Float32s,
-    at: Int64s,
-    g: int,
-    dr: Float64s,
-) -> None:
-    """Compute dE/dr of every pair from dE/dh at ``g``, which is overwritten."""
-    width, filters = sizes[WIDTH], sizes[FILTERS]
-    v, out, slope, scratch, m = at[1], at[2], at[3], at[4], at[5]
-    n = n_rows * width
-    for b in range(sizes[N_BLOCKS] - 1, -1, -1):
-        block = HEAD + BLOCK * b
-        v_b = v + b * n_rows * filters
-        back = sizes[block + LIN_BACK]
-        product(work, g, n_rows, width, weights, back, width, work, scratch, zeros, 0, False)
-        _multiply(work, scratch, work, slope + b * n, n)
-        back = sizes[block + LIN2_BACK]
-        product(work, scratch, n_rows, width, weights, back, filters, work, m, zeros, 0, False)
-        t = b * sizes[INTERVALS] * ORDER * filters
+            barrier(control, team)
+        fill(work, summed + lo * filters, (hi - lo) * filters, np.float32(0.0))
+        gather(
+            lo, hi, begin, stop, ends, place, incoming, first, last, table, b * step, filters, work,
+            at[V] + b * stride, summed, unused,
+        )  # fmt: skip
+        update(sizes, weights, b, lo, hi, work, at)
+    readout(sizes, scalars, weights, lo, hi, work, at, space.bead_energy)
+    for row in range(lo, hi):
+        dr[begin[row] : stop[row]] = 0.0
+    for b in range(blocks - 1, -1, -1):
+        backward(sizes, weights, b, lo, hi, work, at)
+        barrier(control, team)
+        v, m = at[V] + b * stride, at[M + b % 2]
         if b == 0:
-            slopes(count, rows, place, geometry, table, t, filters, work, v_b, work, m, dr)
-            return
-        _fill(work, out, n_rows * filters, np.float32(0.0))
-        slopes_and_gather(count, rows, place, geometry, table, t, filters, work, v_b, work, m, work, out, dr)
-        back = sizes[block + LIN1_BACK]
-        product(work, out, n_rows, filters, weights, back, width, work, g, zeros, 0, True)
+            slopes(lo, hi, begin, stop, ends, place, geometry, table, b * step, filters, work, v, m, dr)
+            break
+        fill(work, summed + lo * filters, (hi - lo) * filters, np.float32(0.0))
+        slopes_and_gather(
+            lo, hi, begin, stop, ends, place, geometry, incoming, first, last, table, b * step, filters, work,
+            v, m, summed, unused, dr,
+        )  # fmt: skip
+    pair_forces(lo, hi, begin, stop, geometry, dr, scalars[FACTOR] * scalars[UNIT])
+    barrier(control, team)
+    if space.plan[SLOTS] > 1:
+        _add_slots(space, sizes[N_BEADS], lo, hi, first_bead, forces)
+    push(lo, hi, begin, stop, ends, geometry, incoming, first, last, space.beads, first_bead, forces)
+
+
+@kernel
+def _replicas(
+    model: Model,
+    space: Space,
+    member: int,
+    team: int,
+    control: Int64s,
+    pos: Float64s,
+    begin: int,
+    size: int,
+    energies: Float64s,
+    forces: Float64s,
+) -> None:
+    """Evaluate ``size`` replicas from ``begin``; one if they have a tree or a team shares them."""
+    n, slots, scalars = model.sizes[N_BEADS], space.plan[SLOTS], model.scalars
+    n_rows, first, n_bad = size * n, begin * n, 0
+    for r in range(size):
+        space.bad[r] = 0 if _finite(pos, first + r * n, n) else 1
+        n_bad += space.bad[r]
+        if space.bad[r] and member == 0:
+            forces[first + r * n : first + r * n + n] = np.nan
+            energies[begin + r] = np.nan
+    if n_bad == size:
+        return
+    if member == 0 and space.plan[LEVELS] > 0:
+        build_tree(pos, first, space.plan[LEVELS], space.beads, space.x, space.span, space.box)
+    if slots > 1:
+        slot = add(control, NEXT_SLOT, 1) if team > 1 else 0
+        while slot < slots:
+            space.slot_energy[slot] = prior_share(
+                model, slot, slots, pos, first, n, space.slot_forces, slot * n
+            )
+            slot = add(control, NEXT_SLOT, 1) if team > 1 else slot + 1
+    elif member == team - 1:
+        for r in range(size):
+            if not space.bad[r]:
+                at = first + r * n
+                energies[begin + r] = prior_share(model, 0, slots, pos, at, n, forces, at)
+    barrier(control, team)
+    if member == 0 and team > 1:
+        control[NEXT_SLOT] = 0
+    find_share(model, space, pos, first, size, member, team)
+    lo, hi = share(n_rows, member, team)
+    first_features(model.sizes, model.start, model.first_v, space.beads, lo, hi, space.work, space.at)
+    barrier(control, team)
+    _network(model, space, member, team, n_rows, control, first, forces)
+    if member == 0:
+        for r in range(size):
+            e = 0.0
+            for row in range(r * n, r * n + n):
+                e += space.bead_energy[row]
+            e = scalars[SHIFT] + e * scalars[SCALE]
+            for slot in range(slots if slots > 1 else 0):
+                e += space.slot_energy[slot]
+            if not space.bad[r]:
+                e += energies[begin + r] if slots == 1 else 0.0
+                energies[begin + r] = e * scalars[FACTOR]
+    barrier(control, team)
 
 
 @entry
 def evaluate(
+    thread: int,
+    n_threads: int,
+    call: int,
+    patience: int,
+    control: Int64s,
+    model_arrays: tuple[Any, ...],
+    space_arrays: tuple[Any, ...],
     pos: Float64s,
-    sizes: Int64s,
-    scalars: Float64s,
-    weights: Float32s,
-    zeros: Float32s,
-    table: Float32s,
-    start: Float32s,
-    first_v: Float32s,
-    pair_index: Int64s,
-    pair_value: Float64s,
-    series_index: Int64s,
-    series_value: Float64s,
-    angle_index: Int64s,
-    angle_value: Float64s,
-    dihedral_index: Int64s,
-    dihedral_value: Float64s,
-    work: Float32s,
-    at: Int64s,
-    rows: Int64s,
-    place: Float32s,
-    geometry: Float64s,
-    dr: Float64s,
-    bead_energy: Float64s,
     energies: Float64s,
     forces: Float64s,
-) -> None:
+) -> bool:
     """Compute energies ``(R,)`` kJ/mol and forces ``(R·N, 3)`` kJ/mol/nm of ``pos`` ``(R·N, 3)`` nm.
 
-    :func:`cgal_plugin.export.engine.layout.arguments` makes the arguments between ``pos`` and ``energies``.
-    A replica with non-finite positions gets NaN and does not affect the others.
+    ``model_arrays`` and ``space_arrays`` are the entries of a :class:`Model` and a :class:`Space`, as plain
+    tuples, which are passed in half the time. Thread 0 begins a call and returns at its end; it returns False
+    if there were more pairs than ``space.plan[MOST]``, so that the result is invalid. The others take part
+    in the calls after number ``call`` until none has begun for ``patience`` turns. A replica with non-finite
+    positions gets NaN and does not affect the others.
     """
-    n, chunk, unit, factor = sizes[N_BEADS], sizes[N_CHUNK], scalars[4], scalars[FACTOR]
-    replicas = energies.shape[0]
-    for begin in range(0, replicas, chunk):
-        size = min(chunk, replicas - begin)
-        count, n_rows = 0, size * n
-        for r in range(size):
-            first = (begin + r) * n
-            forces[first : first + n] = 0.0
-            energies[begin + r] = scalars[SHIFT]
-            if not _finite(pos, first, n):
-                forces[first : first + n] = np.nan
-                energies[begin + r] = np.nan
-                continue
-            count = find_pairs(pos, first, n, r * n, count, scalars, sizes[INTERVALS], rows, place, geometry)
-            e = pair_energy(pos, first, unit, factor * unit, pair_index, pair_value, forces)
-            e += series_energy(pos, first, unit, factor * unit, series_index, series_value, forces)
-            e += angle_energy(pos, first, unit, factor * unit, angle_index, angle_value, forces)
-            e += dihedral_energy(pos, first, unit, factor * unit, dihedral_index, dihedral_value, forces)
-            energies[begin + r] += e
-        dr[:count] = 0.0
-        forward(sizes, weights, zeros, table, start, first_v, count, rows, place, n_rows, work, at)
-        readout(sizes, scalars, weights, zeros, n_rows, work, at[0], at[6], at[7], at[8], bead_energy)
-        backward(sizes, weights, zeros, table, count, rows, place, geometry, n_rows, work, at, at[7], dr)
-        push(count, rows, geometry, dr, begin * n, factor * unit, forces)
-        for r in range(size):
-            e = 0.0
-            for i in range(r * n, r * n + n):
-                e += bead_energy[i]
-            energies[begin + r] = (energies[begin + r] + e * scalars[SCALE]) * factor
+    model, space = Model(*model_arrays), Space(*space_arrays)
+    chunk, team = model.sizes[N_CHUNK], space.plan[TEAM]
+    n_replicas, member = len(energies), thread if space.plan[TEAM] > 1 else 0
+    n_chunks = (n_replicas + chunk - 1) // chunk
+    if thread == 0:
+        control[NEXT_CHUNK] = 0
+        control[NEXT_SLOT] = 0
+        control[TOO_MANY] = 0
+        add(control, CALL, 1)
+    while True:
+        if thread > 0 and not next_call(control, thread, call, patience):
+            return True
+        call += 1
+        own = 0
+        c = own if team > 1 else add(control, NEXT_CHUNK, 1)
+        while c < n_chunks:
+            size = min(chunk, n_replicas - c * chunk)
+            _replicas(model, space, member, team, control, pos, c * chunk, size, energies, forces)
+            own += 1
+            c = own if team > 1 else add(control, NEXT_CHUNK, 1)
+        barrier(control, n_threads)
+        if thread == 0:
+            return bool(control[TOO_MANY] == 0)

@@ -17,6 +17,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 Float32s = NDArray[np.float32]
 Float64s = NDArray[np.float64]
+Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
 #: x, y, z
 Vector3 = tuple[float, float, float]
@@ -52,6 +53,11 @@ def entry(function: F) -> F:
 def kernel(function: F) -> F:
     """Compile a function that only compiled functions call."""
     return _compiled(function, _KERNEL)
+
+
+def exact_kernel(function: F) -> F:
+    """Compile a :func:`kernel` whose sums are added in the order of the source."""
+    return _compiled(function, {**_KERNEL, "fastmath": False})
 
 
 def _compiled(function: F, options: dict[str, Any]) -> F:

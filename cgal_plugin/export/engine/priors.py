@@ -1,10 +1,14 @@
-"""The priors of one molecule in float64: energies and forces; same formulas as in ``export.terms``."""
+"""The priors of one molecule in float64: energies and forces; same formulas as in ``export.terms``.
+
+Each function evaluates the terms ``begin .. end`` of a kind. ``shift + i`` is the row in ``forces`` of bead
+``i`` of ``pos``.
+"""
 
 from __future__ import annotations
 
 import math
 
-from cgal_plugin.export.engine.jit import Float64s, Int64s, Vector3, kernel
+from cgal_plugin.export.engine.jit import Float64s, Int32s, Int64s, Vector3, kernel
 
 
 @kernel
@@ -43,15 +47,18 @@ def _pull(forces: Float64s, start: int, end: int, gradient: Vector3, factor: flo
 def pair_energy(
     pos: Float64s,
     first: int,
+    begin: int,
+    end: int,
     unit: float,
     factor: float,
-    index: Int64s,
+    index: Int32s,
     value: Float64s,
     forces: Float64s,
+    shift: int,
 ) -> float:
     """Bonds (power 0) and repulsion; ``index`` rows: i, j, power; ``value`` rows: constant, length."""
     energy = 0.0
-    for n in range(index.shape[0]):
+    for n in range(begin, end):
         i, j, power = first + index[n, 0], first + index[n, 1], index[n, 2]
         constant, length = value[n, 0], value[n, 1]
         d = _vector(pos, i, j, unit)
@@ -69,7 +76,7 @@ def pair_energy(
                 left >>= 1
             slope = -power * e / outside
             energy += e - slope * (outside - r)
-        _pull(forces, i, j, _mix(slope / r, d, 0.0, d), factor)
+        _pull(forces, shift + i, shift + j, _mix(slope / r, d, 0.0, d), factor)
     return energy
 
 
@@ -77,18 +84,21 @@ def pair_energy(
 def series_energy(
     pos: Float64s,
     first: int,
+    begin: int,
+    end: int,
     unit: float,
     factor: float,
     index: Int64s,
     value: Float64s,
     forces: Float64s,
+    shift: int,
 ) -> float:
     """Gaussian series; ``index`` rows i, j, row of ``value``; its rows first centre, width, coefficients.
 
     exp(−(t − k)²/2) from the nearest centre outwards: the ratio of neighbours changes by e per step.
     """
     energy, shrink = 0.0, math.exp(-1.0)
-    for n in range(index.shape[0]):
+    for n in range(begin, end):
         i, j, row = first + index[n, 0], first + index[n, 1], index[n, 2]
         d = _vector(pos, i, j, unit)
         r = math.sqrt(max(_dot(d, d), 1e-12))
@@ -116,7 +126,7 @@ def series_energy(
             e += e_k
             slope += e_k * (t - k)
         energy += e
-        _pull(forces, i, j, _mix(-slope / (width * r), d, 0.0, d), factor)
+        _pull(forces, shift + i, shift + j, _mix(-slope / (width * r), d, 0.0, d), factor)
     return energy
 
 
@@ -124,15 +134,18 @@ def series_energy(
 def angle_energy(
     pos: Float64s,
     first: int,
+    begin: int,
+    end: int,
     unit: float,
     factor: float,
     index: Int64s,
     value: Float64s,
     forces: Float64s,
+    shift: int,
 ) -> float:
     """Angles; ``index`` rows: i, middle, k, 1 if in cos θ; ``value`` rows: k, x₀ and cₘ of Σ cₘ cos mθ."""
     energy = 0.0
-    for n in range(index.shape[0]):
+    for n in range(begin, end):
         i, middle, k = first + index[n, 0], first + index[n, 1], first + index[n, 2]
         a, b = _vector(pos, middle, i, unit), _vector(pos, middle, k, unit)
         c, constant, x0 = _dot(a, b), value[n, 0], value[n, 1]
@@ -160,8 +173,8 @@ def angle_energy(
             da = _mix(h, _cross(b, normal), -g * s, b)
             db = _mix(h, _cross(normal, a), -g * s, a)
         energy += 0.5 * constant * (x - x0) ** 2
-        _pull(forces, middle, i, da, factor)
-        _pull(forces, middle, k, db, factor)
+        _pull(forces, shift + middle, shift + i, da, factor)
+        _pull(forces, shift + middle, shift + k, db, factor)
     return energy
 
 
@@ -181,15 +194,18 @@ def _series(phi: float, value: Float64s, n: int) -> Vector3:
 def dihedral_energy(
     pos: Float64s,
     first: int,
+    begin: int,
+    end: int,
     unit: float,
     factor: float,
     index: Int64s,
     value: Float64s,
     forces: Float64s,
+    shift: int,
 ) -> float:
     """Dihedrals; ``index`` rows: four beads; ``value`` ``(n, multiplicities, 2)``: k and phase."""
     energy = 0.0
-    for n in range(index.shape[0]):
+    for n in range(begin, end):
         i0, i1 = first + index[n, 0], first + index[n, 1]
         i2, i3 = first + index[n, 2], first + index[n, 3]
         a, b, c = _vector(pos, i0, i1, unit), _vector(pos, i1, i2, unit), _vector(pos, i2, i3, unit)
@@ -220,7 +236,7 @@ def dihedral_energy(
             dc = _mix(1.0, dc, 1.0, _mix(1.0, _cross(h2, b), -w2 / c2, c))
             db = _mix(1.0, db, 1.0, _mix(1.0, _cross(h1, a), 1.0, _cross(c, h2)))
             db = _mix(1.0, db, -(w1 + w2) / b2, b)
-        _pull(forces, i0, i1, da, factor)
-        _pull(forces, i1, i2, db, factor)
-        _pull(forces, i2, i3, dc, factor)
+        _pull(forces, shift + i0, shift + i1, da, factor)
+        _pull(forces, shift + i1, shift + i2, db, factor)
+        _pull(forces, shift + i2, shift + i3, dc, factor)
     return energy

@@ -228,16 +228,18 @@ power_of_two: Callable[[Lanes], Lanes] = _power_of_two
 def make_tile(rows: int) -> Any:
     """Return the inner loop of a matrix product for ``rows`` rows and ``LANES`` columns.
 
-    ``tile(x, x_offset, size, w, w_offset, y, y_offset, width, bias, bias_offset, add)`` computes
-    y[r, :] = bias + Σ_k x[r, k] w[k, :], plus the old y if ``add``. Rows of x are ``size`` apart and rows of
-    y ``width``; w is packed as ``(size, LANES)``. All sums stay in registers; ``size`` is a multiple of four.
+    ``tile(x, x_offset, size, w, w_offset, y_offset, width, bias_offset, add)`` computes
+    y[r, :] = bias + Σ_k x[r, k] w[k, :], plus the old y if ``add`` is 1. y is in the array of x and the bias
+    in that of w. Rows of x are ``size`` apart and rows of y ``width``; w is packed as ``(size, LANES)``. All
+    sums stay in registers; ``size`` is a multiple of four.
     """
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = signature.args
-        x, w, y, b = (pointer(context, builder, kinds[i], args[i], args[i + 1]) for i in (0, 3, 5, 8))
-        # args: x 0, x_offset 1, size 2, w 3, w_offset 4, y 5, y_offset 6, width 7, bias 8, offset 9, add 10
-        size, width, add = args[2], args[7], args[10]
+        # args: x 0, x_offset 1, size 2, w 3, w_offset 4, y_offset 5, width 6, bias_offset 7, add 8
+        x, y = (pointer(context, builder, kinds[0], args[0], args[i]) for i in (1, 5))
+        w, b = (pointer(context, builder, kinds[3], args[3], args[i]) for i in (4, 7))
+        size, width, add = args[2], args[6], args[8]
         step = ir.Constant(size.type, 4)
         bias = load_vector(builder, b)
         sums = [_utils.alloca_once(builder, _VECTOR) for _ in range(rows)]
@@ -245,7 +247,7 @@ def make_tile(rows: int) -> Any:
         at_x = [builder.gep(x, [builder.mul(size, ir.Constant(size.type, r))]) for r in range(rows)]
         for place in sums:
             builder.store(bias, place)
-        with builder.if_then(_utils.is_true(builder, add)):
+        with builder.if_then(_utils.is_not_null(builder, add)):
             for place, address in zip(sums, at_y, strict=True):
                 builder.store(builder.fadd(bias, load_vector(builder, address)), place)
         with _utils.for_range(builder, builder.udiv(size, step), intp=size.type) as loop:
@@ -269,14 +271,12 @@ def make_tile(rows: int) -> Any:
         size: Any,
         w: Any,
         w_offset: Any,
-        y: Any,
         y_offset: Any,
         width: Any,
-        bias: Any,
         bias_offset: Any,
         add: Any,
     ) -> Any:
         n = types.intp
-        return types.void(x, n, n, w, n, y, n, n, bias, n, types.boolean), emit
+        return types.void(x, n, n, w, n, n, n, n, types.int64), emit
 
     return tile

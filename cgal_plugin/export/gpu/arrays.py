@@ -120,7 +120,8 @@ def network_arrays(potential: Any, table: FilterTable, n_beads: int | None = Non
         mixing_bias.append(h @ reader.T)
     mixing_bias[-1] = mixing_bias[-1] + layers[0][1]
     back = [
-        np.concatenate([_pad(reader @ blocks[b]["lin"]) for reader in readers[b:]]) for b in range(len(blocks))
+        np.concatenate([_pad(reader @ blocks[b]["lin"]) for reader in readers[b:]])
+        for b in range(len(blocks))
     ]
     has_hidden = len(layers) > 1
     last = layers[-1][0][0] if has_hidden else np.ones(1)

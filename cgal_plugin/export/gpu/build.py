@@ -12,14 +12,9 @@ from cgal_plugin.export.gpu.arrays import cubic, network_arrays
 from cgal_plugin.export.gpu.device import find_device
 from cgal_plugin.export.gpu.pairs import MAX_BEADS, MAX_INTERVALS
 from cgal_plugin.export.gpu.potential import LARGEST_ERROR, GPUPotential, metadata_of
-from cgal_plugin.export.potential import (
-    check_against_model,
-    differentiable,
-    load_any,
-    load_exported,
-    potential_module,
-    prepare,
-)
+from cgal_plugin.export.loading import differentiable, load_exported
+from cgal_plugin.export.model_check import check_against_model, prepare
+from cgal_plugin.export.potential import load_any, potential_module
 from cgal_plugin.export.probes import probe_frames
 from cgal_plugin.export.tables import choose_table, exact_filters, reference_forces, relative_error
 from cgal_plugin.mapping.topology import CGTopology
@@ -112,7 +107,9 @@ def _build(
         table_error=table_error,
         versions=versions(),
     )
-    error = _check_network(cls, network, network_arrays(potential, table, frames.shape[1]), metadata, frames, device)
+    error = _check_network(
+        cls, network, network_arrays(potential, table, frames.shape[1]), metadata, frames, device
+    )
     if not error < max(LARGEST_ERROR, 2.0 * tolerance):
         raise ExportError(
             f"the GPU engine on {device or 'cuda'} differs from the exact network by {error:.1e} of the "

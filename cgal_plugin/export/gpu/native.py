@@ -46,7 +46,9 @@ class Lanes:
 def quiet() -> Iterator[None]:
     """Suppress Warp's banner and load messages; the settings of the caller are restored."""
     config: Any = wp.config
-    name, value = ("log_level", getattr(wp, "LOG_WARNING", 30)) if hasattr(config, "log_level") else ("quiet", True)
+    name, value = (
+        ("log_level", getattr(wp, "LOG_WARNING", 30)) if hasattr(config, "log_level") else ("quiet", True)
+    )
     before = getattr(config, name)
     # never less quiet than the caller wants
     setattr(config, name, max(before, value))

@@ -133,7 +133,9 @@ def find_reverse(
 
 
 @wp.func
-def table_slope(r: wp.float64, lower: wp.float64, span: wp.float64, decay: wp.float32, share: wp.float32, rest: wp.float32):  # type: ignore[no-untyped-def]
+def table_slope(
+    r: wp.float64, lower: wp.float64, span: wp.float64, decay: wp.float32, share: wp.float32, rest: wp.float32
+):  # type: ignore[no-untyped-def]
     """Return dq/dr / K of the table coordinate, as in :mod:`cgal_plugin.export.tables`."""
     x = wp.float32((r - lower) / span)
     slope = wp.float32(1.0)

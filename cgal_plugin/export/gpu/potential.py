@@ -155,7 +155,9 @@ class GPUPotential:
     def grow(self) -> None:
         """Enlarge the neighbour list so that what overflowed fits; captured graphs become invalid."""
         needed = int(self._program.buffers["overflow"].numpy()[0])
-        self._allocate(min(self.n_beads - 1, padded(max(needed, self.capacity) + max(needed, self.capacity) // 4)))
+        self._allocate(
+            min(self.n_beads - 1, padded(max(needed, self.capacity) + max(needed, self.capacity) // 4))
+        )
 
     def reset(self) -> None:
         """Forget the neighbour list; it is rebuilt at the next call, which depends on no earlier call."""

@@ -56,7 +56,9 @@ class Program:
     def _put(self, values: NDArray[Any], kind: type[np.generic] = np.float32) -> Any:
         """Copy an array to the device; rows of matrices stay rows."""
         flat = np.ascontiguousarray(values, dtype=kind)
-        return wp.array(flat.reshape(-1) if kind is np.float32 else flat, dtype=self._kinds[kind], device=self._device)  # type: ignore[index]
+        return wp.array(
+            flat.reshape(-1) if kind is np.float32 else flat, dtype=self._kinds[kind], device=self._device
+        )  # type: ignore[index]
 
     def _put_priors(self) -> Priors:
         found, n, p = self._arrays.priors, self.sizes.n_beads, Priors()
@@ -76,7 +78,11 @@ class Program:
             setattr(p, f"{name}_start", self._put(start, np.int32))
             setattr(p, f"{name}_term", self._put(terms, np.int32))
             setattr(p, f"{name}_index", self._put(index, np.int32))
-            setattr(p, f"{name}_value", self._put(value.reshape(len(value), int(np.prod(value.shape[1:]))), np.float64))
+            setattr(
+                p,
+                f"{name}_value",
+                self._put(value.reshape(len(value), int(np.prod(value.shape[1:]))), np.float64),
+            )
         return p
 
     def _set_constants(self) -> None:
@@ -212,7 +218,9 @@ class Program:
             wp.launch(kernel, dim, list(inputs), device=device, block_dim=128)
 
         state = b["lost"], b["stale"]
-        launch(pairs.check, (s.n_replicas, lanes), positions, b["built"], s.n_beads, self._limit, lanes, *state)
+        launch(
+            pairs.check, (s.n_replicas, lanes), positions, b["built"], s.n_beads, self._limit, lanes, *state
+        )
         if self.has_list:
             found = b["built"], b["count"], b["neighbor"], b["overflow"]
             sizes = b["stale"], s.n_beads, s.capacity
