@@ -168,7 +168,7 @@ def simulate(
     mapping: Mapping = "CA",
     top: Top = None,
     units: Units = "angstrom",
-    backend: Annotated[str, typer.Option(help="auto, torchforce, pythontorch, python, fast.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, torchforce, pythontorch, python, fast, gpu.")] = "auto",
     platform: Annotated[str, typer.Option(help="OpenMM platform: Reference, CUDA, ...")] = "Reference",
     embedding: EmbeddingName = None,
     seed: Seed = 0,

@@ -255,7 +255,7 @@ def make_force(
     particles
         Indices of the particles on which the potential acts; default: all. Not supported by TorchForce.
     n_replicas
-        Number of replicas for the engines and for a portable file; default: that of the file, or 1.
+        Number of replicas for ``fast``, ``gpu`` and a portable file; default: that of the file, or 1.
     n_threads
         Largest number of threads of the fast engine.
 

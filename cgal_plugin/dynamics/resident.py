@@ -71,7 +71,11 @@ class ResidentEngine:
         self._wp, self._kernels = wp, integrator_kernels
         if potential is None:
             from cgal_plugin.dynamics.gpu_force import load_gpu_potential
+            from cgal_plugin.dynamics.potential_metadata import check_metadata, read_metadata
 
+            # the engine evaluates any number of replicas
+            metadata = {**read_metadata(settings.potential), "n_replicas": settings.n_replicas}
+            check_metadata(metadata, settings.potential, settings.topology, settings.n_replicas)
             potential = load_gpu_potential(settings.potential, 1, self.device)
         n = settings.n_replicas * self.n_beads
         self.force = PackedForce(potential, settings.n_replicas, memory_limit)

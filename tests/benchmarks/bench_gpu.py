@@ -448,7 +448,7 @@ def main(argv: list[str] | None = None) -> None:
             cases[size] = make_case(*size, Path(folder))
             rates(cases[size], device, table, args, aims[size])
 
-        steps = 12_500 if not args.small else 40
+        steps = 12_500 if not args.small else 200
         stages: list[tuple[str, float, Callable[[], None]]] = [
             (f"{one[0]} beads x {one[1]}", 120.0, lambda: measure(one)),
             (f"{large[0]} beads x {large[1]}", 180.0, lambda: measure(large)),

@@ -17,6 +17,7 @@ from cgal_plugin.dynamics.resident import ResidentEngine
 from cgal_plugin.dynamics.settings import Settings
 from cgal_plugin.errors import DynamicsError
 from cgal_plugin.export import export_torchscript
+from cgal_plugin.mapping import CGTopology
 from cgal_plugin.models.build import build_model
 from cgal_plugin.priors.tables import describe_molecule
 from tests.dynamics.potentials import coil_start
@@ -138,3 +139,13 @@ def test_another_platform_is_refused_before_anything_is_written(run, tmp_path):
     with pytest.raises(DynamicsError, match="backend 'gpu' runs on CUDA, not on platform 'OpenCL'"):
         run(platform="OpenCL")
     assert not (tmp_path / "sim").exists()
+
+
+def test_a_potential_of_another_molecule_is_refused_and_any_number_of_replicas_runs(potential, run, tmp_path):
+    other = CGTopology.from_sequence("YYDPETGTWA")
+    arguments = {**COMMON, "steps": 5, "backend": "gpu", "platform": "CPU"}
+    with pytest.raises(DynamicsError, match="was exported for types"):
+        simulate(potential, other, coil_start(N, 10), out_dir=tmp_path / "other", **arguments)
+    topology = CGTopology.from_sequence("YYDPETGTWY")
+    result = simulate(potential, topology, coil_start(2, 10), out_dir=tmp_path / "two", **arguments)
+    assert result.n_frames == (1, 1)
