@@ -23,7 +23,6 @@ pytest.importorskip("numba")
 
 from cgal_plugin.dynamics import add_potential, build_system, simulate
 from cgal_plugin.errors import DynamicsError, ExportError
-from cgal_plugin.export import export_torchscript
 from cgal_plugin.export.engine import threads as pool
 from cgal_plugin.export.engine.arrays import MOST, SLOTS
 from cgal_plugin.export.engine.jit import entry
@@ -34,6 +33,7 @@ from cgal_plugin.export.fast import FastPotential
 from cgal_plugin.export.potential import potential_module
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.units import ANGSTROM_PER_NM
+from tests.benchmarks.nve import drift, equilibrated, total_energies
 from tests.export.test_fast import MODELS, check
 
 REACH = 12.0
@@ -227,14 +227,15 @@ def test_memory_is_that_of_the_pairs(large: FastPotential, monkeypatch: pytest.M
     assert np.array_equal(two(x)[1], forces)
     third = large.with_threads(2)
     third(x)
-    make_spaces = pool.make_spaces
+    worker: Any = third._worker
+    make_spaces = worker._make
 
-    def no_memory(model: Any, division: Any, pairs: int = 0) -> Any:
+    def no_memory(pairs: int) -> Any:
         if pairs:
             raise MemoryError
-        return make_spaces(model, division, pairs)
+        return make_spaces(pairs)
 
-    monkeypatch.setattr(third._worker, "_make", lambda pairs: no_memory(*third._worker._make.args, pairs))
+    monkeypatch.setattr(worker, "_make", no_memory)
     with pytest.raises(ExportError, match=r"memory does not suffice for \d+ pairs"):
         third(0.45 * x)
 
@@ -404,16 +405,16 @@ def test_division(beads: int, replicas: int, threads: int, expected: tuple[int, 
 
 def test_in_openmm(make: Any, topology: CGTopology, frames: np.ndarray, tmp_path: Path) -> None:
     """Trajectories do not depend on the number of threads, and a simulation resumes with another one."""
-    export_torchscript(make(precision=32), topology, tmp_path / "p.pt")
+    FastPotential.from_model(make(), topology).save(tmp_path / "p.npz")
     options: dict[str, Any] = {
         "timestep_fs": 2.0, "temperature": 300.0, "friction": 1.0, "report_interval": 10, "backend": "fast",
     }  # fmt: skip
     whole = simulate(
-        tmp_path / "p.pt", topology, frames[:5], steps=40, out_dir=tmp_path / "one", **options
+        tmp_path / "p.npz", topology, frames[:5], steps=40, out_dir=tmp_path / "one", **options
     ).load()
     for steps, n in ((20, 2), (40, 3)):
         parts = simulate(
-            tmp_path / "p.pt",
+            tmp_path / "p.npz",
             topology,
             frames[:5],
             steps=steps,
@@ -423,7 +424,7 @@ def test_in_openmm(make: Any, topology: CGTopology, frames: np.ndarray, tmp_path
         ).load()
     assert all(np.array_equal(a, b) for a, b in zip(whole, parts, strict=True))
     system = build_system(topology, 2)
-    force = add_potential(system, tmp_path / "p.pt", topology, backend="fast", n_replicas=2, n_threads=2)
+    force = add_potential(system, tmp_path / "p.npz", topology, backend="fast", n_replicas=2, n_threads=2)
     assert force is not None
 
 
@@ -462,3 +463,15 @@ print(min(taken[4]) / min(taken[1]))
     )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 1.3
+
+
+def test_energy_is_conserved(make: Any, topology: CGTopology, frames: np.ndarray) -> None:
+    """NVE: the total energy varies as the square of the time step and does not drift; float32 network."""
+    fast = FastPotential.from_model(make(), topology, n_replicas=2, n_threads=2)
+    masses = np.tile(topology.masses, 2)
+    x, v = equilibrated(fast, frames[:2].reshape(-1, 3) / ANGSTROM_PER_NM, masses, steps=500)
+    runs = {dt: total_energies(fast, x, v, masses, dt, round(8000 / dt)) for dt in (4.0, 2.0)}
+    spread = {dt: energies.std() for dt, energies in runs.items()}
+    assert 3.0 < spread[4.0] / spread[2.0] < 5.0
+    # 8 ps: the drift is far below the variation
+    assert abs(drift(runs[2.0], 2.0, len(masses))) * 0.008 < 0.01
