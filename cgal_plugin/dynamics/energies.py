@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cgal_plugin.dynamics.force import ScriptedPotential
 from cgal_plugin.errors import DynamicsError, ExportError
 from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
 
@@ -35,7 +36,11 @@ class ReplicaEnergies:
             raise DynamicsError(str(error)) from error
 
     def __call__(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
-        found = self._evaluate(positions.reshape(-1, 3) / ANGSTROM_PER_NM)
+        try:
+            found = self._evaluate(positions.reshape(-1, 3) / ANGSTROM_PER_NM)
+        except RuntimeError as error:  # raised by the code of a TorchScript file
+            reason = str(error).strip().splitlines()[-1]
+            raise DynamicsError(f"the energies of the replicas cannot be evaluated: {reason}") from error
         return np.asarray(found, dtype=np.float64) / KJ_PER_KCAL
 
 
@@ -48,9 +53,7 @@ def _fast(settings: Settings) -> Evaluate:
 def _module(settings: Settings, device: str) -> Evaluate:
     import torch
 
-    from cgal_plugin.export.script_file import load_script
-
-    module = load_script(settings.potential, device)[0].eval()
+    module = ScriptedPotential(settings.potential, device, settings.n_replicas).load()
     if not hasattr(module, "replica_energies"):
         raise DynamicsError(
             f"potential {str(settings.potential)!r} gives no energy of a replica, which exchanges of "

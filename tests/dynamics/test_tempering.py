@@ -19,10 +19,12 @@ from cgal_plugin.dynamics.tempering import ExchangeState, Ladder, exchange
 from cgal_plugin.dynamics.tempering_report import tempering_report
 from cgal_plugin.errors import CGALWarning, DataError, DynamicsError, StateError
 from cgal_plugin.export import FastPotential, export_torchscript
+from cgal_plugin.export.potential import export_potential
 from cgal_plugin.units import kT
 from tests.dynamics.potentials import HarmonicChain, chain_start, save_potential
 from tests.dynamics.test_restart import Interrupted, stop_at
 from tests.dynamics.wells import Wells
+from tests.torchforce import needs_torchforce
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "chignolin"
 #: trained on chignolin at 400 K, exported for one replica
@@ -135,16 +137,26 @@ def test_no_exchange_changes_nothing_but_names(run):
 def exported(chignolin, tmp_path_factory):
     path = tmp_path_factory.mktemp("exported") / "p.pt"
     export_torchscript(REAL.with_name("model.ckpt"), chignolin, path, n_replicas=4, filters="exact")
+    export_potential(REAL.with_name("model.ckpt"), chignolin, path.with_suffix(".npz"), filters="exact")
     return path
 
 
 @pytest.mark.filterwarnings(EMBEDDING)
 @pytest.mark.integration
-@pytest.mark.parametrize("backend", ["fast", "torchforce", "python"])
+@pytest.mark.parametrize(
+    ("backend", "form"),
+    [
+        ("fast", "pt"),
+        pytest.param("torchforce", "pt", marks=needs_torchforce),
+        ("python", "pt"),
+        ("python", "npz"),
+        ("fast", "npz"),
+    ],
+)
 def test_a_real_potential_gives_each_backend_the_energies_of_its_frames(
-    chignolin, exported, tmp_path, backend
+    chignolin, exported, tmp_path, backend, form
 ):
-    potential = exported
+    potential = exported.with_suffix(f".{form}")
     start = reference_frames()[:4]
     result = simulate(
         potential,

@@ -24,6 +24,7 @@ from cgal_plugin.dynamics.tempering import ExchangeState, Ladder, acceptance, ex
 from cgal_plugin.units import BOLTZMANN_KCAL_PER_MOL_K, KJ_PER_KCAL, kT
 from tests.dynamics.potentials import save_potential
 from tests.dynamics.wells import Wells
+from tests.torchforce import DEFAULT
 
 ALPHA = 1e-6
 GAS = BOLTZMANN_KCAL_PER_MOL_K * KJ_PER_KCAL  # kJ/mol/K
@@ -55,7 +56,7 @@ def harmonic(pair, folder, seed):
         report_interval=300,  # 3 ps; correlations of x² decay as exp(-2 t/ps), or faster by the exchanges
         guard=Guard.off(),
         center_frames=False,
-        backend="torchforce",
+        backend=DEFAULT,
     )
     frames = np.array([result.load_temperature(t) for t in T]).astype(np.float64) / 10
     return frames, result
@@ -113,7 +114,7 @@ def test_the_integrator_repeats_the_scheme_of_openmm(pair, tmp_path):
     """Without noise, it gives the trajectory of LangevinMiddleIntegrator; other tests are of the noise."""
     temperature = 1e-20
     potential = save_potential(Wells(3, 2), tmp_path / "p.pt")
-    common = (potential, pair, 3, 10.0, temperature, 2.0, 4, "torchforce", "Reference")
+    common = (potential, pair, 3, 10.0, temperature, 2.0, 4, DEFAULT, "Reference")
     start = np.random.default_rng(0).normal(size=(3, 2, 3))
     found = []
     for temperatures in ((), (temperature,) * 3):
@@ -130,7 +131,7 @@ def test_the_kinetic_temperature_right_after_an_exchange_is_that_of_the_new_bath
     potential = save_potential(Wells(n, 2), tmp_path / "p.pt")
     old = np.tile([300.0, 500.0], n // 2)
     engine = Engine(
-        Settings(potential, pair, n, 10.0, 300.0, 2.0, chance_seed, "torchforce", "Reference", tuple(old))
+        Settings(potential, pair, n, 10.0, 300.0, 2.0, chance_seed, DEFAULT, "Reference", tuple(old))
     )
     engine.set_start(np.zeros((n, 2, 3)))
     assert engine.step(500) is None
@@ -159,7 +160,7 @@ def test_exchanges_carry_walkers_over_a_barrier_that_plain_dynamics_does_not_cro
         "report_interval": 400,
         "guard": Guard.off(),
         "center_frames": False,
-        "backend": "torchforce",
+        "backend": DEFAULT,
         "seed": chance_seed,
         "temperature": 300.0,
         "steps": 3200,
