@@ -14,7 +14,7 @@ import warp as wp
 
 from cgal_plugin.errors import ExportError
 from cgal_plugin.export import export_torchscript
-from cgal_plugin.export.gpu import build, pairs
+from cgal_plugin.export.gpu import build, pairs, program
 from cgal_plugin.export.gpu.arrays import cubic, network_arrays
 from cgal_plugin.export.gpu.device import find_device
 from cgal_plugin.export.gpu.native import quiet
@@ -254,6 +254,23 @@ def test_output_networks(hidden: tuple[int, ...], make: Any, topology: CGTopolog
     assert np.abs(forces / FORCE - expected).max() < 1e-5 * np.abs(expected).max()
     exact = float(potential(torch.from_numpy(frame / ANGSTROM_PER_NM))[0])
     assert energy == pytest.approx(exact, rel=1e-5)
+
+
+def test_the_threads_of_a_warp_share_the_channels(
+    small: GPUPotential, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the 8 channel lanes of a GPU, each on its own, all that needs no sum over them is the same."""
+    x = frames[0] / ANGSTROM_PER_NM
+    small(x)
+    names = ("message", "v", "active", "derivative", "gradient", "scratch")
+    expected = {name: small._program.buffers[name].numpy().copy() for name in names}
+    monkeypatch.setattr(program.Lanes, "of", classmethod(lambda cls, is_cuda: cls(8, 1)))
+    other = small.with_replicas(1)
+    # the other kernels sum over all lanes, which the CPU device cannot
+    other._program._lanes = program.Lanes(1, 1)
+    assert other(x)[0] == small(x)[0]
+    for name, values in expected.items():
+        assert np.array_equal(other._program.buffers[name].numpy(), values), name
 
 
 def test_distances_at_the_edges(make: Any) -> None:
