@@ -22,6 +22,7 @@ ORDER = [
     ["provenance"],
     ["damage"],
     ["_native"],
+    ["_warp"],
     ["config"],
     ["execution"],
     ["mapping"],

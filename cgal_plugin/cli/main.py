@@ -71,6 +71,8 @@ def run(
         for line in components.what_was_read:
             typer.echo(line)
         typer.echo(plan(settings, components.molecule))
+        for line in (components.resources.text, *components.resources.notes):
+            typer.echo(line)
         return
     from cgal_plugin.cli.progress import RichReporter
     from cgal_plugin.driver import run as run_loop

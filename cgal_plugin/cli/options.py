@@ -34,12 +34,13 @@ Molecule = Annotated[
         "--topology", "-t", help="Saved CG topology (.json), structure file, or one-letter sequence."
     ),
 ]
-Mapping = Annotated[str, typer.Option(help="CA, CACB, or a YAML file.")]
+Mapping = Annotated[str, typer.Option(help="CA, CACB, 5bead, or a YAML file.")]
 EmbeddingName = Annotated[
     str | None,
     typer.Option(
         "--embedding",
-        help="Numbers of the bead types: cgal, mlcg-tk, torchmd-cg, or a YAML file with a table.",
+        help="Numbers of the bead types: cgal, mlcg-tk, torchmd-cg, a YAML file with a table, or for files "
+        "of mlcg with five beads mlcg-tk-5bead.",
     ),
 ]
 Top = Annotated[Path | None, typer.Option("--top", help="Topology file for DCD and XTC files.")]
@@ -89,8 +90,10 @@ def load_topology(
         The text is neither, the molecule cannot be mapped, or a saved topology has another embedding.
     """
     from cgal_plugin.mapping import CGTopology, resolve_spec
-    from cgal_plugin.mapping.embedding import TABLE, check_given
+    from cgal_plugin.mapping.embedding import TABLE, check_given, resolve_embedding
 
+    if embedding is not None and resolve_embedding(embedding).shares:
+        embedding = None  # the numbering of a file, which topologies do not have
     if Path(molecule).suffix.lower() == ".json":
         saved = CGTopology.load(molecule)
         check_given(embedding, saved.embedding, f"topology {molecule!r}", MappingError)

@@ -131,7 +131,7 @@ def _given(embedding: str | None, file: Path) -> str:
     if embedding is None:
         raise ConfigError(
             f"{file} numbers bead types, and does not say how: give --embedding mlcg-tk (CA beads of "
-            "mlcg-tk), or a table"
+            "mlcg-tk), mlcg-tk-5bead, or a table"
         )
     return embedding
 

@@ -71,6 +71,9 @@ def train(
     ] = None,
     priors: Annotated[Path | None, typer.Option(help="Priors saved by fit-priors.")] = None,
     init: Annotated[Path | None, typer.Option(help="Checkpoint to fine-tune from.")] = None,
+    cores: Annotated[
+        int | None, typer.Option(min=1, help="Cores; the result is the same. Default: all that may be used.")
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Train CGSchNet on data stores; repeat the command to resume.
@@ -86,7 +89,9 @@ def train(
     given: dict[str, Any] = {} if config is None else dict(read_mapping(config)[0])
     keys = store_keys(given, stores, None if priors is None else PriorSet.load(priors))
     mode = "scratch" if init is None else "finetune"
-    result = run(keys, out, init_checkpoint=init, mode=mode, seed=seed, progress=_echo_epoch)
+    result = run(
+        keys, out, init_checkpoint=init, mode=mode, seed=seed, progress=_echo_epoch, cores=cores or "auto"
+    )
     typer.echo(str(result.checkpoint))
 
 
@@ -163,7 +168,7 @@ def simulate(
     mapping: Mapping = "CA",
     top: Top = None,
     units: Units = "angstrom",
-    backend: Annotated[str, typer.Option(help="auto, torchforce, pythontorch, python, fast.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, torchforce, pythontorch, python, fast, gpu.")] = "auto",
     platform: Annotated[str, typer.Option(help="OpenMM platform: Reference, CUDA, ...")] = "Reference",
     embedding: EmbeddingName = None,
     seed: Seed = 0,

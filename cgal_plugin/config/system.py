@@ -51,7 +51,7 @@ class System(Section):
     repair: bool = False
     """structure: add missing side-chain atoms."""
     mapping: str | dict[str, Any] = "CA"
-    """Beads: CA, CACB, a YAML file, or the content of such a file."""
+    """Beads: CA, CACB, 5bead (N, CA, CB, C, O), a YAML file, or the content of such a file."""
     embedding: str | dict[str, int] = "cgal"
     """Numbers of the bead types: cgal, mlcg-tk, torchmd-cg, a YAML file with a table, or its content."""
     temperature: Annotated[Kelvin, Field(gt=0, le=2000)] = 300.0

@@ -12,35 +12,72 @@ import numpy as np
 from cgal_plugin.errors import DataError, MappingError
 from cgal_plugin.mapping.files import load_topology, structure_suffix
 from cgal_plugin.mapping.residues import THREE_TO_ONE
+from cgal_plugin.mapping.spec import built_in
 from cgal_plugin.mapping.topology import CGTopology
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from cgal_plugin.mapping.embedding import Embedding
     from cgal_plugin.mapping.spec import MapSpec
 
 
-def topology_from_embeds(embeds: NDArray[np.int64], spec: MapSpec, name: str) -> CGTopology:
-    """Return the topology of one chain of CA beads from the numbers of its bead types.
+def topology_from_embeds(
+    embeds: NDArray[np.int64], spec: MapSpec, ids: Mapping[str, int], embedding: str, name: str
+) -> tuple[CGTopology, NDArray[np.int64] | None]:
+    """Return the topology of one chain from the numbers of its bead types, and the order of its beads.
+
+    Parameters
+    ----------
+    embeds
+        ``(n_beads,)`` numbers of the bead types, residue after residue.
+    spec
+        A built-in map.
+    ids, embedding
+        Number of each bead type, and the name of this numbering.
+    name
+        The data, for messages.
+
+    Returns
+    -------
+    Topology, and the place in the data of each bead, ``(n_beads,)`` int64, or None if these are in the order
+    of the map. In the 5bead map, residues may also be in the order of PDB files: N, CA, C, O, CB.
 
     Raises
     ------
     DataError
-        The map is not CA, or the embedding does not have a number or has no standard residue for it.
+        The map is a user's, or the numbers are not those of a chain of standard residues.
     """
-    if spec.name != "CA":
+    if built_in(spec.hash) is None:
         raise DataError(
             f"{name}: the bead types alone do not give the topology of map {spec.name!r}: give --topology"
         )
-    names = type_names(embeds, spec.embedding.ids, spec.embedding.name, name)
-    letters = [THREE_TO_ONE.get(bead.removeprefix("CA_"), "") for bead in names]
-    unknown = sorted({bead for bead, letter in zip(names, letters, strict=True) if not letter})
-    if unknown:
-        raise DataError(
-            f"{name}: bead types {', '.join(unknown)} have no one-letter code: give --topology, or the "
-            "embedding of these data, --embedding"
-        )
-    return CGTopology.from_sequence("".join(letters), spec)
+    if len({bead.name for beads in spec.residues.values() for bead in beads}) == 1:
+        type_names(embeds, ids, embedding, name)  # it says which numbers the embedding has
+    patterns: dict[tuple[int, ...], tuple[str, list[int]]] = {}
+    for residue, beads in spec.residues.items():
+        types = [ids.get(spec.type_name(bead.name, residue), -1) for bead in beads]
+        of_pdb = sorted(range(len(beads)), key=lambda k, beads=beads: (beads[k].name == "CB", k))  # type: ignore[misc]
+        for order in ([*range(len(beads))], of_pdb):
+            place = [order.index(k) for k in range(len(beads))]
+            patterns.setdefault(tuple(types[k] for k in order), (residue, place))
+    numbers, letters, order, at = embeds.tolist(), "", [], 0
+    longest = max(map(len, patterns))
+    while at < len(numbers):
+        sizes = (n for n in range(longest, 0, -1) if tuple(numbers[at : at + n]) in patterns)
+        size = next(sizes, 0)
+        if not size or -1 in numbers[at : at + size]:
+            raise DataError(
+                f"{name}: the bead types {numbers[at : at + longest]} from bead {at + 1} are of no standard "
+                f"residue of map {spec.name!r} in embedding {embedding!r}: give --topology, or the embedding "
+                "of these data, --embedding"
+            )
+        residue, place = patterns[tuple(numbers[at : at + size])]
+        letters += THREE_TO_ONE[residue]
+        order += [at + k for k in place]
+        at += size
+    topology = CGTopology.from_sequence(letters, spec)
+    return topology, None if order == list(range(len(order))) else np.array(order)
 
 
 def type_names(embeds: NDArray[np.int64], ids: Mapping[str, int], embedding: str, name: str) -> list[str]:
@@ -61,8 +98,16 @@ def type_names(embeds: NDArray[np.int64], ids: Mapping[str, int], embedding: str
     return [known[number] for number in embeds.tolist()]
 
 
-def check_embeds(embeds: NDArray[np.int64], topology: CGTopology, name: str, where: str) -> None:
+def check_embeds(
+    embeds: NDArray[np.int64],
+    topology: CGTopology,
+    name: str,
+    where: str,
+    numbering: Embedding | None = None,
+) -> None:
     """Check that the data have the bead types of a topology.
+
+    ``numbering`` is the embedding of the data, if it is not that of the topology.
 
     Raises
     ------
@@ -73,13 +118,15 @@ def check_embeds(embeds: NDArray[np.int64], topology: CGTopology, name: str, whe
         raise DataError(
             f"{name} has {len(embeds)} bead types; {where} has {topology.n_beads} beads ({topology!r})"
         )
-    wrong = np.flatnonzero(embeds != topology.types)
+    types = topology.types if numbering is None else np.array(numbering.numbers(topology.type_names))
+    wrong = np.flatnonzero(embeds != types)
     if wrong.size:
         first = int(wrong[0])
+        embedding = topology.embedding if numbering is None else numbering.name
         raise DataError(
             f"{name}: {wrong.size} of {len(embeds)} bead types contradict {where}; first: bead {first + 1} "
-            f"has number {embeds[first]}, {topology.type_names[first]} has {int(topology.types[first])} in "
-            f"embedding {topology.embedding!r}. The data are of another molecule, or have another embedding "
+            f"has number {embeds[first]}, {topology.type_names[first]} has {int(types[first])} in "
+            f"embedding {embedding!r}. The data are of another molecule, or have another embedding "
             "(--embedding)"
         )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from cgal_plugin.dynamics.fast_force import FastForce
 from cgal_plugin.dynamics.folder import MANIFEST
-from cgal_plugin.dynamics.force import FastForce, resolve_backend, resolve_for_file
+from cgal_plugin.dynamics.force import resolve_backend, resolve_for_file
 from cgal_plugin.dynamics.potential_metadata import only_fast, read_metadata
 from cgal_plugin.errors import DynamicsError
 from cgal_plugin.provenance import read_sealed

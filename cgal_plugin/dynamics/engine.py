@@ -46,6 +46,7 @@ class Engine:
             backend=settings.backend,
             n_replicas=settings.n_replicas,
             device=self._device,
+            n_threads=settings.n_threads,
         )
         self.temperatures = settings.replica_temperatures()
         self.integrator = make_integrator(settings)
@@ -56,6 +57,10 @@ class Engine:
             raise DynamicsError(f"OpenMM cannot set up the simulation: {error}") from error
         self._energies: ReplicaEnergies | None = None
         self._set_baths()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the record says about the device: nothing beside backend and platform."""
+        return {}
 
     # ------------------------------------------------------------------ state
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cgal_plugin.dynamics.engine import Engine
 
@@ -20,6 +20,10 @@ class CGEngine(Protocol):
 
     Arrays have shape ``(n_replicas, beads, 3)``. A parked replica does not move and does not affect others.
     """
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the record of the simulation says about the device; empty for OpenMM."""
+        ...
 
     def positions(self) -> NDArray[np.float64]:
         """Return positions, Å."""
@@ -75,5 +79,9 @@ class CGEngine(Protocol):
 
 
 def open_engine(settings: Settings, parked: Iterable[int] = ()) -> CGEngine:
-    """Return the engine for the backend of ``settings``."""
+    """Return the engine for the backend of ``settings``: device-resident for ``"gpu"``, else OpenMM."""
+    if settings.backend == "gpu":
+        from cgal_plugin.dynamics.resident import ResidentEngine
+
+        return ResidentEngine(settings, parked)
     return Engine(settings, parked)

@@ -7,23 +7,23 @@ import importlib.util
 import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.dynamics.fast_force import FastForce
 from cgal_plugin.dynamics.potential_metadata import check_metadata, is_portable, only_fast, read_metadata
+from cgal_plugin.dynamics.torch_force import make_torch_force
 from cgal_plugin.errors import DynamicsError, ExportError
 
 if TYPE_CHECKING:
     import openmm
-    from numpy.typing import NDArray
     from torch import Tensor
 
-    from cgal_plugin.export.fast import FastPotential
     from cgal_plugin.mapping import CGTopology
 
 #: names of the backends; ``"auto"`` chooses the first or the third
-BACKENDS = ("torchforce", "pythontorch", "python", "fast")
+BACKENDS = ("torchforce", "pythontorch", "python", "fast", "gpu")
 _INSTALL = 'pip install "cgal_plugin[openmm-torch]" (CPU), or the extra cuda12 or cuda13 (GPU)'
 #: openmm-torch crashes inside getState with torch 2.13
 _TORCH_BELOW = (2, 13)
@@ -87,39 +87,6 @@ class ScriptedPotential:
         return float(energy), forces.to("cpu", torch.float64).numpy()
 
 
-class FastForce:
-    """An exported potential in the fast engine as a callable for PythonForce; picklable."""
-
-    def __init__(self, path: str | os.PathLike[str], n_replicas: int | None = None) -> None:
-        self.path = str(Path(path).resolve())
-        self.n_replicas = n_replicas
-        self._potential: FastPotential | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "n_replicas": self.n_replicas, "_potential": None}
-
-    def build(self) -> None:
-        """Build tables and compile, so that errors are raised before the dynamics.
-
-        Raises
-        ------
-        DynamicsError
-            The file cannot be used by the fast engine.
-        """
-        from cgal_plugin.export.fast import FastPotential
-
-        try:
-            self._potential = FastPotential.from_file(self.path, n_replicas=self.n_replicas)
-        except ExportError as error:
-            raise DynamicsError(f"backend 'fast' cannot use {self.path!r}: {error}") from error
-
-    def __call__(self, state: Any) -> tuple[float, NDArray[np.float64]]:
-        """Return energy (kJ/mol) and forces (kJ/mol/nm) of a State."""
-        if self._potential is None:
-            self.build()
-        return cast("FastPotential", self._potential)(state.getPositions(asNumpy=True)._value)
-
-
 def _import_openmmtorch() -> Any:
     # the import prints a deprecation notice of simtk to stderr
     with contextlib.redirect_stderr(io.StringIO()):
@@ -143,6 +110,7 @@ def resolve_backend(backend: str = "auto") -> str:
     * ``"pythontorch"``: PythonTorchForce of openmm-torch, in versions that have it
     * ``"python"``: PythonForce of OpenMM
     * ``"fast"``: the compiled CPU engine (:class:`cgal_plugin.export.fast.FastPotential`) in a PythonForce
+    * ``"gpu"``: the GPU engine (:class:`cgal_plugin.export.gpu.GPUPotential`) in a PythonForce
     * ``"auto"``: TorchForce if openmm-torch can be imported and torch is below 2.13, otherwise ``"python"``
 
     Raises
@@ -161,8 +129,8 @@ def resolve_backend(backend: str = "auto") -> str:
         return "torchforce" if usable else "python"
     if backend not in BACKENDS:
         raise DynamicsError(f"unknown backend {backend!r}; use 'auto' or one of {', '.join(BACKENDS)}")
-    if backend == "python":
-        return backend
+    if backend in ("python", "gpu"):
+        return backend  # find_device says whether there is a GPU
     if backend == "fast":
         if importlib.util.find_spec("numba") is None:
             raise DynamicsError("backend 'fast' needs numba: pip install \"cgal_plugin[fast]\"")
@@ -223,7 +191,8 @@ def add_potential(
     *,
     backend: str = "auto",
     n_replicas: int = 1,
-    device: str = "cpu",
+    device: str | None = None,
+    n_threads: int = 1,
 ) -> openmm.Force:
     """Add an exported potential to ``system``; all backends give the same energies and forces.
 
@@ -237,7 +206,10 @@ def add_potential(
     backend
         See :func:`resolve_backend`.
     device
-        Device of the ``python`` backend; TorchForce and PythonTorchForce use that of the OpenMM platform.
+        Device of ``python`` (default ``"cpu"``) and ``gpu`` (default ``"cuda"``); TorchForce and
+        PythonTorchForce use that of the OpenMM platform.
+    n_threads
+        Largest number of threads of the ``fast`` backend; results do not depend on it.
 
     Returns
     -------
@@ -253,8 +225,8 @@ def add_potential(
         resolve_backend(backend)  # that it is missing is said before anything about the file
     metadata = read_metadata(potential)
     chosen = resolve_for_file(backend, metadata, potential)
-    if chosen == "fast":
-        # the engine evaluates any number of replicas
+    if chosen in ("fast", "gpu"):
+        # the engines evaluate any number of replicas
         metadata = {key: value for key, value in metadata.items() if key != "n_replicas"}
     check_metadata(metadata, potential, topology, n_replicas)
     if system.getNumParticles() != n_replicas * topology.n_beads:
@@ -262,7 +234,7 @@ def add_potential(
             f"the System has {system.getNumParticles()} particles; {n_replicas} replica(s) of "
             f"{topology.n_beads} beads need {n_replicas * topology.n_beads}"
         )
-    force = make_force(potential, backend=chosen, device=device, n_replicas=n_replicas)
+    force = make_force(potential, backend=chosen, device=device, n_replicas=n_replicas, n_threads=n_threads)
     system.addForce(force)
     return force
 
@@ -271,9 +243,10 @@ def make_force(
     potential: str | os.PathLike[str],
     *,
     backend: str,
-    device: str = "cpu",
+    device: str | None = None,
     particles: Any = None,
     n_replicas: int | None = None,
+    n_threads: int = 1,
 ) -> openmm.Force:
     """Return the Force of a potential, for a backend from :func:`resolve_backend`.
 
@@ -282,7 +255,9 @@ def make_force(
     particles
         Indices of the particles on which the potential acts; default: all. Not supported by TorchForce.
     n_replicas
-        Number of replicas for the fast engine and for a portable file; default: that of the file, or 1.
+        Number of replicas for ``fast``, ``gpu`` and a portable file; default: that of the file, or 1.
+    n_threads
+        Largest number of threads of the fast engine.
 
     Raises
     ------
@@ -294,12 +269,16 @@ def make_force(
         if particles is not None:
             raise DynamicsError("TorchForce acts on all particles of a System; use backend 'python'")
         _check_file(path)  # TorchForce reads it without a check
-        force = _import_openmmtorch().TorchForce(path)
-        force.setOutputsForces(True)
+        force = make_torch_force(_import_openmmtorch(), path)
     else:
-        function: Any = ScriptedPotential(path, device, 1 if n_replicas is None else n_replicas)
+        function: Any = ScriptedPotential(path, device or "cpu", 1 if n_replicas is None else n_replicas)
         if backend == "fast":
-            function = FastForce(path, n_replicas)
+            function = FastForce(path, n_replicas, n_threads)
+            function.build()
+        elif backend == "gpu":
+            from cgal_plugin.dynamics.gpu_force import GPUForce
+
+            function = GPUForce(path, n_replicas, "CPU" if device == "cpu" else "CUDA")
             function.build()
         if backend == "pythontorch":
             force = _import_openmmtorch().PythonTorchForce(function)

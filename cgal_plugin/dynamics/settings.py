@@ -32,6 +32,8 @@ class Settings:
     platform: str
     #: K, one for each replica; empty: ``temperature`` for all
     temperatures: tuple[float, ...] = ()
+    #: threads of the fast engine; results do not depend on it
+    n_threads: int = 1
 
     @property
     def timestep_ps(self) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 
 from cgal_plugin.data.bond_lengths import check_unit
 from cgal_plugin.dynamics.backends import choose_backend
+from cgal_plugin.dynamics.devices import describe_device, device_platform, find_device
 from cgal_plugin.dynamics.exchange_file import ENERGIES
 from cgal_plugin.dynamics.folder import Progress, SimulationFolder
 from cgal_plugin.dynamics.guard import Guard, Limits, stereocentres
@@ -101,18 +102,20 @@ def simulate(
     guard
         Default ``Guard()``; ``Guard.off()`` detects only non-finite values.
     backend
-        ``"torchforce"``, ``"pythontorch"``, ``"python"`` or ``"fast"``; see :func:`resolve_backend`.
+        ``"torchforce"``, ``"pythontorch"``, ``"python"``, ``"fast"`` or ``"gpu"``; see
+        :func:`resolve_backend`. ``"gpu"`` is without OpenMM: forces and integrator stay on the GPU.
         ``"auto"`` keeps the backend of a resumed simulation. A new one on a CPU uses ``"fast"`` if numba is
         installed and the engine supports the potential; otherwise see :func:`resolve_backend`.
     platform
-        OpenMM platform: ``"Reference"`` (the fastest for CG systems on a CPU) or ``"CUDA"``.
+        OpenMM platform: ``"Reference"`` (the fastest for CG systems on a CPU) or ``"CUDA"``. With backend
+        ``"gpu"``: the first NVIDIA GPU, or for ``"CPU"`` its kernels on the CPU, for tests.
     minimize_steps
         Minimiser iterations before the dynamics.
     center_frames
         Store frames with their centroid at the origin. Without a box, replicas drift, and the float32
         numbers of DCD files would lose precision.
     n_threads
-        Number of torch threads during the call; default: unchanged.
+        Threads of the ``fast`` backend, and of torch during the call; default: 1, and unchanged.
     temperatures
         Two or more, K, ascending, with ``temperature`` among them; empty: no exchanges.
     exchange_interval
@@ -138,10 +141,18 @@ def simulate(
         _check_counts(checkpoint_interval=checkpoint_interval)
     if minimize_steps:
         _check_counts(minimize_steps=minimize_steps)
+    if n_threads is not None:
+        _check_counts(n_threads=n_threads)
     if not Path(potential).is_file():
         raise DynamicsError(f"potential {str(potential)!r} does not exist; make it with `cgal export`")
     made_for = potential_temperature(potential, float(temperature))
     guard = Guard() if guard is None else guard
+    backend = choose_backend(backend, Path(potential), len(start), platform, Path(out_dir))
+    facts: dict[str, Any] = {"potential_temperature": made_for, "units": dict(_UNITS)}
+    if backend == "gpu":
+        device = find_device(platform)
+        platform = device_platform(device)
+        facts["device"] = describe_device(device)
     ladder = None
     if len(temperatures):
         ladder = make_ladder(
@@ -157,11 +168,12 @@ def simulate(
         temperature=float(temperature),
         friction=float(friction),
         seed=seed,
-        backend=choose_backend(backend, Path(potential), len(start), platform, Path(out_dir)),
+        backend=backend,
         platform=platform,
         temperatures=()
         if ladder is None
         else tuple(ladder.baths(ExchangeState.start(ladder).rungs).tolist()),
+        n_threads=1 if n_threads is None else n_threads,
     )
     centres = stereocentres(topology)
     limits = Limits.build(guard, topology.bond_index, topology.masses, settings.temperature, start, centres)
@@ -170,7 +182,6 @@ def simulate(
         inputs |= {"temperatures": list(ladder.temperatures), "exchange_interval": ladder.interval}
     folder = SimulationFolder(Path(out_dir), len(start), () if ladder is None else ladder.temperatures)
     with folder.lock(), _torch_threads(n_threads):
-        facts = {"potential_temperature": made_for, "units": dict(_UNITS)}
         saved = folder.load_checkpoint() if folder.open(inputs, topology, start, facts) else None
         if saved is not None and saved[0].step > steps:
             raise StateError(
@@ -196,7 +207,8 @@ def simulate(
             ladder=ladder,
         )
         done = runner.run(steps, saved, progress)
-        folder.finish(done, None if ladder is None else _finish_exchanges(folder, done, ladder))
+        results = runner.engine.describe()
+        folder.finish(done, results if ladder is None else results | _finish_exchanges(folder, done, ladder))
         return SimulationResult.of(folder, done, settings.backend, settings.temperature)
 
 

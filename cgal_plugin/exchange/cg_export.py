@@ -17,6 +17,7 @@ from cgal_plugin.data.raw_data import LABELS
 from cgal_plugin.data.several import store_names, store_paths
 from cgal_plugin.errors import ConfigError, DataError
 from cgal_plugin.exchange.cg_data import added_forces
+from cgal_plugin.mapping.embedding import CGAL, resolve_embedding
 from cgal_plugin.provenance import atomic_path, atomic_write, hash_file, versions, write_sealed
 from cgal_plugin.runs.layout import FORCE_MAP
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cgal_plugin.mapping import CGTopology
+    from cgal_plugin.mapping.embedding import Embedding
     from cgal_plugin.priors import PriorSet
 
 EXPORT_LAYOUTS = ("npy", "hdf5")
@@ -37,6 +39,14 @@ class _Export:
     store: DataStore
     topology: CGTopology
     priors: PriorSet | None
+    shared: Embedding | None = None
+
+    @property
+    def types(self) -> NDArray[np.int64]:
+        """Return the numbers of the bead types that are written."""
+        if self.shared is None:
+            return self.topology.types
+        return np.array(self.shared.numbers(self.topology.type_names))
 
     @property
     def n_frames(self) -> int:
@@ -47,6 +57,7 @@ class _Export:
         records = [self.store.record(name) for name in self.store.names()]
         keys = ("name", "source", "n_frames", "metadata", "quarantined", "facts")
         return {
+            **({} if self.shared is None else {"embedding": self.shared.name}),
             "topology": self.topology.to_dict(),
             "temperature": self.store.temperature,
             "force_map_hash": self.store.force_map_hash,
@@ -128,8 +139,13 @@ def export_data(
         store = DataStore(path)
         if not store.names():
             raise DataError(f"data store {path} has no frames yet")
-        topology = store.topology if embedding is None else store.topology.with_embedding(embedding)
-        exports.append(_Export(_plain(name), store, topology, _priors(priors, store)))
+        named = None if embedding is None else resolve_embedding(embedding)
+        shared = named if named is not None and named.shares else None
+        own = store.topology if named is None else store.topology.with_embedding(CGAL if shared else named)
+        export = _Export(_plain(name), store, own, _priors(priors, store), shared)
+        if shared is not None:
+            shared.numbers(own.type_names)
+        exports.append(export)
     root = Path(out)
     return _write_hdf5(exports, root) if layout == "hdf5" else _write_npy(exports, root)
 
@@ -168,7 +184,7 @@ def _write_hdf5(exports: Sequence[_Export], path: Path) -> list[Path]:
                     metaset,
                     export.name,
                     (export.n_frames, export.topology.n_beads, 3),
-                    export.topology.types,
+                    export.types,
                     fill,
                     record=export.record(),
                     labels=export.labels(),
@@ -203,7 +219,7 @@ def _write_npy(exports: Sequence[_Export], folder: Path) -> list[Path]:
                 part.unlink(missing_ok=True)
         embeds = folder / f"{export.name}_embeddings.npy"
         with atomic_write(embeds) as handle:
-            np.save(handle, export.topology.types)
+            np.save(handle, export.types)
         paths.append(embeds)
         labels = folder / f"{export.name}_labels.npz"
         arrays_of: dict[str, Any] = export.labels()

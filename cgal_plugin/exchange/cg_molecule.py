@@ -15,7 +15,7 @@ from cgal_plugin.data.raw_topology import bead_order, check_embeds, read_topolog
 from cgal_plugin.data.temperature import same_temperature
 from cgal_plugin.errors import ConfigError, DataError, MappingError
 from cgal_plugin.mapping import CGTopology, resolve_spec
-from cgal_plugin.mapping.embedding import check_given
+from cgal_plugin.mapping.embedding import check_given, resolve_embedding
 from cgal_plugin.provenance import hash_array
 from cgal_plugin.units import FORCE_UNITS
 
@@ -151,12 +151,15 @@ def _recorded(
         raise DataError(
             f"{name} is data of cgal export-data, in Å and kcal/mol/Å, not in {' and '.join(units)}"
         )
-    check_given(embedding, top.embedding, f"the record of {name}", DataError)
+    # of an embedding for files only, the numbers were written, and the topology is in another
+    written = record.get("embedding", top.embedding)
+    check_given(embedding, written, f"the record of {name}", DataError)
     shapes = [tuple(t.coords.shape) for t in molecule.trajectories]
     if shapes != [(n, top.n_beads, 3)] or any(v.shape != (n,) for v in molecule.labels.values()):
         raise DataError(f"{name} has coordinates of shape {shapes}; its record says {(n, top.n_beads, 3)}")
     if molecule.embeds is not None:
-        check_embeds(molecule.embeds, top, name, "its record")
+        shared = resolve_embedding(written) if written != top.embedding else None
+        check_embeds(molecule.embeds, top, name, "its record", shared)
     return top
 
 
@@ -168,15 +171,22 @@ def _topology(
     if embeds is not None and embedding is None:
         raise DataError(
             f"{name} has numbers of bead types, from {embeds.min()} to {embeds.max()}: give the embedding "
-            "that they belong to, --embedding mlcg-tk, torchmd-cg, cgal or a YAML file"
+            "that they belong to, --embedding mlcg-tk, mlcg-tk-5bead, torchmd-cg, cgal or a YAML file"
         )
-    spec = resolve_spec(mapping, "cgal" if embedding is None else embedding)
+    numbering = resolve_embedding("cgal" if embedding is None else embedding)
+    spec = resolve_spec(mapping, "cgal" if numbering.shares else numbering)
+    shared = numbering if numbering.shares else None
+    if shared is not None:
+        lines.append(f"bead types of embedding {shared.name!r} renumbered by 'cgal', one number per type")
     source = given if given is not None else molecule.structure
     if source is None:
         if embeds is None:
             raise DataError(f"{name} has neither bead types nor a structure file: give --topology")
-        lines.append("topology: one chain of CA beads in the order of the bead types; no structure file")
-        return topology_from_embeds(embeds, spec, name), None
+        lines.append(
+            f"topology: one chain of {spec.name} beads in the order of the bead types; no structure file"
+        )
+        ids = spec.embedding.ids if shared is None else shared.ids
+        return topology_from_embeds(embeds, spec, ids, numbering.name, name)
     top = read_topology(str(source), spec)
     lines.append(f"topology: {source}")
     order = bead_order(source, top)
@@ -185,7 +195,7 @@ def _topology(
     if embeds is not None:
         if order is not None and len(embeds) == len(order):
             embeds = embeds[order]
-        check_embeds(embeds, top, name, str(source))
+        check_embeds(embeds, top, name, str(source), shared)
     else:
         lines.append("no bead types in the data: those of the topology")
     return top, order

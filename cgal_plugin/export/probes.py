@@ -80,7 +80,10 @@ def probe_frames(potential: Any, topology: CGTopology) -> NDArray[np.float64]:
     rng = np.random.default_rng(20)
     frames = [_chain(n, bonds, closest, k / (_CHAINS - 1), rng) for k in range(_CHAINS)]
     edges = [edge + d for edge in (lower, upper) for d in (0.02, -0.02) if edge + d >= closest]
-    gaps = np.resize(edges or [0.9 * upper], n)
+    # without a lower cutoff all forces at the upper one are tiny, and no error is small relative to them
+    if not any(edge < 0.5 * (lower + upper) for edge in edges):
+        edges.append(max(closest, 0.5 * upper))
+    gaps = np.resize(edges, n)
     frames.append(np.cumsum(gaps)[:, None] * np.array([1.0, 0.0, 0.0]))
     gaps = upper - np.minimum(np.linspace(0.2, 1.0, n), 0.5 * (upper - lower))
     frames.append(np.cumsum(gaps)[:, None] * np.array([1.0, 0.0, 0.0]))

@@ -58,11 +58,18 @@ class Embedding:
         type_names = list(type_names)
         missing = sorted(set(type_names) - set(self.ids))
         if missing:
+            five = set(type_names) <= set(EMBEDDINGS[MLCG_FIVE_BEAD].ids)
             raise MappingError(
                 f"embedding {self.name!r} has no number for bead types {', '.join(missing)}; use embedding "
-                "'cgal', or a table with a number for each of them"
+                f"'cgal', {f'in files of mlcg {MLCG_FIVE_BEAD!r}, ' if five else ''}or a table with a number "
+                "for each of them"
             )
         return [self.ids[name] for name in type_names]
+
+    @property
+    def shares(self) -> bool:
+        """Whether several bead types have one number: such an embedding is for files only."""
+        return len(set(self.ids.values())) < len(self.ids)
 
     def one_to_one(self) -> Embedding:
         """Return this embedding if each bead type has a number of its own.
@@ -72,7 +79,7 @@ class Embedding:
         MappingError
             Several bead types have one number: priors by bead type could not tell them apart.
         """
-        if len(set(self.ids.values())) < len(self.ids):
+        if self.shares:
             raise MappingError(
                 f"embedding {self.name!r} has one number for several bead types: it numbers files of mlcg, "
                 "for cgal import-data, export-data and import-model; use 'cgal' here"

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import CGALError, CGALWarning, ConfigError
-from cgal_plugin.mapping.embedding import Embedding, resolve_embedding
+from cgal_plugin.mapping.embedding import CGAL, Embedding, resolve_embedding
+from cgal_plugin.mapping.spec import FIVE_BEAD
 from cgal_plugin.models.build import MODEL_NAME
 from cgal_plugin.models.convert import from_mlcg, from_torchmdnet_gn, save_checkpoint
 from cgal_plugin.models.inert_pickle import read_inert
 from cgal_plugin.models.mlcg_files import MlcgFile, is_mlcg, parse_mlcg
+from cgal_plugin.models.mlcg_molecule import molecule_of
+from cgal_plugin.models.shared_numbers import renumbered
 from cgal_plugin.priors.tables import FADE_NOTE
 from cgal_plugin.provenance import hash_file
 
@@ -28,8 +31,6 @@ if TYPE_CHECKING:
 
 #: below this the lengths of a file are in nm, Å
 _LEAST_CUTOFF = 2.0
-#: lightest bead, amu
-_LIGHTEST = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +70,8 @@ class ImportedModel:
             lines.append(
                 f"constant: {self.facts['energy_offset']:.6f} kcal/mol of the source's energy left out"
             )
+        if "embedding_of_file" in self.facts:
+            lines.append(f"bead types: those of {self.facts['embedding_of_file']}, renumbered by 'cgal'")
         molecule = "any" if self.topology is None else self.topology.sequence
         return [*lines, f"molecule: {molecule}; embedding: {self.embedding.name}"]
 
@@ -141,17 +144,20 @@ def import_model(
     facts: dict[str, Any] = {"source": {"file": Path(path).name, "sha256": hash_file(path)}}
     if mlcg:
         file = parse_mlcg(content, name)
-        network = _mlcg_network(file, given)
-        topology = _molecule(file, numbering, topology)
+        network = _mlcg_network(file, given, numbering)
+        topology = molecule_of(file, numbering, topology)
         found, more = _mlcg_priors(file, topology, numbering, priors, temperature, facts["source"])
         facts |= {"format": "mlcg", "left_out": list(file.notes), **more}
     else:
-        network, kind = _other_network(content, path, given)
+        network, kind = _other_network(content, path, given, numbering)
         known = getattr(network, "cgal_hparams", {})
         temperature = _temperature(known, temperature, name)
         found, facts = priors, facts | {"format": kind, "left_out": []}
         if priors is not None and known.get("prior_model"):
             raise ConfigError(f"{name} has priors of its own; do not give others")
+    if numbering.shares:
+        facts["embedding_of_file"] = numbering.name
+        numbering = FIVE_BEAD.embedding
     _check_units(network, name)
     _check_types(network, topology, name)
     if precision is not None:
@@ -167,22 +173,23 @@ def _embedding(value: Any, topology: CGTopology | None, name: str) -> Embedding:
     if value is None and topology is None:
         raise ConfigError(
             f"{name} does not say how its bead types are numbered: give the embedding, --embedding mlcg-tk "
-            "(CA beads of mlcg-tk) or torchmd-cg (AA2INT), or a table"
+            "(CA beads of mlcg-tk), mlcg-tk-5bead or torchmd-cg (AA2INT), or a table"
         )
     if value is None:
         assert topology is not None
         types = dict(zip(topology.type_names, topology.types.tolist(), strict=True))
         return Embedding(topology.embedding, types)
     found = resolve_embedding(value)
-    if topology is not None and topology.embedding != found.name:
+    own = CGAL if found.shares else found.name
+    if topology is not None and topology.embedding != own:
         raise ConfigError(
-            f"the topology has embedding {topology.embedding!r}, not {found.name!r}: give one of them, or "
+            f"the topology has embedding {topology.embedding!r}, not {own!r}: give one of them, or "
             "use topology.with_embedding(...)"
         )
     return found
 
 
-def _mlcg_network(file: MlcgFile, given: Mapping[str, Any]) -> TorchMD_Net:
+def _mlcg_network(file: MlcgFile, given: Mapping[str, Any], numbering: Embedding) -> TorchMD_Net:
     if file.state is None:
         raise ConfigError(
             f"{file.name} contains priors ({', '.join(file.parts)}) and no network: import them with "
@@ -191,55 +198,11 @@ def _mlcg_network(file: MlcgFile, given: Mapping[str, Any]) -> TorchMD_Net:
     for key, value in given.items():
         if key in file.hparams and file.hparams[key] != value:
             raise ConfigError(f"{key} is {value!r}, but {file.name} has {file.hparams[key]!r}: leave it out")
+    state = renumbered(file.state, numbering, file.name) if numbering.shares else file.state
     try:
-        return from_mlcg(file.state, file.hparams)
+        return from_mlcg(state, file.hparams)
     except ConfigError as error:
         raise ConfigError(f"{file.name}: {error}") from error
-
-
-def _molecule(file: MlcgFile, embedding: Embedding, topology: CGTopology | None) -> CGTopology | None:
-    """Return the molecule of the configurations; check that a given one is the same."""
-    if not file.configurations:
-        return topology
-    types, masses = file.configurations[0].types, file.configurations[0].masses
-    if masses is not None and masses.min() < _LIGHTEST:
-        raise ConfigError(
-            f"{file.name} has bead masses of {masses.min():.3g} amu if its units are Å, kcal/mol and ps: "
-            "it is in other units; convert it before the import"
-        )
-    if topology is not None:
-        if not np.array_equal(topology.types, types):
-            n = min(len(types), topology.n_beads)
-            first = next((i for i in range(n) if topology.types[i] != types[i]), n)
-            raise ConfigError(
-                f"{file.name} is for a molecule of {len(types)} beads with types {types.tolist()}; "
-                f"{topology!r} has {topology.n_beads} beads and differs first at bead {first}: give its "
-                "molecule, and the embedding that its types are numbered by"
-            )
-        return topology
-    names = {number: bead for bead, number in embedding.ids.items()}
-    unknown = sorted(set(types.tolist()) - set(names))
-    if unknown:
-        raise ConfigError(
-            f"{file.name} has bead types {unknown}, which embedding {embedding.name!r} does not have: give "
-            "the embedding of the file"
-        )
-    beads = [names[t] for t in types.tolist()]
-    if any(not bead.startswith("CA_") for bead in beads):
-        raise ConfigError(f"{file.name} has other beads than CA: give the molecule, --topology")
-    return _ca_chain(beads, embedding, file.name)
-
-
-def _ca_chain(beads: list[str], embedding: Embedding, name: str) -> CGTopology:
-    from cgal_plugin.mapping import CGTopology, resolve_spec
-    from cgal_plugin.mapping.residues import THREE_TO_ONE
-
-    residues = [bead.removeprefix("CA_") for bead in beads]
-    unknown = sorted(set(residues) - set(THREE_TO_ONE))
-    if unknown:
-        raise ConfigError(f"{name} has residues {', '.join(unknown)}: give the molecule, --topology")
-    spec = resolve_spec("CA", embedding)
-    return CGTopology.from_sequence("".join(THREE_TO_ONE[r] for r in residues), spec)
 
 
 def _mlcg_priors(
@@ -262,11 +225,14 @@ def _mlcg_priors(
     if topology is None or not file.configurations:
         return priors, {}
     positions = np.stack([c.positions for c in file.configurations[:4]])
-    offset = check_priors(priors.for_topology(topology), file.parts, topology, positions, file.name)
+    types = np.array(embedding.numbers(topology.type_names)) if embedding.shares else topology.types
+    offset = check_priors(priors.for_topology(topology), file.parts, topology, positions, file.name, types)
     return priors, {"energy_offset": offset}
 
 
-def _other_network(content: Any, path: Any, given: Mapping[str, Any]) -> tuple[TorchMD_Net, str]:
+def _other_network(
+    content: Any, path: Any, given: Mapping[str, Any], numbering: Embedding
+) -> tuple[TorchMD_Net, str]:
     """Return the network of a TorchMD-Net checkpoint or of a state dict, and what it was."""
     name = os.fspath(path)
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
@@ -280,7 +246,9 @@ def _other_network(content: Any, path: Any, given: Mapping[str, Any]) -> tuple[T
         if any("embedding_layer.weight" in str(k) for k in state):
             # configurations of mlcg are nested mappings
             configured = known if isinstance(known, Mapping) else {}
-            return from_mlcg(dict(state), {**configured, **given}), "mlcg state dict"
+            weights = renumbered(state, numbering, name) if numbering.shares else dict(state)
+            return from_mlcg(weights, {**configured, **given}), "mlcg state dict"
+        numbering.one_to_one()
         return from_torchmdnet_gn(path, given), "TorchMD-Net graph-network"
     except CGALError as error:
         hint = (

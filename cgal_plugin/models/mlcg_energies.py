@@ -89,11 +89,13 @@ def check_priors(
     topology: CGTopology,
     positions: NDArray[np.float64],
     name: str,
+    file_types: NDArray[np.int64],
 ) -> float:
     """Return the energy (kcal/mol) by which the priors of a file exceed ``priors``: a constant.
 
     Compared on the structures ``positions`` ``(n, n_beads, 3)`` Å and on distorted copies, term by term, so
-    that pairs, angles or dihedrals that one side lacks are found.
+    that pairs, angles or dihedrals that one side lacks are found. ``file_types`` are the numbers of the bead
+    types in the file, ``(n_beads,)``.
 
     Raises
     ------
@@ -111,7 +113,7 @@ def check_priors(
     offset = 0.0
     for term in sorted({*priors.terms, *(part["term"] for part in parts.values())}):
         theirs = [
-            part_energies(p, topology.types, frames)
+            part_energies(p, file_types, frames)
             for p in parts.values()
             if p["term"] == term or (p["kind"] == "polynomial_cos" and term == "angle_series")
         ]

@@ -72,7 +72,7 @@ class OpenMMOracle:
     temperature
         K.
     mapping
-        ``"CA"``, ``"CACB"``, a YAML file or its content.
+        ``"CA"``, ``"CACB"``, ``"5bead"``, a YAML file or its content.
     solvent
         ``"obc2"``, ``"gbn2"`` or ``"tip3pfb"``.
     options

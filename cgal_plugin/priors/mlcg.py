@@ -7,6 +7,7 @@ v_0 + Σ k1 sin nφ + k2 cos nφ, repulsion (sigma/r)⁶. Constants (v_0) are le
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
     from cgal_plugin.mapping.topology import CGTopology
 
 FORMAT = "mlcg"
+#: names of mlcg-tk for priors of one term that act on different beads
+_PARTS = re.compile(r"[A-Z]{3}_(phi|psi)|(non_)?pro_omega|gamma_[12]|(n_term|bulk|c_term)_\w+")
 _KINDS = ("harmonic", "harmonic_cos", "polynomial_cos", "fourier", "repulsion")
-#: mlcg-tk's non-bonded pairs are more than two bonds apart
-_EXCLUDED = 2
+#: mlcg-tk's non-bonded pairs are more than two bonds apart; of its five-bead map more than four
+_EXCLUDED, _EXCLUDED_5 = 2, 4
 
 
 def priors_from_mlcg(
@@ -51,7 +54,7 @@ def priors_from_mlcg(
         Temperature of the data of the priors, K; the files do not have it.
     exclude_bonds
         Beads at most this many bonds apart do not repel each other. None: as in the neighbour list of the
-        file, or without one 2, as in mlcg-tk.
+        file, or without one 2, as in mlcg-tk (4 for its five-bead map).
     source
         ``file`` and ``sha256`` of the file, to be recorded.
 
@@ -62,27 +65,37 @@ def priors_from_mlcg(
         topology, or has none for some of them.
     """
     named = resolve_embedding(embedding)
-    names = {number: name for name, number in named.ids.items()}
-    rows: dict[str, list[dict[str, Any]]] = {}
-    ordered: list[str] = []
-    modules: dict[str, str] = {}
+    keys: dict[str, list[str]] = {}
     for key, part in parts.items():
         term = "angle_series" if part["kind"] == "polynomial_cos" else str(part["term"])
         if part["kind"] not in _KINDS or term not in TERMS:
             raise ConfigError(
                 f"prior {key} of kind {part['kind']!r} is not known; known are {', '.join(_KINDS)}"
             )
-        if term in rows:
+        keys.setdefault(term, []).append(key)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    ordered: list[str] = []
+    modules: dict[str, str] = {}
+    for term, own in keys.items():
+        what = ", ".join(own)
+        if len({parts[key]["kind"] for key in own}) > 1:
             raise ConfigError(
-                f"priors {modules[term]} and {key} are both {term}; this package has one table per term"
+                f"priors {what} are all {term}, of different kinds; this package has one table per term"
             )
-        if part.get("index") is not None and topology is not None:
-            found = _check_index(key, term, np.asarray(part["index"]), topology, exclude_bonds)
+        indices = [np.asarray(parts[key]["index"]) for key in own if parts[key].get("index") is not None]
+        if len(own) > 1 and len(indices) < len(own) and not all(map(_PARTS.fullmatch, own)):
+            raise ConfigError(
+                f"priors {own[0]} and {own[1]} are both {term}; without neighbour lists it is not known "
+                "which of them acts where (but for names of mlcg-tk: ALA_phi, pro_omega, gamma_1, bulk_bonds)"
+            )
+        if len(indices) == len(own) and topology is not None:
+            found = _check_index(what, term, np.concatenate(indices, axis=1), topology, exclude_bonds)
             exclude_bonds = found if term == "repulsion" else exclude_bonds
-        types = _types(key, part, topology, names, named.name)
-        rows[term], depends = _rows(key, term, types, _parameters(part))
+        types = [t for key in own for t in _types(key, parts[key], topology, _names(named, key), named.name)]
+        values = [value for key in own for value in _parameters(parts[key])]
+        rows[term], depends = _rows(what, term, types, _padded(values))
         ordered += [term] if depends else []
-        modules[term] = key
+        modules |= {term: what} if len(own) == 1 else {}
     terms = tuple(term for term in TERMS if term in rows)
     if not terms:
         raise ConfigError("there are no priors in this file")
@@ -93,7 +106,9 @@ def priors_from_mlcg(
         terms=terms,
         angle_form="cos",
         power=6,
-        exclude_bonds=_EXCLUDED if exclude_bonds is None else exclude_bonds,
+        exclude_bonds=(_EXCLUDED_5 if named.shares else _EXCLUDED)
+        if exclude_bonds is None
+        else exclude_bonds,
         rows=tuple(row for term in terms for row in rows[term]),
         histograms=(),
         n_frames=0,
@@ -156,7 +171,42 @@ def _types(
             f"prior {key} has parameters of bead types {unknown}, which embedding {embedding!r} lacks: "
             "give the embedding of the file, a built-in one or a table of its numbers"
         )
-    return [tuple(names[t] for t in row) for row in types]
+    return [_before_proline(key, tuple(names[t] for t in row)) for row in types]
+
+
+def _before_proline(key: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the bead types of ω before proline, ``pro_omega`` in mlcg-tk: proline has the CA next to N."""
+    if key != "pro_omega" or "CA_*" not in names:
+        return names
+    last = names[2].startswith("N_")
+    return (*names[:3], "CA_PRO") if last else ("CA_PRO", *names[1:])
+
+
+def _names(named: Embedding, key: str) -> dict[int, str]:
+    """Return the bead type of each number; of several, a pattern such as ``CA_*``.
+
+    The priors of mlcg-tk that are named by residue, such as ``ALA_phi``, are for CA of that residue.
+    """
+    types: dict[int, list[str]] = {}
+    for name, number in named.ids.items():
+        types.setdefault(number, []).append(name)
+    residue = key.split("_")[0]
+    names = {}
+    for number, own in types.items():
+        of_residue = f"{own[0].split('_')[0]}_{residue}"
+        single = own[0] if len(own) == 1 else f"{own[0].split('_')[0]}_*"
+        names[number] = of_residue if len(own) > 1 and of_residue in own else single
+    return names
+
+
+def _padded(values: Sequence[tuple[dict[str, Any], float]]) -> list[tuple[dict[str, Any], float]]:
+    """Return parameters whose series, of several priors, have one length."""
+    longest = max((len(v) for row, _ in values for v in row.values() if isinstance(v, list)), default=0)
+
+    def padded(value: Any) -> Any:
+        return [*value, *[0.0] * (longest - len(value))] if isinstance(value, list) else value
+
+    return [({name: padded(v) for name, v in row.items()}, offset) for row, offset in values]
 
 
 def _parameters(part: Mapping[str, Any]) -> list[tuple[dict[str, Any], float]]:

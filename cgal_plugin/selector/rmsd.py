@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import SelectionError
+from cgal_plugin.selector.device_search import choose_device, device_search
 from cgal_plugin.selector.frame_sets import as_frames, blocks, check_scale, sources, unit_of
 from cgal_plugin.selector.search import Frames, Index
 
@@ -57,6 +58,7 @@ def nearest_rmsd(
     *,
     unit: str = "angstrom",
     n_threads: int | None = None,
+    device: str = "auto",
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the smallest superposed RMSD of each candidate to any reference frame, and its index.
 
@@ -78,6 +80,9 @@ def nearest_rmsd(
         ``"angstrom"`` or ``"nm"``, of arrays and of ``.npy`` and ``.npz`` files.
     n_threads
         Number of threads; by default the available cores, at most ``OMP_NUM_THREADS``.
+    device
+        ``"cpu"``, ``"cuda"`` (the first NVIDIA GPU, any number of pairs), or ``"auto"``: the GPU if there is
+        one and a block has 10⁸ pairs of frames. The results are the same.
 
     Returns
     -------
@@ -89,17 +94,18 @@ def nearest_rmsd(
     Raises
     ------
     SelectionError
-        Shapes are wrong, bead counts differ, there are no frames, coordinates are not finite, or one of the
-        two sets is in another length unit.
+        Shapes are wrong, bead counts differ, there are no frames, coordinates are not finite, one of the
+        two sets is in another length unit, or ``device`` is unknown or not there.
     DataError
         A file is missing, damaged or cannot be read.
     UnitError
         The unit is unknown.
     """
+    choose_device(device, 0)
     x = as_frames(candidates, "candidates")
     best, index = np.full(len(x), np.inf), np.zeros(len(x), dtype=np.int64)
     parts = sources(reference, unit, "reference")
-    update_nearest((x, unit_of(candidates, unit)), parts, best, index, usable_threads(n_threads))
+    update_nearest((x, unit_of(candidates, unit)), parts, best, index, usable_threads(n_threads), device)
     return best, index
 
 
@@ -109,6 +115,7 @@ def update_nearest(
     best: NDArray[np.float64],
     index: NDArray[np.int64],
     threads: int,
+    device: str = "auto",
 ) -> int:
     """Lower ``best`` (n,) Å and set ``index`` (n,) in place where a reference frame is nearer.
 
@@ -122,12 +129,17 @@ def update_nearest(
                 f"candidates have {n_beads} beads and the reference has {frames.shape[1]};"
                 " they must be the same molecule in the same mapping"
             )
-        block = Index(frames)
+        block: Index | None = None
+        gpu = choose_device(device, len(frames) * len(candidates[0]))
         for lo, some in blocks([candidates], block_frames(n_beads, 0.25), "candidates"):
             if first == lo == 0:
                 check_scale(some, frames)
             part = slice(lo, lo + len(some))
-            distance, nearest = _search(block, some, best[part], threads)
+            found = device_search(frames, some, best[part], gpu) if gpu else None
+            if found is None:
+                gpu, block = "", block or Index(frames)
+                found = _search(block, some, best[part], threads)
+            distance, nearest = found
             nearer = distance < best[part]
             index[part][nearer] = nearest[nearer] + first
             best[part] = distance
@@ -167,6 +179,7 @@ def coverage(
     *,
     unit: str = "angstrom",
     n_threads: int | None = None,
+    device: str = "auto",
 ) -> dict[str, Any]:
     """Return the distribution of the nearest RMSD of ``frames`` to ``reference``, Å.
 
@@ -181,11 +194,12 @@ def coverage(
     SelectionError, DataError, UnitError
         See :func:`nearest_rmsd`.
     """
+    choose_device(device, 0)
     x = as_frames(frames, "frames")
     distances, indices = np.full(len(x), np.inf), np.zeros(len(x), dtype=np.int64)
     parts = sources(reference, unit, "reference")
     n_reference = update_nearest(
-        (x, unit_of(frames, unit)), parts, distances, indices, usable_threads(n_threads)
+        (x, unit_of(frames, unit)), parts, distances, indices, usable_threads(n_threads), device
     )
     return {
         "n_frames": len(distances),

@@ -29,7 +29,7 @@ from cgal_plugin.training.chunks import Gradient, Loss, Part, chunk_gradient
 #: time to wait for a helper, relative to the time that this process needed for its own chunks
 _PATIENCE = 0.5
 #: s after which a helper without work ends
-_IDLE = 600.0
+_IDLE = 3600.0
 _READY = "ready"
 
 

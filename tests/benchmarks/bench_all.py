@@ -4,7 +4,8 @@
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_all.py --quick              # one or two minutes
 
 One process, one thread, alternating runs, medians of CPU time; results are checked before timing. The parts
-are separate scripts: ``bench_forces.py``, ``bench_training.py``, ``bench_selector.py``, ``bench_oracle.py``.
+are separate scripts: ``bench_forces.py``, ``bench_engine.py`` (with threads and wall times as well),
+``bench_training.py``, ``bench_selector.py``, ``bench_oracle.py``.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=100_000, help="frames per set for the selection")
     parser.add_argument("--plot", help="write a figure of the scaling with replicas and beads")
     args = parser.parse_args()
+    import bench_engine
     import bench_forces
     import bench_oracle
     import bench_selector
@@ -46,6 +48,7 @@ def main() -> None:
         "force calls and Langevin steps": lambda: bench_forces.main(
             quick + (["--plot", args.plot] if args.plot else [])
         ),
+        "threads, large molecules and energy conservation of the engines": lambda: bench_engine.main(quick),
         "training steps": lambda: bench_training.main(
             ["--no-epochs", *(["--sizes", "32x1", "--frames", "256", "--rounds", "1"] if args.quick else [])]
         ),

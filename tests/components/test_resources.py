@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from cgal_plugin.cli.main import app
 from cgal_plugin.components import resources
 from cgal_plugin.components.resources import oracle_platform, settle, with_workers
+from cgal_plugin.components.seed_store import _check_settings, _platforms
 from cgal_plugin.config import Config, parse_config
 from cgal_plugin.config.executor import LocalExecutor
 from cgal_plugin.errors import CGALError, ConfigError, StateError
@@ -303,3 +304,20 @@ def test_a_missing_driver_is_an_error_of_the_configuration(
 def test_the_gpu_engine_on_another_platform_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"backend gpu keeps .* but platform is OpenCL"):
         config_of(simulation={"backend": "gpu", "platform": "OpenCL"})
+
+
+def test_seed_data_of_an_earlier_version_are_continued(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    explicit, auto = config_of(oracle={"platform": "CPU"}), config_of()
+    _check_settings(explicit, {"oracle.platform": "CPU"}, None, path)
+    before = json.loads(path.read_text())
+    del before["platform"]  # as an earlier version wrote it
+    assert _platforms(before) == {"oracle.platform": "CPU"}
+    _check_settings(auto, {"oracle.platform": "CPU"}, before, path)
+    with pytest.raises(StateError, match=r"other settings of oracle\.platform"):
+        _check_settings(auto, {"oracle.platform": "CUDA"}, before, path)
+    with pytest.raises(StateError, match="other settings of seed_data"):
+        _check_settings(config_of(seed_data={"picoseconds": 50}), {"oracle.platform": "CPU"}, before, path)
+    _check_settings(auto, {"oracle.platform": "CUDA"}, None, path)
+    assert _platforms(json.loads(path.read_text())) == {"oracle.platform": "CUDA"}
+    assert _platforms(None) == {}

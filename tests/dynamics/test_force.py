@@ -58,11 +58,30 @@ def test_every_backend_gives_the_potential_itself(chignolin, potential, backend)
         with pytest.raises(DynamicsError, match="contains no CGSchNet"):
             build(chignolin, potential, backend)
         return
+    if backend == "gpu":
+        # as for the fast engine; its forces are tested in test_gpu_backend.py
+        with pytest.raises(DynamicsError, match="contains no CGSchNet"):
+            add_potential(
+                build_system(chignolin, R), potential, chignolin, backend=backend, n_replicas=R, device="cpu"
+            )
+        return
     positions = bent()
     energy, forces = evaluate(build(chignolin, potential, backend), positions)
     expected_energy, expected = HarmonicChain(R, B)(torch.from_numpy(positions.reshape(-1, 3)))
     assert energy == pytest.approx(float(expected_energy), rel=1e-14)
     np.testing.assert_allclose(forces, expected.numpy(), rtol=1e-13, atol=1e-10)
+
+
+@needs_torchforce
+def test_cuda_graphs_of_torchforce_are_refused(chignolin, potential):
+    force = add_potential(
+        build_system(chignolin, R), potential, chignolin, backend="torchforce", n_replicas=R
+    )
+    with pytest.raises(DynamicsError, match=r"useCUDAGraphs of TorchForce gives wrong .* use backend 'gpu'"):
+        force.setProperty("useCUDAGraphs", "true")
+    # anything else reaches the plugin, whose CPU build knows no properties
+    with pytest.raises(Exception, match="Unknown property 'unknown'"):
+        force.setProperty("unknown", "true")
 
 
 @needs_torchforce

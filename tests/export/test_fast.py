@@ -16,7 +16,7 @@ import torch
 pytest.importorskip("numba")
 
 from cgal_plugin.dynamics import add_potential, build_system, simulate
-from cgal_plugin.dynamics.force import FastForce
+from cgal_plugin.dynamics.fast_force import FastForce
 from cgal_plugin.errors import DynamicsError, ExportError
 from cgal_plugin.export import export_torchscript
 from cgal_plugin.export.fast import FastPotential

@@ -14,6 +14,7 @@ from cgal_plugin.export import export_torchscript
 from cgal_plugin.export.fast import FastPotential
 from cgal_plugin.export.potential import potential_module
 from cgal_plugin.export.probes import bond_lengths, probe_frames
+from cgal_plugin.export.tables import exact_filters, reference_forces
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.models import import_model
 from cgal_plugin.models.build import build_model
@@ -46,6 +47,21 @@ def test_no_bead_overlaps(mapping: str, lower: float) -> None:
     sizes = np.linalg.norm(frames[:4] - frames[:4].mean(axis=1, keepdims=True), axis=2).mean(axis=1)
     assert sizes[3] > 1.5 * sizes[0]
     assert r.min(initial=20.0, where=r < 12.0) < 12.0 < r.max()
+
+
+@pytest.mark.parametrize("upper", [12.0, 15.0])
+@pytest.mark.parametrize("form", ["majewski", "mlcg"])
+def test_no_frame_has_only_tiny_forces(form: str, upper: float) -> None:
+    """An error relative to forces of 1e-9 kcal/mol/Å refused every table of mlcg's settings."""
+    topology = CGTopology.from_sequence("YYDPETGTWYAGAFKL")
+    model = network(num_rbf=64, cutoff_upper=upper, cgschnet={"form": form})
+    potential = potential_module(model, topology, dtype="float64", verify=False)
+    exact = exact_filters(potential.network)
+    largest = [
+        np.abs(reference_forces(potential.network, exact, frame)).max()
+        for frame in probe_frames(potential, topology)
+    ]
+    assert min(largest) > 1e-6 * max(largest)
 
 
 def test_bonds_of_the_prior_are_used(topology: CGTopology, make: Any) -> None:

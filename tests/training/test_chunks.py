@@ -131,7 +131,7 @@ def test_weights_are_bit_equal_for_any_number_of_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = hparams(tmp_path, embedding_dimension=128, batch_size=96, num_epochs=3)
-    monkeypatch.setattr(module_of_helpers, "_PATIENCE", 1e6)  # otherwise a busy machine does without helpers
+    monkeypatch.setattr(module_of_helpers, "_PATIENCE", 1e4)  # otherwise a busy machine does without helpers
     used = []
     receive = module_of_helpers.Helper.receive
 

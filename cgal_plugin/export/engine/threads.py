@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import ExportError
-from cgal_plugin.export.engine.arrays import Model
+from cgal_plugin.export.engine.arrays import Model, Space
 from cgal_plugin.export.engine.evaluate import evaluate
 from cgal_plugin.export.engine.layout import Division, make_spaces
 from cgal_plugin.export.engine.team import ANNOUNCED, CALL, announce, control_array
@@ -71,13 +71,13 @@ class Worker:
     def _reserve(self, pairs: int) -> None:
         """Make workspaces for ``pairs`` pairs per thread, at least for the usual number."""
         # the old ones are freed first, as soon as threads that wait for a call let go of them
+        self.spaces: list[Space] = []
         self._spaces: list[tuple[Any, ...]] = []
-        self._needed: list[NDArray[np.int64]] = []
-        spaces = self._make(pairs)
-        self._spaces, self._needed = [tuple(space) for space in spaces], [space.needed for space in spaces]
+        self.spaces = self._make(pairs)
+        self._spaces = [tuple(space) for space in self.spaces]
 
     def _grow(self) -> None:
-        needed = max(int(found.max()) for found in self._needed)
+        needed = max(int(space.needed.max()) for space in self.spaces)
         self._restart()
         try:
             self._reserve(int(_SPARE * needed))

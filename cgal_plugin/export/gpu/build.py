@@ -11,7 +11,6 @@ from cgal_plugin.errors import ExportError
 from cgal_plugin.export.gpu.arrays import cubic, network_arrays
 from cgal_plugin.export.gpu.device import find_device
 from cgal_plugin.export.gpu.pairs import MAX_BEADS, MAX_INTERVALS
-from cgal_plugin.export.gpu.potential import LARGEST_ERROR, GPUPotential, metadata_of
 from cgal_plugin.export.loading import differentiable, load_exported
 from cgal_plugin.export.model_check import check_against_model, prepare
 from cgal_plugin.export.potential import load_any, potential_module
@@ -19,24 +18,26 @@ from cgal_plugin.export.probes import probe_frames
 from cgal_plugin.export.tables import choose_table, exact_filters, reference_forces, relative_error
 from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.provenance import versions
-from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
+from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL, POTENTIAL_UNITS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+#: largest accepted force error of table and rounding together, relative to the largest component
+LARGEST_ERROR = 1e-4
 _UNIT = KJ_PER_KCAL * ANGSTROM_PER_NM
 
 
 def from_model(
-    cls: type[GPUPotential],
+    cls: Any,
     model_or_ckpt: nn.Module | str | os.PathLike[str],
     topology: CGTopology,
     n_replicas: int,
     tolerance: float,
     device: str | None,
     skin: float,
-) -> GPUPotential:
+) -> Any:
     """See :meth:`GPUPotential.from_model`."""
     find_device(device)
     with differentiable():
@@ -56,13 +57,13 @@ def from_model(
 
 
 def from_file(
-    cls: type[GPUPotential],
+    cls: Any,
     path: str | os.PathLike[str],
     n_replicas: int | None,
     tolerance: float,
     device: str | None,
     skin: float,
-) -> GPUPotential:
+) -> Any:
     """See :meth:`GPUPotential.from_file`."""
     find_device(device)
     module, described = load_exported(path)
@@ -75,18 +76,20 @@ def from_file(
                 "checkpoint"
             )
         count = int(described["n_replicas"]) if n_replicas is None else n_replicas
-        return _build(cls, potential, described, count, tolerance, device, skin)
+        found = _build(cls, potential, described, count, tolerance, device, skin)
+        _check_potential(found, potential)
+    return found
 
 
 def _build(
-    cls: type[GPUPotential],
+    cls: Any,
     potential: Any,
     described: dict[str, Any],
     n_replicas: int,
     tolerance: float,
     device: str | None,
     skin: float,
-) -> GPUPotential:
+) -> Any:
     network = potential.network
     if getattr(network, "embedding", None) is not None:
         raise ExportError(
@@ -99,14 +102,17 @@ def _build(
     table, table_error = choose_table(network, tolerance, frames, cubic)
     if table.intervals > MAX_INTERVALS:
         raise ExportError(f"the GPU engine supports tables of at most {MAX_INTERVALS} intervals")
-    metadata = metadata_of(
-        described,
-        n_replicas=int(n_replicas),
-        table_intervals=table.intervals,
-        table_tolerance=tolerance,
-        table_error=table_error,
-        versions=versions(),
-    )
+    copied = ("n_beads", "topology", "topology_hash", "types", "embedding", "temperature")
+    metadata: dict[str, Any] = {
+        **{key: value for key, value in described.items() if key in copied},
+        "format": "cgal_plugin GPU potential",
+        "n_replicas": int(n_replicas),
+        "units": dict(POTENTIAL_UNITS),
+        "table_intervals": table.intervals,
+        "table_tolerance": tolerance,
+        "table_error": table_error,
+        "versions": versions(),
+    }
     error = _check_network(
         cls, network, network_arrays(potential, table, frames.shape[1]), metadata, frames, device
     )
@@ -121,7 +127,7 @@ def _build(
 
 
 def _check_network(
-    cls: type[GPUPotential],
+    cls: Any,
     network: Any,
     arrays: Any,
     metadata: dict[str, Any],
@@ -144,7 +150,7 @@ def _check_network(
     return float(np.max(errors))
 
 
-def _check_model(potential: GPUPotential, model: nn.Module, topology: CGTopology) -> None:
+def _check_model(potential: Any, model: nn.Module, topology: CGTopology) -> None:
     """Compare with the model, priors included, as ``export_torchscript`` does."""
     import torch
 
@@ -155,3 +161,30 @@ def _check_model(potential: GPUPotential, model: nn.Module, topology: CGTopology
         return torch.tensor([energy / KJ_PER_KCAL]), torch.from_numpy(forces / _UNIT)
 
     check_against_model(evaluate, 1, torch.float32, prepare(model, torch.float32), topology)
+
+
+def _check_potential(gpu: Any, potential: Any) -> None:
+    """Compare with the potential of a file, priors included, on a stretched, jittered chain.
+
+    Raises
+    ------
+    ExportError
+        Energies or forces differ by more than the table allows.
+    """
+    import torch
+
+    n = gpu.n_beads
+    # the module was read for this build: it may become that of one replica
+    potential.n_replicas, potential.n_atoms = 1, n
+    jitter = np.random.default_rng(0).normal(scale=0.7, size=(n, 3))
+    frame = (jitter + np.arange(n)[:, None] * np.array([2.6, 1.4, 0.9])) / ANGSTROM_PER_NM
+    energy, forces = potential(torch.from_numpy(frame))
+    e, f = gpu.with_replicas(1)(frame)
+    force_error = relative_error(f, forces.detach().numpy())
+    energy_error = abs(e - float(energy)) / (KJ_PER_KCAL + abs(float(energy)))
+    if not max(force_error, energy_error) < LARGEST_ERROR:
+        raise ExportError(
+            f"the GPU engine on {gpu.device} differs from the file's potential, priors included, by "
+            f"{energy_error:.1e} in the energy and {force_error:.1e} in the forces (relative); use the fast "
+            "engine or the portable potential"
+        )

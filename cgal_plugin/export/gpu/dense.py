@@ -7,6 +7,9 @@ occupies many SMs for a short time), ``product_blocked`` for many (8 rows × 4 c
 32 multiply-adds per 12 loaded values, which reach L1 as 24 wavefronts per 32 FMA cycles).
 """
 
+# mypy: ignore-errors
+# Warp translates the kernels; their types are not Python's
+
 from __future__ import annotations
 
 import warp as wp
@@ -21,7 +24,7 @@ _LINEAR, _ACTIVATE = wp.constant(LINEAR), wp.constant(ACTIVATE)
 
 
 @wp.func
-def activation(x: wp.float32, kind: wp.int32):  # type: ignore[no-untyped-def]
+def activation(x: wp.float32, kind: wp.int32):
     """Return activation and derivative; kinds as in ``export.filters.ACTIVATIONS``."""
     value = wp.float32(0.0)
     slope = wp.float32(0.0)
@@ -60,16 +63,16 @@ def finish(
     mode: wp.int32,
     kind: wp.int32,
     width: wp.int32,
-    bias: wp.array[wp.float32],
+    bias: wp.array(dtype=wp.float32),
     bias_rows: wp.int32,
-    gain: wp.array[wp.float32],
-    other: wp.array[wp.float32],
+    gain: wp.array(dtype=wp.float32),
+    other: wp.array(dtype=wp.float32),
     other_stride: wp.int32,
     other_at: wp.int32,
-    y: wp.array[wp.float32],
+    y: wp.array(dtype=wp.float32),
     y_stride: wp.int32,
     y_at: wp.int32,
-):  # type: ignore[no-untyped-def]
+):
     """Store four columns of a row.
 
     LINEAR: y = sums + bias. ACTIVATE: y = act(sums + bias), other = act'·gain. MULTIPLY: y = sums·other.
@@ -95,27 +98,27 @@ def finish(
 
 @wp.kernel
 def product_split(
-    x: wp.array[wp.float32],
+    x: wp.array(dtype=wp.float32),
     x_stride: wp.int32,
     x_at: wp.int32,
-    w: wp.array[wp.float32],
+    w: wp.array(dtype=wp.float32),
     rows: wp.int32,
     size: wp.int32,
     width: wp.int32,
     mode: wp.int32,
     kind: wp.int32,
-    bias: wp.array[wp.float32],
+    bias: wp.array(dtype=wp.float32),
     bias_rows: wp.int32,
-    gain: wp.array[wp.float32],
-    other: wp.array[wp.float32],
+    gain: wp.array(dtype=wp.float32),
+    other: wp.array(dtype=wp.float32),
     other_stride: wp.int32,
     other_at: wp.int32,
-    y: wp.array[wp.float32],
+    y: wp.array(dtype=wp.float32),
     y_stride: wp.int32,
     y_at: wp.int32,
     lanes: wp.int32,
     parts: wp.int32,
-):  # type: ignore[no-untyped-def]
+):
     """Launch with ``(rows, width / 32, lanes · parts)`` threads."""
     row, group, thread = wp.tid()
     part = thread // lanes
@@ -140,34 +143,36 @@ def product_split(
 
 @wp.kernel
 def product_blocked(
-    x: wp.array[wp.float32],
+    x: wp.array(dtype=wp.float32),
     x_stride: wp.int32,
     x_at: wp.int32,
-    w: wp.array[wp.float32],
+    w: wp.array(dtype=wp.float32),
     rows: wp.int32,
     size: wp.int32,
     width: wp.int32,
     mode: wp.int32,
     kind: wp.int32,
-    bias: wp.array[wp.float32],
+    bias: wp.array(dtype=wp.float32),
     bias_rows: wp.int32,
-    gain: wp.array[wp.float32],
-    other: wp.array[wp.float32],
+    gain: wp.array(dtype=wp.float32),
+    other: wp.array(dtype=wp.float32),
     other_stride: wp.int32,
     other_at: wp.int32,
-    y: wp.array[wp.float32],
+    y: wp.array(dtype=wp.float32),
     y_stride: wp.int32,
     y_at: wp.int32,
     lanes: wp.int32,
     parts: wp.int32,
-):  # type: ignore[no-untyped-def]
+):
     """Launch with ``(ceil(rows / 8), width / 4)`` threads."""
     block, quad = wp.tid()
-    sums = product_of_rows(x, x_at, x_stride, block * 8, rows, size, w, quad * 4, width)
-    for r in range(8):
-        row = block * 8 + r
-        if row < rows:
-            finish(
-                sums[r], row, quad * 4, mode, kind, width, bias, bias_rows, gain,
-                other, other_stride, other_at, y, y_stride, y_at,
-            )  # fmt: skip
+    # the sums of 32 values take all registers: they are stored, and the epilogue takes one row at a time
+    product_of_rows(
+        x, x_at, x_stride, block * 8, rows, size, w, quad * 4, width, y, y_stride, y_at + quad * 4
+    )
+    for row in range(block * 8, wp.min(block * 8 + 8, rows)):
+        finish(
+            load4(y, row * y_stride + y_at + quad * 4),
+            row, quad * 4, mode, kind, width, bias, bias_rows, gain,
+            other, other_stride, other_at, y, y_stride, y_at,
+        )  # fmt: skip

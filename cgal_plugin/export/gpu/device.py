@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
+from cgal_plugin._native import silent
 from cgal_plugin.errors import ExportError
 
 _REMEDY = "use the fast engine (backend 'fast'), or the portable potential, on this machine"
@@ -22,12 +23,15 @@ def find_device(name: str | None = None) -> Any:
     """
     if importlib.util.find_spec("warp") is None:
         raise ExportError("the GPU engine needs Warp: pip install warp-lang")
-    import warp as wp
+    import warp
 
     from cgal_plugin.export.gpu.native import quiet
 
+    wp: Any = warp
+    # without a GPU, the native library warns that it finds no driver
     with quiet():
-        wp.init()
+        with silent(1, 2):
+            wp.init()
         known = [str(device.alias) for device in wp.get_devices()]
         if name == "cpu":
             return wp.get_device("cpu")

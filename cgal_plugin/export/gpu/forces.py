@@ -1,5 +1,8 @@
 """The last kernels of a force call: forces and energies of beads from network and priors, and their sums."""
 
+# mypy: ignore-errors
+# Warp translates the kernels; their types are not Python's
+
 from __future__ import annotations
 
 import warp as wp
@@ -13,13 +16,13 @@ wp.set_module_options({"enable_backward": False})
 
 @wp.kernel
 def bead_forces(
-    x: wp.array[wp.vec3d],
+    x: wp.array(dtype=wp.vec3d),
     n_beads: wp.int32,
     capacity: wp.int32,
-    count: wp.array[wp.int32],
-    pair: wp.array[wp.int32],
-    reverse: wp.array[wp.int32],
-    slope: wp.array[wp.float32],
+    count: wp.array(dtype=wp.int32),
+    pair: wp.array(dtype=wp.int32),
+    reverse: wp.array(dtype=wp.int32),
+    slope: wp.array(dtype=wp.float32),
     groups: wp.int32,
     intervals: wp.int32,
     lower: wp.float64,
@@ -27,16 +30,16 @@ def bead_forces(
     decay: wp.float32,
     share: wp.float32,
     rest: wp.float32,
-    out: wp.array[wp.float32],
-    last: wp.array[wp.float32],
+    out: wp.array(dtype=wp.float32),
+    last: wp.array(dtype=wp.float32),
     last_bias: wp.float64,
     scale: wp.float64,
     priors: Priors,
-    lost: wp.array[wp.int32],
+    lost: wp.array(dtype=wp.int32),
     lanes: wp.int32,
-    forces: wp.array[wp.vec3f],
-    energy: wp.array[wp.float64],
-):  # type: ignore[no-untyped-def]
+    forces: wp.array(dtype=wp.vec3f),
+    energy: wp.array(dtype=wp.float64),
+):
     """Compute the force on each bead and its share of the energy; threads ``(rows, lanes)``."""
     row, thread = wp.tid()
     replica = row // n_beads
@@ -79,12 +82,12 @@ def bead_forces(
 
 @wp.kernel
 def replica_energies(
-    energy: wp.array[wp.float64],
+    energy: wp.array(dtype=wp.float64),
     n_beads: wp.int32,
     shift: wp.float64,
     lanes: wp.int32,
-    result: wp.array[wp.float64],
-):  # type: ignore[no-untyped-def]
+    result: wp.array(dtype=wp.float64),
+):
     """Sum the energies of the beads of each replica; threads ``(replicas, lanes)``."""
     replica, thread = wp.tid()
     e = wp.float64(0.0)

@@ -5,6 +5,9 @@ make one. On Warp's CPU device the same functions are plain C++, and each sum is
 take the number of cooperating threads as an argument, which is 1 there (see :class:`Lanes`).
 """
 
+# mypy: ignore-errors
+# Warp translates the kernels; their types are not Python's
+
 from __future__ import annotations
 
 import contextlib
@@ -20,8 +23,6 @@ wp.set_module_options({"enable_backward": False})
 GROUP = 32
 #: rows of one thread in :func:`dense_rows`
 ROWS = 8
-
-mat84 = wp.types.matrix(shape=(ROWS, 4), dtype=wp.float32)
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def quiet() -> Iterator[None]:
     return wp::vec_t<4, wp::float32>(a.data[i], a.data[i + 1], a.data[i + 2], a.data[i + 3]);
 #endif
 """)
-def load4(a: wp.array[wp.float32], i: wp.int32) -> wp.vec4f:
+def load4(a: wp.array(dtype=wp.float32), i: wp.int32) -> wp.vec4f:
     """Return ``a[i : i + 4]``; ``i`` is a multiple of 4."""
 
 
@@ -78,18 +79,8 @@ def load4(a: wp.array[wp.float32], i: wp.int32) -> wp.vec4f:
     a.data[i] = v[0]; a.data[i + 1] = v[1]; a.data[i + 2] = v[2]; a.data[i + 3] = v[3];
 #endif
 """)
-def store4(a: wp.array[wp.float32], i: wp.int32, v: wp.vec4f):  # type: ignore[no-untyped-def]
+def store4(a: wp.array(dtype=wp.float32), i: wp.int32, v: wp.vec4f):
     """Store ``a[i : i + 4] = v``; ``i`` is a multiple of 4."""
-
-
-@wp.func_native("""
-#if defined(__CUDA_ARCH__)
-    for (int o = 4; o > 0; o >>= 1) x += __shfl_xor_sync(0xffffffffu, x, o);
-#endif
-    return x;
-""")
-def sum_width(x: wp.float32) -> wp.float32:
-    """Return the sum over the 8 channel lanes, in each of them. All 32 threads of the warp must call it."""
 
 
 @wp.func_native("""
@@ -114,7 +105,7 @@ def sum_all(x: wp.float64) -> wp.float64:
 
 
 @wp.func_native("""
-    wp::mat_t<8, 4, wp::float32> sums;
+    float sums[8][4] = {};
     const float* p[8];
     for (int r = 0; r < 8; ++r)
         p[r] = x.data + static_cast<size_t>(first + r < rows ? first + r : rows - 1) * stride + x_at;
@@ -137,22 +128,146 @@ def sum_all(x: wp.float64) -> wp.float64:
 #endif
         for (int m = 0; m < 4; ++m)
             for (int r = 0; r < 8; ++r)
-                for (int c = 0; c < 4; ++c) sums.data[r][c] += a[r][m] * b[m][c];
+                for (int c = 0; c < 4; ++c) sums[r][c] += a[r][m] * b[m][c];
     }
-    return sums;
+    for (int r = 0; r < 8; ++r)
+        if (first + r < rows) {
+            float* to = y.data + static_cast<size_t>(first + r) * y_stride + y_at;
+#if defined(__CUDA_ARCH__)
+            *reinterpret_cast<float4*>(to) = make_float4(sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
+#else
+            for (int c = 0; c < 4; ++c) to[c] = sums[r][c];
+#endif
+        }
 """)
 def product_of_rows(
-    x: wp.array[wp.float32],
+    x: wp.array(dtype=wp.float32),
     x_at: wp.int32,
     stride: wp.int32,
     first: wp.int32,
     rows: wp.int32,
     size: wp.int32,
-    w: wp.array[wp.float32],
+    w: wp.array(dtype=wp.float32),
     w_at: wp.int32,
     width: wp.int32,
-) -> mat84:
-    """Return four columns of x w for the ``ROWS`` rows from ``first``; ``size`` is a multiple of 4.
+    y: wp.array(dtype=wp.float32),
+    y_stride: wp.int32,
+    y_at: wp.int32,
+):
+    """Store four columns of x w for the ``ROWS`` rows from ``first``; ``size`` is a multiple of 4.
 
-    Rows past the last one repeat it. ``w_at`` is the offset of the first of the columns in row 0 of w.
+    ``w_at`` and ``y_at`` are the offsets of the first of the columns.
+    """
+
+
+# reads of 16 bytes, and the loop over the neighbours of a bead; `w` of each channel is a cubic in t
+_MESSAGES = """
+#if defined(__CUDA_ARCH__)
+    #define READ(to, from) *reinterpret_cast<float4*>(to) = *reinterpret_cast<const float4*>(from)
+#else
+    #define READ(to, from) for (int q = 0; q < 4; ++q) (to)[q] = (from)[q]
+#endif
+    const float* coefficients = table.data + table_at;
+    const float* source = %s.data + static_cast<size_t>(first) * stride + at;
+    const int* found = pair.data + slots;
+    const float* position = place.data + slots;
+    wp::vec_t<4, wp::float32> sums;
+"""
+
+
+@wp.func_native(
+    _MESSAGES % "v"
+    + """
+    for (int s = part; s < n; s += parts) {
+        const int p = found[s];
+        if (p >= 0) {
+            alignas(16) float c0[4], c1[4], c2[4], c3[4], x[4];
+            const float t = position[s];
+            const float* c = coefficients + (static_cast<unsigned>(p) >> 20) * 128u;
+            READ(c0, c); READ(c1, c + 32); READ(c2, c + 64); READ(c3, c + 96);
+            READ(x, source + (static_cast<unsigned>(p) & 1048575u) * static_cast<unsigned>(stride));
+            for (int q = 0; q < 4; ++q)
+                sums[q] += (((c3[q] * t + c2[q]) * t + c1[q]) * t + c0[q]) * x[q];
+        }
+    }
+    #undef READ
+    return sums;
+"""
+)
+def messages(
+    n: wp.int32,
+    slots: wp.int32,
+    first: wp.int32,
+    pair: wp.array(dtype=wp.int32),
+    place: wp.array(dtype=wp.float32),
+    table: wp.array(dtype=wp.float32),
+    table_at: wp.int32,
+    v: wp.array(dtype=wp.float32),
+    stride: wp.int32,
+    at: wp.int32,
+    part: wp.int32,
+    parts: wp.int32,
+) -> wp.vec4f:
+    """Return Σ W v over the slots of one part, for four channels.
+
+    ``slots``: first slot of the bead, ``first``: first row of its molecule; ``table_at``, ``at``: offsets of
+    the four channels.
+    """
+
+
+@wp.func_native(
+    _MESSAGES % "m"
+    + """
+    float* halves = slope.data + static_cast<size_t>(slots) * groups + group;
+    // the same number of rounds for all threads of a warp, which exchange values in each
+    for (int start = 0; start < n; start += parts) {
+        const int s = start + part;
+        const int p = s < n ? found[s] : -1;
+        float here = 0.0f;
+        if (p >= 0) {
+            alignas(16) float c0[4], c1[4], c2[4], c3[4], x[4];
+            const float t = position[s], t2 = 2.0f * t, t3 = 3.0f * t * t;
+            const float* c = coefficients + (static_cast<unsigned>(p) >> 20) * 128u;
+            READ(c0, c); READ(c1, c + 32); READ(c2, c + 64); READ(c3, c + 96);
+            READ(x, source + (static_cast<unsigned>(p) & 1048575u) * static_cast<unsigned>(stride));
+            for (int q = 0; q < 4; ++q) {
+                sums[q] += (((c3[q] * t + c2[q]) * t + c1[q]) * t + c0[q]) * x[q];
+                here += (c3[q] * t3 + (c2[q] * t2 + c1[q])) * (x[q] * own[q]);
+            }
+        }
+#if defined(__CUDA_ARCH__)
+        for (int o = 4; o > 0; o >>= 1) here += __shfl_xor_sync(0xffffffffu, here, o);
+#endif
+        if (writer != 0 && s < n) {
+            float* to = halves + static_cast<unsigned>(s) * static_cast<unsigned>(groups);
+            *to = fresh != 0 ? here : *to + here;
+        }
+    }
+    #undef READ
+    return sums;
+"""
+)
+def messages_back(
+    n: wp.int32,
+    slots: wp.int32,
+    first: wp.int32,
+    pair: wp.array(dtype=wp.int32),
+    place: wp.array(dtype=wp.float32),
+    table: wp.array(dtype=wp.float32),
+    table_at: wp.int32,
+    m: wp.array(dtype=wp.float32),
+    stride: wp.int32,
+    at: wp.int32,
+    part: wp.int32,
+    parts: wp.int32,
+    own: wp.vec4f,
+    slope: wp.array(dtype=wp.float32),
+    groups: wp.int32,
+    group: wp.int32,
+    writer: wp.int32,
+    fresh: wp.int32,
+) -> wp.vec4f:
+    """Return Σ W m as :func:`messages`, and write or add Σ_c W' m · own of each slot to ``slope``.
+
+    All 32 threads of the warp must call it with the same ``n``; ``writer`` is 1 in one channel lane of 8.
     """

@@ -9,11 +9,14 @@ The table ``[block][group of 32 channels][interval][coefficient 4][channel 32]``
 other by the whole device, so that a slice (300 intervals: 150 KB) stays in the L1 cache of each SM.
 """
 
+# mypy: ignore-errors
+# Warp translates the kernels; their types are not Python's
+
 from __future__ import annotations
 
 import warp as wp
 
-from cgal_plugin.export.gpu.native import load4, store4, sum_all, sum_parts, sum_width
+from cgal_plugin.export.gpu.native import load4, messages, messages_back, store4, sum_all, sum_parts
 
 wp.set_module_options({"enable_backward": False})
 
@@ -23,7 +26,7 @@ MAX_INTERVALS = 2**11
 
 
 @wp.func
-def separation(x: wp.array[wp.vec3d], i: wp.int32, j: wp.int32) -> wp.vec3d:
+def separation(x: wp.array(dtype=wp.vec3d), i: wp.int32, j: wp.int32) -> wp.vec3d:
     """Return the vector from i to j, Å."""
     return x[j] - x[i]
 
@@ -36,14 +39,14 @@ def distance(d: wp.vec3d) -> wp.float64:
 
 @wp.kernel
 def check(
-    x: wp.array[wp.vec3d],
-    built: wp.array[wp.vec3d],
+    x: wp.array(dtype=wp.vec3d),
+    built: wp.array(dtype=wp.vec3d),
     n_beads: wp.int32,
     limit: wp.float64,
     lanes: wp.int32,
-    lost: wp.array[wp.int32],
-    stale: wp.array[wp.int32],
-):  # type: ignore[no-untyped-def]
+    lost: wp.array(dtype=wp.int32),
+    stale: wp.array(dtype=wp.int32),
+):
     """Mark replicas with non-finite positions, and those of which a bead moved by √limit since ``built``.
 
     Launch with ``(replicas, lanes)`` threads.
@@ -68,16 +71,16 @@ def check(
 
 @wp.kernel
 def find_neighbors(
-    x: wp.array[wp.vec3d],
-    stale: wp.array[wp.int32],
+    x: wp.array(dtype=wp.vec3d),
+    stale: wp.array(dtype=wp.int32),
     n_beads: wp.int32,
     capacity: wp.int32,
     reach: wp.float64,
-    built: wp.array[wp.vec3d],
-    count: wp.array[wp.int32],
-    neighbor: wp.array[wp.int32],
-    overflow: wp.array[wp.int32],
-):  # type: ignore[no-untyped-def]
+    built: wp.array(dtype=wp.vec3d),
+    count: wp.array(dtype=wp.int32),
+    neighbor: wp.array(dtype=wp.int32),
+    overflow: wp.array(dtype=wp.int32),
+):
     """Rebuild the list of stale replicas from all pairs, ``reach`` in Å²; launch with one thread per bead.
 
     ``overflow`` becomes the largest number of neighbours that did not fit; the excess is dropped.
@@ -103,14 +106,17 @@ def find_neighbors(
 
 @wp.kernel
 def find_reverse(
-    stale: wp.array[wp.int32],
+    stale: wp.array(dtype=wp.int32),
     n_beads: wp.int32,
     capacity: wp.int32,
-    count: wp.array[wp.int32],
-    neighbor: wp.array[wp.int32],
-    reverse: wp.array[wp.int32],
-):  # type: ignore[no-untyped-def]
-    """Find the slot of the other direction by bisection, −1 if it was dropped; threads ``(rows, capacity)``."""
+    count: wp.array(dtype=wp.int32),
+    neighbor: wp.array(dtype=wp.int32),
+    reverse: wp.array(dtype=wp.int32),
+):
+    """Find the slot of the other direction by bisection; −1 if it was dropped.
+
+    Launch with ``(rows, capacity)`` threads.
+    """
     row, s = wp.tid()
     replica = row // n_beads
     if stale[replica] == 0 or s >= count[row]:
@@ -126,7 +132,8 @@ def find_reverse(
         else:
             high = middle
     found = wp.int32(-1)
-    if low < count[other]:
+    # not `and`: Warp may evaluate both sides, and the slot may not exist
+    if low < count[other]:  # noqa: SIM102
         if neighbor[other * capacity + low] == row - first:
             found = other * capacity + low
     reverse[row * capacity + s] = found
@@ -135,7 +142,7 @@ def find_reverse(
 @wp.func
 def table_slope(
     r: wp.float64, lower: wp.float64, span: wp.float64, decay: wp.float32, share: wp.float32, rest: wp.float32
-):  # type: ignore[no-untyped-def]
+):
     """Return dq/dr / K of the table coordinate, as in :mod:`cgal_plugin.export.tables`."""
     x = wp.float32((r - lower) / span)
     slope = wp.float32(1.0)
@@ -146,20 +153,20 @@ def table_slope(
 
 @wp.kernel
 def place_pairs(
-    x: wp.array[wp.vec3d],
+    x: wp.array(dtype=wp.vec3d),
     n_beads: wp.int32,
     capacity: wp.int32,
-    count: wp.array[wp.int32],
-    neighbor: wp.array[wp.int32],
+    count: wp.array(dtype=wp.int32),
+    neighbor: wp.array(dtype=wp.int32),
     lower: wp.float64,
     span: wp.float64,
     decay: wp.float32,
     share: wp.float64,
     rest: wp.float64,
     intervals: wp.int32,
-    pair: wp.array[wp.int32],
-    place: wp.array[wp.float32],
-):  # type: ignore[no-untyped-def]
+    pair: wp.array(dtype=wp.int32),
+    place: wp.array(dtype=wp.float32),
+):
     """Compute interval and position in the table of each slot; threads ``(rows, capacity)``."""
     row, s = wp.tid()
     if s >= count[row]:
@@ -186,69 +193,58 @@ def place_pairs(
 def gather(
     n_beads: wp.int32,
     capacity: wp.int32,
-    count: wp.array[wp.int32],
-    pair: wp.array[wp.int32],
-    place: wp.array[wp.float32],
-    table: wp.array[wp.float32],
+    count: wp.array(dtype=wp.int32),
+    pair: wp.array(dtype=wp.int32),
+    place: wp.array(dtype=wp.float32),
+    table: wp.array(dtype=wp.float32),
     table_at: wp.int32,
     intervals: wp.int32,
-    v: wp.array[wp.float32],
+    v: wp.array(dtype=wp.float32),
     v_stride: wp.int32,
     v_at: wp.int32,
     lanes: wp.int32,
     parts: wp.int32,
-    y: wp.array[wp.float32],
+    y: wp.array(dtype=wp.float32),
     y_stride: wp.int32,
-):  # type: ignore[no-untyped-def]
+):
     """Compute y_i = Σ_j W_ij v_j; threads ``(groups, rows, lanes · parts)``."""
     group, row, thread = wp.tid()
     part = thread // lanes
     n = count[row]
     first = (row // n_beads) * n_beads
     for lane in range(thread % lanes, 8, lanes):
-        c = lane * 4
-        at = table_at + group * intervals * 128 + c
-        source = v_at + group * 32 + c
-        sums = wp.vec4f()
-        for s in range(part, n, parts):
-            found = pair[row * capacity + s]
-            if found >= 0:
-                t = place[row * capacity + s]
-                k = at + (found >> 20) * 128
-                w = load4(table, k + 96)
-                w = w * t + load4(table, k + 64)
-                w = w * t + load4(table, k + 32)
-                w = w * t + load4(table, k)
-                sums += wp.cw_mul(w, load4(v, (first + (found & 1048575)) * v_stride + source))
+        c = group * 32 + lane * 4
+        at = table_at + group * intervals * 128 + lane * 4
+        sums = messages(n, row * capacity, first, pair, place, table, at, v, v_stride, v_at + c, part, parts)
         sums = sum_parts(sums)
         if part == 0:
-            store4(y, row * y_stride + group * 32 + c, sums)
+            store4(y, row * y_stride + c, sums)
 
 
 @wp.kernel
 def gather_back(
     n_beads: wp.int32,
     capacity: wp.int32,
-    count: wp.array[wp.int32],
-    pair: wp.array[wp.int32],
-    place: wp.array[wp.float32],
-    table: wp.array[wp.float32],
+    count: wp.array(dtype=wp.int32),
+    pair: wp.array(dtype=wp.int32),
+    place: wp.array(dtype=wp.float32),
+    table: wp.array(dtype=wp.float32),
     table_at: wp.int32,
     intervals: wp.int32,
-    v: wp.array[wp.float32],
+    v: wp.array(dtype=wp.float32),
     v_stride: wp.int32,
     v_at: wp.int32,
-    m: wp.array[wp.float32],
+    m: wp.array(dtype=wp.float32),
     m_stride: wp.int32,
     groups: wp.int32,
     fresh: wp.int32,
     lanes: wp.int32,
     parts: wp.int32,
-    slope: wp.array[wp.float32],
-    y: wp.array[wp.float32],
+    slope: wp.array(dtype=wp.float32),
+    y: wp.array(dtype=wp.float32),
     y_stride: wp.int32,
     y_at: wp.int32,
-):  # type: ignore[no-untyped-def]
+):
     """Compute the derivatives of :func:`gather`; threads as there.
 
     y_i = Σ_j W_ij m_j (unless ``y_at`` is negative), and per slot and group Σ_c W'_ij m_j v_i is added to
@@ -259,35 +255,16 @@ def gather_back(
     n = count[row]
     first = (row // n_beads) * n_beads
     for lane in range(thread % lanes, 8, lanes):
-        c = lane * 4
-        at = table_at + group * intervals * 128 + c
-        own = load4(v, row * v_stride + v_at + group * 32 + c)
-        sums = wp.vec4f()
-        # the same number of rounds for all threads of a warp, which sum_width needs
-        for start in range(0, n, parts):
-            s = start + part
-            here = wp.float32(0.0)
-            if s < n:
-                found = pair[row * capacity + s]
-                if found >= 0:
-                    t = place[row * capacity + s]
-                    k = at + (found >> 20) * 128
-                    c3 = load4(table, k + 96)
-                    c2 = load4(table, k + 64)
-                    c1 = load4(table, k + 32)
-                    other = load4(m, (first + (found & 1048575)) * m_stride + group * 32 + c)
-                    w = ((c3 * t + c2) * t + c1) * t + load4(table, k)
-                    d = (c3 * (3.0 * t) + c2 * 2.0) * t + c1
-                    sums += wp.cw_mul(w, other)
-                    here = wp.dot(d, wp.cw_mul(other, own))
-            here = sum_width(here)
-            if s < n and thread % lanes == 0:
-                p = (row * capacity + s) * groups + group
-                # on the CPU device one thread has all lanes, one after the other
-                if fresh == 1 and lane < lanes:
-                    slope[p] = here
-                else:
-                    slope[p] = slope[p] + here
+        c = group * 32 + lane * 4
+        at = table_at + group * intervals * 128 + lane * 4
+        own = load4(v, row * v_stride + v_at + c)
+        writer = wp.where(thread % lanes == 0, 1, 0)
+        # on the CPU device one thread has all lanes, one after the other
+        replace = wp.where(lane < lanes, fresh, 0)
+        sums = messages_back(
+            n, row * capacity, first, pair, place, table, at, m, m_stride, c, part, parts,
+            own, slope, groups, group, writer, replace,
+        )  # fmt: skip
         sums = sum_parts(sums)
         if part == 0 and y_at >= 0:
-            store4(y, row * y_stride + y_at + group * 32 + c, sums)
+            store4(y, row * y_stride + y_at + c, sums)

@@ -24,7 +24,7 @@ import numpy as np
 
 from cgal_plugin.errors import ExportError
 from cgal_plugin.export.gpu.sizes import ALL_PAIRS, Sizes, list_capacity, padded
-from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL, POTENTIAL_UNITS
+from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 #: largest force error of the table, relative to the largest component
 TOLERANCE = 5e-5
-#: largest accepted error of table and rounding together
-LARGEST_ERROR = 1e-4
 #: Å; a smaller skin is rebuilt more often, a larger one has more slots to skip
 SKIN = 1.5
 
@@ -93,10 +91,8 @@ class GPUPotential:
         self._allocate(capacity)
 
     def _allocate(self, capacity: int) -> None:
-        import warp as wp
-
         from cgal_plugin.export.gpu.native import quiet
-        from cgal_plugin.export.gpu.program import Program
+        from cgal_plugin.export.gpu.program import Program, wp
 
         a = self._arrays
         hidden = [a.mixing[-1].shape[1], *(w.shape[1] for w, _, _ in a.layers)]
@@ -154,17 +150,16 @@ class GPUPotential:
 
     def grow(self) -> None:
         """Enlarge the neighbour list so that what overflowed fits; captured graphs become invalid."""
-        needed = int(self._program.buffers["overflow"].numpy()[0])
-        self._allocate(
-            min(self.n_beads - 1, padded(max(needed, self.capacity) + max(needed, self.capacity) // 4))
-        )
+        needed = max(self.capacity, int(self._program.buffers["overflow"].numpy()[0]))
+        # a quarter more: the neighbours of a bead fluctuate
+        self._allocate(padded(needed + needed // 4))
 
     def reset(self) -> None:
         """Forget the neighbour list; it is rebuilt at the next call, which depends on no earlier call."""
         self._program.reset_list()
 
     def _call(self, positions: ArrayLike) -> None:
-        import warp as wp
+        from cgal_plugin.export.gpu.program import wp
 
         x = np.ascontiguousarray(positions, dtype=np.float64)
         if x.shape != (self.n_replicas * self.n_beads, 3):
@@ -263,10 +258,3 @@ class GPUPotential:
         from cgal_plugin.export.gpu.build import from_file
 
         return from_file(cls, path, n_replicas, tolerance, device, skin)
-
-
-def metadata_of(described: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """Return the metadata of a GPU potential from those of a file or model."""
-    copied = ("n_beads", "topology", "topology_hash", "types", "embedding", "temperature")
-    kept = {key: value for key, value in described.items() if key in copied}
-    return {**kept, "format": "cgal_plugin GPU potential", "units": dict(POTENTIAL_UNITS), **more}

@@ -4,6 +4,9 @@ Each bead computes every term that it is part of and takes its own share of the 
 no atomics. The first bead of an angle's or dihedral's term list entry has the energy of the term.
 """
 
+# mypy: ignore-errors
+# Warp translates the kernels; their types are not Python's
+
 from __future__ import annotations
 
 import warp as wp
@@ -17,32 +20,32 @@ wp.set_module_options({"enable_backward": False})
 class Priors:
     """Terms of each bead of one molecule: those of bead i are ``start[i]`` to ``start[i + 1]``."""
 
-    pair_start: wp.array[wp.int32]
+    pair_start: wp.array(dtype=wp.int32)
     #: other bead, power
-    pair_index: wp.array2d[wp.int32]
+    pair_index: wp.array2d(dtype=wp.int32)
     #: constant, length
-    pair_value: wp.array2d[wp.float64]
-    series_start: wp.array[wp.int32]
+    pair_value: wp.array2d(dtype=wp.float64)
+    series_start: wp.array(dtype=wp.int32)
     #: other bead, row of ``series_value``
-    series_index: wp.array2d[wp.int32]
+    series_index: wp.array2d(dtype=wp.int32)
     #: first centre, width, coefficients
-    series_value: wp.array2d[wp.float64]
-    angle_start: wp.array[wp.int32]
+    series_value: wp.array2d(dtype=wp.float64)
+    angle_start: wp.array(dtype=wp.int32)
     #: term, place of the bead in it
-    angle_term: wp.array2d[wp.int32]
+    angle_term: wp.array2d(dtype=wp.int32)
     #: i, middle, k, 1 if in cos θ
-    angle_index: wp.array2d[wp.int32]
+    angle_index: wp.array2d(dtype=wp.int32)
     #: k, x₀ and cₘ of Σ cₘ cos mθ
-    angle_value: wp.array2d[wp.float64]
-    dihedral_start: wp.array[wp.int32]
-    dihedral_term: wp.array2d[wp.int32]
-    dihedral_index: wp.array2d[wp.int32]
+    angle_value: wp.array2d(dtype=wp.float64)
+    dihedral_start: wp.array(dtype=wp.int32)
+    dihedral_term: wp.array2d(dtype=wp.int32)
+    dihedral_index: wp.array2d(dtype=wp.int32)
     #: k and phase of each multiplicity, one after the other
-    dihedral_value: wp.array2d[wp.float64]
+    dihedral_value: wp.array2d(dtype=wp.float64)
 
 
 @wp.func
-def pair_term(r: wp.float64, constant: wp.float64, length: wp.float64, power: wp.int32):  # type: ignore[no-untyped-def]
+def pair_term(r: wp.float64, constant: wp.float64, length: wp.float64, power: wp.int32):
     """Return energy and dE/dr of a bond (power 0) or a repulsion."""
     energy = wp.float64(0.0)
     slope = wp.float64(0.0)
@@ -65,7 +68,7 @@ def pair_term(r: wp.float64, constant: wp.float64, length: wp.float64, power: wp
 
 
 @wp.func
-def series_term(r: wp.float64, value: wp.array2d[wp.float64], row: wp.int32):  # type: ignore[no-untyped-def]
+def series_term(r: wp.float64, value: wp.array2d(dtype=wp.float64), row: wp.int32):
     """Return energy and dE/dr of a Gaussian series."""
     width = value[row, 1]
     t = (r - value[row, 0]) / width
@@ -81,7 +84,7 @@ def series_term(r: wp.float64, value: wp.array2d[wp.float64], row: wp.int32):  #
 
 
 @wp.func
-def angle_term(a: wp.vec3d, b: wp.vec3d, value: wp.array2d[wp.float64], n: wp.int32, cosine: wp.int32):  # type: ignore[no-untyped-def]
+def angle_term(a: wp.vec3d, b: wp.vec3d, value: wp.array2d(dtype=wp.float64), n: wp.int32, cosine: wp.int32):
     """Return energy, dE/da and dE/db; a and b point from the middle bead outwards."""
     c = wp.dot(a, b)
     constant = value[n, 0]
@@ -124,7 +127,7 @@ def angle_term(a: wp.vec3d, b: wp.vec3d, value: wp.array2d[wp.float64], n: wp.in
 
 
 @wp.func
-def dihedral_term(a: wp.vec3d, b: wp.vec3d, c: wp.vec3d, value: wp.array2d[wp.float64], n: wp.int32):  # type: ignore[no-untyped-def]
+def dihedral_term(a: wp.vec3d, b: wp.vec3d, c: wp.vec3d, value: wp.array2d(dtype=wp.float64), n: wp.int32):
     """Return energy and gradient for the bonds 0→1, 1→2, 2→3 (Blondel & Karplus 1996)."""
     tiny = wp.float64(1.0e-12)
     one = wp.float64(1.0)
@@ -180,7 +183,7 @@ def dihedral_term(a: wp.vec3d, b: wp.vec3d, c: wp.vec3d, value: wp.array2d[wp.fl
 
 @wp.func
 def prior_forces(
-    p: Priors, x: wp.array[wp.vec3d], first: wp.int32, i: wp.int32, thread: wp.int32, lanes: wp.int32
+    p: Priors, x: wp.array(dtype=wp.vec3d), first: wp.int32, i: wp.int32, thread: wp.int32, lanes: wp.int32
 ) -> wp.vec4d:
     """Return a thread's share of force (kcal/mol/Å) and energy (fourth component) of bead i of a molecule."""
     force = wp.vec3d()

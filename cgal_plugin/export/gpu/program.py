@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import warp as wp
+import warp
 
 from cgal_plugin.export.gpu import dense, forces, pairs
 from cgal_plugin.export.gpu.arrays import NetworkArrays, bead_terms
@@ -20,6 +20,8 @@ from cgal_plugin.export.gpu.sizes import ALL_PAIRS, Sizes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+#: Warp's methods are not typed
+wp: Any = warp
 #: with fewer rows, one product is split over more threads (arithmetic: a split product reads all weights
 #: for each row, 8 ns of L2 traffic; a blocked one takes some 3 µs at least)
 _SPLIT_ROWS = 300
@@ -36,7 +38,7 @@ class Program:
         self._lanes = Lanes.of(device.is_cuda)
         self._kinds = {np.float32: wp.float32, np.float64: wp.float64, np.int32: wp.int32}
         self.buffers = {
-            name: wp.zeros(n, dtype=self._kinds[kind], device=device)  # type: ignore[index]
+            name: wp.zeros(n, dtype=self._kinds[kind], device=device)
             for name, (n, kind) in sizes.buffers().items()
             if name != "built"
         }
@@ -58,7 +60,7 @@ class Program:
         flat = np.ascontiguousarray(values, dtype=kind)
         return wp.array(
             flat.reshape(-1) if kind is np.float32 else flat, dtype=self._kinds[kind], device=self._device
-        )  # type: ignore[index]
+        )
 
     def _put_priors(self) -> Priors:
         found, n, p = self._arrays.priors, self.sizes.n_beads, Priors()
@@ -137,7 +139,8 @@ class Program:
         inputs = [
             self.buffers[x[0]], x[1], x[2], self._put(w), rows, size, width, mode, self._arrays.kind,
             self._zero if bias is None else self._put(bias), bias_rows, self._one if gain is None else gain,
-            self.buffers[name], stride, at, self.buffers[y[0]], y[1], y[2], self._lanes.width, self._lanes.parts,
+            self.buffers[name], stride, at, self.buffers[y[0]], y[1], y[2],
+            self._lanes.width, self._lanes.parts,
         ]  # fmt: skip
         self._launch(kernel, dim, inputs)
 
@@ -233,8 +236,8 @@ class Program:
             command.launch()
         network = b[f"out{len(s.hidden) - 1}"], self._last, c["last_bias"], c["scale"]
         launch(
-            forces.bead_forces, (s.rows, lanes), positions, *of, b["pair"], b["reverse"], b["slope"], s.groups,
-            k, *table, *network, self._priors, b["lost"], lanes, result, b["energy"],
+            forces.bead_forces, (s.rows, lanes), positions, *of, b["pair"], b["reverse"], b["slope"],
+            s.groups, k, *table, *network, self._priors, b["lost"], lanes, result, b["energy"],
         )  # fmt: skip
         if energies is not None:
             dim = s.n_replicas, lanes

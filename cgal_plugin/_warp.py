@@ -1,0 +1,59 @@
+"""NVIDIA Warp, imported when it is needed and without its messages.
+
+TorchMD-Net depends on Warp. Its kernels run on NVIDIA GPUs and, one thread, on the CPU (device ``"cpu"``).
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from pathlib import Path
+from typing import Any
+
+from cgal_plugin._native import silent
+
+
+@functools.cache
+def load_warp() -> Any:
+    """Return the initialised module ``warp``.
+
+    Raises
+    ------
+    ImportError
+        Warp is not installed.
+    """
+    import warp as module
+
+    warp: Any = module
+
+    # a message per compiled module; warnings and errors are still printed
+    if getattr(warp.config, "log_level", None) is None:
+        warp.config.quiet = True
+    elif warp.config.log_level < warp.LOG_WARNING:
+        warp.config.log_level = warp.LOG_WARNING
+    # without a GPU, the native library warns that it finds no driver; has_gpu() tells
+    with silent(1, 2):
+        warp.init()
+    return warp
+
+
+def has_gpu() -> bool:
+    """Return whether Warp can use an NVIDIA GPU: a device with a driver that is new enough."""
+    if (
+        sys.platform == "linux"
+        and not any(Path("/dev").glob("nvidia[0-9]*"))
+        and not Path("/dev/dxg").exists()
+    ):
+        return False  # without the import of Warp, which takes a second
+    return bool(load_warp().is_cuda_available())
+
+
+def device_name(device: str) -> str:
+    """Return the name of a Warp device, such as ``"NVIDIA H100 80GB HBM3"``; ``"CPU"`` for ``"cpu"``."""
+    return str(load_warp().get_device(device).name)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether Warp raised ``error`` because a device has too little memory."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "Failed to allocate" in text or "out of memory" in text

@@ -1,0 +1,313 @@
+"""Langevin dynamics whose state stays on the GPU: forces and integrator in one CUDA graph of many steps."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgal_plugin._warp import load_warp, out_of_memory
+from cgal_plugin.dynamics.devices import describe_device, find_device
+from cgal_plugin.dynamics.packing import PackedForce
+from cgal_plugin.dynamics.settings import maxwell_velocities
+from cgal_plugin.errors import DynamicsError, StateError
+from cgal_plugin.interrupts import deferred
+from cgal_plugin.provenance import BAD_ARCHIVE, derive_seed
+from cgal_plugin.units import ANGSTROM_PER_NM, BOLTZMANN_KCAL_PER_MOL_K, KJ_PER_KCAL
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cgal_plugin.dynamics.settings import Settings
+
+#: steps of one graph; an interval is split into these, the longest first
+_GRAPH_STEPS = (64, 16, 4, 1)
+#: amu Å²/ps² per kcal/mol
+_MECHANICAL = 100.0 * KJ_PER_KCAL
+_FORMAT = "cgal_plugin resident engine 1"
+
+
+class ResidentEngine:
+    """R replicas on one device under LangevinMiddle dynamics; a ``CGEngine``.
+
+    The scheme is that of OpenMM's LangevinMiddleIntegrator. The noise is a function of seed, step and bead
+    (Philox), so that a generator has no state and restarts are exact: on one device, calls of the same
+    lengths give the same bytes, in any number of groups.
+
+    Parameters
+    ----------
+    settings
+        ``platform`` ``"CPU"``: the same kernels on the CPU; otherwise the first NVIDIA GPU.
+    parked
+        Replicas that do not move.
+    potential
+        The potential for one replica on the device; default: that of ``settings``.
+    memory_limit
+        See :class:`PackedForce`.
+
+    Raises
+    ------
+    DynamicsError
+        There is no GPU or driver, the potential cannot be used, or one replica does not fit into memory.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        parked: Iterable[int] = (),
+        *,
+        potential: Any = None,
+        memory_limit: int | None = None,
+    ) -> None:
+        self.settings = settings
+        self.n_beads = settings.topology.n_beads
+        self.device = find_device(settings.platform)
+        wp = load_warp()
+        from cgal_plugin.dynamics import integrator_kernels
+
+        self._wp, self._kernels = wp, integrator_kernels
+        if potential is None:
+            from cgal_plugin.dynamics.gpu_force import load_gpu_potential
+            from cgal_plugin.dynamics.potential_metadata import check_metadata, read_metadata
+
+            # the engine evaluates any number of replicas
+            metadata = {**read_metadata(settings.potential), "n_replicas": settings.n_replicas}
+            check_metadata(metadata, settings.potential, settings.topology, settings.n_replicas)
+            potential = load_gpu_potential(settings.potential, 1, self.device)
+        n = settings.n_replicas * self.n_beads
+        self.force = PackedForce(potential, settings.n_replicas, memory_limit)
+        self._x, self._v, self._kept_x, self._kept_v = (
+            wp.zeros(n, dtype=wp.vec3d, device=self.device) for _ in range(4)
+        )
+        self._f = wp.zeros(n, dtype=wp.vec3f, device=self.device)
+        self._e = wp.zeros(settings.n_replicas, dtype=wp.float64, device=self.device)
+        self._done = wp.zeros(1, dtype=wp.uint64, device=self.device)
+        self._step = 0
+        self._inverse_mass = np.tile(1.0 / settings.topology.masses, settings.n_replicas)
+        for replica in parked:
+            self._freeze(replica)
+        self._w = wp.array(self._inverse_mass, dtype=wp.float64, device=self.device)
+        self._kt = wp.zeros(settings.n_replicas, dtype=wp.float64, device=self.device)
+        self.temperatures = settings.replica_temperatures()
+        self._set_baths()
+        self._keys = tuple(derive_seed(settings.seed, "noise", "philox", k) for k in range(2))
+        self._graphs: dict[int, Any] = {}
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the record of a simulation says about the device."""
+        return {"device": {**describe_device(self.device), "groups": self.force.groups}}
+
+    # ------------------------------------------------------------------ state
+
+    def _shaped(self, array: Any) -> NDArray[np.float64]:
+        return np.array(array.numpy(), dtype=np.float64).reshape(self.settings.n_replicas, self.n_beads, 3)
+
+    def positions(self) -> NDArray[np.float64]:
+        """Return positions ``(n_replicas, beads, 3)`` Å."""
+        return self._shaped(self._x)
+
+    def velocities(self) -> NDArray[np.float64]:
+        """Return velocities ``(n_replicas, beads, 3)`` Å/ps."""
+        return self._shaped(self._v)
+
+    def forces(self) -> NDArray[np.float64]:
+        """Return forces ``(n_replicas, beads, 3)`` kJ/mol/nm at the current positions.
+
+        Raises
+        ------
+        DynamicsError
+            The potential cannot be evaluated.
+        """
+        self._guarded(self._evaluate)
+        return self._shaped(self._f) * (KJ_PER_KCAL * ANGSTROM_PER_NM)
+
+    def energies(self) -> NDArray[np.float64]:
+        """Return the potential energy of each replica at the current positions, ``(n_replicas,)`` kcal/mol.
+
+        Raises
+        ------
+        DynamicsError
+            The potential cannot be evaluated.
+        """
+        self._guarded(self._evaluate)
+        return np.array(self._e.numpy(), dtype=np.float64)
+
+    def set_state(self, positions: NDArray[np.float64], velocities: NDArray[np.float64]) -> None:
+        """Set positions (Å) and velocities (Å/ps), both ``(n_replicas, beads, 3)``."""
+        self._x.assign(np.ascontiguousarray(positions.reshape(-1, 3)))
+        self._v.assign(np.ascontiguousarray(velocities.reshape(-1, 3)))
+
+    def set_start(self, positions: NDArray[np.float64], minimize_steps: int = 0) -> None:
+        """Set positions ``(n_replicas, beads, 3)`` Å, minimise if requested, and draw velocities."""
+        if minimize_steps:
+            from cgal_plugin.dynamics.gpu_force import minimized
+
+            positions = minimized(self.settings, self.force, positions, minimize_steps)
+        drawn = [self._maxwell(r) for r in range(self.settings.n_replicas)]
+        self.set_state(positions, np.stack(drawn))
+
+    def _maxwell(self, replica: int, *stream: int) -> NDArray[np.float64]:
+        bath = self.temperatures[replica]
+        return maxwell_velocities(self.settings, replica, *stream, temperature=bath) * ANGSTROM_PER_NM
+
+    def checkpoint(self) -> bytes:
+        """Return positions, velocities, step and temperatures, exactly."""
+        handle = io.BytesIO()
+        np.savez(
+            handle,
+            format=np.array(_FORMAT),
+            positions=self.positions(),
+            velocities=self.velocities(),
+            step=np.array(self._step, dtype=np.int64),
+            temperatures=self.temperatures,
+        )
+        return handle.getvalue()
+
+    def restore(self, binary: bytes) -> None:
+        """Restore a :meth:`checkpoint`.
+
+        Raises
+        ------
+        StateError
+            The checkpoint belongs to another backend or number of beads.
+        """
+        try:
+            with np.load(io.BytesIO(binary), allow_pickle=False) as data:
+                stored = {name: data[name] for name in data.files}
+            known = str(stored["format"]) == _FORMAT
+            known = known and stored["positions"].shape == (self.settings.n_replicas, self.n_beads, 3)
+        except BAD_ARCHIVE:
+            known = False
+        if not known:
+            raise StateError(
+                f"the checkpoint is not one of backend 'gpu' for {self.settings.n_replicas} replica(s) of "
+                f"{self.n_beads} beads; resume with the backend and version that wrote it (see "
+                "simulation.json), or use another out_dir"
+            )
+        self.set_state(stored["positions"], stored["velocities"])
+        self._set_step(int(stored["step"]))
+        self.temperatures = stored["temperatures"]
+        self._set_baths()
+
+    def _set_step(self, step: int) -> None:
+        self._step = step
+        self._done.assign(np.array([step], dtype=np.uint64))
+
+    # ------------------------------------------------------------------ temperatures
+
+    def set_temperatures(self, temperatures: NDArray[np.float64], *, rescale: bool = True) -> None:
+        """Set the bath of each replica, ``(n_replicas,)`` K, and scale velocities by √(T_new/T_old).
+
+        ``rescale=False`` keeps the velocities.
+        """
+        temperatures = np.array(temperatures, dtype=np.float64)
+        if rescale:
+            factor = np.sqrt(temperatures / self.temperatures)[:, None, None]
+            self.set_state(self.positions(), self.velocities() * factor)
+        self.temperatures = temperatures
+        self._set_baths()
+
+    def _set_baths(self) -> None:
+        self._kt.assign(BOLTZMANN_KCAL_PER_MOL_K * _MECHANICAL * self.temperatures)
+
+    # ------------------------------------------------------------------ dynamics
+
+    def step(self, n: int) -> str | None:
+        """Run ``n`` steps. The kernels report no failure: a replica that blows up is not finite.
+
+        Raises
+        ------
+        DynamicsError
+            A call of the device failed, or one replica does not fit into its memory.
+        """
+        wp = self._wp
+        wp.copy(self._kept_x, self._x)
+        wp.copy(self._kept_v, self._v)
+
+        def again() -> None:
+            wp.copy(self._x, self._kept_x)
+            wp.copy(self._v, self._kept_v)
+            self._set_step(self._step)
+
+        # the order of sums on a GPU depends on the lists: with new ones, a resumed run repeats it
+        self.force.reset()
+        self._guarded(lambda: self._advance(n), again)
+        self._step += n
+        return None
+
+    def _guarded(self, work: Callable[[], None], again: Callable[[], None] = lambda: None) -> None:
+        """Run ``work``; if a list or the memory is too small, mend that, call ``again``, repeat."""
+        while True:
+            try:
+                with deferred():
+                    work()
+                    if not self.force.overflowed:
+                        return
+                    self._graphs.clear()
+                    self.force.grow()
+            except (RuntimeError, MemoryError) as error:
+                self._graphs.clear()
+                if not out_of_memory(error):
+                    raise DynamicsError(f"device {self.device} failed: {error}") from error
+                self.force.halve(error)
+            again()
+
+    def _evaluate(self) -> None:
+        self.force.compute(self._x, self._f, self._e)
+
+    def _advance(self, n: int) -> None:
+        left = n
+        for length in _GRAPH_STEPS:
+            while left >= length:
+                if length not in self._graphs:
+                    self._graphs[length] = self._capture(length)
+                self._wp.capture_launch(self._graphs[length])
+                left -= length
+
+    def _capture(self, steps: int) -> Any:
+        wp = self._wp
+        # kernels are compiled before the capture
+        self._evaluate()
+        wp.load_module(self._kernels, device=self.device)
+        with wp.ScopedCapture(device=self.device) as capture:
+            for later in range(steps):
+                self._evaluate()
+                self._launch_step(later)
+            wp.launch(self._kernels.count, dim=1, inputs=[self._done, steps], device=self.device)
+        return capture.graph
+
+    def _launch_step(self, later: int) -> None:
+        dt, settings = self.settings.timestep_ps, self.settings
+        decay = math.exp(-settings.friction * dt)
+        inputs = [self._x, self._v, self._f, self._w, self._kt, self._done, later, self.n_beads, dt, decay]
+        self._wp.launch(
+            self._kernels.langevin_middle,
+            dim=settings.n_replicas * self.n_beads,
+            inputs=[*inputs, *self._keys],
+            device=self.device,
+        )
+
+    # ------------------------------------------------------------------ blow-ups
+
+    def _freeze(self, replica: int) -> None:
+        self._inverse_mass[replica * self.n_beads : (replica + 1) * self.n_beads] = 0.0
+
+    def park(self, replicas: Iterable[int], start: NDArray[np.float64], step: int) -> None:
+        """Reset replicas to ``start`` ``(n_replicas, beads, 3)`` Å and stop propagating them."""
+        positions, velocities = self.positions(), self.velocities()
+        for replica in replicas:
+            positions[replica], velocities[replica] = start[replica], 0.0
+            self._freeze(replica)
+        self._w.assign(self._inverse_mass)
+        self.set_state(positions, velocities)
+
+    def restart(self, replicas: Iterable[int], start: NDArray[np.float64], step: int) -> None:
+        """Reset replicas to ``start`` ``(n_replicas, beads, 3)`` Å with velocities from a new stream."""
+        positions, velocities = self.positions(), self.velocities()
+        for replica in replicas:
+            positions[replica] = start[replica]
+            velocities[replica] = self._maxwell(replica, step)
+        self.set_state(positions, velocities)
