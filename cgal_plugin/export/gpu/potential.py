@@ -239,7 +239,8 @@ class GPUPotential:
         """
         from cgal_plugin.export.gpu.build import from_model
 
-        return from_model(cls, model_or_ckpt, topology, n_replicas, tolerance, device, skin)
+        made: GPUPotential = from_model(cls, model_or_ckpt, topology, n_replicas, tolerance, device, skin)
+        return made
 
     @classmethod
     def from_file(
@@ -253,8 +254,9 @@ class GPUPotential:
     ) -> GPUPotential:
         """Build from an exported file; arguments and errors as in :meth:`from_model`.
 
-        Default of ``n_replicas``: that of the file.
+        Default of ``n_replicas``: that of the file; 1 for a portable file, which is for any number.
         """
         from cgal_plugin.export.gpu.build import from_file
 
-        return from_file(cls, path, n_replicas, tolerance, device, skin)
+        made: GPUPotential = from_file(cls, path, n_replicas, tolerance, device, skin)
+        return made
