@@ -256,7 +256,7 @@ class GPUPotential:
     ) -> GPUPotential:
         """Build from an exported file; arguments and errors as in :meth:`from_model`.
 
-        Default of ``n_replicas``: that of the file.
+        Default of ``n_replicas``: that of the file; 1 for a portable file, which is for any number.
         """
         from cgal_plugin.export.gpu.build import from_file
 
