@@ -330,7 +330,7 @@ def test_a_wrong_result_is_refused(make: Any, topology: CGTopology, monkeypatch:
 
     monkeypatch.setattr(build, "network_arrays", spoilt)
     with pytest.raises(
-        ExportError, match=r"the GPU engine on cpu differs from the exact network by .* use the fast"
+        ExportError, match=r"the GPU engine on cpu differs from the exact network by .* use backend 'fast'"
     ):
         GPUPotential.from_model(make(cgschnet={"form": "majewski"}), topology, device="cpu")
 
