@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cgal_plugin.dynamics.fast_force import load_fast
 from cgal_plugin.dynamics.force import ScriptedPotential
 from cgal_plugin.errors import DynamicsError, ExportError
 from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
@@ -45,9 +46,7 @@ class ReplicaEnergies:
 
 
 def _fast(settings: Settings) -> Evaluate:
-    from cgal_plugin.export.fast import FastPotential
-
-    return FastPotential.from_file(settings.potential, n_replicas=settings.n_replicas).replica_energies
+    return load_fast(settings.potential, settings.n_replicas).replica_energies
 
 
 def _module(settings: Settings, device: str) -> Evaluate:

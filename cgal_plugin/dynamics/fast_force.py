@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,6 +15,30 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cgal_plugin.export.fast import FastPotential
+
+
+def load_fast(
+    path: str | os.PathLike[str], n_replicas: int | None = None, n_threads: int = 1
+) -> FastPotential:
+    """Return ``FastPotential.from_file`` for these replicas and threads; default: the replicas of the file.
+
+    The tables of the last file are kept: the choice of a backend and the simulation both need them.
+    """
+    stamp: tuple[int, ...] = ()
+    if os.path.exists(path):
+        found = os.stat(path)
+        stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+    potential = _tabulated(os.fspath(path), stamp)
+    if n_replicas is not None:
+        potential = potential.with_replicas(n_replicas)
+    return potential.with_threads(n_threads)
+
+
+@functools.lru_cache(maxsize=1)
+def _tabulated(path: str, stamp: tuple[int, ...]) -> FastPotential:
+    from cgal_plugin.export.fast import FastPotential
+
+    return FastPotential.from_file(path)
 
 
 class FastForce:
@@ -42,12 +67,8 @@ class FastForce:
         DynamicsError
             The file cannot be used by the fast engine.
         """
-        from cgal_plugin.export.fast import FastPotential
-
         try:
-            self._potential = FastPotential.from_file(
-                self.path, n_replicas=self.n_replicas, n_threads=self.n_threads
-            )
+            self._potential = load_fast(self.path, self.n_replicas, self.n_threads)
         except ExportError as error:
             raise DynamicsError(f"backend 'fast' cannot use {self.path!r}: {error}") from error
 
