@@ -36,6 +36,7 @@ from cgal_plugin.priors.outliers import outlier_text, reject_outliers
 from cgal_plugin.priors.prior_set import DEFAULT_TERMS, FORCE_TERMS, TERMS, PriorSet
 from cgal_plugin.priors.settings import FitSettings
 from cgal_plugin.priors.tables import bead_kinds, canonical, group_terms
+from cgal_plugin.priors.wells import check_well, same_well
 from cgal_plugin.units import kT
 
 if TYPE_CHECKING:
@@ -198,8 +199,15 @@ def _fit_bonded(
     exact = group_terms(index, topology.type_names) if settings.per_type else {}
     rows, histograms = [], []
     stiff = [spec.stiff for _, spec in topology.named_dihedrals] if term == "dihedrals" else []
+    wells: dict[tuple[str, ...], list[int]] = {}
     for types, members in [*wild.items(), *exact.items()]:
         is_wild = any("*" in t for t in types)
+        if stiff and min(stiff[m] for m in members) == 1:
+            wells[types] = same_well(x, members)
+            if is_wild:
+                members = wells[types]
+            else:
+                check_well(topology, x, members, wells[types])
         n, n_effective = x.shape[0] * len(members), float(independent[members].sum())
         facts = {"term": term, "types": list(types), "n": n, "n_effective": round(n_effective, 1)}
         needed = settings.min_effective_wildcard if is_wild else settings.min_effective
@@ -213,6 +221,8 @@ def _fit_bonded(
         if not enough:
             kinds = bead_kinds(topology)
             fallback = canonical([kinds[b] for b in index[members[0]]])
+            if fallback in wells:
+                check_well(topology, x, members, wells[fallback])
             rows.append({**facts, "parameters": None, "fallback": list(fallback)})
             continue
         samples = x[:, members].reshape(-1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cgal_plugin.errors import CGALWarning, ConfigError
+from cgal_plugin.errors import CGALWarning, ConfigError, PriorFitError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.mapping.geometry import dihedral_angles
 from cgal_plugin.oracle.system import AllAtomModel
@@ -61,6 +61,46 @@ def test_stiff_dihedrals_recover_known_constants(k: float, well: float) -> None:
     assert not fit.bounded
     padded = estimate.with_multiplicities(fit, 3)
     assert padded.parameters["k"] == [fit.parameters["k"][0], 0.0, 0.0]
+
+
+def mirrored_cb(topology: CGTopology, frames: np.ndarray, residue: int) -> np.ndarray:
+    """Return frames in which one residue is a D-amino acid: CB mirrored at the plane N, CA, C."""
+    here = {topology.bead_names[i]: i for i in np.flatnonzero(topology.residue_index == residue)}
+    n, ca, c, cb = (frames[:, here[name]] for name in ("N", "CA", "C", "CB"))
+    normal = np.cross(n - ca, c - ca)
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    changed = frames.copy()
+    changed[:, here["CB"]] = cb - 2.0 * np.sum((cb - ca) * normal, axis=1, keepdims=True) * normal
+    return changed
+
+
+def test_a_d_residue_does_not_flatten_the_dihedrals_of_the_others(
+    frames: np.ndarray, priors: PriorSet
+) -> None:
+    """The wildcard pooled both wells: k 3 in place of 300 kcal/mol, for every residue that uses it."""
+    topology = CGTopology.from_sequence("AGPT", "5bead")
+    changed = mirrored_cb(topology, frames, 3)
+
+    def gamma(fitted: PriorSet) -> dict[str, float]:
+        rows = (r for r in fitted.rows if r["term"] == "dihedrals" and r["types"][0].startswith("CA_"))
+        return {r["types"][0]: r["parameters"]["k"][0] for r in rows if "CB" in r["types"][2]}
+
+    right, found = gamma(priors), gamma(fit_priors(topology, changed, T))
+    assert found.keys() == right.keys()
+    assert all(found[name] == pytest.approx(right[name], rel=0.2) for name in right)
+    # with too few samples of its own, it would get the wildcard of the L-residues
+    with pytest.raises(PriorFitError, match=r"gamma_1 of residue 3 \(THR.*D-amino acid.*min_effective"):
+        fit_priors(topology, changed, T, min_effective=1e4)
+    # two residues of one type in different wells
+    pair = AllAtomModel.from_sequence("AAG", "5bead")
+    start = np.asarray(pair.mapping.map_positions(pair.positions))
+    same = start + np.random.default_rng(0).normal(scale=0.04, size=(500, *start.shape))
+    topology = CGTopology.from_sequence("AAG", "5bead")
+    with pytest.raises(PriorFitError, match="gamma_1 of residue"):
+        fit_priors(topology, mirrored_cb(topology, same, 1), T)
+    # all residues of D-configuration are in one well
+    flipped = fit_priors(topology, same * [1.0, 1.0, -1.0], T)
+    assert min(gamma(flipped).values()) > 100.0
 
 
 def test_each_dihedral_has_the_multiplicities_of_its_kind(priors: PriorSet) -> None:
