@@ -61,6 +61,7 @@ class HostCall:
     def _record(self) -> None:
         wp, (x, f, e) = self._wp, self._host
         # kernels are loaded before the capture; Warp would then load those of other packages, too
+        wp.copy(self._x, x)  # beads that are all at the origin would enlarge the list to all pairs
         self.force.compute(self._x, self._f, self._e)
         with wp.ScopedCapture(device=self.force.device, force_module_load=False) as capture:
             wp.copy(self._x, x)

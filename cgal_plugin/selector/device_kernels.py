@@ -122,7 +122,9 @@ def undecided(
             mean_size = wp.float64(0.5) * (x_sizes[i] + y_sizes[j])
             squared = squared_rmsd(covariance(x, y, i, j), mean_size, limit, half_beads)
             # a pair that is not finite is not listed, and not excluded here: the host refuses such frames
-            if squared >= wp.float64(0.0) and squared - root_error * mean_size / half_beads < limit:
+            near = squared >= wp.float64(0.0) and squared - root_error * mean_size / half_beads < limit
+            # not counted further once they are too many: billions of pairs would exceed an int32
+            if near and count[0] <= pairs.shape[0]:
                 k = wp.atomic_add(count, 0, 1)
                 if k < pairs.shape[0]:
                     pairs[k] = wp.vec2i(i, j)

@@ -13,10 +13,14 @@ import torch
 import cgal_plugin
 from cgal_plugin._warp import has_gpu
 from cgal_plugin.dynamics import Guard, add_potential, build_system, simulate
+from cgal_plugin.dynamics.gpu_force import HostCall
+from cgal_plugin.dynamics.packing import PackedForce
 from cgal_plugin.dynamics.resident import ResidentEngine
 from cgal_plugin.dynamics.settings import Settings
-from cgal_plugin.errors import DynamicsError
+from cgal_plugin.errors import DynamicsError, ExportError
 from cgal_plugin.export import export_torchscript
+from cgal_plugin.export.gpu import sizes
+from cgal_plugin.export.gpu.potential import GPUPotential
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.models.build import build_model
 from cgal_plugin.priors.tables import describe_molecule
@@ -116,6 +120,32 @@ def test_through_openmm_forces_are_those_of_the_file(chignolin, potential):
     (energy, forces), (e, f) = found
     assert e == pytest.approx(energy, rel=1e-5)
     assert np.abs(f - forces).max() < 1e-4 * np.abs(forces).max()
+
+
+def test_the_first_call_through_openmm_keeps_the_size_of_the_list():
+    """Not that of beads which are all at the origin: memory would grow with the square of the beads."""
+    cgal_plugin.register()
+    chain = CGTopology.from_sequence("GAVLYWDKTS" * 20)
+    model = build_model({"embedding_dimension": 32, "num_layers": 1, "num_rbf": 8, "prior_model": None})
+    single = GPUPotential.from_model(model, chain, device="cpu")
+    force = PackedForce(single, 2)
+    _, forces = HostCall(force)(coil_start(2, 200, seed=1).reshape(-1, 3))
+    assert np.isfinite(forces).all()
+    assert force._potential.capacity == single.capacity < 199
+
+
+def test_more_replicas_than_int32_can_index_are_evaluated_in_groups(monkeypatch, chignolin, potential):
+    single = GPUPotential.from_file(potential, n_replicas=1, device="cpu")
+    monkeypatch.setattr(sizes, "_MOST", 10 * 2 * 32 * 3)  # three replicas of 2 blocks of 32 features
+    with pytest.raises(ExportError, match="at most 1920: use fewer replicas"):
+        single.with_replicas(5)
+    with pytest.warns(UserWarning, match="evaluated in 2 groups"):
+        force = PackedForce(single, 5)
+    positions = coil_start(5, 10).reshape(-1, 3)
+    energies, forces = HostCall(force)(positions)
+    one = [single(x / 10) for x in positions.reshape(5, 10, 3)]
+    np.testing.assert_allclose(energies * 4.184, [e for e, _ in one], rtol=1e-6)
+    np.testing.assert_allclose(forces * 41.84, np.concatenate([f for _, f in one]), rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.integration

@@ -230,7 +230,7 @@ def test_forces_are_the_gradient_of_the_energy(small: GPUPotential, frames: np.n
 
 @pytest.mark.parametrize("hidden", [(), (48,), (40, 24), (32, 20, 12)])
 def test_output_networks(hidden: tuple[int, ...], make: Any, topology: CGTopology) -> None:
-    """A single linear layer to three hidden layers."""
+    """A single linear layer to three hidden layers, with few and with many beads."""
     potential = potential_module(
         make(cgschnet={"form": "mlcg"}, cutoff_lower=0.0, prior_model=None),
         topology,
@@ -254,6 +254,9 @@ def test_output_networks(hidden: tuple[int, ...], make: Any, topology: CGTopolog
     assert np.abs(forces / FORCE - expected).max() < 1e-5 * np.abs(expected).max()
     exact = float(potential(torch.from_numpy(frame / ANGSTROM_PER_NM))[0])
     assert energy == pytest.approx(exact, rel=1e-5)
+    many = program._SPLIT_ROWS // len(frame) + 1  # products of blocks of rows
+    forces = gpu.with_replicas(many)(np.tile(frame, (many, 1)) / ANGSTROM_PER_NM)[1].reshape(many, -1, 3)
+    assert np.abs(forces / FORCE - expected).max() < 1e-5 * np.abs(expected).max()
 
 
 def test_the_threads_of_a_warp_share_the_channels(

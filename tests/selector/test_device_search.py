@@ -92,6 +92,20 @@ def test_too_many_undecided_pairs_are_left_to_the_cpu(on_device):
     np.testing.assert_allclose(distance, all_rmsd(x, y).min(axis=1), atol=2e-6)
 
 
+def test_undecided_pairs_are_counted_only_until_they_are_too_many():
+    """Billions of copies of one frame would exceed the int32 of the counter."""
+    rng = np.random.default_rng(4)
+    search = device_search._Search(np.repeat(walks(1, 10, rng), 50, axis=0), walks(40, 10, rng), "cpu")
+    wp = search.wp
+    count, pairs = wp.zeros(1, dtype=wp.int32, device="cpu"), wp.empty(8, dtype=wp.vec2i, device="cpu")
+    found = search.run(np.full(40, np.inf))
+    assert found is None or found[0].shape == (40,)
+    exact = wp.array(np.full(40, 50.0), dtype=wp.float64, device="cpu")
+    index = wp.array(np.zeros(40), dtype=wp.int32, device="cpu")
+    search._launch(search.kernels.undecided, [exact, index, search.chunk, 2e-7, count, pairs])
+    assert count.numpy()[0] == 9
+
+
 def test_a_device_that_fails_is_said_and_the_cpu_goes_on(on_device, monkeypatch):
     def fail(*args):
         raise RuntimeError("Failed to allocate 240000000 bytes on device 'cuda:0'")

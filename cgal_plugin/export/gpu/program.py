@@ -182,10 +182,12 @@ class Program:
             to = f"out{k}", s.hidden[k], 0
             self._product(x, w, to, dense.ACTIVATE, bias, gain if k == last else None, slopes[k])
             x = to
+        x = slopes[last]
         for k in range(last, 0, -1):
-            # the slope of the layer before is replaced by its gradient
-            to = end if k == 1 else slopes[k - 1]
-            self._product(slopes[k], a.layers[k - 1][2], to, dense.MULTIPLY, other=slopes[k - 1])
+            # not in place of the slope: a blocked product stores its sums before it reads `other`
+            to = end if k == 1 else (f"out{k - 1}", s.hidden[k - 1], 0)
+            self._product(x, a.layers[k - 1][2], to, dense.MULTIPLY, other=slopes[k - 1])
+            x = to
 
     def _list(self) -> list[Any]:
         b, s = self.buffers, self.sizes

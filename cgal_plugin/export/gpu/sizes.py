@@ -17,6 +17,10 @@ _RESIDUE_VOLUME, _MARGIN = 135.0, 1.5
 _MOST = 2**31 - 1
 
 
+class TooLargeError(ExportError, MemoryError):
+    """An array has more elements than int32 can index: callers make fewer replicas, as with little memory."""
+
+
 def padded(n: int) -> int:
     """Return the next multiple of 32."""
     return -(-n // 32) * 32
@@ -107,12 +111,12 @@ class Sizes:
 
         Raises
         ------
-        ExportError
+        TooLargeError
             There are too many beads or replicas.
         """
         name, (largest, _) = max(self.buffers().items(), key=lambda item: item[1][0])
         if largest > _MOST:
-            raise ExportError(
+            raise TooLargeError(
                 f"{self.n_replicas} replicas of {self.n_beads} beads need an array {name!r} of {largest} "
                 f"elements on the GPU; at most {_MOST}: use fewer replicas in one call"
             )
