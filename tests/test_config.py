@@ -156,7 +156,7 @@ def test_schema_names_every_top_level_key() -> None:
         (
             "system: {sequence: AAA, temperature: 400}\n"
             "simulation: {temperatures: [400, 440], n_replicas: 6, blocks: 2}",
-            ["in each of 2 blocks: 3 replicas", "use 2 or 4"],
+            ["6 replicas in 2 blocks", "use 4 or 8"],
         ),
         (
             "system: {sequence: AAA, temperature: 400}\n"

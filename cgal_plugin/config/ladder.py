@@ -58,19 +58,20 @@ def rung_of(temperatures: Sequence[float], temperature: float) -> int:
     )
 
 
-def check_ladders(n_replicas: int, n_temperatures: int) -> int:
-    """Return the number of ladders.
+def check_ladders(n_replicas: int, n_temperatures: int, blocks: int = 1) -> int:
+    """Return the number of ladders of ``n_replicas``, which are divided into ``blocks`` Systems.
 
     Raises
     ------
     ValueError
         The replicas do not fill whole ladders.
     """
-    if n_replicas % n_temperatures:
-        near = [n for n in (n_replicas // n_temperatures, n_replicas // n_temperatures + 1) if n]
+    whole = n_temperatures * blocks
+    if n_replicas % whole:
+        near = [n for n in (n_replicas // whole, n_replicas // whole + 1) if n]
         raise ValueError(
-            f"{n_replicas} replicas cannot be divided into ladders of {n_temperatures} temperatures; the "
-            "number of replicas is that of all temperatures together: use "
-            + " or ".join(str(n * n_temperatures) for n in near)
+            f"{n_replicas} replicas{f' in {blocks} blocks' * (blocks > 1)} cannot be divided into ladders of "
+            f"{n_temperatures} temperatures; the number of replicas is that of all temperatures together: "
+            "use " + " or ".join(str(n * whole) for n in near)
         )
     return n_replicas // n_temperatures

@@ -51,12 +51,7 @@ class Simulation(Section):
     def _ladders(self) -> Simulation:
         check_temperatures(self.temperatures)
         if self.temperatures:
-            try:
-                check_ladders(self.n_replicas // self.blocks, len(self.temperatures))
-            except ValueError as error:
-                raise ValueError(
-                    f"in each of {self.blocks} blocks: {error}" if self.blocks > 1 else error
-                ) from None
+            check_ladders(self.n_replicas, len(self.temperatures), self.blocks)
             interval = self.exchange_interval or self.report_interval
             if interval > self.steps:
                 raise ValueError(

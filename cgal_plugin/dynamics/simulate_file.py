@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.config.ladder import check_temperatures
 from cgal_plugin.config.quantities import parse_quantity
 from cgal_plugin.data.trajectories import load_trajectories
 from cgal_plugin.dynamics.result import SimulationResult
@@ -26,7 +27,7 @@ def parse_temperatures(text: str) -> tuple[float, ...]:
     Raises
     ------
     ConfigError
-        A value is no temperature.
+        A value is no temperature, or they are no ladder.
     """
     found = []
     for part in text.split(",") if text.strip() else []:
@@ -36,7 +37,10 @@ def parse_temperatures(text: str) -> tuple[float, ...]:
             raise ConfigError(
                 f"--temperatures {text!r}: {error}; give temperatures in K, as 400,460,530"
             ) from None
-    return tuple(found)
+    try:
+        return check_temperatures(found)
+    except ValueError as error:
+        raise ConfigError(f"--temperatures {text!r}: {error}") from None
 
 
 def simulate_file(

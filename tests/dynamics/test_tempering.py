@@ -15,9 +15,10 @@ from cgal_plugin.data.temperature import recorded_temperature
 from cgal_plugin.data.trajectories import save_trajectories
 from cgal_plugin.dynamics import Guard, load_simulation, simulate
 from cgal_plugin.dynamics.exchange_file import EXCHANGES
+from cgal_plugin.dynamics.simulate_file import parse_temperatures
 from cgal_plugin.dynamics.tempering import ExchangeState, Ladder, exchange
 from cgal_plugin.dynamics.tempering_report import tempering_report
-from cgal_plugin.errors import CGALWarning, DataError, DynamicsError, StateError
+from cgal_plugin.errors import CGALWarning, ConfigError, DataError, DynamicsError, StateError
 from cgal_plugin.export import FastPotential, export_torchscript
 from cgal_plugin.export.potential import export_potential
 from cgal_plugin.units import kT
@@ -473,3 +474,10 @@ def test_walkers_are_not_evaluated_as_frames_of_one_temperature(command, tmp_pat
     done = CliRunner().invoke(app, [str(w) for w in words])
     assert isinstance(done.exception, DataError)
     assert "at several temperatures: use the files of one temperature" in str(done.exception)
+
+
+@pytest.mark.parametrize("text", ["400", "500,400", "400,400", "0,400"])
+def test_a_wrong_ladder_of_the_command_is_wrong_usage(text):
+    """Exit code 2, before anything is read."""
+    with pytest.raises(ConfigError, match="--temperatures"):
+        parse_temperatures(text)
