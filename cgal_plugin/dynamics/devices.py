@@ -27,7 +27,8 @@ def find_device(platform: str) -> str:
     if not has_gpu():
         raise DynamicsError(
             "backend 'gpu' finds no NVIDIA GPU with a working driver (`nvidia-smi` must list it; the device "
-            "must not be hidden by CUDA_VISIBLE_DEVICES); use backend 'auto' or 'fast' on this machine, or "
+            "must not be hidden by CUDA_VISIBLE_DEVICES); use backend 'auto' or 'fast' on this machine, with "
+            "another out_dir if this simulation was begun with backend 'gpu', or "
             "platform 'CPU' to test the GPU's kernels on the CPU, slowly"
         )
     return "cuda:0"

@@ -206,8 +206,8 @@ def add_potential(
     backend
         See :func:`resolve_backend`.
     device
-        Device of ``python`` (default ``"cpu"``) and ``gpu`` (default ``"cuda"``); TorchForce and
-        PythonTorchForce use that of the OpenMM platform.
+        Device of ``python`` (default ``"cpu"``) and ``gpu`` (default ``"cuda"``, the first visible GPU; or
+        ``"cpu"``); TorchForce and PythonTorchForce use that of the OpenMM platform.
     n_threads
         Largest number of threads of the ``fast`` backend; results do not depend on it.
 
@@ -262,7 +262,8 @@ def make_force(
     Raises
     ------
     DynamicsError
-        ``particles`` were given for TorchForce, the file is damaged, or the fast engine cannot use it.
+        ``particles`` were given for TorchForce, the file is damaged, the engine cannot use it, or ``gpu``
+        does not run on ``device``.
     """
     path = str(Path(potential).resolve())
     if backend == "torchforce":
@@ -278,6 +279,11 @@ def make_force(
         elif backend == "gpu":
             from cgal_plugin.dynamics.gpu_force import GPUForce
 
+            if device not in (None, "cpu", "cuda", "cuda:0"):
+                raise DynamicsError(
+                    f"device is {device!r}; backend 'gpu' uses 'cuda', the first visible GPU (choose one "
+                    "with CUDA_VISIBLE_DEVICES), or 'cpu' to test its kernels"
+                )
             function = GPUForce(path, n_replicas, "CPU" if device == "cpu" else "CUDA")
             function.build()
         if backend == "pythontorch":

@@ -52,7 +52,8 @@ class DeviceForce(Protocol):
 class PackedForce:
     """The forces of R replicas, evaluated in one group, or in 2, 4, ... if the device has too little memory.
 
-    Groups follow each other and share one workspace. The result of a replica does not depend on its group.
+    Groups follow each other and share one workspace. The result of a replica depends on the groups by
+    rounding only: sums have another order.
 
     Parameters
     ----------

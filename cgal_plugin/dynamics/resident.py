@@ -35,7 +35,7 @@ class ResidentEngine:
 
     The scheme is that of OpenMM's LangevinMiddleIntegrator. The noise is a function of seed, step and bead
     (Philox), so that a generator has no state and restarts are exact: on one device, calls of the same
-    lengths give the same bytes, in any number of groups.
+    lengths give the same bytes, with the same number of groups (another number: the same to rounding).
 
     Parameters
     ----------

@@ -32,6 +32,13 @@ if TYPE_CHECKING:
     Arrays = dict[str, NDArray[Any]]
 
 _BLOCK = ("lin1", "lin2", "lin2_bias", "lin", "lin_bias")
+#: beads of a term, and arrays with a row per term
+_TERMS = {
+    "pair": (2, ("first", "second")),
+    "series": (2, ("row",)),
+    "angle": (3, ("k", "x0")),
+    "dihedral": (4, ("k", "phase")),
+}
 _FILTERS = ("centers", "widths", "w_in", "b_in", "w_out", "b_out")
 
 
@@ -63,6 +70,7 @@ def from_arrays(arrays: Arrays, form: dict[str, Any], n_replicas: int) -> Potent
     KeyError, IndexError, RuntimeError, TypeError, ValueError
         An array or number is missing, or does not fit the others.
     """
+    _check(arrays, form)
     dtype = {"float32": torch.float32, "float64": torch.float64}[form["dtype"]]
     network = _make_network(arrays, form["network"], dtype)
     terms = _make_terms(arrays, form["terms"], dtype, network.n_beads)
@@ -73,6 +81,38 @@ def from_arrays(arrays: Arrays, form: dict[str, Any], n_replicas: int) -> Potent
         neighbors = NeighborList(float(form["network"]["upper"]), float(form["skin"]))
         made = ListPotential(network, n_replicas, terms, dtype, neighbors)
     return cast("Potential", made.to(dtype).eval())
+
+
+def _check(arrays: Arrays, form: dict[str, Any]) -> None:
+    """Refuse values that are not finite and arrays that do not fit the others, which torch may broadcast."""
+    for name, value in arrays.items():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise ValueError(f"array {name!r} has values that are not finite")
+    numbers = form["network"]
+    width, blocks = arrays["network/h"].shape[1], numbers["blocks"]
+    basis, filters = arrays["network/filters/w_in"].shape[1:]
+    shapes: dict[str, tuple[int, ...]] = {
+        "filters/centers": (basis,), "filters/widths": (basis,),
+        "filters/w_in": (blocks, basis, filters), "filters/b_in": (blocks, 1, filters),
+        "filters/w_out": (blocks, filters, filters), "filters/b_out": (blocks, 1, filters),
+    }  # fmt: skip
+    each = (filters, width), (width, filters), (width,), (width, width), (width,)
+    for k in range(blocks):
+        shapes |= {f"blocks/{k}/{name}": shape for name, shape in zip(_BLOCK, each, strict=True)}
+    size = width
+    for k in range(numbers["output"]):
+        out = 1 if k == numbers["output"] - 1 else len(arrays[f"network/output/{k}/weight"])
+        shapes |= {f"output/{k}/weight": (out, size), f"output/{k}/bias": (out,)}
+        size = out
+    wanted = {f"network/{name}": shape for name, shape in shapes.items()}
+    for k, term in enumerate(form["terms"]):
+        places, values = _TERMS[term["kind"]]
+        n = arrays[f"terms/{k}/beads"].shape[1]
+        wanted[f"terms/{k}/beads"] = places, n
+        wanted |= {f"terms/{k}/{name}": (n, *arrays[f"terms/{k}/{name}"].shape[1:]) for name in values}
+    for name, shape in wanted.items():
+        if arrays[name].shape != shape or 0 in shape:
+            raise ValueError(f"array {name!r} has shape {arrays[name].shape}, not {shape}")
 
 
 def _numpy(tensor: Tensor) -> NDArray[Any]:
@@ -232,6 +272,8 @@ def _make_terms(arrays: Arrays, described: list[dict[str, Any]], dtype: torch.dt
             terms.repulsions.append((at, PairTerm(get("first"), get("second"), int(numbers["power"]))))
         elif kind == "series":
             row = torch.from_numpy(np.array(arrays[f"terms/{k}/row"], dtype=np.int64))
+            if ((row < 0) | (row >= len(arrays[f"terms/{k}/coefficients"]))).any():
+                raise IndexError(f"term {k} has rows that are not in its coefficients")
             series = SeriesTerm(get("coefficients"), row, numbers["start"], numbers["width"])
             terms.repulsions.append((at, series))
         elif kind == "angle":

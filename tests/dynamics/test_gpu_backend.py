@@ -148,6 +148,14 @@ def test_more_replicas_than_int32_can_index_are_evaluated_in_groups(monkeypatch,
     np.testing.assert_allclose(forces * 41.84, np.concatenate([f for _, f in one]), rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.parametrize("device", ["cuda:1", "gpu", "CPU"])
+def test_a_device_that_openmm_cannot_have_is_refused(device, chignolin, potential):
+    with pytest.raises(DynamicsError, match=rf"device is '{device}'.*CUDA_VISIBLE_DEVICES"):
+        add_potential(
+            build_system(chignolin, N), potential, chignolin, backend="gpu", n_replicas=N, device=device
+        )
+
+
 @pytest.mark.integration
 def test_temperatures_are_exchanged_on_the_device(run):
     result = run(temperatures=(300.0, 330.0, 360.0), steps=20, exchange_interval=5)
@@ -160,7 +168,7 @@ def test_temperatures_are_exchanged_on_the_device(run):
 @pytest.mark.skipif(has_gpu(), reason="there is a GPU")
 def test_without_a_gpu_nothing_is_written(run, tmp_path):
     for platform in ("Reference", "CUDA"):
-        with pytest.raises(DynamicsError, match=r"finds no NVIDIA GPU .* use backend 'auto' or 'fast'"):
+        with pytest.raises(DynamicsError, match=r"finds no NVIDIA GPU .*'fast' on .* another out_dir"):
             run(platform=platform)
     assert not (tmp_path / "sim").exists()
 

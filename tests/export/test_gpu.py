@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import weakref
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -257,6 +259,25 @@ def test_output_networks(hidden: tuple[int, ...], make: Any, topology: CGTopolog
     many = program._SPLIT_ROWS // len(frame) + 1  # products of blocks of rows
     forces = gpu.with_replicas(many)(np.tile(frame, (many, 1)) / ANGSTROM_PER_NM)[1].reshape(many, -1, 3)
     assert np.abs(forces / FORCE - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_the_engine_holds_what_its_recorded_launches_read(
+    make: Any, topology: CGTopology, frames: np.ndarray
+) -> None:
+    """Recorded launches of Warp before 1.19 hold addresses, not arrays."""
+    gpu = GPUPotential.from_model(make(cgschnet={"form": "majewski"}), topology, device="cpu")
+    expected = gpu(frames[0] / ANGSTROM_PER_NM)[1]
+    weights = [
+        weakref.ref(value)
+        for command in gpu._program._fixed
+        for value in command.fwd_args
+        if isinstance(value, wp.array)
+    ]
+    for command in gpu._program._fixed:
+        command.fwd_args = None
+    gc.collect()
+    assert all(weight() is not None for weight in weights)
+    np.testing.assert_array_equal(gpu(frames[0] / ANGSTROM_PER_NM)[1], expected)
 
 
 def test_the_threads_of_a_warp_share_the_channels(

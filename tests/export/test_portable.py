@@ -276,6 +276,12 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "missing": ({"network__h": None}, "inconsistent"),
     "shape": ({"network__first": np.zeros((2, 2), np.float32)}, "inconsistent"),
     "beads": ({"terms__0__beads": np.full((2, 9), 77)}, "inconsistent .*not below 10"),
+    # torch would broadcast them, or an engine read others, in silence
+    "weights": ({"network__blocks__0__lin2_bias": np.zeros(31)}, "lin2_bias' has shape .*31"),
+    "output": ({"network__output__0__bias": np.zeros(1)}, "output/0/bias' has shape"),
+    "constants": ({"terms__0__first": np.ones(1)}, r"terms/0/first' has shape \(1,\), not \(9,\)"),
+    "series": ({"terms__3__coefficients": np.zeros((1, 4))}, "term 3 has rows that are not"),
+    "nan": ({"terms__0__second": np.full(9, np.nan)}, "terms/0/second' has values that are not finite"),
     "dtype": ({"form": {"dtype": "float16"}}, "inconsistent"),
     "pickle": ({"network__h": np.array([{"a": 1}], dtype=object)}, "not a portable potential"),
 }

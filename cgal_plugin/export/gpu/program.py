@@ -52,6 +52,7 @@ class Program:
         self._last = self._put(arrays.last)
         self._table = self._put(arrays.table)
         self._fixed: list[Any] = []
+        self._held: list[Any] = []
         self._set_constants()
         self._record()
 
@@ -116,6 +117,7 @@ class Program:
     def _launch(self, kernel: Any, dim: int, inputs: list[Any], block: int = 128) -> None:
         command = wp.launch(kernel, dim, inputs, device=self._device, block_dim=block, record_cmd=True)
         self._fixed.append(command)
+        self._held.append(inputs)  # weights too: recorded commands of older versions of Warp hold addresses
 
     def _product(
         self,
