@@ -5,21 +5,16 @@ This is the only file that changes the internals of TorchMD-Net.
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import functools
 import inspect
-import io
-import shutil
-import tempfile
-import warnings
 from collections.abc import Callable, Mapping
 from importlib import import_module, metadata
 from types import ModuleType
 from typing import Any
 
-from cgal_plugin._native import no_torchscript_warnings, silent
-from cgal_plugin.errors import CGALWarning, RegistrationError
+from cgal_plugin._native import no_torchscript_warnings
+from cgal_plugin._warp import start_warp
+from cgal_plugin.errors import RegistrationError
 
 DATASETS = ("CGDataset",)
 #: supported torchmd-net releases: from, and below
@@ -44,7 +39,8 @@ def register() -> None:
         name is already used.
     """
     check_version()
-    _start_warp()
+    _module("warp")
+    start_warp()
     model = _module("torchmdnet.models.model")
     module = _module("torchmdnet.module")
     models = _module("torchmdnet.models")
@@ -96,38 +92,6 @@ def check_version(version: str | None = None) -> None:
             f"torchmd-net {version} is installed; cgal_plugin supports >={low},<{high}: "
             f"pip install 'torchmd-net>={low},<{high}'"
         )
-
-
-def _start_warp() -> None:
-    """Initialise NVIDIA Warp, which TorchMD-Net uses, without its startup message.
-
-    Warp stores compiled kernels in the user's cache folder; if that cannot be written, in a temporary folder.
-    """
-    warp = _module("warp")
-
-    def start() -> None:
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-            silent(1, 2),
-        ):
-            warp.init()
-        with tempfile.TemporaryFile(dir=warp.config.kernel_cache_dir):
-            pass
-
-    try:
-        start()
-    except OSError:
-        warnings.warn(
-            f"Warp cannot write its cache folder ({warp.config.kernel_cache_dir}); a temporary folder "
-            "is used, and each process compiles kernels again: set WARP_CACHE_PATH to a folder that can "
-            "be written",
-            CGALWarning,
-            stacklevel=4,
-        )
-        warp.config.kernel_cache_dir = tempfile.mkdtemp(prefix="cgal-warp-")
-        atexit.register(shutil.rmtree, warp.config.kernel_cache_dir, ignore_errors=True)
-        start()
 
 
 def _module(name: str) -> ModuleType:

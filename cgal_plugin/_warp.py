@@ -5,17 +5,26 @@ TorchMD-Net depends on Warp. Its kernels run on NVIDIA GPUs and, one thread, on 
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import functools
+import io
+import shutil
 import sys
+import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
 from cgal_plugin._native import silent
+from cgal_plugin.errors import CGALWarning
 
 
 @functools.cache
-def load_warp() -> Any:
-    """Return the initialised module ``warp``.
+def start_warp() -> Any:
+    """Return the module ``warp``, initialised without its startup message.
+
+    Warp stores compiled kernels in the user's cache folder; if that cannot be written, in a temporary folder.
 
     Raises
     ------
@@ -26,14 +35,48 @@ def load_warp() -> Any:
 
     warp: Any = module
 
+    def start() -> None:
+        # without a GPU, the native library warns that it finds no driver; has_gpu() tells
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            silent(1, 2),
+        ):
+            warp.init()
+        with tempfile.TemporaryFile(dir=warp.config.kernel_cache_dir):
+            pass
+
+    try:
+        start()
+    except OSError:
+        warnings.warn(
+            f"Warp cannot write its cache folder ({warp.config.kernel_cache_dir}); a temporary folder "
+            "is used, and each process compiles kernels again: set WARP_CACHE_PATH to a folder that can "
+            "be written",
+            CGALWarning,
+            stacklevel=4,
+        )
+        warp.config.kernel_cache_dir = tempfile.mkdtemp(prefix="cgal-warp-")
+        atexit.register(shutil.rmtree, warp.config.kernel_cache_dir, ignore_errors=True)
+        start()
+    return warp
+
+
+@functools.cache
+def load_warp() -> Any:
+    """Return :func:`start_warp` for kernels of this package: their compilation is not reported.
+
+    Raises
+    ------
+    ImportError
+        Warp is not installed.
+    """
+    warp = start_warp()
     # a message per compiled module; warnings and errors are still printed
     if getattr(warp.config, "log_level", None) is None:
         warp.config.quiet = True
     elif warp.config.log_level < warp.LOG_WARNING:
         warp.config.log_level = warp.LOG_WARNING
-    # without a GPU, the native library warns that it finds no driver; has_gpu() tells
-    with silent(1, 2):
-        warp.init()
     return warp
 
 

@@ -60,8 +60,9 @@ class HostCall:
 
     def _record(self) -> None:
         wp, (x, f, e) = self._wp, self._host
-        self.force.compute(self._x, self._f, self._e)  # kernels are compiled before the capture
-        with wp.ScopedCapture(device=self.force.device) as capture:
+        # kernels are loaded before the capture; Warp would then load those of other packages, too
+        self.force.compute(self._x, self._f, self._e)
+        with wp.ScopedCapture(device=self.force.device, force_module_load=False) as capture:
             wp.copy(self._x, x)
             self.force.compute(self._x, self._f, self._e)
             wp.copy(f, self._f)

@@ -269,10 +269,10 @@ class ResidentEngine:
 
     def _capture(self, steps: int) -> Any:
         wp = self._wp
-        # kernels are compiled before the capture
+        # kernels are loaded before the capture; Warp would then load those of other packages, too
         self._evaluate()
         wp.load_module(self._kernels, device=self.device)
-        with wp.ScopedCapture(device=self.device) as capture:
+        with wp.ScopedCapture(device=self.device, force_module_load=False) as capture:
             for later in range(steps):
                 self._evaluate()
                 self._launch_step(later)

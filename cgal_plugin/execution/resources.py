@@ -7,7 +7,6 @@ there is work for. The variable ``CGAL_CORES`` lowers the number further.
 from __future__ import annotations
 
 import functools
-import glob
 import os
 import re
 import warnings
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cgal_plugin._warp import device_name, has_gpu
 from cgal_plugin.errors import CGALWarning
 
 Auto = Literal["auto"]
@@ -208,26 +208,14 @@ def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, int | str]]:
 def gpu_name() -> str | None:
     """Return the name of the GPU that CUDA programs of this process would use; None without one.
 
-    Without a device file of the NVIDIA driver, neither torch nor Warp is imported.
+    Without a device file of the NVIDIA driver, Warp is not imported.
     """
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
         return None
-    if not glob.glob("/dev/nvidia[0-9]*") and not os.path.exists("/dev/dxg"):
-        return None
     try:
-        import torch
-
-        if torch.cuda.is_available():
-            return str(torch.cuda.get_device_name(0))
-    except (ImportError, RuntimeError):
-        pass
-    try:
-        import warp
-
-        devices = warp.get_cuda_devices()
+        return device_name("cuda:0") if has_gpu() else None
     except (ImportError, RuntimeError):
         return None
-    return str(devices[0].name) if devices else None
 
 
 def dynamics_on_gpu(n_beads: int, n_replicas: int) -> bool:

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cgal_plugin._warp import start_warp
 from cgal_plugin.errors import CGALWarning
 from cgal_plugin.training.chunks import Gradient, Loss, Part, chunk_gradient
 
@@ -201,9 +202,8 @@ def serve(connection: Connection) -> None:
     while connection.poll(_IDLE):
         first, second = connection.recv()
         if isinstance(first, bytes):
-            model = torch.load(
-                io.BytesIO(first), weights_only=False
-            )  # from the process that started this one
+            # from the process that started this one
+            model = torch.load(io.BytesIO(first), weights_only=False)
             assert isinstance(model, nn.Module)
             model.train()
             parameters = [p for p in model.parameters() if p.requires_grad]
@@ -230,5 +230,6 @@ def serve(connection: Connection) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process decides what a signal means
+    start_warp()  # TorchMD-Net would do it with a message
     with contextlib.suppress(EOFError, OSError):
         serve(Connection(int(sys.argv[1])))

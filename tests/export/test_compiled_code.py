@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import cgal_plugin.export
+
 CODE = """
 from cgal_plugin.export.engine.jit import entry, kernel
 
@@ -43,3 +45,33 @@ def test_without_a_folder_for_compiled_code_it_says_so_once(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     assert list((tmp_path / "cache").rglob("*.nbi"))
+
+
+def test_a_change_of_any_file_of_the_engine_makes_stored_code_invalid(tmp_path: Path) -> None:
+    """numba itself checks only the file of a function, not those of what it calls."""
+    engine = Path(cgal_plugin.export.__file__).parent / "engine"
+    copied = tmp_path / "engine_copy"
+    copied.mkdir()
+    jit = (engine / "jit.py").read_text(encoding="utf-8")
+    (copied / "__init__.py").write_text("")
+    (copied / "jit.py").write_text(jit)
+    (copied / "constants.py").write_text("FACTOR = 2.0\n")
+    (copied / "kernels.py").write_text(
+        "from engine_copy.constants import FACTOR\n"
+        "from engine_copy.jit import entry\n\n"
+        "@entry\ndef scaled(x):\n    return FACTOR * x\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{Path.cwd()}{os.pathsep}{tmp_path}"}
+    environment["NUMBA_CACHE_DIR"] = str(tmp_path / "cache")
+    code = "from engine_copy.kernels import scaled; print(scaled(3.0), sum(scaled.stats.cache_hits.values()))"
+
+    def run() -> list[str]:
+        call = [sys.executable, "-c", code]
+        return subprocess.run(
+            call, env=environment, capture_output=True, text=True, check=True
+        ).stdout.split()
+
+    assert run() == ["6.0", "0"]
+    assert run() == ["6.0", "1"]  # stored code is used
+    (copied / "constants.py").write_text("FACTOR = 5.0\n")
+    assert run()[0] == "15.0"

@@ -14,7 +14,7 @@ import warp as wp
 
 from cgal_plugin.errors import ExportError
 from cgal_plugin.export import export_torchscript
-from cgal_plugin.export.gpu import build, pairs
+from cgal_plugin.export.gpu import build, pairs, program
 from cgal_plugin.export.gpu.arrays import cubic, network_arrays
 from cgal_plugin.export.gpu.device import find_device
 from cgal_plugin.export.gpu.native import quiet
@@ -256,6 +256,23 @@ def test_output_networks(hidden: tuple[int, ...], make: Any, topology: CGTopolog
     assert energy == pytest.approx(exact, rel=1e-5)
 
 
+def test_the_threads_of_a_warp_share_the_channels(
+    small: GPUPotential, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the 8 channel lanes of a GPU, each on its own, all that needs no sum over them is the same."""
+    x = frames[0] / ANGSTROM_PER_NM
+    small(x)
+    names = ("message", "v", "active", "derivative", "gradient", "scratch")
+    expected = {name: small._program.buffers[name].numpy().copy() for name in names}
+    monkeypatch.setattr(program.Lanes, "of", classmethod(lambda cls, is_cuda: cls(8, 1)))
+    other = small.with_replicas(1)
+    # the other kernels sum over all lanes, which the CPU device cannot
+    other._program._lanes = program.Lanes(1, 1)
+    assert other(x)[0] == small(x)[0]
+    for name, values in expected.items():
+        assert np.array_equal(other._program.buffers[name].numpy(), values), name
+
+
 def test_distances_at_the_edges(make: Any) -> None:
     """Two and three beads at both sides of the cutoffs, coincident, and far apart."""
     chain = CGTopology.from_sequence("GAW")
@@ -313,7 +330,7 @@ def test_a_wrong_result_is_refused(make: Any, topology: CGTopology, monkeypatch:
 
     monkeypatch.setattr(build, "network_arrays", spoilt)
     with pytest.raises(
-        ExportError, match=r"the GPU engine on cpu differs from the exact network by .* use the fast"
+        ExportError, match=r"the GPU engine on cpu differs from the exact network by .* use backend 'fast'"
     ):
         GPUPotential.from_model(make(cgschnet={"form": "majewski"}), topology, device="cpu")
 
@@ -371,6 +388,30 @@ def test_warp_keeps_the_settings_of_the_user() -> None:
         pass
     find_device("cpu")
     assert dict(vars(wp.config)) == before
+
+
+@pytest.mark.integration
+def test_five_beads_a_residue(make: Any) -> None:
+    """269 beads with mlcg's settings: 15 Å, 64 radial functions, 128 features, 4 blocks; two replicas."""
+    topology = CGTopology.from_sequence("GAVLYWDKTS" * 5 + "GAVL", mapping="5bead")
+    n = topology.n_beads
+    assert 250 < n < 275
+    keys: dict[str, Any] = {"cutoff_lower": 0.0, "cutoff_upper": 15.0, "num_rbf": 64, "num_layers": 4}
+    model = make(
+        cgschnet={"form": "mlcg"}, embedding_dimension=128, activation="tanh", prior_model=None, **keys
+    )
+    gpu = GPUPotential.from_model(model, topology, device="cpu", n_replicas=2)
+    # beads on a grid of a protein's density, out of order
+    rng = np.random.default_rng(5)
+    grid = np.stack(np.meshgrid(*[3.0 * np.arange(7)] * 3), -1).reshape(-1, 3)
+    x = np.concatenate([rng.permutation(grid)[:n] + rng.normal(scale=0.3, size=(n, 3)) for _ in range(2)])
+    exact = potential_module(model, topology, n_replicas=2, verify=False)
+    energy, forces = gpu(x / ANGSTROM_PER_NM)
+    e, f = exact(torch.from_numpy(x / ANGSTROM_PER_NM))
+    # 200 neighbours, and a network with random weights: float32 of torch is at 1.3e-5
+    assert np.abs(forces - f.numpy()).max() < 5e-5 * float(f.abs().max())
+    assert energy == pytest.approx(float(e), rel=1e-5)
+    assert gpu.memory_of(128) < 1e9
 
 
 @pytest.mark.integration

@@ -354,3 +354,15 @@ def test_cgal_export(
     if portable_form:
         assert is_portable_file(tmp_path / name)
         assert load_metadata(tmp_path / name)["temperature"] == 300.0
+
+
+def test_the_gpu_engine_takes_it(portable: Path, frames: np.ndarray) -> None:
+    pytest.importorskip("warp")
+    from cgal_plugin.export.gpu.potential import GPUPotential
+
+    x = frames[:2].reshape(-1, 3) / ANGSTROM_PER_NM
+    found = GPUPotential.from_file(portable / "p.npz", n_replicas=2, device="cpu")(x)
+    expected = GPUPotential.from_file(portable / "p.pt", device="cpu")(x)
+    assert found[0] == expected[0]
+    np.testing.assert_array_equal(found[1], expected[1])
+    assert GPUPotential.from_file(portable / "p.npz", device="cpu").n_replicas == 1

@@ -174,6 +174,23 @@ def test_threads_share_a_large_replica(beads: int, replicas: int, make: Any) -> 
         assert np.array_equal(more(nm)[1], forces)
 
 
+@pytest.mark.parametrize("hidden", [[128, 64], [64, 128], [32], [16, 80, 48]])
+def test_output_layers_of_other_widths_than_the_features(hidden: list[int], make: Any) -> None:
+    """Rows are evaluated in several parts: gradients of one part must not reach those of another."""
+    beads = 260
+    chain = CGTopology.from_sequence(("YYDPETGTWY" * 40)[:beads])
+    keys = {"cgschnet": {"form": "mlcg", "output_layers": hidden}, "embedding_dimension": 64, "num_layers": 1}
+    model = make(**keys, prior_model=None, max_num_neighbors=beads)
+    x = globule(beads)
+    fast = FastPotential.from_model(model, chain)
+    check(fast, model, chain, x[None])
+    energy, forces = fast(x / ANGSTROM_PER_NM)
+    for n in (2, 3):
+        more = fast.with_threads(n)(x / ANGSTROM_PER_NM)
+        assert more[0] == energy
+        assert np.array_equal(more[1], forces)
+
+
 def repulsion(chain: CGTopology) -> list[dict[str, Any]]:
     """Bonds, and repulsion of all pairs, as a TorchMD-Net prior_model."""
     from cgal_plugin.priors.tables import describe_molecule

@@ -16,10 +16,10 @@ OUT_WIDTH, OUT, OUT_BIAS, OUT_BACK, LAYER = range(5)
 # indices of `scalars`
 UNIT, SCALE, SHIFT, LAST_BIAS, FACTOR = 4, 5, 6, 7, 8
 # indices of `at`, the offsets of buffers in `work`; m has two buffers, for odd and even blocks
-H, V, SUMMED, SLOPE, SCRATCH, M, M_ODD, HIDDEN, G, SWAP = range(10)
+H, V, SUMMED, SLOPE, SCRATCH, M, M_ODD, HIDDEN, G, SWAP, SWAP_ODD = range(11)
 # further entries of `at`: rows of the buffers, offset of zeros in `weights`, offset of a row per thread in
-# `work` for sums that are not used
-N_ROWS, ZEROS, UNUSED = 10, 11, 12
+# `work` for sums that are not used, largest width of a row
+N_ROWS, ZEROS, UNUSED, WIDEST = 11, 12, 13, 14
 # indices of `plan`: threads per replica, pairs that a thread can store, levels of the tree (0: none), slots
 TEAM, MOST, LEVELS, SLOTS, PLAN = range(5)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -83,7 +86,26 @@ def _compiled(function: F, options: dict[str, Any]) -> F:
         )
         _OPTIONS["cache"] = False
         compiled = njit(**(_OPTIONS | options))(function)
+    _tie_to_sources(compiled)
     return compiled
+
+
+@functools.cache
+def _sources() -> str:
+    """Return a hash of the source files of the engine."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def _tie_to_sources(compiled: Any) -> None:
+    """Compile again after a change of any file of the engine.
+
+    Compiled code contains that of the functions that it calls and the constants that it imports, but numba
+    checks only the file of the function itself: code from before an update would be used after it.
+    """
+    stored = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+    if stored is not None:
+        stored._source_stamp = (stored._source_stamp, _sources())
 
 
 def intrinsic(function: Callable[..., Any]) -> Any:

@@ -99,10 +99,10 @@ def _space(model: Model, division: Division, pairs: int) -> Space:
     n, rows = int(sizes[e.N_BEADS]), division.chunk * int(sizes[e.N_BEADS])
     width, filters, *hidden = _widths(sizes)
     blocks, widest = int(sizes[e.N_BLOCKS]), max(width, filters, *hidden, 0)
-    # H, V, SUMMED, SLOPE, SCRATCH, M, M_ODD, HIDDEN, G, SWAP
+    # H, V, SUMMED, SLOPE, SCRATCH, M, M_ODD, HIDDEN, G, SWAP, SWAP_ODD
     lengths = [
-        width, blocks * filters, filters, blocks * width, width, filters, filters, 2 * sum(hidden), widest,
-        widest,
+        width, blocks * filters, filters, blocks * width, width, filters, filters, 2 * sum(hidden), width,
+        widest, widest,
     ]  # fmt: skip
     places = np.concatenate([[0], np.cumsum([length * rows for length in lengths])])
     unused = int(places[-1])
@@ -125,7 +125,7 @@ def _space(model: Model, division: Division, pairs: int) -> Space:
     return Space(
         plan=plan,
         work=work,
-        at=np.array([*places[:-1], rows, zeros, unused], dtype=np.int64),
+        at=np.array([*places[:-1], rows, zeros, unused, widest], dtype=np.int64),
         beads=np.arange(rows),
         x=np.empty((x_rows, 3)),
         span=np.zeros((nodes, 2), dtype=np.int64),

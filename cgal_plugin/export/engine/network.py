@@ -33,6 +33,8 @@ from cgal_plugin.export.engine.arrays import (
     SLOPE,
     SUMMED,
     SWAP,
+    SWAP_ODD,
+    WIDEST,
     WIDTH,
     ZEROS,
     G,
@@ -153,24 +155,29 @@ def readout(
             here = place + row * width
             activate(sizes[KIND], work, here, rows * width, here, slope + row * width)
             x, size, place = place, width, slope + at[N_ROWS] * width
-        # gradients alternate between two buffers; the last one is written to G
-        here, other = (at[SWAP], at[G]) if hidden % 2 else (at[G], at[SWAP])
-        for i in range(row, row + rows):
+        # gradients alternate between two buffers, in which rows of any width start at the widest: these rows
+        # must not reach those of another width; the last gradient is written to G
+        here, other = at[SWAP] + row * at[WIDEST], at[SWAP_ODD] + row * at[WIDEST]
+        if hidden == 0:
+            here = at[G] + row * size
+        for i in range(rows):
             e = splat(np.float32(0.0))
             for c in range(0, size, LANES):
                 w_c = load(weights, last + c)
-                e = fma(w_c, load(work, x + i * size + c), e)
+                e = fma(w_c, load(work, x + (row + i) * size + c), e)
                 store(work, here + i * size + c, scale * w_c)
-            bead_energy[i] = total(e) + scalars[LAST_BIAS]
+            bead_energy[row + i] = total(e) + scalars[LAST_BIAS]
         for k in range(hidden - 1, -1, -1):
             layer = layers + LAYER * k
             width = sizes[layer + OUT_WIDTH]
             before = sizes[WIDTH] if k == 0 else sizes[layer - LAYER + OUT_WIDTH]
+            if k == 0:
+                other = at[G] + row * before
             place -= at[N_ROWS] * width
-            _multiply(work, here + row * width, place + row * width, rows * width)
+            _multiply(work, here, place + row * width, rows * width)
             place -= at[N_ROWS] * width
             back = sizes[layer + OUT_BACK]
-            _layer(work, row, rows, here, width, weights, back, at[ZEROS], other, before, no)
+            product(work, here, rows, width, weights, back, before, other, at[ZEROS], no)
             here, other = other, here
 
 

@@ -11,7 +11,7 @@ from cgal_plugin.errors import ExportError
 from cgal_plugin.export.gpu.arrays import cubic, network_arrays
 from cgal_plugin.export.gpu.device import find_device
 from cgal_plugin.export.gpu.pairs import MAX_BEADS, MAX_INTERVALS
-from cgal_plugin.export.loading import differentiable, load_exported
+from cgal_plugin.export.loading import differentiable, load_for_engine
 from cgal_plugin.export.model_check import check_against_model, prepare
 from cgal_plugin.export.potential import load_any, potential_module
 from cgal_plugin.export.probes import probe_frames
@@ -66,16 +66,9 @@ def from_file(
 ) -> Any:
     """See :meth:`GPUPotential.from_file`."""
     find_device(device)
-    module, described = load_exported(path)
-    # parameters keep the precision of the file; tables are built in float64
+    potential, described, _ = load_for_engine(path)  # the engine makes tables of its own form
+    count = int(described.get("n_replicas", 1)) if n_replicas is None else n_replicas
     with differentiable():
-        potential = module.double()
-        if not hasattr(potential, "network"):
-            raise ExportError(
-                f"{str(path)!r} contains no CGSchNet to tabulate; use a file of export_torchscript or a "
-                "checkpoint"
-            )
-        count = int(described["n_replicas"]) if n_replicas is None else n_replicas
         found = _build(cls, potential, described, count, tolerance, device, skin)
         _check_potential(found, potential)
     return found
@@ -93,8 +86,7 @@ def _build(
     network = potential.network
     if getattr(network, "embedding", None) is not None:
         raise ExportError(
-            "the GPU engine does not support a neighbour embedding; use the portable potential "
-            "(export_torchscript)"
+            "the GPU engine does not support a neighbour embedding; use backend 'python' or 'torchforce'"
         )
     if network.n_beads > MAX_BEADS:
         raise ExportError(f"the GPU engine supports molecules of at most {MAX_BEADS} beads")
@@ -119,8 +111,8 @@ def _build(
     if not error < max(LARGEST_ERROR, 2.0 * tolerance):
         raise ExportError(
             f"the GPU engine on {device or 'cuda'} differs from the exact network by {error:.1e} of the "
-            f"largest force, more than {max(LARGEST_ERROR, 2.0 * tolerance):.1e}; use the fast engine or the "
-            "portable potential (export_torchscript)"
+            f"largest force, more than {max(LARGEST_ERROR, 2.0 * tolerance):.1e}; use backend 'fast' or "
+            "'python'"
         )
     arrays = network_arrays(potential, table)
     return cls(arrays, {**metadata, "engine_error": error}, n_replicas, device=device, skin=skin)
@@ -185,6 +177,6 @@ def _check_potential(gpu: Any, potential: Any) -> None:
     if not max(force_error, energy_error) < LARGEST_ERROR:
         raise ExportError(
             f"the GPU engine on {gpu.device} differs from the file's potential, priors included, by "
-            f"{energy_error:.1e} in the energy and {force_error:.1e} in the forces (relative); use the fast "
-            "engine or the portable potential"
+            f"{energy_error:.1e} in the energy and {force_error:.1e} in the forces (relative); use backend "
+            "'fast' or 'python'"
         )

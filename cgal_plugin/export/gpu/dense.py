@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import warp as wp
 
-from cgal_plugin.export.gpu.native import load4, product_of_rows, store4, sum_parts
+from cgal_plugin.export.gpu.native import load4, place_of, product_of_rows, store4, sum_parts
 
 wp.set_module_options({"enable_backward": False})
 
@@ -119,8 +119,8 @@ def product_split(
     lanes: wp.int32,
     parts: wp.int32,
 ):
-    """Launch with ``(rows, width / 32, lanes · parts)`` threads."""
-    row, group, thread = wp.tid()
+    """Launch with rows · (width / 32) · lanes · parts threads, in this order."""
+    row, group, thread = place_of(wp.tid(), width // 32, lanes * parts)
     part = thread // lanes
     for lane in range(thread % lanes, 8, lanes):
         column = group * 32 + lane * 4
@@ -164,8 +164,10 @@ def product_blocked(
     lanes: wp.int32,
     parts: wp.int32,
 ):
-    """Launch with ``(ceil(rows / 8), width / 4)`` threads."""
-    block, quad = wp.tid()
+    """Launch with ceil(rows / 8) · (width / 4) threads, in this order."""
+    thread = wp.tid()
+    block = thread // (width // 4)
+    quad = thread % (width // 4)
     # the sums of 32 values take all registers: they are stored, and the epilogue takes one row at a time
     product_of_rows(
         x, x_at, x_stride, block * 8, rows, size, w, quad * 4, width, y, y_stride, y_at + quad * 4

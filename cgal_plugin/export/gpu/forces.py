@@ -40,8 +40,9 @@ def bead_forces(
     forces: wp.array(dtype=wp.vec3f),
     energy: wp.array(dtype=wp.float64),
 ):
-    """Compute the force on each bead and its share of the energy; threads ``(rows, lanes)``."""
-    row, thread = wp.tid()
+    """Compute the force on each bead and its share of the energy; rows · lanes threads."""
+    thread = wp.tid() % lanes
+    row = wp.tid() // lanes
     replica = row // n_beads
     first = replica * n_beads
     here = x[row]
@@ -88,8 +89,9 @@ def replica_energies(
     lanes: wp.int32,
     result: wp.array(dtype=wp.float64),
 ):
-    """Sum the energies of the beads of each replica; threads ``(replicas, lanes)``."""
-    replica, thread = wp.tid()
+    """Sum the energies of the beads of each replica; replicas · lanes threads."""
+    thread = wp.tid() % lanes
+    replica = wp.tid() // lanes
     e = wp.float64(0.0)
     for i in range(replica * n_beads + thread, (replica + 1) * n_beads, lanes):
         e += energy[i]

@@ -59,6 +59,13 @@ def quiet() -> Iterator[None]:
         setattr(config, name, before)
 
 
+@wp.func
+def place_of(thread: wp.int32, n1: wp.int32, n2: wp.int32):
+    """Return i, j, k of a thread in ``(·, n1, n2)``, in int32; Warp's own division is in int64."""
+    rest = thread // n2
+    return rest // n1, rest % n1, thread % n2
+
+
 # Warp reads the signatures of native functions; their bodies are the snippets
 @wp.func_native("""
 #if defined(__CUDA_ARCH__)

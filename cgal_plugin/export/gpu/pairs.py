@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import warp as wp
 
-from cgal_plugin.export.gpu.native import load4, messages, messages_back, store4, sum_all, sum_parts
+from cgal_plugin.export.gpu.native import load4, messages, messages_back, place_of, store4, sum_all, sum_parts
 
 wp.set_module_options({"enable_backward": False})
 
@@ -49,9 +49,10 @@ def check(
 ):
     """Mark replicas with non-finite positions, and those of which a bead moved by √limit since ``built``.
 
-    Launch with ``(replicas, lanes)`` threads.
+    Launch with replicas · lanes threads.
     """
-    replica, thread = wp.tid()
+    thread = wp.tid() % lanes
+    replica = wp.tid() // lanes
     bad = wp.float64(0.0)
     moved = wp.float64(0.0)
     for i in range(replica * n_beads + thread, (replica + 1) * n_beads, lanes):
@@ -115,9 +116,11 @@ def find_reverse(
 ):
     """Find the slot of the other direction by bisection; −1 if it was dropped.
 
-    Launch with ``(rows, capacity)`` threads.
+    Launch with rows · capacity threads.
     """
-    row, s = wp.tid()
+    slot = wp.tid()
+    row = slot // capacity
+    s = slot % capacity
     replica = row // n_beads
     if stale[replica] == 0 or s >= count[row]:
         return
@@ -167,8 +170,10 @@ def place_pairs(
     pair: wp.array(dtype=wp.int32),
     place: wp.array(dtype=wp.float32),
 ):
-    """Compute interval and position in the table of each slot; threads ``(rows, capacity)``."""
-    row, s = wp.tid()
+    """Compute interval and position in the table of each slot; rows · capacity threads."""
+    slot = wp.tid()
+    row = slot // capacity
+    s = slot % capacity
     if s >= count[row]:
         return
     p = row * capacity + s
@@ -207,8 +212,8 @@ def gather(
     y: wp.array(dtype=wp.float32),
     y_stride: wp.int32,
 ):
-    """Compute y_i = Σ_j W_ij v_j; threads ``(groups, rows, lanes · parts)``."""
-    group, row, thread = wp.tid()
+    """Compute y_i = Σ_j W_ij v_j; groups · rows · lanes · parts threads."""
+    group, row, thread = place_of(wp.tid(), count.shape[0], lanes * parts)
     part = thread // lanes
     n = count[row]
     first = (row // n_beads) * n_beads
@@ -250,7 +255,7 @@ def gather_back(
     y_i = Σ_j W_ij m_j (unless ``y_at`` is negative), and per slot and group Σ_c W'_ij m_j v_i is added to
     ``slope``, or replaces it if ``fresh``. Its other half, W'_ij m_i v_j, is that of the reverse slot.
     """
-    group, row, thread = wp.tid()
+    group, row, thread = place_of(wp.tid(), count.shape[0], lanes * parts)
     part = thread // lanes
     n = count[row]
     first = (row // n_beads) * n_beads

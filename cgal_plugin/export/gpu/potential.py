@@ -42,9 +42,10 @@ SKIN = 1.5
 class GPUPotential:
     """Kernels on a GPU: ``potential(positions (R·N, 3) nm) -> energy kJ/mol, forces (R·N, 3) kJ/mol/nm``.
 
-    Create one with :meth:`from_model` or :meth:`from_file`. Results are deterministic. Not thread-safe: calls
-    share one workspace. For a replica with non-finite positions, energy and forces are NaN; other replicas
-    are not affected.
+    Create one with :meth:`from_model` or :meth:`from_file`. Results are deterministic; on a GPU, those of one
+    replica depend on ``n_replicas`` and on the state of the list by rounding (1e-6 of the largest force):
+    call :meth:`reset` to repeat a run. Not thread-safe: calls share one workspace. For a replica with
+    non-finite positions, energy and forces are NaN; other replicas are not affected.
 
     Attributes
     ----------
@@ -170,7 +171,8 @@ class GPUPotential:
         while True:
             self._positions.assign(x * ANGSTROM_PER_NM)
             if self._device.is_cuda and self._graph is None:
-                with wp.ScopedCapture(self._device) as capture:
+                # the kernels are loaded; without this, Warp would load those of other packages
+                with wp.ScopedCapture(self._device, force_module_load=False) as capture:
                     self.compute(self._positions, self._forces, self._energies)
                 self._graph = capture.graph
             if self._device.is_cuda:
@@ -239,7 +241,8 @@ class GPUPotential:
         """
         from cgal_plugin.export.gpu.build import from_model
 
-        return from_model(cls, model_or_ckpt, topology, n_replicas, tolerance, device, skin)
+        found: GPUPotential = from_model(cls, model_or_ckpt, topology, n_replicas, tolerance, device, skin)
+        return found
 
     @classmethod
     def from_file(
@@ -253,8 +256,9 @@ class GPUPotential:
     ) -> GPUPotential:
         """Build from an exported file; arguments and errors as in :meth:`from_model`.
 
-        Default of ``n_replicas``: that of the file.
+        Default of ``n_replicas``: that of the file; 1 for a portable file, which is for any number.
         """
         from cgal_plugin.export.gpu.build import from_file
 
-        return from_file(cls, path, n_replicas, tolerance, device, skin)
+        found: GPUPotential = from_file(cls, path, n_replicas, tolerance, device, skin)
+        return found

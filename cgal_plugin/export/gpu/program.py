@@ -113,7 +113,7 @@ class Program:
         self.buffers["built"].fill_(wp.vec3d(np.nan, np.nan, np.nan))
         self.buffers["overflow"].zero_()
 
-    def _launch(self, kernel: Any, dim: Any, inputs: list[Any], block: int = 128) -> None:
+    def _launch(self, kernel: Any, dim: int, inputs: list[Any], block: int = 128) -> None:
         command = wp.launch(kernel, dim, inputs, device=self._device, block_dim=block, record_cmd=True)
         self._fixed.append(command)
 
@@ -131,9 +131,7 @@ class Program:
         rows, (size, width) = self.sizes.rows, w.shape
         split = rows < _SPLIT_ROWS
         kernel = dense.product_split if split else dense.product_blocked
-        dim: tuple[int, ...] = (-(-rows // ROWS), width // 4)
-        if split:
-            dim = rows, width // 32, self._lanes.count
+        threads = rows * (width // 32) * self._lanes.count if split else -(-rows // ROWS) * (width // 4)
         bias_rows = 1 if bias is None or bias.ndim == 1 else len(bias)
         name, stride, at = other or y
         inputs = [
@@ -142,7 +140,7 @@ class Program:
             self.buffers[name], stride, at, self.buffers[y[0]], y[1], y[2],
             self._lanes.width, self._lanes.parts,
         ]  # fmt: skip
-        self._launch(kernel, dim, inputs)
+        self._launch(kernel, threads, inputs)
 
     def _record(self) -> None:
         """Record all launches between pair geometry and forces."""
@@ -195,7 +193,7 @@ class Program:
 
     def _gather(self, block: int) -> None:
         b, s, k = self.buffers, self.sizes, self._arrays.intervals
-        dim = s.groups, s.rows, self._lanes.count
+        dim = s.groups * s.rows * self._lanes.count
         at = block * s.groups * k * 128
         v = [b["v"], s.blocks * s.filters, block * s.filters]
         tail = [self._lanes.width, self._lanes.parts, b["message"], s.filters]
@@ -203,7 +201,7 @@ class Program:
 
     def _gather_back(self, block: int) -> None:
         b, s, k = self.buffers, self.sizes, self._arrays.intervals
-        dim = s.groups, s.rows, self._lanes.count
+        dim = s.groups * s.rows * self._lanes.count
         at = block * s.groups * k * 128
         v = [b["v"], s.blocks * s.filters, block * s.filters]
         m = [b["message"], s.filters, s.groups, int(block == s.blocks - 1)]
@@ -215,14 +213,14 @@ class Program:
     def run(self, positions: Any, result: Any, energies: Any | None) -> None:
         """Launch everything; see ``GPUPotential.compute``."""
         b, s, c, device = self.buffers, self.sizes, self._arrays.scalars, self._device
-        lanes, slots = self._lanes.count, (s.rows, s.capacity)
+        lanes, slots = self._lanes.count, s.rows * s.capacity
 
-        def launch(kernel: Any, dim: Any, *inputs: Any) -> None:
+        def launch(kernel: Any, dim: int, *inputs: Any) -> None:
             wp.launch(kernel, dim, list(inputs), device=device, block_dim=128)
 
         state = b["lost"], b["stale"]
         launch(
-            pairs.check, (s.n_replicas, lanes), positions, b["built"], s.n_beads, self._limit, lanes, *state
+            pairs.check, s.n_replicas * lanes, positions, b["built"], s.n_beads, self._limit, lanes, *state
         )
         if self.has_list:
             found = b["built"], b["count"], b["neighbor"], b["overflow"]
@@ -236,9 +234,9 @@ class Program:
             command.launch()
         network = b[f"out{len(s.hidden) - 1}"], self._last, c["last_bias"], c["scale"]
         launch(
-            forces.bead_forces, (s.rows, lanes), positions, *of, b["pair"], b["reverse"], b["slope"],
+            forces.bead_forces, s.rows * lanes, positions, *of, b["pair"], b["reverse"], b["slope"],
             s.groups, k, *table, *network, self._priors, b["lost"], lanes, result, b["energy"],
         )  # fmt: skip
         if energies is not None:
-            dim = s.n_replicas, lanes
+            dim = s.n_replicas * lanes
             launch(forces.replica_energies, dim, b["energy"], s.n_beads, c["shift"], lanes, energies)
