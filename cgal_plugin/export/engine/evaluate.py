@@ -35,7 +35,7 @@ from cgal_plugin.export.engine.arrays import (
     Space,
     V,
 )
-from cgal_plugin.export.engine.jit import Float64s, Int64s, entry, exact_kernel, kernel
+from cgal_plugin.export.engine.jit import Float64s, Int64s, entry, exact_kernel, inlined, kernel
 from cgal_plugin.export.engine.messages import gather, pair_forces, push, slopes, slopes_and_gather
 from cgal_plugin.export.engine.network import backward, fill, first_features, readout, update
 from cgal_plugin.export.engine.pairs import incoming_pairs
@@ -74,7 +74,7 @@ def _add_slots(space: Space, n: int, lo: int, hi: int, first: int, forces: Float
             forces[first + bead, c] = f
 
 
-@kernel
+@inlined
 def _network(
     model: Model,
     space: Space,
@@ -131,7 +131,7 @@ def _network(
     push(lo, hi, begin, stop, ends, geometry, incoming, first, last, space.beads, first_bead, forces)
 
 
-@kernel
+@inlined
 def _replicas(
     model: Model,
     space: Space,

@@ -50,12 +50,17 @@ class Lanes(Protocol):
 
 def entry(function: F) -> F:
     """Compile a function that Python calls."""
-    return _compiled(function, {})
+    return _compiled(function, {"no_cfunc_wrapper": True})
 
 
 def kernel(function: F) -> F:
     """Compile a function that only compiled functions call."""
     return _compiled(function, _KERNEL)
+
+
+def inlined(function: F) -> F:
+    """Compile a function as part of its caller: large functions are optimised once, not at each level."""
+    return _compiled(function, {**_KERNEL, "inline": "always"})
 
 
 def exact_kernel(function: F) -> F:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cgal_plugin.export.engine.arrays import FACTOR, INTERVALS, LEVELS, MOST, N_BEADS, UNIT, Model, Space
-from cgal_plugin.export.engine.jit import Float64s, kernel
+from cgal_plugin.export.engine.jit import Float64s, inlined, kernel
 from cgal_plugin.export.engine.pairs import find_pairs, find_pairs_of_leaves
 from cgal_plugin.export.engine.priors import angle_energy, dihedral_energy, pair_energy, series_energy
 
@@ -14,7 +14,7 @@ def share(n: int, slot: int, slots: int) -> tuple[int, int]:
     return n * slot // slots, n * (slot + 1) // slots
 
 
-@kernel
+@inlined
 def prior_share(
     model: Model, slot: int, slots: int, pos: Float64s, first: int, n: int, out: Float64s, out_first: int
 ) -> float:

@@ -1,8 +1,8 @@
 """Threads inside compiled code: atomic operations, a barrier, and the counters that threads share.
 
 All threads of a call run the same function. The shared array ``control`` holds one counter per cache line,
-at the offsets below. Waiting threads read a counter a few times and then give their core to other threads,
-so that waiting costs little where there are more threads than cores.
+at the offsets below. Waiting threads read a counter a few times, then give their core to other threads, and
+sleep in the end, so that waiting costs little where there are more threads than cores.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ ANNOUNCED, CALL, ARRIVED, PHASE, NEXT_CHUNK, NEXT_SLOT, TOO_MANY, _FIRST_STATE =
 AWAKE, ASLEEP = 0, 1
 #: reads of a counter before a waiting thread gives up its core
 _READS = 200
+#: turns before a waiting thread sleeps: more threads than cores, or threads with less work than others
+_TURNS = 1000
 _utils: Any = cgutils
 
 
@@ -76,23 +78,31 @@ def _read(typingctx: Any, array: Any, offset: Any) -> Any:
     return types.int64(array, types.intp), codegen
 
 
-@intrinsic
-def _give_way(typingctx: Any) -> Any:
-    """Let another thread run on this core."""
+def _call_system(posix: str, windows: str, *values: int) -> Any:
+    """Return the intrinsic that calls a function of the C library with 32-bit arguments."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        name = "SwitchToThread" if os.name == "nt" else "sched_yield"
-        kind = ir.FunctionType(ir.IntType(32), [])
-        builder.call(_utils.get_or_insert_function(builder.module, kind, name), [])
-        return context.get_dummy_value()
+    @intrinsic
+    def call(typingctx: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            number = ir.IntType(32)
+            kind = ir.FunctionType(number, [number] * len(values))
+            name = windows if os.name == "nt" else posix
+            function = _utils.get_or_insert_function(builder.module, kind, name)
+            builder.call(function, [ir.Constant(number, value) for value in values])
+            return context.get_dummy_value()
 
-    return types.void(), codegen
+        return types.void(), codegen
+
+    return call
 
 
 add: Callable[[Int64s, int, int], int] = _add
 exchange: Callable[[Int64s, int, int], int] = _exchange
 read: Callable[[Int64s, int], int] = _read
-give_way: Callable[[], None] = _give_way
+#: let another thread run on this core
+give_way: Callable[[], None] = _call_system("sched_yield", "SwitchToThread")
+#: sleep for 50 µs (Windows: 1 ms)
+doze: Callable[[], None] = _call_system("usleep", "Sleep", 50 if os.name != "nt" else 1)
 
 
 @kernel
@@ -103,7 +113,10 @@ def wait_while(control: Int64s, at: int, value: int, patience: int) -> bool:
         for _ in range(_READS):
             if read(control, at) != value:
                 return True
-        give_way()
+        if turn < _TURNS:
+            give_way()
+        else:
+            doze()
         turn += 1
     return False
 

@@ -97,15 +97,16 @@ class Worker:
         """Evaluate all replicas; return False if there is no memory for all pairs."""
         n = self._division.threads
         if n == 1:
-            return self._evaluate(0, 0)
+            return self._evaluate(0, 0, self._control, self._spaces[0])
         if self._pool is None:
             self._pool = _start(n - 1)
         complete = False
         try:
             call = announce(self._control, n, self._woken)
             for k in range(int(self._woken[0])):
-                self._pool.submit(self._evaluate, int(self._woken[k + 1]), call)
-            enough = self._evaluate(0, call)
+                thread = int(self._woken[k + 1])
+                self._pool.submit(self._evaluate, thread, call, self._control, self._spaces[thread])
+            enough = self._evaluate(0, call, self._control, self._spaces[0])
             complete = True
         except RuntimeError as error:
             raise ExportError(f"threads of the fast engine cannot run ({error}); use n_threads=1") from error
@@ -114,10 +115,11 @@ class Worker:
                 self._restart()
         return enough
 
-    def _evaluate(self, thread: int, call: int) -> bool:
+    def _evaluate(self, thread: int, call: int, control: NDArray[np.int64], space: tuple[Any, ...]) -> bool:
+        # control and workspace are those of the call: a thread may start after the call was interrupted
         return evaluate(
-            thread, self._division.threads, call, _PATIENCE, self._control, self._model, self._spaces[thread],
-            self._pos, self._energies, self._forces,
+            thread, self._division.threads, call, _PATIENCE, control, self._model, space, self._pos,
+            self._energies, self._forces,
         )  # fmt: skip
 
 
