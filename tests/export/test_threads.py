@@ -357,8 +357,16 @@ def test_interrupted_at_any_moment(large: FastPotential, monkeypatch: pytest.Mon
 
         with monkeypatch.context() as patch:
             patch.setattr(where, name, interrupt)
-            with pytest.raises(KeyboardInterrupt):
-                fast(x)
+            for _ in range(100):
+                try:
+                    found = fast(x)[1]
+                except KeyboardInterrupt:
+                    break
+                # on a busy machine, the threads may have had no time to fall asleep
+                assert np.array_equal(found, expected)
+                time.sleep(0.1)
+            else:
+                pytest.fail(f"{moment}: never interrupted")
         end = time.monotonic() + 0.4
         while time.monotonic() < end:
             assert np.array_equal(fast(x)[1], expected)
