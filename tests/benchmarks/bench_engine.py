@@ -12,6 +12,7 @@ from 300 K, with bonds, angles, dihedrals and repulsion; the drift is that of th
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import tempfile
 import time
@@ -26,6 +27,7 @@ from bench_forces import CUTOFF, frames, globule, make_model, prior_tables, topo
 from nve import Engine, drift, equilibrated, total_energies
 
 import cgal_plugin
+from cgal_plugin.errors import ExportError
 from cgal_plugin.export import export_torchscript
 from cgal_plugin.export.fast import FastPotential
 from cgal_plugin.units import ANGSTROM_PER_NM
@@ -101,11 +103,15 @@ def engines_for(n_beads: int, folder: Path) -> dict[str, Engine]:
 
     fast = FastPotential.from_file(path)
     found: dict[str, Engine] = {"fast": fast, "fast, 2 threads": fast.with_threads(2), "portable": portable}
-    try:
-        from cgal_plugin.export.gpu.potential import GPUPotential
-    except ImportError:
+    if importlib.util.find_spec("warp") is None:
         return found
-    gpu = GPUPotential.from_file(path)
+    from cgal_plugin.export.gpu.potential import GPUPotential
+
+    try:
+        gpu = GPUPotential.from_file(path)
+    except ExportError as error:
+        print(f"{error}; here its kernels run on Warp's CPU device", flush=True)
+        gpu = GPUPotential.from_file(path, device="cpu")
     return {**found, f"gpu ({gpu.device})": gpu}
 
 
