@@ -136,9 +136,12 @@ def _physical(allowed: Iterable[int], root: Path) -> int | None:
     for cpu in allowed:
         path = root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
         try:
-            cores.add(path.read_text().strip())
+            siblings = path.read_text().strip()
         except OSError:
             return None
+        if not siblings:
+            return None  # some sandboxes have empty files
+        cores.add(siblings)
     return len(cores)
 
 

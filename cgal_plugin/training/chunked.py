@@ -112,6 +112,9 @@ def divided(
             module.helpers = Helpers(min(n, module.chunks) - 1)
             module.helpers.set_up(module.model, module.chunk_loss)
         yield
+    except BaseException:
+        module.helpers.end()
+        raise
     finally:
         module.helpers.close()
         torch.set_num_threads(threads)

@@ -10,14 +10,17 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import pickle
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -42,21 +45,31 @@ class Helper:
         path = os.pathsep.join(os.path.abspath(p) for p in sys.path)
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "cgal_plugin.training.helpers", str(theirs.fileno())],
+            # -P: a file of the working directory does not replace a module
+            [sys.executable, "-P", "-m", "cgal_plugin.training.helpers", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            # the training process decides what Ctrl-C means, also while this one imports its modules
+            process_group=0,
         )
         theirs.close()
         self.connection = Connection(ours.detach())
+        self._models: SimpleQueue[Any] = SimpleQueue()
+        self._sender = threading.Thread(
+            target=_send_all, args=(self.connection, self._models), name="cgal-helper", daemon=True
+        )
+        self._sender.start()
         self.due = 0  # answers that were not received yet
 
-    def set_up(self, model: nn.Module, loss: Loss) -> None:
-        """Send the model; the helper is free when it has received it."""
-        content = io.BytesIO()
-        torch.save(model, content)
-        self.connection.send((content.getvalue(), loss))
+    def set_up(self, model: bytes, loss: Loss) -> None:
+        """Send a saved model without waiting; the helper is free when it has received it.
+
+        A helper that starts, or that sends a late answer, reads nothing, and a model does not fit into the
+        buffer of the connection.
+        """
+        self._models.put((model, loss))
         self.due += 1
 
     def is_free(self) -> bool:
@@ -87,9 +100,18 @@ class Helper:
 
     def close(self) -> None:
         """End the process."""
-        self.connection.close()
         self.process.kill()
         self.process.wait()
+        self._models.put(None)
+        self._sender.join()
+        self.connection.close()
+
+
+def _send_all(connection: Connection, models: SimpleQueue[Any]) -> None:
+    """Send what comes until None, or until the process at the other end has ended."""
+    with contextlib.suppress(OSError):
+        while (model := models.get()) is not None:
+            connection.send(model)
 
 
 #: helpers without a training; they end with this process, or after some time
@@ -119,16 +141,30 @@ class Helpers:
         self.helpers = [_idle.pop() if _idle else Helper() for _ in range(n)]
 
     def set_up(self, model: nn.Module, loss: Loss) -> None:
-        """Send the model to each helper."""
-        for helper in list(self.helpers):
-            try:
-                helper.set_up(model, loss)
-            except OSError as error:
-                self._lose(helper, error)
+        """Send the model to each helper; without helpers if it cannot be sent."""
+        content = io.BytesIO()
+        try:
+            torch.save(model, content)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            self.close()
+            warnings.warn(
+                f"the model cannot be sent to other processes ({error}): training uses one core, with the "
+                "same result. Classes and functions of a model must be importable from a module",
+                CGALWarning,
+                stacklevel=2,
+            )
+        for helper in self.helpers:
+            helper.set_up(content.getvalue(), loss)
 
     def close(self) -> None:
         """Keep the processes for the next training: they need seconds to start."""
         _idle.extend(self.helpers)
+        self.helpers = []
+
+    def end(self) -> None:
+        """End the processes: after an error, a message may have been sent or received in part."""
+        for helper in self.helpers:
+            helper.close()
         self.helpers = []
 
     def gradients(
@@ -229,7 +265,7 @@ def serve(connection: Connection) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process decides what a signal means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to this process by name
     start_warp()  # TorchMD-Net would do it with a message
     with contextlib.suppress(EOFError, OSError):
         serve(Connection(int(sys.argv[1])))

@@ -55,6 +55,9 @@ def test_hardware_threads_of_one_core_count_once(tmp_path: Path, monkeypatch: py
     assert found.limits == {"affinity": 64, "physical cores": 32}
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 8}, raising=False)
     assert cores(root) == 2  # 0 and 1 share a core
+    for path in root.rglob("thread_siblings_list"):
+        path.write_text("\n")  # as in some sandboxes
+    assert core_limits(root, {}).limits == {"affinity": 3}
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -190,6 +193,76 @@ def test_a_late_helper_is_not_waited_for(tmp_path: Path) -> None:
         finally:
             os.kill(helper.process.pid, signal.SIGCONT)
         assert all(torch.equal(a.loss, b.loss) for a, b in zip(first, again, strict=True))
+
+
+def test_nothing_waits_for_a_helper_that_does_not_read(tmp_path: Path) -> None:
+    """A model is larger than the buffer of a connection; a helper that starts or is busy reads nothing."""
+    end_idle()
+    _, ours, dataset, values = both(tmp_path, embedding_dimension=128, num_layers=4)
+    parts = split(dataset.__getitems__(range(48))[0], 2)
+    with divided(ours, values, dataset, 2):
+        (helper,) = ours.helpers.helpers
+        assert helper.connection.poll(60)
+        assert helper.is_free()
+        # a late answer, as large as the model: the helper reads nothing until it is received
+        weights = torch.cat([p.detach().reshape(-1) for p in ours.trained]).numpy()
+        helper.send(weights, [(parts[1], 480)])
+        assert helper.connection.poll(60)
+    guard = threading.Timer(20.0, helper.process.kill)  # otherwise a fault would hang here
+    guard.start()
+    with divided(ours, values, dataset, 2):
+        assert ours.helpers.helpers == [helper]
+        end = time.monotonic() + 15.0
+        while not helper.is_free() and time.monotonic() < end:
+            time.sleep(0.01)
+        guard.cancel()
+        assert helper.due == 0
+        assert helper.process.poll() is None
+
+
+def test_helpers_end_after_an_error(tmp_path: Path) -> None:
+    """A message may have been read or written in part."""
+    _, ours, dataset, values = both(tmp_path)
+
+    def interrupted() -> None:
+        with divided(ours, values, dataset, 2):
+            used.extend(ours.helpers.helpers)
+            raise KeyboardInterrupt
+
+    used: list[Any] = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    (helper,) = used
+    assert helper not in module_of_helpers._idle
+    assert helper.process.poll() is not None
+
+
+def test_a_model_that_cannot_be_sent(tmp_path: Path) -> None:
+    _, ours, dataset, values = both(tmp_path)
+    ours.model.note = lambda: None
+
+    def step() -> int:
+        with divided(ours, values, dataset, 2):
+            ours.training_step(dataset.__getitems__(range(48))[0], 0)
+            return len(ours.helpers.helpers)
+
+    with pytest.warns(CGALWarning, match=r"cannot be sent to other processes.*one core, with the same"):
+        assert step() == 0
+
+
+def test_a_helper_starts_in_any_folder_and_not_with_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('not this one')\n")
+    monkeypatch.chdir(tmp_path)
+    helper = module_of_helpers.Helper()
+    try:
+        # a terminal sends Ctrl-C to the group of the training process
+        assert os.getpgid(helper.process.pid) != os.getpgid(0)
+        with pytest.raises(subprocess.TimeoutExpired):
+            helper.process.wait(3.0)
+    finally:
+        helper.close()
 
 
 def test_parts_hold_whole_molecules(tmp_path: Path) -> None:
