@@ -91,6 +91,9 @@ class OpenMMSampler:
         from cgal_plugin.dynamics.backends import choose_backend
 
         settings = self.settings
+        if settings.platform == "auto":
+            # a run resolves it before; for a sampler used alone, it is the fastest on a CPU
+            settings = settings.model_copy(update={"platform": "Reference"})
         options: dict[str, Any] = {
             "steps": settings.steps,
             "timestep_fs": settings.timestep_fs,

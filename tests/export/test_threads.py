@@ -490,7 +490,8 @@ print(min(taken[4]) / min(taken[1]))
         timeout=200,
     )
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 1.3
+    # 1.1 to 1.3 measured; threads that spin would give 4
+    assert float(done.stdout) < 2.0
 
 
 def test_energy_is_conserved(make: Any, topology: CGTopology, frames: np.ndarray) -> None:
