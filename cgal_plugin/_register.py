@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from cgal_plugin._native import no_torchscript_warnings
-from cgal_plugin._warp import start_warp
+from cgal_plugin._warp import load_warp
 from cgal_plugin.errors import RegistrationError
 
 DATASETS = ("CGDataset",)
@@ -40,7 +40,7 @@ def register() -> None:
     """
     check_version()
     _module("warp")
-    start_warp()
+    load_warp()
     model = _module("torchmdnet.models.model")
     module = _module("torchmdnet.module")
     models = _module("torchmdnet.models")

@@ -13,7 +13,9 @@ import shutil
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from cgal_plugin._native import silent
@@ -21,7 +23,7 @@ from cgal_plugin.errors import CGALWarning
 
 
 @functools.cache
-def start_warp() -> Any:
+def load_warp() -> Any:
     """Return the module ``warp``, initialised without its startup message.
 
     Warp stores compiled kernels in the user's cache folder; if that cannot be written, in a temporary folder.
@@ -62,22 +64,24 @@ def start_warp() -> Any:
     return warp
 
 
-@functools.cache
-def load_warp() -> Any:
-    """Return :func:`start_warp` for kernels of this package: their compilation is not reported.
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Suppress Warp's messages about compiled modules; the settings of the caller are restored."""
+    config: Any = load_warp().config
+    name, value = ("log_level", 30) if hasattr(config, "log_level") else ("quiet", True)
+    before = getattr(config, name)
+    # never less quiet than the caller wants
+    setattr(config, name, max(before, value))
+    try:
+        yield
+    finally:
+        setattr(config, name, before)
 
-    Raises
-    ------
-    ImportError
-        Warp is not installed.
-    """
-    warp = start_warp()
-    # a message per compiled module; warnings and errors are still printed
-    if getattr(warp.config, "log_level", None) is None:
-        warp.config.quiet = True
-    elif warp.config.log_level < warp.LOG_WARNING:
-        warp.config.log_level = warp.LOG_WARNING
-    return warp
+
+def load_kernels(module: ModuleType, device: Any) -> None:
+    """Compile the kernels of a Python module for a device, or load them from the cache."""
+    with quiet():
+        load_warp().load_module(module, device=device)
 
 
 def has_gpu() -> bool:

@@ -75,6 +75,9 @@ def run(
             typer.echo(line)
         return
     from cgal_plugin.cli.progress import RichReporter
+    from cgal_plugin.components.resources import start_training_helper
+
+    start_training_helper(settings)
     from cgal_plugin.driver import run as run_loop
 
     reporter = RichReporter()

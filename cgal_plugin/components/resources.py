@@ -20,6 +20,7 @@ from cgal_plugin.execution.resources import (
     dynamics_on_gpu,
     gpu_name,
     labels_on_gpu,
+    resolve_threads,
 )
 
 #: keys of the configuration whose ``auto`` is decided once in a run; ``training`` has no key
@@ -269,3 +270,16 @@ def _missing(key: str, name: str, auto: bool, instead: str) -> CGALError:
         f"{key} is {name}, but no NVIDIA GPU with its driver is found (or CUDA_VISIBLE_DEVICES hides it): "
         f"use {key}: auto or {instead}"
     )
+
+
+def start_training_helper(config: Config) -> None:
+    """Start a process of a training that will use several cores, while the run is being prepared.
+
+    Its imports take seconds, in which the first training would use one core. Most trainings need one; others
+    start with the training.
+    """
+    several = resolve_threads(config.executor.training_threads, 2) > 1
+    if isinstance(config.training, Training) and several and gpu_name() is None:
+        from cgal_plugin.training.helpers import start_early
+
+        start_early(1)

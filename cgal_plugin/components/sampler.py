@@ -66,6 +66,8 @@ class OpenMMSampler:
     """
 
     def __init__(self, settings: Simulation, executor: ExecutorSettings) -> None:
+        if settings.platform == "auto":  # a run has resolved it; Reference is the fastest on a CPU
+            settings = settings.model_copy(update={"platform": "Reference"})
         self.settings = settings
         self.executor = executor
         self.n_replicas = settings.n_replicas
@@ -91,9 +93,6 @@ class OpenMMSampler:
         from cgal_plugin.dynamics.backends import choose_backend
 
         settings = self.settings
-        if settings.platform == "auto":
-            # a run resolves it before; for a sampler used alone, it is the fastest on a CPU
-            settings = settings.model_copy(update={"platform": "Reference"})
         options: dict[str, Any] = {
             "steps": settings.steps,
             "timestep_fs": settings.timestep_fs,

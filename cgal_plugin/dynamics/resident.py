@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin._warp import load_warp, out_of_memory
+from cgal_plugin._warp import load_kernels, load_warp, out_of_memory
 from cgal_plugin.dynamics.devices import describe_device, find_device
 from cgal_plugin.dynamics.packing import PackedForce
 from cgal_plugin.dynamics.settings import maxwell_velocities
@@ -68,6 +68,7 @@ class ResidentEngine:
         wp = load_warp()
         from cgal_plugin.dynamics import integrator_kernels
 
+        load_kernels(integrator_kernels, self.device)
         self._wp, self._kernels = wp, integrator_kernels
         if potential is None:
             from cgal_plugin.dynamics.gpu_force import load_gpu_potential
@@ -271,7 +272,6 @@ class ResidentEngine:
         wp = self._wp
         # kernels are loaded before the capture; Warp would then load those of other packages, too
         self._evaluate()
-        wp.load_module(self._kernels, device=self.device)
         with wp.ScopedCapture(device=self.device, force_module_load=False) as capture:
             for later in range(steps):
                 self._evaluate()

@@ -19,12 +19,11 @@ import numpy as np
 
 from cgal_plugin.errors import ExportError
 from cgal_plugin.export.fast_file import FORMAT, FORMAT_VERSION, is_fast_file, read_fast_file
-from cgal_plugin.provenance import atomic_write, versions
-from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL, POTENTIAL_UNITS
+from cgal_plugin.provenance import atomic_write
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-    from torch import Tensor, nn
+    from torch import nn
 
     from cgal_plugin.export.engine.threads import Worker
     from cgal_plugin.export.tables import FilterTable
@@ -158,38 +157,15 @@ class FastPotential:
             the tolerance.
         """
         _require_numba()
+        from cgal_plugin.export.engine_source import source_of_model
         from cgal_plugin.export.loading import differentiable
-        from cgal_plugin.export.potential import load_any, potential_module
+        from cgal_plugin.export.model_check import check_engine_against_model
 
         with differentiable():
-            model = load_any(model_or_ckpt)
-            potential = potential_module(model, topology, dtype="float64", verify=False)
-            described = {
-                "n_beads": topology.n_beads,
-                "topology": topology.to_dict(),
-                "topology_hash": topology.hash,
-                "types": topology.types.tolist(),
-                "embedding": topology.embedding,
-                "temperature": getattr(model, "cgal_temperature", None),
-            }
+            model, potential, described = source_of_model(model_or_ckpt, topology)
             found = cls._build(potential, described, n_replicas, tolerance)
-            found._check_against(model, topology)
+            check_engine_against_model(found.with_replicas(1), model, topology)
         return found.with_threads(n_threads)
-
-    def _check_against(self, model: nn.Module, topology: CGTopology) -> None:
-        """Compare with the model as ``export_torchscript`` does, to detect an overridden ``forward``."""
-        import torch
-
-        from cgal_plugin.export.model_check import check_against_model, prepare
-
-        one = self.with_replicas(1)
-
-        def evaluate(positions: Tensor) -> tuple[Tensor, Tensor]:
-            energy, forces = one(positions.numpy())
-            unit = KJ_PER_KCAL * ANGSTROM_PER_NM
-            return torch.tensor([energy / KJ_PER_KCAL]), torch.from_numpy(forces / unit)
-
-        check_against_model(evaluate, 1, torch.float32, prepare(model, torch.float32), topology)
 
     @classmethod
     def from_file(
@@ -225,6 +201,7 @@ class FastPotential:
         stored: tuple[FilterTable, float] | None = None,
     ) -> FastPotential:
         from cgal_plugin.export.engine.assemble import assemble, check_engine
+        from cgal_plugin.export.engine_source import engine_metadata
         from cgal_plugin.export.probes import probe_frames
         from cgal_plugin.export.tables import check_tolerance, choose_table
         from cgal_plugin.mapping.topology import CGTopology
@@ -242,18 +219,10 @@ class FastPotential:
         else:
             table, table_error = choose_table(network, tolerance, frames)
         arrays = assemble(potential, table)
-        copied = ("n_beads", "topology", "topology_hash", "types", "embedding", "temperature")
-        kept = {key: value for key, value in described.items() if key in copied}
-        metadata: dict[str, Any] = {
-            **kept,
+        metadata = {
+            **engine_metadata(described, n, table, tolerance, table_error),
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
-            "n_replicas": int(n),
-            "units": dict(POTENTIAL_UNITS),
-            "table_intervals": table.intervals,
-            "table_tolerance": tolerance,
-            "table_error": table_error,
-            "versions": versions(),
         }
         error = check_engine(cls, network, table, metadata, frames)
         if not error < ROUNDING + tolerance:

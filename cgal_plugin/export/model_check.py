@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cgal_plugin.errors import ExportError
-from cgal_plugin.units import ANGSTROM_PER_NM
+from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,14 +27,21 @@ def prepare(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return cast("nn.Module", copied)
 
 
-def _stretched(n: int) -> NDArray[np.float64]:
-    """Return beads ``(n, 3)`` Å on a line; more than 256 on a wide helix, where float32 loses no digits."""
+def stretched_chain(n: int) -> NDArray[np.float64]:
+    """Return jittered beads ``(n, 3)`` Å with few neighbours, centred at the origin.
+
+    They are on a line; more than 256 on a wide helix, where float32 loses no digits.
+    """
     step: NDArray[np.float64] = np.array([2.6, 1.4, 0.9])
-    if n <= 256:
-        return np.outer(np.arange(n), step)
-    radius, rise = 120.0, 50.0
-    angle = np.arange(n) * (np.linalg.norm(step) / radius)
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle), rise / (2.0 * np.pi) * angle], axis=1)
+    beads: NDArray[np.float64] = np.outer(np.arange(n), step)
+    if n > 256:
+        radius, rise = 120.0, 50.0
+        angle = np.arange(n) * (np.linalg.norm(step) / radius)
+        circle = [radius * np.cos(angle), radius * np.sin(angle), rise / (2.0 * np.pi) * angle]
+        beads = np.stack(circle, axis=1)
+    beads += np.random.default_rng(0).normal(scale=0.7, size=(n, 3))
+    beads -= beads.mean(0)
+    return beads
 
 
 def check_against_model(
@@ -63,9 +70,7 @@ def check_against_model(
     from cgal_plugin.export.assemble import index_tables
 
     n = topology.n_beads
-    jitter = np.random.default_rng(0).normal(scale=0.7, size=(n, 3))
-    one = jitter + _stretched(n)
-    pos = torch.from_numpy(one - one.mean(0)).to(dtype)
+    pos = torch.from_numpy(stretched_chain(n)).to(dtype)
     z = torch.from_numpy(np.array(topology.types, dtype=np.int64))
     with torch.enable_grad():
         positions = pos.clone().requires_grad_(True)
@@ -83,3 +88,21 @@ def check_against_model(
             f"{force_gap:.1e} in the forces (relative): {type(model.representation_model).__name__} does not "
             "compute what its parameters define"
         )
+
+
+def check_engine_against_model(
+    engine: Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]],
+    model: nn.Module,
+    topology: CGTopology,
+) -> None:
+    """Compare a compiled engine for one replica with its model, priors included, as an export does.
+
+    This detects, for example, an overridden ``forward``. Raises :func:`check_against_model`'s ExportError.
+    """
+
+    def evaluate(positions: Tensor) -> tuple[Tensor, Tensor]:
+        energy, forces = engine(positions.numpy())
+        unit = KJ_PER_KCAL * ANGSTROM_PER_NM
+        return torch.tensor([energy / KJ_PER_KCAL]), torch.from_numpy(forces / unit)
+
+    check_against_model(evaluate, 1, torch.float32, prepare(model, torch.float32), topology)

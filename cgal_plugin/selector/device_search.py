@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin._warp import device_name, has_gpu, load_warp
+from cgal_plugin._warp import device_name, has_gpu, load_kernels, load_warp
 from cgal_plugin.errors import SelectionError
 from cgal_plugin.selector.kernel import centre, exact_rmsd, squared_sizes
 
@@ -83,6 +83,7 @@ class _Search:
         wp = self.wp = load_warp()
         from cgal_plugin.selector import device_kernels
 
+        load_kernels(device_kernels, device)
         self.kernels, self.device = device_kernels, device
         self.x, self.y = centre(candidates), centre(reference)
         # neighbouring threads read neighbouring candidates, and all read the same reference frame

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cgal_plugin._warp import start_warp
+from cgal_plugin._warp import load_warp
 from cgal_plugin.errors import CGALWarning
 from cgal_plugin.training.chunks import Gradient, Loss, Part, chunk_gradient
 
@@ -116,6 +116,11 @@ def _send_all(connection: Connection, models: SimpleQueue[Any]) -> None:
 
 #: helpers without a training; they end with this process, or after some time
 _idle: list[Helper] = []
+
+
+def start_early(n: int) -> None:
+    """Start ``n`` helpers for a later training: they import torch while this process prepares a run."""
+    _idle.extend(Helper() for _ in range(n - len(_idle)))
 
 
 def end_idle() -> None:
@@ -266,6 +271,6 @@ def serve(connection: Connection) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to this process by name
-    start_warp()  # TorchMD-Net would do it with a message
+    load_warp()  # TorchMD-Net would do it with a message
     with contextlib.suppress(EOFError, OSError):
         serve(Connection(int(sys.argv[1])))

@@ -14,12 +14,12 @@ import pytest
 import torch
 import warp as wp
 
+from cgal_plugin._warp import quiet
 from cgal_plugin.errors import ExportError
 from cgal_plugin.export import export_torchscript
 from cgal_plugin.export.gpu import build, pairs, program
 from cgal_plugin.export.gpu.arrays import cubic, network_arrays
 from cgal_plugin.export.gpu.device import find_device
-from cgal_plugin.export.gpu.native import quiet
 from cgal_plugin.export.gpu.potential import GPUPotential
 from cgal_plugin.export.gpu.sizes import Sizes, list_capacity
 from cgal_plugin.export.modules import module_list

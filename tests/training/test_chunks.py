@@ -23,7 +23,7 @@ from cgal_plugin.mapping import CGTopology
 from cgal_plugin.training import helpers as module_of_helpers
 from cgal_plugin.training import train
 from cgal_plugin.training.chunks import chunk_gradient, n_chunks, split, total_gradient
-from cgal_plugin.training.helpers import Helpers, end_idle
+from cgal_plugin.training.helpers import Helpers, end_idle, start_early
 from cgal_plugin.training.settings import resolve
 
 cgal_plugin.register()
@@ -235,6 +235,21 @@ def test_helpers_end_after_an_error(tmp_path: Path) -> None:
     (helper,) = used
     assert helper not in module_of_helpers._idle
     assert helper.process.poll() is not None
+
+
+def test_a_helper_that_was_started_early_is_used() -> None:
+    """`cgal run` starts one while it prepares the run; the first training needs no other."""
+    end_idle()
+    start_early(1)
+    start_early(1)
+    (early,) = module_of_helpers._idle
+    used = Helpers(1)
+    try:
+        assert used.helpers == [early]
+        assert early.process.poll() is None
+        assert not module_of_helpers._idle
+    finally:
+        used.end()
 
 
 def test_a_model_that_cannot_be_sent(tmp_path: Path) -> None:

@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.errors import ExportError
+from cgal_plugin.export.engine_source import engine_metadata, source_of_model
 from cgal_plugin.export.gpu.arrays import cubic, network_arrays
 from cgal_plugin.export.gpu.device import find_device
 from cgal_plugin.export.gpu.pairs import MAX_BEADS, MAX_INTERVALS
 from cgal_plugin.export.loading import differentiable, load_for_engine
-from cgal_plugin.export.model_check import check_against_model, prepare
-from cgal_plugin.export.potential import load_any, potential_module
+from cgal_plugin.export.model_check import check_engine_against_model, stretched_chain
 from cgal_plugin.export.probes import probe_frames
 from cgal_plugin.export.tables import choose_table, exact_filters, reference_forces, relative_error
 from cgal_plugin.mapping.topology import CGTopology
-from cgal_plugin.provenance import versions
-from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL, POTENTIAL_UNITS
+from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import nn
 
 #: largest accepted force error of table and rounding together, relative to the largest component
 LARGEST_ERROR = 1e-4
@@ -41,18 +40,9 @@ def from_model(
     """See :meth:`GPUPotential.from_model`."""
     find_device(device)
     with differentiable():
-        model = load_any(model_or_ckpt)
-        potential = potential_module(model, topology, dtype="float64", verify=False)
-        described = {
-            "n_beads": topology.n_beads,
-            "topology": topology.to_dict(),
-            "topology_hash": topology.hash,
-            "types": topology.types.tolist(),
-            "embedding": topology.embedding,
-            "temperature": getattr(model, "cgal_temperature", None),
-        }
+        model, potential, described = source_of_model(model_or_ckpt, topology)
         found = _build(cls, potential, described, n_replicas, tolerance, device, skin)
-        _check_model(found, model, topology)
+        check_engine_against_model(found.with_replicas(1), model, topology)
     return found
 
 
@@ -94,16 +84,9 @@ def _build(
     table, table_error = choose_table(network, tolerance, frames, cubic)
     if table.intervals > MAX_INTERVALS:
         raise ExportError(f"the GPU engine supports tables of at most {MAX_INTERVALS} intervals")
-    copied = ("n_beads", "topology", "topology_hash", "types", "embedding", "temperature")
-    metadata: dict[str, Any] = {
-        **{key: value for key, value in described.items() if key in copied},
+    metadata = {
+        **engine_metadata(described, n_replicas, table, tolerance, table_error),
         "format": "cgal_plugin GPU potential",
-        "n_replicas": int(n_replicas),
-        "units": dict(POTENTIAL_UNITS),
-        "table_intervals": table.intervals,
-        "table_tolerance": tolerance,
-        "table_error": table_error,
-        "versions": versions(),
     }
     error = _check_network(
         cls, network, network_arrays(potential, table, frames.shape[1]), metadata, frames, device
@@ -142,19 +125,6 @@ def _check_network(
     return float(np.max(errors))
 
 
-def _check_model(potential: Any, model: nn.Module, topology: CGTopology) -> None:
-    """Compare with the model, priors included, as ``export_torchscript`` does."""
-    import torch
-
-    one = potential.with_replicas(1)
-
-    def evaluate(positions: Tensor) -> tuple[Tensor, Tensor]:
-        energy, forces = one(positions.numpy())
-        return torch.tensor([energy / KJ_PER_KCAL]), torch.from_numpy(forces / _UNIT)
-
-    check_against_model(evaluate, 1, torch.float32, prepare(model, torch.float32), topology)
-
-
 def _check_potential(gpu: Any, potential: Any) -> None:
     """Compare with the potential of a file, priors included, on a stretched, jittered chain.
 
@@ -165,11 +135,9 @@ def _check_potential(gpu: Any, potential: Any) -> None:
     """
     import torch
 
-    n = gpu.n_beads
     # the module was read for this build: it may become that of one replica
-    potential.n_replicas, potential.n_atoms = 1, n
-    jitter = np.random.default_rng(0).normal(scale=0.7, size=(n, 3))
-    frame = (jitter + np.arange(n)[:, None] * np.array([2.6, 1.4, 0.9])) / ANGSTROM_PER_NM
+    potential.n_replicas, potential.n_atoms = 1, gpu.n_beads
+    frame = stretched_chain(gpu.n_beads) / ANGSTROM_PER_NM
     energy, forces = potential(torch.from_numpy(frame))
     e, f = gpu.with_replicas(1)(frame)
     force_error = relative_error(f, forces.detach().numpy())

@@ -10,10 +10,7 @@ take the number of cooperating threads as an argument, which is 1 there (see :cl
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import warp as wp
 
@@ -41,22 +38,6 @@ class Lanes:
     def of(cls, is_cuda: bool) -> Lanes:
         """Return 8 × 4 for a GPU (one warp), 1 × 1 for the CPU device."""
         return cls(8, 4) if is_cuda else cls(1, 1)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress Warp's banner and load messages; the settings of the caller are restored."""
-    config: Any = wp.config
-    name, value = (
-        ("log_level", getattr(wp, "LOG_WARNING", 30)) if hasattr(config, "log_level") else ("quiet", True)
-    )
-    before = getattr(config, name)
-    # never less quiet than the caller wants
-    setattr(config, name, max(before, value))
-    try:
-        yield
-    finally:
-        setattr(config, name, before)
 
 
 @wp.func

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin._warp import quiet
 from cgal_plugin.errors import ExportError
 from cgal_plugin.export.gpu.sizes import ALL_PAIRS, Sizes, list_capacity, padded
 from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
@@ -92,7 +93,6 @@ class GPUPotential:
         self._allocate(capacity)
 
     def _allocate(self, capacity: int) -> None:
-        from cgal_plugin.export.gpu.native import quiet
         from cgal_plugin.export.gpu.program import Program, wp
 
         a = self._arrays
