@@ -271,6 +271,8 @@ def serve(connection: Connection) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to this process by name
-    load_warp()  # TorchMD-Net would do it with a message
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CGALWarning)  # the training process says the same
+        load_warp()  # TorchMD-Net would do it with a message
     with contextlib.suppress(EOFError, OSError):
         serve(Connection(int(sys.argv[1])))
