@@ -28,6 +28,7 @@ from cgal_plugin.reporting.page import write_report
 from cgal_plugin.reporting.records import ReportInput, RoundSummary, SelectedFrames
 from cgal_plugin.runs.directory import RunDirectory
 from cgal_plugin.runs.layout import (
+    REFINEMENT,
     STAGES,
     refined_stages,
     sampled_trajectories,
@@ -60,7 +61,8 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
     refined = [] if left_out else refined
     summaries = [_summary(i, r) for i, r in enumerate(rounds)]
     if refined:
-        summaries.append(_refined_summary(len(rounds), refined))
+        test = directory.stage(REFINEMENT, "test")
+        summaries.append(_refined_summary(len(rounds), refined, test))
     table, plot = _priors(directory.root / "priors")
     report = ReportInput(
         title=config.name,
@@ -124,12 +126,12 @@ class _Round:
 
 
 def _summary(index: int, found: _Round) -> RoundSummary:
-    train, simulate, evaluate, _, label = (found.results[s] for s in STAGES)
+    train, simulate, test, label = (found.results[s] for s in ("train", "simulate", "test", "label"))
     return RoundSummary(
         index=index,
         coverage=found.arrays("evaluate", "coverage.npz").get("values"),
-        w1=evaluate.get("w1") or None,
-        w1_ucsc=evaluate.get("w1_ucsc") or None,
+        w1=test.get("w1") or None,
+        w1_ucsc=test.get("w1_ucsc") or None,
         n_selected=label.get("n_selected"),
         n_labelled=label.get("n_labelled"),
         n_quarantined=label.get("n_quarantined"),
@@ -143,10 +145,10 @@ def _summary(index: int, found: _Round) -> RoundSummary:
     )
 
 
-def _refined_summary(index: int, stages: Sequence[Stage]) -> RoundSummary:
+def _refined_summary(index: int, stages: Sequence[Stage], test: Stage) -> RoundSummary:
     """Summarise the refined model as one more round."""
     results = [s.results() for s in stages]
-    last = results[-1]
+    last = test.results() if test.done else {}
     return RoundSummary(
         index=index,
         w1=last.get("w1") or None,
@@ -228,8 +230,16 @@ def _round_notes(rounds: Sequence[_Round]) -> list[str]:
         if tempering:
             notes.append(f"Round {index}, parallel tempering: {short_text(tempering)}.")
         notes += [f"Round {index}: {text}." for r in tempering for text in r["warnings"]]
-        for name, reason in found.results["evaluate"].get("not_evaluated", {}).items():
+        test = found.results["test"]
+        for name, reason in test.get("not_evaluated", {}).items():
             notes.append(f"Round {index}: {name} could not be computed: {reason}.")
+        if test.get("drift_text"):
+            notes.append(f"Round {index}, W1 of the test drifts: {test['drift_text']}.")
+        if not test and "w1" in found.results["evaluate"]:
+            notes.append(
+                f"Round {index} has no test: an earlier version measured W1 on the round's own exploration, "
+                "which keeps its starts. Run `cgal run` again to test the model."
+            )
         if found.results["select"].get("covered"):
             notes.append(
                 f"The run converged in round {index}: nothing is left to label "
