@@ -165,7 +165,7 @@ def test_results_of_an_earlier_test_are_read_but_never_mixed_with_new_ones(
     write(old)
     html = report_benchmark(tmp_path / "out").read_text()
     assert "W1 of each round&#39;s exploration" in html or "W1 of each round's exploration" in html
-    with pytest.raises(StateError, match="3 results of an earlier version of the test.*another folder"):
+    with pytest.raises(StateError, match=r"3 results of an earlier version of the test.*another folder"):
         run_benchmark(loaded, tmp_path / "out")
     write([*old[:2], read_results(out)[2]])
     with pytest.raises(StateError, match=r"mixes results of different tests \(test_version 1, 2\)"):
