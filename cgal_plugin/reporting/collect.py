@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from cgal_plugin.components.evaluate_model import FES_RANGE
 from cgal_plugin.components.evaluator import ReferenceEvaluator
 from cgal_plugin.components.seed_data import STRUCTURE
 from cgal_plugin.config import Config
@@ -24,6 +25,16 @@ from cgal_plugin.oracle.record import StructureRecord
 from cgal_plugin.priors import PriorSet
 from cgal_plugin.priors.outliers import outlier_text
 from cgal_plugin.provenance import read_json
+from cgal_plugin.reporting.model_tests import (
+    REFINED,
+    explored,
+    measured_by,
+    notes_on_tests,
+    read_tests,
+    reference_histogram,
+    tested,
+    why_no_w1,
+)
 from cgal_plugin.reporting.page import write_report
 from cgal_plugin.reporting.records import ReportInput, RoundSummary, SelectedFrames
 from cgal_plugin.runs.directory import RunDirectory
@@ -58,9 +69,13 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
     results = [s.results() for s in refined]
     left_out = [f"The model is not refined: {r['failed']}." for r in results if "failed" in r]
     refined = [] if left_out else refined
-    summaries = [_summary(i, r) for i, r in enumerate(rounds)]
+    tests = read_tests(directory)
+    evaluated = [*(r.results["evaluate"] for r in rounds), *(results if refined else ())]
+    measured = measured_by(tests, evaluated)
+    summaries = [_summary(i, r, tests, measured) for i, r in enumerate(rounds)]
     if refined:
-        summaries.append(_refined_summary(len(rounds), refined))
+        summaries.append(_refined_summary(len(rounds), refined, tests, measured))
+    preparation, seed_ns = _preparation(directory)
     table, plot = _priors(directory.root / "priors")
     report = ReportInput(
         title=config.name,
@@ -83,13 +98,21 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
         selected=_selected(rounds),
         quarantine={i: r.failures for i, r in enumerate(rounds) if r.failures},
         provenance=_provenance(directory, config),
+        measured=measured,
+        reference_histogram=reference_histogram(tests),
+        histogram_range=FES_RANGE,
+        no_w1=why_no_w1(config, tests, evaluated),
+        incomplete=_incomplete(directory, config, len(rounds)),
+        seed_ns=seed_ns,
+        preparation=preparation,
         structure=_structure(directory.root / "seed" / STRUCTURE),
         facts=_facts(config),
         notes=[
             *_notes(directory, evaluator),
             *_round_notes(rounds),
+            *notes_on_tests(tests),
             *left_out,
-            *_refinement_notes(len(rounds), refined),
+            *_refinement_notes(refined),
         ],
     )
     return write_report(directory.root / "report.html", report)
@@ -123,13 +146,17 @@ class _Round:
         return load_arrays(path) if path.exists() else {}
 
 
-def _summary(index: int, found: _Round) -> RoundSummary:
-    train, simulate, evaluate, _, label = (found.results[s] for s in STAGES)
+_Tests = Mapping[str, Mapping[str, Any]]
+
+
+def _summary(index: int, found: _Round, tests: _Tests, measured: str) -> RoundSummary:
+    train, simulate, evaluate, label = (found.results[s] for s in ("train", "simulate", "evaluate", "label"))
+    test = tests.get(f"round {index}")
+    seconds = found.seconds if test is None else {**found.seconds, "test": float(test["seconds"])}
     return RoundSummary(
         index=index,
         coverage=found.arrays("evaluate", "coverage.npz").get("values"),
-        w1=evaluate.get("w1") or None,
-        w1_ucsc=evaluate.get("w1_ucsc") or None,
+        **(tested(test) if measured == "test" else explored(evaluate)),
         n_selected=label.get("n_selected"),
         n_labelled=label.get("n_labelled"),
         n_quarantined=label.get("n_quarantined"),
@@ -139,31 +166,34 @@ def _summary(index: int, found: _Round) -> RoundSummary:
         cg_steps=simulate.get("steps"),
         oracle_ns=label.get("oracle_ns"),
         training=train.get("metrics", []),
-        timings=found.seconds,
+        timings=seconds,
     )
 
 
-def _refined_summary(index: int, stages: Sequence[Stage]) -> RoundSummary:
+def _refined_summary(index: int, stages: Sequence[Stage], tests: _Tests, measured: str) -> RoundSummary:
     """Summarise the refined model as one more round."""
     results = [s.results() for s in stages]
-    last = results[-1]
+    test = tests.get(REFINED)
+    timings = {"refine": sum(float(s.manifest()["seconds"]) for s in stages)}
+    if test is not None:
+        timings["test"] = float(test["seconds"])
     return RoundSummary(
         index=index,
-        w1=last.get("w1") or None,
-        w1_ucsc=last.get("w1_ucsc") or None,
+        name="refined model",
+        **(tested(test) if measured == "test" else explored(results[-1])),
         blow_ups=[BlowUp(**e) for r in results for e in r["events"]],
         cg_steps=sum(r["steps"] for r in results),
-        timings={"refine": sum(s.manifest()["seconds"] for s in stages)},
+        timings=timings,
     )
 
 
-def _refinement_notes(index: int, stages: Sequence[Stage]) -> list[str]:
+def _refinement_notes(stages: Sequence[Stage]) -> list[str]:
     if not stages:
         return []
     found = ", ".join(f"{s.results()['divergence']:.2f}" for s in stages)
     return [
-        f"Round {index} is the last round's model after the refinement of its populations. Kullback–Leibler "
-        f"divergence from the populations of the all-atom dynamics, before each correction and after the "
+        "The refined model is that of the last round with corrected populations. Kullback–Leibler "
+        "divergence from the populations of the all-atom dynamics, before each correction and after the "
         f"last: {found}."
     ]
 
@@ -206,14 +236,30 @@ def _provenance(directory: RunDirectory, config: Config) -> dict[str, Any]:
 
 
 def _notes(directory: RunDirectory, evaluator: ReferenceEvaluator) -> list[str]:
-    notes = [] if (directory.root / "model.ckpt").exists() else ["The run is not complete."]
-    notes += [f"Reference, {note}." for note in evaluator.notes]
+    notes = [f"Reference, {note}." for note in evaluator.notes]
     priors = directory.root / "priors" / "priors.yaml"
     if priors.exists() and (rejected := PriorSet.load(priors).rejected):
         notes.append(f"Priors: {outlier_text(list(rejected))}.")
     if evaluator.reweighting is not None:
         notes.append(f"Reference: {evaluator.reweighting.note}.")
     return notes
+
+
+def _incomplete(directory: RunDirectory, config: Config, n_rounds: int) -> str:
+    if (directory.root / "model.ckpt").exists():
+        return ""
+    return (
+        f"The run is not complete (round {n_rounds - 1} of {config.stopping.rounds}): the same command "
+        "resumes it."
+    )
+
+
+def _preparation(directory: RunDirectory) -> tuple[dict[str, float], float | None]:
+    """Return the wall times before the first round, s, and the all-atom MD of the seed data, ns."""
+    stages = {name: directory.stage(name) for name in ("seed", "priors")}
+    manifests = {name: stage.manifest() for name, stage in stages.items() if stage.done}
+    seed_ns = manifests["seed"]["results"].get("oracle_ns") if "seed" in manifests else None
+    return {name: float(m["seconds"]) for name, m in manifests.items()}, seed_ns
 
 
 def _structure(path: Path) -> list[tuple[str, str]]:

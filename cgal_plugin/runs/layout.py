@@ -132,3 +132,13 @@ def without_equilibration(trajectories: Sequence[NDArray[np.floating]]) -> list[
     """Return the trajectories of a refinement iteration without their equilibration."""
     used = [t[round(EQUILIBRATION * len(t)) :] for t in trajectories]
     return [t for t in used if len(t)]
+
+
+def test_stages(directory: RunDirectory) -> list[tuple[str, Stage]]:
+    """Return label (``"round 0"``, ..., ``"refined"``) and stage of each complete test, in order."""
+    stages = [
+        (f"round {int(folder.name.removeprefix('round_'))}", directory.stage("rounds", folder.name, "test"))
+        for folder in directory.round_folders()
+    ]
+    stages.append(("refined", directory.stage(REFINEMENT, "test")))
+    return [(label, stage) for label, stage in stages if stage.done]
