@@ -21,12 +21,18 @@ _MOST_PANELS = 6
 # line style and marker of the arms in one cycle of the colours
 _STYLES = (("-", "o"), ("--", "s"), (":", "D"))
 
-CAPTION = (
+_CAPTION = (
     "Top: free-energy surfaces over the reference's TIC 1 and 2 (in its standard deviations), seeds pooled; "
-    "grey lines: contours of the reference at 1, 2 and 3 kcal/mol. Bottom: W1 of each round's sampling by "
+    "grey lines: contours of the reference at 1, 2 and 3 kcal/mol. Bottom: W1 of each round's {source} by "
     "all-atom MD used (mean and range over seeds), and of the final test (right of each panel: mean, 95 % "
     "interval, and each seed as a small mark); dashed: floor, the distance between halves of the reference."
 )
+
+
+def caption(results: Sequence[Mapping[str, Any]]) -> str:
+    """Return the caption; in results of test version 1, rounds have the W1 of their exploration."""
+    tested = all(row.get("test_version", 1) > 1 for row in results)
+    return _CAPTION.format(source="test" if tested else "exploration")
 
 
 def benchmark_figure(

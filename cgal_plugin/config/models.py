@@ -10,6 +10,7 @@ from cgal_plugin.config.evaluation import Evaluation, Stopping
 from cgal_plugin.config.executor import ExecutorConfig, LocalExecutor, ParslExecutor
 from cgal_plugin.config.external import CustomComponent, ExternalComponent, InstalledComponent
 from cgal_plugin.config.ladder import check_temperatures
+from cgal_plugin.config.model_test import ModelTest
 from cgal_plugin.config.oracle import OpenMMOracleConfig, OracleConfig
 from cgal_plugin.config.quantities import CountOrZero
 from cgal_plugin.config.refinement import Refinement
@@ -73,6 +74,8 @@ class Config(Section):
     simulation: SamplerConfig = Simulation()
     selector: SelectorConfig = RMSDSelectorConfig()
     evaluation: Evaluation = Evaluation()
+    test: ModelTest | None = ModelTest()
+    """Test of each round's model against `evaluation.reference`. None: no test, and no W1."""
     refinement: Refinement | None = None
     """Correction of the final model. None: the final model is that of the last round."""
     stopping: Stopping = Stopping()
@@ -144,6 +147,11 @@ class Config(Section):
                 "restraint, or steered with release_ps, or a longer production_ps"
             )
         return self
+
+    @property
+    def tested(self) -> ModelTest | None:
+        """The test of each model; None if it is off or there is no reference to compare with."""
+        return self.test if self.evaluation.reference else None
 
     @property
     def torchmdnet(self) -> Training:

@@ -12,8 +12,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from cgal_plugin.components.evaluate_model import FES_RANGE
 from cgal_plugin.components.evaluator import ReferenceEvaluator
+from cgal_plugin.components.model_test import FES_RANGE, STARTS
 from cgal_plugin.components.seed_data import STRUCTURE
 from cgal_plugin.config import Config
 from cgal_plugin.config.models import ExternalComponent
@@ -27,12 +27,14 @@ from cgal_plugin.priors.outliers import outlier_text
 from cgal_plugin.provenance import read_json
 from cgal_plugin.reporting.model_tests import (
     REFINED,
+    Tests,
     explored,
     measured_by,
     notes_on_tests,
     read_tests,
     reference_histogram,
     tested,
+    tested_frames,
     why_no_w1,
 )
 from cgal_plugin.reporting.page import write_report
@@ -75,6 +77,8 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
     summaries = [_summary(i, r, tests, measured) for i, r in enumerate(rounds)]
     if refined:
         summaries.append(_refined_summary(len(rounds), refined, tests, measured))
+    from_tests = tested_frames(tests, config.test.discard) if config.test is not None else []
+    frames = from_tests or _explored_frames(rounds, refined)
     preparation, seed_ns = _preparation(directory)
     table, plot = _priors(directory.root / "priors")
     report = ReportInput(
@@ -83,10 +87,9 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
         temperature=config.system.temperature,
         reference=evaluator.reference or None,
         reference_weights=None if evaluator.reweighting is None else evaluator.reweighting.weights,
-        before=sampled_trajectories(rounds[0].stages["simulate"]),
-        after=without_equilibration(sampled_trajectories(refined[-1]))
-        if refined
-        else sampled_trajectories(rounds[-1].stages["simulate"]),
+        before=frames[0],
+        after=frames[-1],
+        sampled_by="test" if from_tests else "exploration",
         training_frames=store.positions(),
         seed_trajectories=[store.load(n).positions for n in store.names() if shard_round(n) < 0],
         tica=evaluator.tica,
@@ -146,13 +149,9 @@ class _Round:
         return load_arrays(path) if path.exists() else {}
 
 
-_Tests = Mapping[str, Mapping[str, Any]]
-
-
-def _summary(index: int, found: _Round, tests: _Tests, measured: str) -> RoundSummary:
+def _summary(index: int, found: _Round, tests: Tests, measured: str) -> RoundSummary:
     train, simulate, evaluate, label = (found.results[s] for s in ("train", "simulate", "evaluate", "label"))
     test = tests.get(f"round {index}")
-    seconds = found.seconds if test is None else {**found.seconds, "test": float(test["seconds"])}
     return RoundSummary(
         index=index,
         coverage=found.arrays("evaluate", "coverage.npz").get("values"),
@@ -166,17 +165,23 @@ def _summary(index: int, found: _Round, tests: _Tests, measured: str) -> RoundSu
         cg_steps=simulate.get("steps"),
         oracle_ns=label.get("oracle_ns"),
         training=train.get("metrics", []),
-        timings=seconds,
+        timings=found.seconds,
     )
 
 
-def _refined_summary(index: int, stages: Sequence[Stage], tests: _Tests, measured: str) -> RoundSummary:
+def _explored_frames(rounds: Sequence[_Round], refined: Sequence[Stage]) -> list[list[NDArray[np.floating]]]:
+    """Return the trajectories that the first and the last model sampled for the run itself."""
+    before, last = (sampled_trajectories(r.stages["simulate"]) for r in (rounds[0], rounds[-1]))
+    return [before, without_equilibration(sampled_trajectories(refined[-1])) if refined else last]
+
+
+def _refined_summary(index: int, stages: Sequence[Stage], tests: Tests, measured: str) -> RoundSummary:
     """Summarise the refined model as one more round."""
     results = [s.results() for s in stages]
     test = tests.get(REFINED)
     timings = {"refine": sum(float(s.manifest()["seconds"]) for s in stages)}
     if test is not None:
-        timings["test"] = float(test["seconds"])
+        timings["test"] = test.seconds
     return RoundSummary(
         index=index,
         name="refined model",
@@ -256,7 +261,7 @@ def _incomplete(directory: RunDirectory, config: Config, n_rounds: int) -> str:
 
 def _preparation(directory: RunDirectory) -> tuple[dict[str, float], float | None]:
     """Return the wall times before the first round, s, and the all-atom MD of the seed data, ns."""
-    stages = {name: directory.stage(name) for name in ("seed", "priors")}
+    stages = {name: directory.stage(name) for name in ("seed", STARTS, "priors")}
     manifests = {name: stage.manifest() for name, stage in stages.items() if stage.done}
     seed_ns = manifests["seed"]["results"].get("oracle_ns") if "seed" in manifests else None
     return {name: float(m["seconds"]) for name, m in manifests.items()}, seed_ns
@@ -274,8 +279,11 @@ def _round_notes(rounds: Sequence[_Round]) -> list[str]:
         if tempering:
             notes.append(f"Round {index}, parallel tempering: {short_text(tempering)}.")
         notes += [f"Round {index}: {text}." for r in tempering for text in r["warnings"]]
-        for name, reason in found.results["evaluate"].get("not_evaluated", {}).items():
-            notes.append(f"Round {index}: {name} could not be computed: {reason}.")
+        if not found.results["test"] and "w1" in found.results["evaluate"]:
+            notes.append(
+                f"Round {index} has no test: an earlier version measured W1 on the round's own exploration, "
+                "which keeps its starts. Run `cgal run` again to test the model."
+            )
         if found.results["select"].get("covered"):
             notes.append(
                 f"The run converged in round {index}: nothing is left to label "

@@ -93,7 +93,8 @@ def _surfaces(report: ReportInput, explored: Mapping[str, FreeEnergySurface]) ->
     alt = "Free-energy surfaces over TIC 1 and TIC 2, panels: " + "; ".join(
         title.replace("\n", ", ") for title in surfaces
     )
-    return Picture(plots.data_uri(figure), alt), _TESTED if tested else _EXPLORED
+    caption = _TESTED if tested or report.sampled_by == "test" else _EXPLORED
+    return Picture(plots.data_uri(figure), alt), caption
 
 
 def _tested(report: ReportInput) -> dict[str, FreeEnergySurface]:
@@ -128,10 +129,10 @@ def _value(result: W1Result | None, row: RoundSummary) -> str:
 
 
 def _titled(report: ReportInput, explored: Mapping[str, FreeEnergySurface]) -> dict[str, FreeEnergySurface]:
-    """Return the surfaces of the exploration before those of the reference, with the W1 of old runs."""
+    """Return the surfaces of the models before that of the reference, with the W1 of old runs."""
     rows = {"before": report.rounds[:1], "after": report.rounds[-1:]}
     found = {}
-    for key, words in (("before", "Before: exploration"), ("after", "After: exploration")):
+    for key, words in (("before", f"Before: {report.sampled_by}"), ("after", f"After: {report.sampled_by}")):
         if key not in explored or (key == "before" and len(report.rounds) == 1 and "after" in explored):
             continue
         title = words if rows[key] else key.capitalize()

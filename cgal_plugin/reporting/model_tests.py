@@ -3,24 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from cgal_plugin.config import Config
 from cgal_plugin.runs.directory import RunDirectory
-from cgal_plugin.runs.layout import test_stages
+from cgal_plugin.runs.layout import sampled_trajectories, test_stages
+from cgal_plugin.runs.stage import Stage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 #: label of the refined model's test in :func:`cgal_plugin.runs.layout.test_stages`
 REFINED = "refined"
 
 
-def read_tests(directory: RunDirectory) -> dict[str, Mapping[str, Any]]:
-    """Return label (``"round 0"``, ..., ``"refined"``) → manifest of each complete test."""
-    return {label: stage.manifest() for label, stage in test_stages(directory)}
+@dataclass(frozen=True)
+class TestRecord:
+    """A complete test of a model: its stage, results, and wall time, s."""
+
+    stage: Stage
+    results: Mapping[str, Any]
+    seconds: float
 
 
-def measured_by(
-    tests: Mapping[str, Mapping[str, Any]], evaluated: Sequence[Mapping[str, Any]]
-) -> Literal["test", "exploration"]:
+#: label of a model → its test, in order
+Tests = Mapping[str, TestRecord]
+
+
+def read_tests(directory: RunDirectory) -> dict[str, TestRecord]:
+    """Return label (``"round 0"``, ..., ``"refined"``) → record of each complete test."""
+    found = {}
+    for label, stage in test_stages(directory):
+        manifest = stage.manifest()
+        found[label] = TestRecord(stage, manifest["results"], float(manifest["seconds"]))
+    return found
+
+
+def tested_frames(tests: Tests, discard: float) -> list[list[NDArray[np.floating]]]:
+    """Return the trajectories of the first and of the last test, without their equilibration; or nothing.
+
+    ``discard`` is the share of each replica that is equilibration. Each trajectory is ``(n, n_beads, 3)`` Å.
+    """
+    found = []
+    for record in list(tests.values())[:: max(1, len(tests) - 1)][:2]:
+        used = [t[round(discard * len(t)) :] for t in sampled_trajectories(record.stage)]
+        found.append([t for t in used if len(t)])
+    return [found[0], found[-1]] if found else []
+
+
+def measured_by(tests: Tests, evaluated: Sequence[Mapping[str, Any]]) -> Literal["test", "exploration"]:
     """Return what W1 is taken from; the two are never mixed in one report.
 
     Runs of versions without a test have W1 of their exploration, in the results of ``evaluate``.
@@ -28,11 +61,11 @@ def measured_by(
     return "exploration" if not tests and any(e.get("w1") for e in evaluated) else "test"
 
 
-def tested(manifest: Mapping[str, Any] | None) -> dict[str, Any]:
+def tested(record: TestRecord | None) -> dict[str, Any]:
     """Return the attributes of a ``RoundSummary`` that a test gives; none without a test."""
-    if manifest is None:
+    if record is None:
         return {}
-    results = manifest["results"]
+    results = record.results
     drifts = bool(results.get("drifts"))
     return {
         "w1": results.get("w1") or None,
@@ -55,32 +88,30 @@ def _left(results: Mapping[str, Any]) -> float:
     return max((f["w1"] for f in known if f["w1"] > f["expected"]), default=0.0)
 
 
-def reference_histogram(tests: Mapping[str, Mapping[str, Any]]) -> Any:
+def reference_histogram(tests: Tests) -> Any:
     """Return the histogram of the reference, on the cells of the models' histograms; None without a test."""
-    found = (m["results"].get("reference_histogram") for m in reversed(list(tests.values())))
+    found = (r.results.get("reference_histogram") for r in reversed(list(tests.values())))
     return next((h for h in found if h is not None), None)
 
 
-def why_no_w1(
-    config: Config, tests: Mapping[str, Mapping[str, Any]], evaluated: Sequence[Mapping[str, Any]]
-) -> str:
+def why_no_w1(config: Config, tests: Tests, evaluated: Sequence[Mapping[str, Any]]) -> str:
     """Return why no model has a W1; empty if one has, or if there is no reference."""
-    results = [m["results"] for m in tests.values()]
+    results = [r.results for r in tests.values()]
     if not config.evaluation.reference or any(r.get("w1") for r in [*results, *evaluated]):
         return ""
     for r in [*results, *evaluated]:
         for name, reason in (r.get("not_evaluated") or {}).items():
             return f"{name} could not be computed ({reason})"
-    if getattr(config, "test", True) is None:
+    if config.test is None:
         return "the test of models is off (test: null)"
     return "no test of a model is complete yet"
 
 
-def notes_on_tests(tests: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def notes_on_tests(tests: Tests) -> list[str]:
     """Say what limits the tests."""
     notes = []
-    for label, manifest in tests.items():
-        results = manifest["results"]
+    for label, record in tests.items():
+        results = record.results
         if results.get("blow_ups"):
             notes.append(
                 f"Test of the model of {label}: {results['blow_ups']} blow-ups in {results['steps']:,} "

@@ -147,6 +147,8 @@ class ReportInput:
     reference, before, after
         Lists of ``(n, n_beads, 3)`` Å: all-atom reference mapped to beads; CG trajectories of the
         first and of the last model. None or empty: not available.
+    sampled_by
+        What the CG trajectories are: ``"test"`` or ``"exploration"``, see ``measured``.
     reference_weights
         One ``(n,)`` array per reference trajectory (MSM reweighting), or None.
     training_frames
@@ -198,6 +200,7 @@ class ReportInput:
     reference: Sequence[NDArray[np.floating]] | None = None
     before: Sequence[NDArray[np.floating]] | None = None
     after: Sequence[NDArray[np.floating]] | None = None
+    sampled_by: Literal["test", "exploration"] = "exploration"
     reference_weights: Sequence[NDArray[np.floating]] | None = None
     training_frames: NDArray[np.floating] | None = None
     seed_trajectories: Sequence[NDArray[np.floating]] | None = None

@@ -134,7 +134,7 @@ def surfaces(
         return Picture(missing="No free-energy surface: neither a reference nor CG trajectories are given.")
     if not explored:
         return Picture(missing="No free-energy surface: no frame lies inside the grid.")
-    titles = {"reference": "Reference", "before": "First exploration", "after": "Last exploration"}
+    titles = {"reference": "Reference", "before": "Before", "after": "After"}
     drawn = {titles[n]: surface for n, surface in explored.items()}
     extra: dict[str, tuple[NDArray[np.float64], str]] = {}
     if frames.training is not None:
