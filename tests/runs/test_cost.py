@@ -16,6 +16,8 @@ BASE: dict[str, Any] = {
     "seed_data": {"n_trajectories": 2, "picoseconds": 95, "equilibration_ps": 5},
     "oracle": {"production_ps": 9, "relax_ps": 1},
     "selector": {"n_select": 20},
+    "refinement": None,
+    "stopping": {"rounds": 2},
 }
 
 
@@ -54,7 +56,11 @@ def test_a_refinement_is_in_the_plan() -> None:
 SEQUENCE = "YYDPETGTWYKLAVSENQRGFHIMKDEALVTSYGQNKWLRIEAHFSDVKPTMLEQAGNYR"
 
 #: a run that consists of all-atom MD
-MD = {**BASE, "training": {"epochs": 1, "finetune_epochs": 1}, "simulation": {"steps": 100}}
+MD = {
+    **BASE,
+    "training": {"mode": "finetune", "epochs": 1, "finetune_epochs": 1},
+    "simulation": {"steps": 100, "n_replicas": 16},
+}
 
 #: seconds of one thread for 1 ps of MD at 4 fs, measured with tests/benchmarks/bench_rates.py
 MEASURED = [
