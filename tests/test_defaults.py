@@ -246,6 +246,16 @@ def test_weight_decay_is_given_once() -> None:
         parsed(training={"weight_decay": -1})
 
 
+@pytest.mark.parametrize("mode", ["scratch", "finetune", "replay"])
+def test_an_initial_model_keeps_its_weights_and_priors(mode: str, tmp_path: Path) -> None:
+    (tmp_path / "model.ckpt").write_text("")
+    config = parse_config({"system": SYSTEM, "training": {"init": "model.ckpt", "mode": mode}}, base=tmp_path)
+    assert (config.torchmdnet.weight_decay, config.torchmdnet.mode) == (0.0, mode)
+    assert "training.init" in config.decided["refinement"].rule
+    assert not {"priors", *RECIPE["training"]["model"]} & set(config.resolved()["training"]["model"])
+    assert parse_config(config.resolved()) == config
+
+
 def test_another_model_has_no_filter_grid() -> None:
     assert parsed(training={"torchmdnet": {"model": "graph-network"}}).torchmdnet.model.filter_grid is None
 
