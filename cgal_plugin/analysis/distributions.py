@@ -146,14 +146,52 @@ def free_energy_surface(
         The temperature is not positive, points are not finite, or none is inside the grid.
     """
     points = np.asarray(points, dtype=np.float64)
-    if not temperature > 0:
-        raise AnalysisError(f"temperature is {temperature}; it must be positive (K)")
     if points.ndim != 2 or points.shape[1] < 2 or not np.isfinite(points).all():
         raise AnalysisError(f"points have shape {points.shape}; expected finite (n, 2 or more)")
     weights = np.ones(len(points)) if weights is None else np.asarray(weights, dtype=np.float64)
     density = np.histogram2d(points[:, 0], points[:, 1], bins=edges, weights=weights)[0]
-    inside = density.sum()
-    if inside <= 0:
+    outside = float(1.0 - density.sum() / max(weights.sum(), np.finfo(float).tiny))
+    return surface_of_histogram(density, edges, temperature, smooth=smooth, outside=outside)
+
+
+def surface_of_histogram(
+    density: NDArray[np.floating] | NDArray[np.integer],
+    edges: tuple[NDArray[np.floating], NDArray[np.floating]],
+    temperature: float,
+    *,
+    smooth: float = 0.0,
+    outside: float = 0.0,
+) -> FreeEnergySurface:
+    """Compute the free energy of a histogram of two components.
+
+    Parameters
+    ----------
+    density
+        ``(n, m)`` counts or weights.
+    edges
+        ``(n + 1,)`` and ``(m + 1,)`` equally spaced cell edges.
+    temperature
+        K.
+    smooth
+        As in :func:`free_energy_surface`.
+    outside
+        Fraction of the weight that the histogram does not contain.
+
+    Raises
+    ------
+    AnalysisError
+        The temperature is not positive, or the histogram is empty, negative, not finite or of another shape
+        than the edges.
+    """
+    density = np.asarray(density, dtype=np.float64)
+    shape = (len(edges[0]) - 1, len(edges[1]) - 1)
+    if not temperature > 0:
+        raise AnalysisError(f"temperature is {temperature}; it must be positive (K)")
+    if density.shape != shape:
+        raise AnalysisError(f"the histogram has shape {density.shape}; its edges give {shape}")
+    if not np.isfinite(density).all() or (density < 0).any():
+        raise AnalysisError("the histogram is negative or not finite")
+    if density.sum() <= 0:
         raise AnalysisError("no point lies inside the grid of the free-energy surface")
     visited = density > 0
     if smooth > 0:
@@ -165,6 +203,4 @@ def free_energy_surface(
     with np.errstate(divide="ignore"):
         energy = np.where(visited & (density > 0), -kT(temperature) * np.log(density), np.nan)
     energy -= np.nanmin(energy)
-    return FreeEnergySurface(
-        np.asarray(edges[0]), np.asarray(edges[1]), energy, float(1.0 - inside / weights.sum()), temperature
-    )
+    return FreeEnergySurface(np.asarray(edges[0]), np.asarray(edges[1]), energy, outside, temperature)

@@ -32,6 +32,9 @@ from cgal_plugin.provenance import derive_seed, hash_array
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+#: how far outside the reference's quantiles points are moved to a limit, in standard deviations
+_CLIP_MARGIN, _CLIP_QUANTILE = 3.0, 0.001
+
 __all__ = ["Reduction", "W1Result", "relative_reduction", "w1", "w1_points"]
 
 
@@ -74,8 +77,8 @@ def w1_points(
     model_weights: Any = None,
     reference_weights: Any = None,
     scale: bool = True,
-    clip_margin: float = 3.0,
-    clip_quantile: float = 0.001,
+    clip_margin: float = _CLIP_MARGIN,
+    clip_quantile: float = _CLIP_QUANTILE,
     max_points: int = 700,
     bootstrap_points: int = 300,
     n_bootstrap: int = 100,
@@ -122,13 +125,7 @@ def w1_points(
     b = as_weights(reference_weights, [len(r) for r in ref], "reference")
     a = as_weights(model_weights, [len(m) for m in mod], "model")
     if scale:
-        centre = b @ y
-        spread = np.sqrt(b @ (y - centre) ** 2)
-        if (spread <= 1e-12 * (1.0 + np.abs(centre))).any():
-            raise AnalysisError(
-                f"the reference does not vary in coordinate {int(np.argmin(spread)) + 1} "
-                f"(standard deviation {spread.min():.3g}): distances cannot be scaled by it"
-            )
+        centre, spread = _scale_of(y, b)
         x, y = (x - centre) / spread, (y - centre) / spread
     low, high = _clip_box(y, clip_quantile, clip_margin, scale)
     n_clipped = int(((x < low) | (x > high)).any(axis=1).sum())
@@ -165,6 +162,39 @@ def w1_points(
         resolution=qx.shift + qy.shift,
         notes=notes,
     )
+
+
+def standardised(
+    points: list[NDArray[np.float64]],
+    reference: NDArray[np.floating],
+    weights: NDArray[np.floating] | None = None,
+) -> list[NDArray[np.float64]]:
+    """Scale and clip points ``(n, d)`` as :func:`w1_points` does, with the reference ``(m, d)``.
+
+    Raises
+    ------
+    AnalysisError
+        A coordinate of the reference is constant.
+    """
+    y = np.asarray(reference, dtype=np.float64)
+    b = np.full(len(y), 1.0 / len(y)) if weights is None else np.asarray(weights) / np.sum(weights)
+    centre, spread = _scale_of(y, b)
+    low, high = _clip_box((y - centre) / spread, _CLIP_QUANTILE, _CLIP_MARGIN, True)
+    return [np.clip((x - centre) / spread, low, high) for x in points]
+
+
+def _scale_of(
+    y: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation ``(d,)`` of the reference."""
+    centre = weights @ y
+    spread = np.sqrt(weights @ (y - centre) ** 2)
+    if (spread <= 1e-12 * (1.0 + np.abs(centre))).any():
+        raise AnalysisError(
+            f"the reference does not vary in coordinate {int(np.argmin(spread)) + 1} "
+            f"(standard deviation {spread.min():.3g}): distances cannot be scaled by it"
+        )
+    return centre, spread
 
 
 def _check_options(confidence: float, n_bootstrap: int, n_splits: int, *points: int) -> None:

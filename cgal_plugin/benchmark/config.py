@@ -48,8 +48,9 @@ class Benchmark(Section):
     compare: tuple[str, ...] = ("rmsd",)
     """Arms that the report compares with each other arm, paired by seed."""
     test: ModelTest = ModelTest()
+    """Test of the models of all arms; it takes the place of the section test in their configurations."""
     reference_forces: Path | None = None
-    """Forces of the reference frames (npz), for the force error."""
+    """Forces of the reference frames (npz), for the force error; the same as `test.reference_forces`."""
     small: dict[str, Any] = Field(default_factory=dict)
     """Keys of this file that `--small` changes."""
 
@@ -60,6 +61,18 @@ class Benchmark(Section):
         most = max(arm.seeds for arm in self.arms.values())
         if self.arms[self.baseline].seeds < most:
             raise ValueError(f"the baseline {self.baseline!r} needs as many seeds as any other arm, {most}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_test(self) -> Benchmark:
+        own = [name for name, arm in self.arms.items() if "test" in arm.changes]
+        places = ["base"] * ("test" in self.base) + [f"arms.{name}.changes" for name in own]
+        if places:
+            raise ValueError(
+                f"{', '.join(places)}: all arms are tested alike; give the section test at the top"
+            )
+        if self.reference_forces is not None and self.test.reference_forces is not None:
+            raise ValueError("give reference_forces at the top or in the section test, not both")
         return self
 
     @model_validator(mode="after")
@@ -94,8 +107,6 @@ class LoadedBenchmark:
     ----------
     settings
         Content of the file; paths in it are relative to its folder.
-    reference_forces
-        Absolute path of that file, or None.
     jobs
         (arm, seed) → configuration, ordered by seed, then by arm.
     hashes
@@ -106,15 +117,18 @@ class LoadedBenchmark:
 
     def __init__(self, settings: Benchmark, folder: Path, source: str) -> None:
         self.settings = settings
-        self.reference_forces = _existing(settings.reference_forces, folder, source)
         self.jobs: dict[tuple[str, int], Config] = {}
         self.hashes: dict[tuple[str, int], str] = {}
         test = settings.test.model_dump(mode="json")
+        forces = _existing(settings.reference_forces, folder, source)
+        section = test if forces is None else test | {"reference_forces": str(forces)}
         for seed in range(1, max(a.seeds for a in settings.arms.values()) + 1):
             for name, arm in settings.arms.items():
                 if seed <= arm.seeds:
                     content = _arm_content(settings, name, seed)
-                    self.jobs[name, seed] = _arm_config(content, folder, f"{source}: arms.{name}")
+                    self.jobs[name, seed] = _arm_config(
+                        content | {"test": section}, folder, f"{source}: arms.{name}"
+                    )
                     self.hashes[name, seed] = hash_object([_essential(content), test])
 
 
@@ -183,11 +197,8 @@ def _arm_config(content: dict[str, Any], folder: Path, source: str) -> Config:
         for name, section in (("simulation", config.simulation), ("training", config.training))
         if isinstance(section, ExternalComponent)
     ]
-    unusable += ["seed_data.store"] if config.seed_data.store is not None else []
     if unusable:
-        raise ConfigError(
-            f"{source}: {unusable[0]} cannot be used: all arms are tested from the same all-atom starts"
-        )
+        raise ConfigError(f"{source}: {unusable[0]} cannot be used: all arms are tested with one dynamics")
     if not config.evaluation.reference:
         raise ConfigError(f"{source}: evaluation.reference is empty: a benchmark needs a reference")
     return config

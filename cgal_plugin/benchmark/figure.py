@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.benchmark.statistics import METRICS, ArmSummary, mean_floor
-from cgal_plugin.reporting.plots import CYCLE, FES_LIMIT, new_figure, tidy
-from cgal_plugin.units import kT
+from cgal_plugin.reporting.plots import CYCLE, new_figure, tidy
+from cgal_plugin.reporting.surfaces import draw_surfaces, histogram_surfaces
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,12 +21,18 @@ _MOST_PANELS = 6
 # line style and marker of the arms in one cycle of the colours
 _STYLES = (("-", "o"), ("--", "s"), (":", "D"))
 
-CAPTION = (
+_CAPTION = (
     "Top: free-energy surfaces over the reference's TIC 1 and 2 (in its standard deviations), seeds pooled; "
-    "grey lines: contours of the reference at 1, 2 and 3 kcal/mol. Bottom: W1 of each round's sampling by "
+    "grey lines: contours of the reference at 1, 2 and 3 kcal/mol. Bottom: W1 of each round's {source} by "
     "all-atom MD used (mean and range over seeds), and of the final test (right of each panel: mean, 95 % "
     "interval, and each seed as a small mark); dashed: floor, the distance between halves of the reference."
 )
+
+
+def caption(results: Sequence[Mapping[str, Any]]) -> str:
+    """Return the caption; in results of test version 1, rounds have the W1 of their exploration."""
+    tested = all(row.get("test_version", 1) > 1 for row in results)
+    return _CAPTION.format(source="test" if tested else "exploration")
 
 
 def benchmark_figure(
@@ -60,34 +66,16 @@ def benchmark_figure(
     for arm in list(arms)[: _MOST_PANELS - 1]:
         histograms = [np.array(r["test"]["histogram"]) for r in results if r["arm"] == arm]
         panels[labels[arm]] = np.mean(histograms, axis=0)
-    edges = np.linspace(-fes_range, fes_range, len(reference) + 1)
     axes = top.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-    meshes = []
-    for panel, (title, density) in zip(axes, panels.items(), strict=True):
-        meshes.append(
-            panel.pcolormesh(
-                edges, edges, _energy(density, temperature).T, vmin=0, vmax=FES_LIMIT, rasterized=True
-            )
-        )
-        middle = 0.5 * (edges[1:] + edges[:-1])
-        panel.contour(
-            middle, middle, np.nan_to_num(_energy(reference, temperature), nan=99.0).T, levels=[1, 2, 3],
-            colors="#555555", linewidths=0.6,
-        )  # fmt: skip
-        tidy(panel, "TIC 1 / std", "TIC 2 / std" if panel is axes[0] else "", title)
-    bar = top.colorbar(meshes[-1], ax=list(axes), pad=0.01, fraction=0.02, extend="max")
-    bar.set_label("free energy / kcal mol$^{-1}$", fontsize=10)
+    surfaces = histogram_surfaces(panels, fes_range, temperature)
+    reference_surface = next(iter(surfaces.values()))
+    labels_of_axes = ("TIC 1 / std", "TIC 2 / std")
+    draw_surfaces(top, list(axes), surfaces, outline=reference_surface, labels=labels_of_axes)
     left, right = bottom.subplots(1, 2)
     for panel, metric in zip((left, right), METRICS, strict=True):
         _by_cost(panel, results, arms, labels, metric)
     bottom.legend(*left.get_legend_handles_labels(), loc="outside right center", fontsize=9, frameon=False)
     return figure
-
-
-def _energy(density: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    with np.errstate(divide="ignore"):
-        energy = np.where(density > 0, -kT(temperature) * np.log(density), np.nan)
-    return np.asarray(energy - np.nanmin(energy))
 
 
 def _by_cost(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.analysis.distributions import free_energy_surface, grid_edges
-from cgal_plugin.reporting.plots import CYCLE, FES_LIMIT, new_figure, tidy
+from cgal_plugin.reporting.plots import CYCLE, new_figure, tidy
+from cgal_plugin.reporting.surfaces import FES_LIMIT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cgal_plugin.benchmark.figure import CAPTION, benchmark_figure
+from cgal_plugin.benchmark.figure import benchmark_figure, caption
 from cgal_plugin.benchmark.statistics import METRICS, ArmSummary, Estimate, difference, mean_floor, summarise
 from cgal_plugin.provenance import atomic_path, atomic_write
 from cgal_plugin.reporting.formatting import printable
@@ -64,7 +64,7 @@ def write_benchmark_report(
         noise=float(np.mean(noise)) if noise else None,
         comparisons=[c | {"first": labels[c["first"]], "second": labels[c["second"]]} for c in comparisons],
         figure=data_uri(figure),
-        caption=CAPTION,
+        caption=caption(results),
         text=_text(results, settings),
         provenance=json.dumps(
             printable({"settings": dict(settings), "versions": results[0]["versions"]}), indent=1
@@ -163,9 +163,20 @@ def _notes(
             f"Oracle costs are not equal: {low} {spent[low]:.3f} ns, {high} {spent[high]:.3f} ns "
             "(failed labels are not counted)."
         )
+    for row in results:
+        if row["test"].get("drift_text"):
+            notes.append(f"{row['arm']}, seed {row['seed']}: W1 drifts: {row['test']['drift_text']}.")
     weighting = results[0]["test"].get("reference_weighting")
     notes.append(f"Reference: {weighting}." if weighting else "Reference: unweighted.")
     return notes
+
+
+def _starts(results: Sequence[Mapping[str, Any]]) -> str:
+    """Name the starts of a test; results of earlier versions do not."""
+    groups = (results[0]["test"].get("starts") or {}).get("groups")
+    if not groups or groups == ["structure", "stretched"]:
+        return "the folded and half from the extended chain"
+    return " and half from ".join(groups)
 
 
 def _text(results: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> list[str]:
@@ -176,7 +187,7 @@ def _text(results: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> 
         "seed share the seed data, the priors fitted to them and the first model; they differ in the "
         "settings named in the table. The oracle cost is the all-atom MD of seed data and labels.",
         f"Test of a final model: {test['n_replicas']} replicas of {test['steps']:,} steps, half started from "
-        f"the folded and half from the extended chain, without the first {100 * test['discard']:.0f} %, the "
+        f"{_starts(results)}, without the first {100 * test['discard']:.0f} %, the "
         "same for every arm. TICs are fitted to the reference only.",
         "Robust W1: exact optimal transport on TIC 1 and 2 in units of the reference's standard deviation. "
         "Published recipe: kernel densities on a 25 × 25 grid over the joint range. Finite samples bias both "

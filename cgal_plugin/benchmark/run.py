@@ -14,18 +14,15 @@ from typing import Any
 from cgal_plugin.benchmark.config import LoadedBenchmark
 from cgal_plugin.benchmark.report import write_benchmark_report
 from cgal_plugin.benchmark.statistics import METRICS
-from cgal_plugin.components.build import build_components
-from cgal_plugin.components.evaluate_model import FES_RANGE, run_model_test
+from cgal_plugin.components.model_test import FES_RANGE, STARTS, TEST_VERSION
 from cgal_plugin.config import Config
-from cgal_plugin.config.model_test import ModelTest
 from cgal_plugin.driver.loop import run
-from cgal_plugin.errors import CGALError, ConfigError, StateError
+from cgal_plugin.errors import AnalysisError, CGALError, ConfigError, StateError
 from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.execution.resources import Auto, available_cores, resolve_threads
-from cgal_plugin.execution.threads import one_numerical_thread
 from cgal_plugin.provenance import atomic_write, hash_file, versions, write_json
 from cgal_plugin.runs.directory import RunDirectory
-from cgal_plugin.runs.layout import REFINEMENT
+from cgal_plugin.runs.layout import REFINEMENT, test_stages
 
 RESULTS, SETTINGS, MODELS = "results.jsonl", "benchmark.json", "models"
 #: folders that the arms of one seed share if these sections of their configurations are equal
@@ -33,12 +30,11 @@ _SHARED = (
     (("seed", "data"), ("seed", "system", "seed_data")),
     (("priors",), ("training",)),
     (("rounds/round_000/train",), ()),
-    (("rounds/round_000/simulate",), ("simulation",)),
-    (("rounds/round_000/evaluate",), ("evaluation",)),
+    ((STARTS, "rounds/round_000/test"), ("evaluation", "test")),
+    (("rounds/round_000/simulate", "rounds/round_000/evaluate"), ("simulation",)),
 )
 #: files and folders of a completed run that are not copied to an arm that refines the run
 _END = (
-    "test",
     REFINEMENT,
     "config.yaml",
     "run.json",
@@ -57,7 +53,10 @@ _ROUND_KEYS = (
     "n_new_frames",
     "n_blow_ups",
     "coverage",
+    "drift_text",
 )
+#: results of a test that are not kept in the results of an arm
+_TEST_ONLY = ("trajectories", "events", "reference_read")
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,6 @@ class ArmTask:
     folder: Path
     start_from: Path | None
     refines: bool
-    test: ModelTest
-    reference_forces: Path | None
 
 
 def run_benchmark(
@@ -132,18 +129,39 @@ def run_benchmark(
 
             def keep(position: int, result: dict[str, Any], tasks: list[ArmTask] = tasks) -> None:
                 name = f"{tasks[position].arm}, seed {tasks[position].seed}"
-                if "error" in result:
-                    message(f"{name}: FAILED: {result['error']}")
+                error = result.get("error") or _other_starts(result, baseline, read_results(out))
+                if error:
+                    message(f"{name}: FAILED: {error}")
                     return
                 _store(out, result, tasks[position].folder)
                 w1, ucsc = (result["test"][m]["value"] for m in ("w1", "w1_ucsc"))
-                message(f"{name}: W1 {w1:.3f}, w1_ucsc {ucsc:.3f}, {result['seconds'] / 60:.1f} min")
+                drift = result["test"].get("drift_text")
+                message(
+                    f"{name}: W1 {w1:.3f}, w1_ucsc {ucsc:.3f}, {result['seconds'] / 60:.1f} min"
+                    + (f", W1 drifts: {drift}" if drift else "")
+                )
 
             # the arms that run at the same time share the cores
             at_once = resolve_threads(workers, len(tasks))
             cores = max(1, available_cores() // max(1, min(at_once, len(tasks))))
             map_tasks(run_arm, tasks, keep, workers=at_once, limited=False, cores=cores)
     return out / RESULTS
+
+
+def _other_starts(
+    result: Mapping[str, Any], baseline: str, results: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """Say that an arm was tested from other starts than the baseline; None if it was not."""
+    ours = result["test"]["start_id"]
+    for row in results:
+        theirs = row["test"].get("start_id")
+        if row["arm"] == baseline and row["seed"] == result["seed"] and theirs not in (None, ours):
+            return (
+                f"it was tested from other starts ({ours}) than the baseline {baseline!r} ({theirs}), so "
+                "that their results cannot be compared: give both the same seed data, or a system "
+                "with a fold that can be stretched (system.structure)"
+            )
+    return None
 
 
 def read_results(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -174,7 +192,7 @@ def report_benchmark(folder: str | os.PathLike[str]) -> Path:
     Raises
     ------
     StateError
-        The folder contains no benchmark or no results.
+        The folder contains no benchmark or no results, or results of different tests.
     AnalysisError
         The baseline has no result yet.
     """
@@ -182,6 +200,13 @@ def report_benchmark(folder: str | os.PathLike[str]) -> Path:
     results = read_results(folder)
     if not path.is_file() or not results:
         raise StateError(f"{folder} contains no benchmark results yet")
+    versions_found = {row.get("test_version", 1) for row in results}
+    if len(versions_found) > 1:
+        raise StateError(
+            f"{Path(folder) / RESULTS} mixes results of different tests (test_version "
+            f"{', '.join(map(str, sorted(versions_found)))}), which cannot be compared: keep the lines of "
+            "one version, and the others in another folder"
+        )
     settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
     return write_benchmark_report(Path(folder), results, settings, FES_RANGE)
 
@@ -193,9 +218,7 @@ def run_arm(task: ArmTask) -> dict[str, Any]:
         _share_start(task)
         result = run(task.config, task.folder)
         directory = RunDirectory(task.folder)
-        parts = build_components(task.config, platforms=directory.platforms())
-        with directory.locked(), one_numerical_thread():
-            test = run_model_test(task.config, directory, parts, task.test, task.reference_forces)
+        test = _final_test(directory)
     except CGALError as error:
         return {"error": f"{type(error).__name__}: {error}"}
     if task.start_from is not None:
@@ -207,6 +230,7 @@ def run_arm(task: ArmTask) -> dict[str, Any]:
         "arm": task.arm,
         "seed": task.seed,
         "config_hash": task.config.hash,
+        "test_version": TEST_VERSION,
         "versions": versions(),
         "seconds": time.monotonic() - started,
         "seed_ns": seed_ns,
@@ -216,8 +240,26 @@ def run_arm(task: ArmTask) -> dict[str, Any]:
     }
 
 
+def _final_test(directory: RunDirectory) -> dict[str, Any]:
+    """Return the results of the test of a run's final model.
+
+    Raises
+    ------
+    AnalysisError
+        Its W1 could not be computed.
+    """
+    label, stage = test_stages(directory)[-1]
+    found = {k: v for k, v in stage.results().items() if k not in _TEST_ONLY}
+    missing = [metric for metric in METRICS if found.get(metric) is None]
+    if missing or found.get("histogram") is None:
+        reasons = "; ".join(f"{k}: {v}" for k, v in found.get("not_evaluated", {}).items())
+        raise AnalysisError(f"the test of the final model ({label}) has no result: {reasons}")
+    return found
+
+
 def _round(row: Mapping[str, Any]) -> dict[str, Any]:
-    distances = {m: {k: row[m][k] for k in ("value", "interval", "floor")} for m in METRICS if m in row}
+    known = [m for m in METRICS if row.get(m)]
+    distances = {m: {k: row[m][k] for k in ("value", "interval", "floor")} for m in known}
     return {k: row[k] for k in _ROUND_KEYS if k in row} | distances
 
 
@@ -233,8 +275,6 @@ def _task(benchmark: LoadedBenchmark, job: tuple[str, int], out: Path) -> ArmTas
         out / "runs" / arm / f"seed_{seed}",
         None if origin is None else origin / f"seed_{seed}",
         refined is not None,
-        settings.test,
-        benchmark.reference_forces,
     )
 
 
@@ -246,7 +286,15 @@ def _adopt(benchmark: LoadedBenchmark, out: Path) -> None:
     }
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))["jobs"]
-        done = {f"{r['arm']}/{r['seed']}" for r in read_results(out)}
+        rows = read_results(out)
+        done = {f"{r['arm']}/{r['seed']}" for r in rows}
+        old = [r for r in rows if r.get("test_version", 1) != TEST_VERSION]
+        if old:
+            raise StateError(
+                f"{out} has {len(old)} results of an earlier version of the test, which new ones cannot be "
+                "compared with (their rounds have the W1 of the exploration, and nothing says whether a test "
+                "drifts): use another folder. `cgal report` still reads this one"
+            )
         other = sorted(j for j in done if facts["jobs"].get(j) != before[j])
         if other:
             raise StateError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -214,6 +215,11 @@ def _drawn(
     return np.asarray(replicates[draws, columns[:, None]].mean(axis=1))
 
 
+def _observable(name: str, test: Mapping[str, Any]) -> float | None:
+    found = test["observables"].get(name)  # a molecule may lack it
+    return None if found is None else float(found["w1"])
+
+
 def _others(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     def mean(pick: Any) -> float | None:
         values = [pick(r["test"]) for r in rows]
@@ -222,13 +228,10 @@ def _others(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
 
     steps = sum(r["test"]["steps"] for r in rows)
     return {
-        "jsd_tic": mean(lambda t: t["jsd_tic"]["value"]),
+        "jsd_tic": mean(lambda t: (t["jsd_tic"] or {}).get("value")),
         "states_visited": mean(lambda t: t["states_visited"]),
-        "rmsd_to_folded": mean(lambda t: t["rmsd_to_folded"]["w1"]),
-        "rg": mean(lambda t: t["observables"]["rg"]["w1"]),
-        "bond": mean(lambda t: t["observables"]["bond"]["w1"]),
-        "angle": mean(lambda t: t["observables"]["angle"]["w1"]),
-        "dihedral": mean(lambda t: t["observables"]["dihedral"]["w1"]),
+        "rmsd_to_folded": mean(lambda t: (t["rmsd_to_folded"] or {}).get("w1")),
+        **{name: mean(partial(_observable, name)) for name in ("rg", "bond", "angle", "dihedral")},
         "contact_rmsd": mean(lambda t: t["contact_rmsd"]),
         "force_rmse": mean(lambda t: t["force_rmse"]),
         "noise_floor": mean(lambda t: t["noise_floor"]),

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from cgal_plugin.cli.status_text import not_evaluated_text
 from cgal_plugin.components.protocols import Progress as ProgressCallback
+from cgal_plugin.runs.w1_text import test_text
 
 
 class _TimeLeft(ProgressColumn):
@@ -74,9 +75,8 @@ def round_line(row: Mapping[str, Any]) -> str:
         f"nearest RMSD mean {coverage['mean']:.2f} 95% {coverage['q95']:.2f} Å",
         f"{row['n_blow_ups']} blow-ups",
     ]
-    for key, label in (("w1", "W1"), ("w1_ucsc", "W1 (ucsc)")):
-        if row.get(key) is not None:
-            parts.append(w1_text(label, row[key]))
+    if tested := test_text(row):
+        parts.append(tested)
     if "n_labelled" in row:
         parts.append(
             f"{row['n_labelled']} of {row['n_selected']} labelled, {row['n_quarantined']} quarantined"
@@ -84,13 +84,6 @@ def round_line(row: Mapping[str, Any]) -> str:
     if row.get("not_evaluated"):
         parts.append(not_evaluated_text(row["not_evaluated"]))
     return " | ".join(parts)
-
-
-def w1_text(label: str, result: Mapping[str, Any]) -> str:
-    """Format a W1 estimate with its interval and floor."""
-    interval, floor = result.get("interval"), result.get("floor")
-    between = f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "(no interval)"
-    return f"{label} {result['value']:.3f} {between} " + (f"floor {floor:.3f}" if floor else "no floor")
 
 
 def _bar(console: Console) -> Progress:

@@ -283,9 +283,9 @@ def evaluate(
 ) -> None:
     """Compare CG trajectories with a reference: W1 in TICA space, observables, free energies."""
     from cgal_plugin.analysis.evaluate_files import evaluate_files
-    from cgal_plugin.cli.progress import w1_text
     from cgal_plugin.data.temperature import common_temperature
     from cgal_plugin.provenance import write_json
+    from cgal_plugin.runs.w1_text import w1_text
 
     if lag is not None and lag_ps is not None:
         raise ConfigError("give --lag (frames) or --lag-ps, not both")

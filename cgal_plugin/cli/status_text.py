@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from cgal_plugin.dynamics.tempering_report import short_text
+from cgal_plugin.runs.w1_text import short_text as w1_short
 
 
 def status_text(status: Mapping[str, Any]) -> str:
@@ -20,6 +21,11 @@ def status_text(status: Mapping[str, Any]) -> str:
         lines.append(f"error: {status['last_error']}")
     for row in status["rounds"]:
         lines.append(_round_text(row))
+    if status.get("refined"):
+        refined = status["refined"]
+        found = [w1_short(refined)] if refined.get("w1") else []
+        found += [not_evaluated_text(refined["not_evaluated"])] if refined.get("not_evaluated") else []
+        lines.append("refined: " + " | ".join(found))
     if status["stopped"]:
         lines.append(f"stopped: {status['stopped']}")
     lines.append(f"rounds planned: {status['rounds_planned']}, then a final training")
@@ -60,7 +66,7 @@ def _round_text(row: Mapping[str, Any]) -> str:
     if row.get("coverage"):
         text += f" | nearest RMSD {row['coverage']['mean']:.2f} Å"
     if row.get("w1"):
-        text += f" | W1 {row['w1']['value']:.3f}"
+        text += f" | {w1_short(row)}"
     if "n_labelled" in row:
         text += f" | {row['n_labelled']} of {row['n_selected']} labelled"
     if row.get("not_evaluated"):

@@ -26,6 +26,7 @@ from cgal_plugin.components.protocols import (
     Sampler,
     SeedSource,
     Selector,
+    StructureSource,
     TrainedModel,
     Trainer,
 )
@@ -46,6 +47,7 @@ from cgal_plugin.components.seed_data import (
     check_system,
     with_library_of,
 )
+from cgal_plugin.components.starts import StartSet, needs_reserved, without_withheld
 from cgal_plugin.components.suited import suited
 from cgal_plugin.components.trainer import TorchMDNetTrainer
 from cgal_plugin.config import Config
@@ -83,11 +85,23 @@ class Components:
     make_oracle: Callable[[], Oracle]
     evaluate: ReferenceEvaluator
     resources: Resources
+    #: what provides start structures of the model test
+    structures: StructureSource | None = None
+    #: starts of the model test, with their digest; known after the first test
+    starts: tuple[StartSet, str] | None = None
     oracle: Oracle | None = None
 
-    def connect(self) -> None:
+    def connect(self, store: DataStore) -> None:
         """Create the oracle. It needs the seed data, which must exist."""
-        self.oracle = self.make_oracle()
+        from cgal_plugin.oracle import OpenMMOracle
+
+        oracle = self.make_oracle()
+        self.oracle = without_withheld(oracle, store) if isinstance(oracle, OpenMMOracle) else oracle
+
+    @property
+    def reserve(self) -> bool:
+        """Whether frames of the seed data are kept back as starts of the model test."""
+        return needs_reserved(self.config, self.structures)
 
     @property
     def what_was_read(self) -> list[str]:
@@ -208,7 +222,9 @@ def build_components(
     evaluator = ReferenceEvaluator(config, topology)
     evaluator.check()
     sampler: Sampler = given["sampler"] if "sampler" in given else _sampler(config, resources.platforms)
-    return Components(config, seed_source, trainer, sampler, selector, oracle, evaluator, resources)
+    structures = _structures(seed_source, given.get("oracle"), openmm)
+    parts = seed_source, trainer, sampler, selector, oracle, evaluator, resources, structures
+    return Components(config, *parts)
 
 
 # ---------------------------------------------------------------------- from the configuration
@@ -227,6 +243,12 @@ def _seed_source(config: Config, oracle: OpenMMOracle | None) -> SeedSource:
     if system.sequence is not None:
         return StoredSeeds(config, CGTopology.from_sequence(system.sequence, spec))
     return StoredSeeds(config, CGTopology.from_file(system.source, spec))
+
+
+def _structures(source: SeedSource, *oracles: object) -> StructureSource | None:
+    """Return the first of these that provides start structures."""
+    own = (source.oracle,) if isinstance(source, OracleSeedSource) else ()
+    return next((o for o in (*own, *oracles) if isinstance(o, StructureSource)), None)
 
 
 def openmm_oracle(config: Config, platforms: Mapping[str, str] | None = None) -> OpenMMOracle:

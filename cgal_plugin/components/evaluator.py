@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from cgal_plugin.config import Config
+from cgal_plugin.data.arrays import load_numpy
 from cgal_plugin.data.temperature import common_temperature
 from cgal_plugin.data.times import Interval, lag_in_frames, resolve_interval
 from cgal_plugin.data.trajectories import Trajectory, read_trajectories, tell
-from cgal_plugin.errors import AnalysisError
+from cgal_plugin.errors import DataError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.provenance import derive_seed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cgal_plugin.analysis.markov_states import Reweighting
+    from cgal_plugin.analysis.markov_states import ReferenceStates, Reweighting
     from cgal_plugin.analysis.tica import TICAModel
 
 
@@ -114,6 +115,48 @@ class ReferenceEvaluator:
         states = ReferenceStates.fit(self.tica.transform(self.reference), seed=seed)
         return reweight(states, lag_frames=self._lag("msm_lag_ps")[0])
 
+    @cached_property
+    def reference_tics(self) -> list[NDArray[np.float64]]:
+        """TICs of the reference, ``(n, 2)`` each."""
+        assert self.tica is not None
+        found: list[NDArray[np.float64]] = self.tica.transform(self.reference)
+        return found
+
+    @cached_property
+    def states(self) -> ReferenceStates:
+        """States of the reference whose visits a test counts."""
+        from cgal_plugin.analysis.markov_states import ReferenceStates
+
+        return ReferenceStates.fit(self.reference_tics, seed=0)
+
+    @property
+    def frame_weights(self) -> NDArray[np.float64] | None:
+        """``(n,)`` weights of all reference frames; None if they are equal."""
+        found = None if self.reweighting is None else self.reweighting.weights
+        return None if found is None else np.concatenate(found)
+
+    @cached_property
+    def forces(self) -> NDArray[np.floating] | None:
+        """``(n, n_beads, 3)`` kcal/mol/Å: forces of the reference frames; None without ``reference_forces``.
+
+        Raises
+        ------
+        DataError
+            The file cannot be read, or does not belong to the reference.
+        """
+        test = self.config.tested
+        if test is None or test.reference_forces is None or test.force_frames == 0:
+            return None
+        path = test.reference_forces
+        forces = np.concatenate([array for _, array in load_numpy(path, role="forces")])
+        n = sum(len(frames) for frames in self.reference)
+        if forces.shape != (n, self.topology.n_beads, 3):
+            raise DataError(
+                f"test.reference_forces: {path} has forces of shape {forces.shape}; the reference has "
+                f"{(n, self.topology.n_beads, 3)}"
+            )
+        return forces
+
     def check(self) -> None:
         """Read the reference and fit its TICs, so that errors appear before the first round.
 
@@ -130,18 +173,7 @@ class ReferenceEvaluator:
             tell(self._short_lags())
             assert self.tica is not None
             assert self.reweighting is not None or not self.config.evaluation.reweight
-
-    def __call__(self, trajectories: list[NDArray[np.floating]], seed: int) -> dict[str, Any]:
-        """Return JSON-ready results (``w1``, ``w1_ucsc``, ...); an empty dict without a reference.
-
-        What cannot be computed, for example from two frames, is None; ``not_evaluated`` has the reasons.
-        """
-        if not self.reference:
-            return {}
-        try:
-            return self.compare(trajectories, seed=seed, on_failure="record")
-        except AnalysisError as error:
-            return {"not_evaluated": {"evaluation": str(error)}}
+            assert self.forces is None or len(self.forces)
 
     def compare(
         self,

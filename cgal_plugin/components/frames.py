@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,37 @@ def start_positions(
     rows = np.sort(rng.choice(n_frames, size=min(n_frames, _POOL), replace=False))
     pool = frames_at(store, shards, rows)
     return pool[np.resize(k_centre(pool, n)[0], n)]
+
+
+def continued_positions(
+    store: DataStore,
+    last: Sequence[NDArray[np.floating]],
+    blown: Collection[int],
+    n: int,
+    *,
+    seed: int,
+    spread: bool,
+) -> NDArray[np.floating]:
+    """Return the last frames of trajectories, or data frames for those that blew up or have no frame.
+
+    Parameters
+    ----------
+    last
+        One ``(n, n_beads, 3)`` Å trajectory per replica; empty: there was none.
+    blown
+        Replicas that blew up.
+    n
+        Number of replicas.
+
+    Returns
+    -------
+    ``(n, n_beads, 3)`` Å.
+    """
+    ends = {i: path[-1] for i, path in enumerate(last[:n]) if len(path) and i not in blown}
+    if len(ends) == n:
+        return np.stack([ends[i] for i in range(n)])
+    start = start_positions(store, store.names(), n, seed, spread=spread)
+    return np.stack([ends.get(i, start[i]) for i in range(n)])
 
 
 def frames_at(store: DataStore, shards: Sequence[str], rows: NDArray[np.int64]) -> NDArray[np.floating]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgal_plugin.components.protocols import SampledFrames
+from cgal_plugin.config.model_test import ModelTest
 from cgal_plugin.config.models import Simulation
 from cgal_plugin.errors import CGALWarning
 from cgal_plugin.execution.map_tasks import ExecutorSettings, map_tasks
@@ -76,6 +77,19 @@ class OpenMMSampler:
     def with_steps(self, steps: int) -> OpenMMSampler:
         """Return a sampler with the same settings and another number of steps."""
         return OpenMMSampler(self.settings.model_copy(update={"steps": steps}), self.executor)
+
+    def for_test(self, test: ModelTest) -> OpenMMSampler:
+        """Return a sampler for the model test: independent replicas, in this process."""
+        changes: dict[str, Any] = {
+            "n_replicas": test.n_replicas,
+            "steps": test.steps,
+            "report_interval": test.report_interval,
+            "temperatures": (),
+            "exchange_interval": None,
+        }
+        if self.settings.blocks > 1:  # workers may have other hardware than this process
+            changes |= {"blocks": 1, "platform": "Reference", "backend": "auto"}
+        return OpenMMSampler(self.settings.model_copy(update=changes), self.executor)
 
     def sample(
         self,

@@ -13,6 +13,7 @@ from cgal_plugin.components.tasks import SeedTask, write_trajectory
 from cgal_plugin.config import Config
 from cgal_plugin.damage import DAMAGED, set_aside
 from cgal_plugin.data import DataStore
+from cgal_plugin.data.reserved import ReservingStore, copy_withheld
 from cgal_plugin.errors import CGALError, ConfigError, DataError
 from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.mapping import CGTopology
@@ -276,6 +277,10 @@ class StoredSeeds:
         """Write what was read; no dynamics is needed."""
         _write_record(out_dir / STRUCTURE, self.record)
 
+    def copy_withheld(self, store: DataStore) -> bool:
+        """Copy the frames that the source has kept back from its shards; return whether there are any."""
+        return copy_withheld(self.source, store.root)
+
     def fill(self, store: DataStore) -> None:
         """Copy the shards as seed data, and the force map if there is one."""
         force_map = self.source.root / FORCE_MAP
@@ -291,6 +296,7 @@ def filled_store(
     root: Path,
     source: SeedSource,
     *,
+    reserve: bool = False,
     on_damage: Callable[..., None] | None = None,
 ) -> DataStore:
     """Open or create the data store of a run and add the seed shards that it lacks.
@@ -301,6 +307,8 @@ def filled_store(
     ----------
     source
         Prepared seed source.
+    reserve
+        Keep back frames for the starts of the model test (:mod:`cgal_plugin.data.reserved`).
     on_damage
         Called as ``on_damage("damage", what=..., remedy=...)`` for each damaged shard.
     """
@@ -323,5 +331,8 @@ def filled_store(
             if on_damage is not None:
                 remedy = f"it is kept in {store.root / DAMAGED} and made again"
                 on_damage("damage", what=str(error), remedy=remedy)
-    source.fill(store)
+    if reserve and not (isinstance(source, StoredSeeds) and source.copy_withheld(store)):
+        source.fill(ReservingStore(store.root))
+    else:
+        source.fill(store)
     return store

@@ -27,6 +27,7 @@ _PATH_KEYS = (
     ("training", "init"),
     ("evaluation", "reference"),
     ("evaluation", "reference_topology"),
+    ("test", "reference_forces"),
     ("executor", "config"),
 )
 

@@ -1,26 +1,53 @@
-"""The test of a run's final model in a benchmark."""
+"""The section ``test``: the test of each round's model, and of the models of a benchmark."""
 
 from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import model_validator
 
 from cgal_plugin.config.quantities import Count, CountOrZero, Fraction
 from cgal_plugin.config.section import Section
 
+#: least bootstrap replicates for an interval, and least frames of a replica after the equilibration
+_MIN_BOOTSTRAP, _MIN_FRAMES = 20, 2
+
 
 class ModelTest(Section):
-    """Equilibrium CG dynamics of the final model of each arm, compared with the reference.
+    """Equilibrium CG dynamics of each round's model, compared with the reference.
 
-    In each arm, half of the replicas start folded and half stretched: the start does not depend on the arm.
+    Half of the replicas start from the given structure and half stretched, in all rounds alike. Time step and
+    friction are those of `simulation`.
     """
 
     n_replicas: Count = 64
-    """Number of independent replicas."""
-    steps: Count = 25000
-    """Steps per replica."""
-    report_interval: Count = 100
+    """Number of independent replicas; a sampler of your own keeps its number."""
+    steps: Count = 50000
+    """Steps per replica. They should be enough to forget the starts: a W1 that still drifts is marked."""
+    report_interval: Count = 200
     """Steps between frames."""
     discard: Fraction = 0.2
     """Fraction of each replica, at its start, that is discarded as equilibration."""
     n_bootstrap: CountOrZero = 100
-    """Number of bootstrap replicates for the intervals."""
+    """Number of bootstrap replicates for the intervals; 0: no intervals."""
     force_frames: CountOrZero = 2000
     """Number of reference frames for the force error; 0: do not compute it."""
+    reference_forces: Path | None = None
+    """Forces of the reference frames (npz), for the force error."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> ModelTest:
+        if 0 < self.n_bootstrap < _MIN_BOOTSTRAP:
+            raise ValueError(
+                f"n_bootstrap {self.n_bootstrap} is too few for an interval: use 0 or at least "
+                f"{_MIN_BOOTSTRAP}"
+            )
+        frames = self.steps // self.report_interval
+        used = frames - round(self.discard * frames)
+        if used < _MIN_FRAMES:
+            raise ValueError(
+                f"steps {self.steps} with report_interval {self.report_interval} and discard "
+                f"{self.discard:g} leave {used} frames of each replica, and {_MIN_FRAMES} are needed: raise "
+                "steps, or lower report_interval or discard"
+            )
+        return self

@@ -19,6 +19,7 @@ from cgal_plugin.config.evaluation import Evaluation, Stopping
 from cgal_plugin.config.executor import ExecutorConfig, LocalExecutor, ParslExecutor
 from cgal_plugin.config.external import CustomComponent, ExternalComponent, InstalledComponent
 from cgal_plugin.config.ladder import check_temperatures
+from cgal_plugin.config.model_test import ModelTest
 from cgal_plugin.config.oracle import OpenMMOracleConfig, OracleConfig
 from cgal_plugin.config.preset import check_name, with_preset
 from cgal_plugin.config.quantities import CountOrZero
@@ -78,6 +79,8 @@ class Config(Section):
     simulation: SamplerConfig = Simulation()
     selector: SelectorConfig = RMSDSelectorConfig()
     evaluation: Evaluation = Evaluation()
+    test: ModelTest | None = ModelTest()
+    """Test of each round's model against `evaluation.reference`. None: no test, and no W1."""
     refinement: Annotated[Refinement | None, Auto("on if the priors and the labels of the run allow it")] = (
         Refinement()
     )
@@ -172,6 +175,11 @@ class Config(Section):
             found = handler(data)
         found._decided = decided
         return found
+
+    @property
+    def tested(self) -> ModelTest | None:
+        """The test of each model; None if it is off or there is no reference to compare with."""
+        return self.test if self.evaluation.reference else None
 
     @property
     def torchmdnet(self) -> Training:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgal_plugin.components.build import Components
-from cgal_plugin.components.checks import check_sampled
-from cgal_plugin.components.protocols import Sampler
+from cgal_plugin.components.model_test import run_model_test
+from cgal_plugin.components.protocols import Sampler, TrainedModel
+from cgal_plugin.components.sampling import sample
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
 from cgal_plugin.provenance import derive_seed
 from cgal_plugin.runs.directory import RunDirectory
-from cgal_plugin.runs.layout import keep_trajectories
-from cgal_plugin.runs.log import Progress, RunLog
-from cgal_plugin.runs.stage import StageOutput
+from cgal_plugin.runs.log import RunLog
+from cgal_plugin.runs.stage import Dependencies, Stage, StageOutput
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,39 +41,22 @@ class RunContext:
         return self.config.resolved()[section]
 
     def sample(
-        self,
-        sampler: Sampler,
-        potential: Path,
-        start: NDArray[np.floating],
-        *,
-        seed: int,
-        folder: Path,
-        out_dir: Path,
-        progress: Progress,
+        self, sampler: Sampler, potential: Path, start: NDArray[np.floating], **options: Any
     ) -> tuple[Sequence[NDArray[np.floating]], StageOutput]:
-        """Run CG dynamics, check the result, and write its trajectories unless the sampler did.
+        """See :func:`cgal_plugin.components.sampling.sample`."""
+        temperature = self.config.system.temperature
+        return sample(sampler, potential, self.store.topology, start, temperature=temperature, **options)
 
-        Returns
-        -------
-        The trajectories, and the output of the stage in ``folder``.
-        """
-        sampled = sampler.sample(
-            potential,
-            self.store.topology,
-            start,
-            temperature=self.config.system.temperature,
-            seed=seed,
-            out_dir=out_dir,
-            progress=progress,
-        )
-        sampled = check_sampled(sampled, sampler, self.store.topology)
-        files, names = keep_trajectories(folder, sampled.trajectories, sampled.files)
-        results = {
-            **sampled.facts,
-            "events": [asdict(event) for event in sampled.events],
-            "steps": int(sampled.steps),
-            "trajectories": names,
-        }
-        # the values on disk, so that a resumed run continues from the same numbers
-        stored = [np.asarray(t, dtype=np.float32) for t in sampled.trajectories]
-        return stored, StageOutput(results, files)
+    def test(
+        self, model: TrainedModel, stage: Stage, title: str, depends: Dependencies, *, old: bool
+    ) -> dict[str, Any]:
+        """See :func:`cgal_plugin.components.model_test.run_model_test`; ``old``: the run is past it."""
+        if self.config.tested is None:
+            return {}
+        if old and not stage.done:
+            self.log.message(
+                f"{title} has no test, which earlier versions did not make: it is tested now (test: null "
+                "in the configuration turns tests off)"
+            )
+        parts = self.config, self.directory, self.components, self.store
+        return run_model_test(*parts, model, stage, title=title, depends=depends, reporter=self.log)

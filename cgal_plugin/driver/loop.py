@@ -6,7 +6,7 @@ import functools
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from cgal_plugin import interrupts
 from cgal_plugin.components.build import Components, build_components
 from cgal_plugin.components.protocols import RefinableTrainer, TrainedModel
 from cgal_plugin.components.seed_data import filled_store
+from cgal_plugin.components.starts import reserved_notes
 from cgal_plugin.config import Config
 from cgal_plugin.driver.context import RunContext
 from cgal_plugin.driver.refinement import Refinement
@@ -37,7 +38,9 @@ class RunResult:
     out_dir
         Run directory.
     rounds
-        One dict of results per round; the last belongs to the final model.
+        One dict of results per round; the last belongs to the final model before its refinement.
+    refined
+        Test of the refined model: the same keys as those of a round's test; empty without refinement or test.
     checkpoint, potential
         Final model, as TorchMD-Net checkpoint and as TorchScript for one replica.
     report
@@ -49,6 +52,7 @@ class RunResult:
     checkpoint: Path
     potential: Path
     report: Path
+    refined: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run(
@@ -105,8 +109,10 @@ def prepare_data(
     def compute(folder: Path, progress: Progress) -> StageOutput:
         log.messages(components.what_was_read)
         source.prepare(folder, progress)
-        shards = seed_shards(filled_store(config, directory.root / "data", source))
-        return StageOutput({"shards": shards, "oracle_ns": components.seed_ns}, visible_files(folder))
+        store = filled_store(config, directory.root / "data", source, reserve=components.reserve)
+        log.messages(reserved_notes(store))
+        results = {"shards": seed_shards(store), "oracle_ns": components.seed_ns}
+        return StageOutput(results, visible_files(folder))
 
     results = directory.stage("seed").run(
         compute,
@@ -116,8 +122,9 @@ def prepare_data(
         reporter=log,
         restore=source.prepare,
     )
-    store = filled_store(config, directory.root / "data", source, on_damage=log.event)
-    components.connect()
+    data, reserve = directory.root / "data", components.reserve
+    store = filled_store(config, data, source, reserve=reserve, on_damage=log.event)
+    components.connect(store)
     return RunContext(config, directory, components, store, log), float(results["oracle_ns"])
 
 
@@ -126,6 +133,7 @@ class _Loop:
         self.context = context
         self.seed_ns = seed_ns
         self.rows: list[dict[str, Any]] = []
+        self.refined: dict[str, Any] = {}
 
     def run(self) -> RunResult:
         context = self.context
@@ -135,7 +143,7 @@ class _Loop:
             current = Round(len(self.rows), context)
             model = current.train(model)
             current.simulate()
-            row = current.evaluate()
+            row = current.evaluate() | current.test(model)
             most = self._affordable()
             reason = stop_reason(context.config.stopping, self.rows, row, self._oracle_ns(), most)
             if reason is None:
@@ -191,6 +199,7 @@ class _Loop:
         refined = refinement.run(model, trainer.priors(last.train_folder), packed)
         if refined is None:
             return model.checkpoint, last.potential(1)
+        self.refined = refinement.test(refined)
         potential = context.directory.root / REFINEMENT / "potential.pt"
         trainer.export(refined, context.store.topology, potential, 1)
         return refined.checkpoint, potential
@@ -204,4 +213,4 @@ class _Loop:
             atomic_path(target, functools.partial(shutil.copyfile, source))
         with self.context.log.stage("report"):
             report = report_run(root)
-        return RunResult(root, tuple(self.rows), checkpoint, potential, report)
+        return RunResult(root, tuple(self.rows), checkpoint, potential, report, self.refined)

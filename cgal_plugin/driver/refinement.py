@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cgal_plugin.components.frames import start_positions
+from cgal_plugin.components.frames import continued_positions
 from cgal_plugin.components.protocols import ExtendableSampler, RefinableTrainer, Sampler, TrainedModel
 from cgal_plugin.config.refinement import Refinement as Settings
 from cgal_plugin.driver.context import RunContext
@@ -57,7 +57,7 @@ class Refinement:
                 partial(self._iterate, k, model, priors, potential),
                 title=f"refinement: iteration {k}",
                 inputs=inputs,
-                seeds={"simulate": context.seed(REFINEMENT, k), "evaluate": context.seed("evaluate")},
+                seeds={"simulate": context.seed(REFINEMENT, k)},
                 depends=Dependencies({"iteration": self._stage(k - 1).digest()} if k else {}),
                 reporter=context.log,
                 usable=partial(self._usable, inputs),
@@ -108,8 +108,7 @@ class Refinement:
             progress=progress,
         )
         trajectories = equilibrated(self._trajectories(k), k)
-        # the seed of the rounds, so that bootstraps draw the same reference blocks and can be paired
-        results = {**output.results, **context.components.evaluate(trajectories, context.seed("evaluate"))}
+        results = dict(output.results)
         try:
             found = self._target.compare(trajectories)
         except AnalysisError as error:  # a Markov state model that did not converge, too few frames
@@ -158,15 +157,19 @@ class Refinement:
 
     def _start(self, k: int) -> NDArray[np.floating]:
         """Return the last frames of the previous iteration; data frames at first, and after a blow-up."""
-        context = self.context
-        n = context.components.n_replicas
-        ends: dict[int, NDArray[np.floating]] = {}
+        context, last, blown = self.context, list[NDArray[np.floating]](), set[int]()
         if k > 0:
             blown = {e["replica"] for e in self._stage(k - 1).results()["events"]}
-            last = self._trajectories(k - 1)
-            ends = {i: path[-1] for i, path in enumerate(last) if len(path) and i not in blown}
-        if len(ends) == n:
-            return np.stack([ends[i] for i in range(n)])
-        seed, spread = context.seed(REFINEMENT, "start", k), context.components.spread_starts
-        start = start_positions(context.store, context.store.names(), n, seed, spread=spread)
-        return np.stack([ends.get(i, start[i]) for i in range(n)])
+            last = list(self._trajectories(k - 1))
+        seed, parts = context.seed(REFINEMENT, "start", k), context.components
+        n, spread = parts.n_replicas, parts.spread_starts
+        return continued_positions(context.store, last, blown, n, seed=seed, spread=spread)
+
+    def test(self, model: TrainedModel) -> dict[str, Any]:
+        """Test the refined model; return the results for the user."""
+        context = self.context
+        depends = Dependencies({"model": hash_file(model.checkpoint)})
+        old = (context.directory.root / "model.ckpt").exists()
+        return context.test(
+            model, context.directory.stage(REFINEMENT, "test"), "refined model", depends, old=old
+        )

@@ -138,23 +138,19 @@ class Round:
     # ------------------------------------------------------------------ evaluate
 
     def evaluate(self) -> dict[str, Any]:
-        """Measure how well the training data cover the samples, and W1 if there is a reference."""
+        """Measure how well the training data cover the samples."""
         run, shards = self.run, self._shards
-        # one seed for all rounds, so that bootstraps draw the same reference blocks and can be paired
-        seed = run.seed("evaluate")
 
         def compute(folder: Path, progress: Progress) -> StageOutput:
             self._distances = coverage(np.concatenate(self.trajectories()), run.store, shards)
             path = save_arrays(folder / "coverage.npz", values=self._distances)
-            results = {"coverage": summary(self._distances)}
-            results |= run.components.evaluate(list(self.trajectories()), seed)
-            return StageOutput(results, [path])
+            return StageOutput({"coverage": summary(self._distances)}, [path])
 
-        inputs = {"config": run.settings("evaluation"), "shards": shards}
-        evaluated = self._run("evaluate", compute, inputs, {"evaluate": seed})
+        # earlier versions compared the samples with the reference as well
+        evaluated = self._run("evaluate", compute, {"shards": shards})
         metrics = self._trained["metrics"]
         return {
-            **evaluated,
+            "coverage": evaluated["coverage"],
             "n_frames": self._trained["n_frames"],
             "last_epoch": metrics[-1] if metrics else {},
             "n_blow_ups": len(self._simulated["events"]),
@@ -165,6 +161,15 @@ class Round:
         if self._distances is None:
             self._distances = load_arrays(self._stage("evaluate").folder / "coverage.npz")["values"]
         return self._distances
+
+    # ------------------------------------------------------------------ test
+
+    def test(self, model: TrainedModel) -> dict[str, Any]:
+        """Test the model from fixed starts, if there is a reference; return the results for the user."""
+        run, stage = self.run, self._stage("test")
+        depends = round_dependencies(run.config, run.directory, run.store, self.index, "test")
+        old = self._stage("select").done or (run.directory.root / "model.ckpt").exists()
+        return run.test(model, stage, f"round {self.index}", depends, old=old)
 
     # ------------------------------------------------------------------ select
 

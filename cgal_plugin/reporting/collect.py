@@ -13,6 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from cgal_plugin.components.evaluator import ReferenceEvaluator
+from cgal_plugin.components.model_test import FES_RANGE, STARTS
 from cgal_plugin.components.seed_data import STRUCTURE
 from cgal_plugin.config import Config
 from cgal_plugin.config.models import ExternalComponent
@@ -24,6 +25,18 @@ from cgal_plugin.oracle.record import StructureRecord
 from cgal_plugin.priors import PriorSet
 from cgal_plugin.priors.outliers import outlier_text
 from cgal_plugin.provenance import read_json
+from cgal_plugin.reporting.model_tests import (
+    REFINED,
+    Tests,
+    explored,
+    measured_by,
+    notes_on_tests,
+    read_tests,
+    reference_histogram,
+    tested,
+    tested_frames,
+    why_no_w1,
+)
 from cgal_plugin.reporting.page import write_report
 from cgal_plugin.reporting.records import ReportInput, RoundSummary, SelectedFrames
 from cgal_plugin.runs.directory import RunDirectory
@@ -58,9 +71,15 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
     results = [s.results() for s in refined]
     left_out = [f"The model is not refined: {r['failed']}." for r in results if "failed" in r]
     refined = [] if left_out else refined
-    summaries = [_summary(i, r) for i, r in enumerate(rounds)]
+    tests = read_tests(directory)
+    evaluated = [*(r.results["evaluate"] for r in rounds), *(results if refined else ())]
+    measured = measured_by(tests, evaluated)
+    summaries = [_summary(i, r, tests, measured) for i, r in enumerate(rounds)]
     if refined:
-        summaries.append(_refined_summary(len(rounds), refined))
+        summaries.append(_refined_summary(len(rounds), refined, tests, measured))
+    from_tests = tested_frames(tests, config.test.discard) if config.test is not None else []
+    frames = from_tests or _explored_frames(rounds, refined)
+    preparation, seed_ns = _preparation(directory)
     table, plot = _priors(directory.root / "priors")
     report = ReportInput(
         title=config.name,
@@ -68,10 +87,9 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
         temperature=config.system.temperature,
         reference=evaluator.reference or None,
         reference_weights=None if evaluator.reweighting is None else evaluator.reweighting.weights,
-        before=sampled_trajectories(rounds[0].stages["simulate"]),
-        after=without_equilibration(sampled_trajectories(refined[-1]))
-        if refined
-        else sampled_trajectories(rounds[-1].stages["simulate"]),
+        before=frames[0],
+        after=frames[-1],
+        sampled_by="test" if from_tests else "exploration",
         training_frames=store.positions(),
         seed_trajectories=[store.load(n).positions for n in store.names() if shard_round(n) < 0],
         tica=evaluator.tica,
@@ -83,13 +101,21 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
         selected=_selected(rounds),
         quarantine={i: r.failures for i, r in enumerate(rounds) if r.failures},
         provenance=_provenance(directory, config),
+        measured=measured,
+        reference_histogram=reference_histogram(tests),
+        histogram_range=FES_RANGE,
+        no_w1=why_no_w1(config, tests, evaluated),
+        incomplete=_incomplete(directory, config, len(rounds)),
+        seed_ns=seed_ns,
+        preparation=preparation,
         structure=_structure(directory.root / "seed" / STRUCTURE),
         facts=_facts(config),
         notes=[
             *_notes(directory, evaluator),
             *_round_notes(rounds),
+            *notes_on_tests(tests),
             *left_out,
-            *_refinement_notes(len(rounds), refined),
+            *_refinement_notes(refined),
         ],
     )
     return write_report(directory.root / "report.html", report)
@@ -123,13 +149,13 @@ class _Round:
         return load_arrays(path) if path.exists() else {}
 
 
-def _summary(index: int, found: _Round) -> RoundSummary:
-    train, simulate, evaluate, _, label = (found.results[s] for s in STAGES)
+def _summary(index: int, found: _Round, tests: Tests, measured: str) -> RoundSummary:
+    train, simulate, evaluate, label = (found.results[s] for s in ("train", "simulate", "evaluate", "label"))
+    test = tests.get(f"round {index}")
     return RoundSummary(
         index=index,
         coverage=found.arrays("evaluate", "coverage.npz").get("values"),
-        w1=evaluate.get("w1") or None,
-        w1_ucsc=evaluate.get("w1_ucsc") or None,
+        **(tested(test) if measured == "test" else explored(evaluate)),
         n_selected=label.get("n_selected"),
         n_labelled=label.get("n_labelled"),
         n_quarantined=label.get("n_quarantined"),
@@ -143,27 +169,36 @@ def _summary(index: int, found: _Round) -> RoundSummary:
     )
 
 
-def _refined_summary(index: int, stages: Sequence[Stage]) -> RoundSummary:
+def _explored_frames(rounds: Sequence[_Round], refined: Sequence[Stage]) -> list[list[NDArray[np.floating]]]:
+    """Return the trajectories that the first and the last model sampled for the run itself."""
+    before, last = (sampled_trajectories(r.stages["simulate"]) for r in (rounds[0], rounds[-1]))
+    return [before, without_equilibration(sampled_trajectories(refined[-1])) if refined else last]
+
+
+def _refined_summary(index: int, stages: Sequence[Stage], tests: Tests, measured: str) -> RoundSummary:
     """Summarise the refined model as one more round."""
     results = [s.results() for s in stages]
-    last = results[-1]
+    test = tests.get(REFINED)
+    timings = {"refine": sum(float(s.manifest()["seconds"]) for s in stages)}
+    if test is not None:
+        timings["test"] = test.seconds
     return RoundSummary(
         index=index,
-        w1=last.get("w1") or None,
-        w1_ucsc=last.get("w1_ucsc") or None,
+        name="refined model",
+        **(tested(test) if measured == "test" else explored(results[-1])),
         blow_ups=[BlowUp(**e) for r in results for e in r["events"]],
         cg_steps=sum(r["steps"] for r in results),
-        timings={"refine": sum(s.manifest()["seconds"] for s in stages)},
+        timings=timings,
     )
 
 
-def _refinement_notes(index: int, stages: Sequence[Stage]) -> list[str]:
+def _refinement_notes(stages: Sequence[Stage]) -> list[str]:
     if not stages:
         return []
     found = ", ".join(f"{s.results()['divergence']:.2f}" for s in stages)
     return [
-        f"Round {index} is the last round's model after the refinement of its populations. Kullback–Leibler "
-        f"divergence from the populations of the all-atom dynamics, before each correction and after the "
+        "The refined model is that of the last round with corrected populations. Kullback–Leibler "
+        "divergence from the populations of the all-atom dynamics, before each correction and after the "
         f"last: {found}."
     ]
 
@@ -206,14 +241,30 @@ def _provenance(directory: RunDirectory, config: Config) -> dict[str, Any]:
 
 
 def _notes(directory: RunDirectory, evaluator: ReferenceEvaluator) -> list[str]:
-    notes = [] if (directory.root / "model.ckpt").exists() else ["The run is not complete."]
-    notes += [f"Reference, {note}." for note in evaluator.notes]
+    notes = [f"Reference, {note}." for note in evaluator.notes]
     priors = directory.root / "priors" / "priors.yaml"
     if priors.exists() and (rejected := PriorSet.load(priors).rejected):
         notes.append(f"Priors: {outlier_text(list(rejected))}.")
     if evaluator.reweighting is not None:
         notes.append(f"Reference: {evaluator.reweighting.note}.")
     return notes
+
+
+def _incomplete(directory: RunDirectory, config: Config, n_rounds: int) -> str:
+    if (directory.root / "model.ckpt").exists():
+        return ""
+    return (
+        f"The run is not complete (round {n_rounds - 1} of {config.stopping.rounds}): the same command "
+        "resumes it."
+    )
+
+
+def _preparation(directory: RunDirectory) -> tuple[dict[str, float], float | None]:
+    """Return the wall times before the first round, s, and the all-atom MD of the seed data, ns."""
+    stages = {name: directory.stage(name) for name in ("seed", STARTS, "priors")}
+    manifests = {name: stage.manifest() for name, stage in stages.items() if stage.done}
+    seed_ns = manifests["seed"]["results"].get("oracle_ns") if "seed" in manifests else None
+    return {name: float(m["seconds"]) for name, m in manifests.items()}, seed_ns
 
 
 def _structure(path: Path) -> list[tuple[str, str]]:
@@ -228,8 +279,11 @@ def _round_notes(rounds: Sequence[_Round]) -> list[str]:
         if tempering:
             notes.append(f"Round {index}, parallel tempering: {short_text(tempering)}.")
         notes += [f"Round {index}: {text}." for r in tempering for text in r["warnings"]]
-        for name, reason in found.results["evaluate"].get("not_evaluated", {}).items():
-            notes.append(f"Round {index}: {name} could not be computed: {reason}.")
+        if not found.results["test"] and "w1" in found.results["evaluate"]:
+            notes.append(
+                f"Round {index} has no test: an earlier version measured W1 on the round's own exploration, "
+                "which keeps its starts. Run `cgal run` again to test the model."
+            )
         if found.results["select"].get("covered"):
             notes.append(
                 f"The run converged in round {index}: nothing is left to label "

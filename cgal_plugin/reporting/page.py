@@ -17,8 +17,10 @@ from cgal_plugin.analysis.results import Reduction, W1Result, relative_reduction
 from cgal_plugin.analysis.tica import TICAModel
 from cgal_plugin.provenance import atomic_write
 from cgal_plugin.reporting import sections
+from cgal_plugin.reporting.first_screen import first_screen
 from cgal_plugin.reporting.formatting import DASH, number, printable, prior_image, prior_rows, script_json
-from cgal_plugin.reporting.plots import finite
+from cgal_plugin.reporting.outcome import model_name
+from cgal_plugin.reporting.plots import W1_OF, finite
 from cgal_plugin.reporting.records import ReportInput
 from cgal_plugin.reporting.viewer import viewer_data
 
@@ -39,13 +41,15 @@ def render_report(report: ReportInput) -> str:
     """Return the report as HTML text; see :func:`write_report`."""
     frames = sections.collect_frames(report)
     tica = sections.projection(report, frames)
-    surfaces = sections.surfaces(report, frames, tica)
+    explored = sections.explored_surfaces(report, frames, tica)
+    surfaces = sections.surfaces(report, frames, tica, explored)
     structure, distances, basis = sections.structure(report, frames)
     viewer, viewer_note = viewer_data(report)
     prior, prior_note = prior_image(report.prior_plot)
     pages = environment()
     return pages.get_template("report.html").render(
         report=report,
+        first=first_screen(report, explored),
         facts=head_facts(report, frames),
         notes=list(dict.fromkeys([*report.notes, *frames.notes, *_general_notes(report)])),
         cards=headline_cards(report),
@@ -127,6 +131,8 @@ def _general_notes(report: ReportInput) -> list[str]:
     if report.reference and report.reference_weights is None:
         notes.append("The reference is not reweighted: all its frames have equal weight.")
     for r in report.rounds:
+        if r.drift:
+            notes.append(f"{model_name(r).capitalize()}: its test still drifts ({r.drift}).")
         for result in (r.w1, r.w1_ucsc):
             if result is not None:
                 notes += [f"Round {r.index}, {result.metric}: {n}." for n in result.notes]
@@ -136,8 +142,8 @@ def _general_notes(report: ReportInput) -> list[str]:
 def headline_cards(report: ReportInput) -> list[dict[str, str]]:
     """Return the cards at the top of the page: title, value, and details."""
     cards = [
-        _w1_card(report, "w1", "W1, robust"),
-        _w1_card(report, "w1_ucsc", "W1, published recipe"),
+        _w1_card(report, "w1", f"{W1_OF[report.measured]}, robust"),
+        _w1_card(report, "w1_ucsc", f"{W1_OF[report.measured]}, published recipe"),
         _coverage_card(report),
     ]
     labelled = [r.n_labelled for r in report.rounds if r.n_labelled is not None]
@@ -167,11 +173,11 @@ def headline_cards(report: ReportInput) -> list[dict[str, str]]:
 
 
 def _w1_card(report: ReportInput, name: str, title: str) -> dict[str, str]:
-    present: list[tuple[int, W1Result]] = [
-        (r.index, getattr(r, name)) for r in report.rounds if getattr(r, name) is not None
+    present: list[tuple[str, W1Result]] = [
+        (model_name(r), getattr(r, name)) for r in report.rounds if getattr(r, name) is not None
     ]
     if not present:
-        return {"title": title, "value": DASH, "small": "not computed (needs a reference)"}
+        return {"title": title, "value": DASH, "small": report.no_w1 or "not computed (needs a reference)"}
     (a, first), (b, last) = present[0], present[-1]
     if len(present) == 1:
         return {"title": title, "value": f"{last.value:.2f}", "small": w1_text(last)}
@@ -183,7 +189,7 @@ def _w1_card(report: ReportInput, name: str, title: str) -> dict[str, str]:
         if last.value <= last.floor:
             small += ", reached: this reference cannot show a further reduction"
     return {
-        "title": f"{title}, round {a} → {b}",
+        "title": f"{title}, {a} → {b.removeprefix('round ')}",
         "value": f"{first.value:.2f} → {last.value:.2f}",
         "small": small,
     }
@@ -236,9 +242,10 @@ def round_rows(report: ReportInput) -> list[dict[str, Any]]:
         coverage = finite(r.coverage)
         rows.append(
             {
-                "index": r.index,
+                "index": r.name.removesuffix(" model") or r.index,
                 "n_frames": r.n_frames,
                 "w1": r.w1,
+                "drifts": bool(r.drift),
                 "w1_ucsc": r.w1_ucsc,
                 "coverage": np.quantile(coverage, [0.5, 0.95, 1.0]).tolist() if coverage.size else None,
                 "selected": r.n_selected,

@@ -114,7 +114,7 @@ def timing_bars(rounds: Sequence[RoundSummary]) -> Figure | None:
             hatch=hatches[n // len(CYCLE) % 4], edgecolor="white", linewidth=0.6,
         )  # fmt: skip
         left += width
-    axes.set_yticks(range(len(rounds)), [f"round {r.index}" for r in rounds])
+    axes.set_yticks(range(len(rounds)), [r.name or f"round {r.index}" for r in rounds])
     axes.invert_yaxis()
     tidy(axes, f"wall time / {unit}", "", "")
     axes.legend(fontsize=9, frameon=False, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -76,8 +76,17 @@ class RoundSummary:
         ``(n,)`` Å: nearest RMSD of each sampled frame to the training data of this round's model.
     reference_coverage
         ``(n,)`` Å: nearest RMSD of each reference frame to that training data.
+    name
+        Name of the model, if it is not that of the round: ``"refined model"``.
     w1, w1_ucsc
-        Distances of this round's samples to the reference (:class:`W1Result` or its ``to_dict()``).
+        Distances of this model to the reference (:class:`W1Result` or its ``to_dict()``), of its test or of
+        its exploration (``ReportInput.measured``).
+    histogram
+        ``(n, n)`` histogram of TIC 1 and 2 of the model's test, see ``ReportInput.histogram_range``.
+    drift
+        What the test still shows of its starts or of time, as text; empty if it does not drift.
+    drift_w1
+        The largest W1 between these parts of the test that is more than chance; 0 if it does not drift.
     n_selected, n_labelled, n_quarantined
         Number of selected frames, of those with a label, and of those without.
     n_frames
@@ -101,6 +110,10 @@ class RoundSummary:
     reference_coverage: NDArray[np.floating] | None = None
     w1: W1Result | None = None
     w1_ucsc: W1Result | None = None
+    name: str = ""
+    histogram: Sequence[Sequence[int]] | NDArray[np.floating] | None = None
+    drift: str = ""
+    drift_w1: float = 0.0
     n_selected: int | None = None
     n_labelled: int | None = None
     n_quarantined: int | None = None
@@ -134,6 +147,8 @@ class ReportInput:
     reference, before, after
         Lists of ``(n, n_beads, 3)`` Å: all-atom reference mapped to beads; CG trajectories of the
         first and of the last model. None or empty: not available.
+    sampled_by
+        What the CG trajectories are: ``"test"`` or ``"exploration"``, see ``measured``.
     reference_weights
         One ``(n,)`` array per reference trajectory (MSM reweighting), or None.
     training_frames
@@ -155,6 +170,20 @@ class ReportInput:
         Selected frames of all rounds.
     quarantine
         Round → selected frames that could not be labelled.
+    measured
+        What W1 was computed from: ``"test"``, simulations from the same starts for each model, or
+        ``"exploration"``, the sampling of the rounds (runs of old versions).
+    reference_histogram, histogram_range
+        Histogram of the reference on the cells of the models' histograms: TIC 1 and 2 of the reference, in
+        its standard deviations from its mean, from minus to plus ``histogram_range``.
+    no_w1
+        Why no model has a W1; empty if it has, or if there is no reference.
+    incomplete
+        A sentence that says how far the run is; empty if it is complete.
+    seed_ns
+        All-atom MD of the seed data, ns.
+    preparation
+        What was done before the first round → wall time, s.
     provenance
         Nested dict: versions, seeds, hashes, configuration.
     structure
@@ -171,6 +200,7 @@ class ReportInput:
     reference: Sequence[NDArray[np.floating]] | None = None
     before: Sequence[NDArray[np.floating]] | None = None
     after: Sequence[NDArray[np.floating]] | None = None
+    sampled_by: Literal["test", "exploration"] = "exploration"
     reference_weights: Sequence[NDArray[np.floating]] | None = None
     training_frames: NDArray[np.floating] | None = None
     seed_trajectories: Sequence[NDArray[np.floating]] | None = None
@@ -182,6 +212,13 @@ class ReportInput:
     prior_plot: str | os.PathLike[str] | bytes | None = None
     selected: SelectedFrames | None = None
     quarantine: Mapping[int, Sequence[Quarantined]] = field(default_factory=dict)
+    measured: Literal["test", "exploration"] = "test"
+    reference_histogram: Sequence[Sequence[int]] | NDArray[np.floating] | None = None
+    histogram_range: float = 5.0
+    no_w1: str = ""
+    incomplete: str = ""
+    seed_ns: float | None = None
+    preparation: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     structure: Sequence[tuple[str, str]] = ()
     facts: Mapping[str, str] = field(default_factory=dict)

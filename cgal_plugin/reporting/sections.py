@@ -17,23 +17,17 @@ from cgal_plugin.analysis.trajectory_checks import as_trajectories, as_weights
 from cgal_plugin.errors import AnalysisError
 from cgal_plugin.provenance import derive_seed
 from cgal_plugin.reporting import plots, plots_run
+from cgal_plugin.reporting.picture import Picture
+from cgal_plugin.reporting.surfaces import free_energy_panels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from cgal_plugin.analysis.distributions import FreeEnergySurface
     from cgal_plugin.reporting.records import ReportInput
 
 _TITLES = {"bond": "Bonds", "angle": "Angles", "dihedral": "Dihedrals", "rg": "Radius of gyration",
            "end_to_end": "End to end"}  # fmt: skip
-
-
-@dataclass
-class Picture:
-    """A figure as a ``data:`` URI with its alternative text, or the reason why it is missing."""
-
-    uri: str = ""
-    alt: str = ""
-    missing: str = ""
 
 
 @dataclass
@@ -106,29 +100,42 @@ def projection(report: ReportInput, frames: Frames) -> TICAModel | None:
     return None
 
 
-def surfaces(report: ReportInput, frames: Frames, tica: TICAModel | None) -> Picture:
-    """Draw free-energy surfaces of reference, before and after, and the training data on them."""
-    if tica is None:
-        return Picture(missing="No free-energy surface: there are no trajectories to fit TICs to.")
+def explored_surfaces(
+    report: ReportInput, frames: Frames, tica: TICAModel | None
+) -> dict[str, FreeEnergySurface]:
+    """Return the free-energy surfaces of the sets ``reference``, ``before`` and ``after``, on one grid."""
     names = [n for n in ("reference", "before", "after") if n in frames.sets]
-    if not names:
-        return Picture(missing="No free-energy surface: neither a reference nor CG trajectories are given.")
+    if tica is None or not names:
+        return {}
     points: dict[str, NDArray[np.float64]] = {
         n: np.concatenate(tica.transform(frames.sets[n])) for n in names
     }
     edges = _fes_edges(points)
-    titles = {"reference": "Reference", "before": "Before", "after": "After"}
-    drawn = {}
+    drawn: dict[str, FreeEnergySurface] = {}
     for n in names:
         weights = frames.weights if n == "reference" else None
         try:
-            drawn[titles[n]] = free_energy_surface(
-                points[n], edges, report.temperature, weights=weights, smooth=1.0
-            )
+            drawn[n] = free_energy_surface(points[n], edges, report.temperature, weights=weights, smooth=1.0)
         except AnalysisError as error:
             frames.notes.append(f"no free-energy surface of {n}: {error}")
-    if not drawn:
+    return drawn
+
+
+def surfaces(
+    report: ReportInput,
+    frames: Frames,
+    tica: TICAModel | None,
+    explored: Mapping[str, FreeEnergySurface],
+) -> Picture:
+    """Draw the free-energy surfaces of exploration and reference, and the training data on them."""
+    if tica is None:
+        return Picture(missing="No free-energy surface: there are no trajectories to fit TICs to.")
+    if not any(n in frames.sets for n in ("reference", "before", "after")):
+        return Picture(missing="No free-energy surface: neither a reference nor CG trajectories are given.")
+    if not explored:
         return Picture(missing="No free-energy surface: no frame lies inside the grid.")
+    titles = {"reference": "Reference", "before": "Before", "after": "After"}
+    drawn = {titles[n]: surface for n, surface in explored.items()}
     extra: dict[str, tuple[NDArray[np.float64], str]] = {}
     if frames.training is not None:
         thin = frames.training[:: max(1, len(frames.training) // 1500)]
@@ -136,7 +143,7 @@ def surfaces(report: ReportInput, frames: Frames, tica: TICAModel | None) -> Pic
     selected = _selected_positions(report, frames)
     if selected is not None:
         extra["selected frames"] = (tica.transform(selected), "diamonds")
-    figure = plots.free_energy_panels(drawn, outline=drawn.get("Reference"), points=extra)
+    figure = free_energy_panels(drawn, outline=drawn.get("Reference"), points=extra)
     alt = "Free-energy surfaces over TIC 1 and TIC 2, panels: " + ", ".join(drawn)
     return Picture(plots.data_uri(figure), alt)
 
@@ -256,8 +263,11 @@ def contacts(report: ReportInput, frames: Frames) -> Picture:
 def w1_picture(report: ReportInput) -> Picture:
     """Draw W1 by round."""
     if not any(r.w1 is not None or r.w1_ucsc is not None for r in report.rounds):
-        return Picture(missing="W1 was not computed: it needs a reference trajectory.")
-    return Picture(plots.data_uri(plots.w1_by_round(report.rounds)), "W1 by round with intervals and floor")
+        return Picture(missing=f"W1 was not computed: {report.no_w1 or 'it needs a reference trajectory'}.")
+    return Picture(
+        plots.data_uri(plots.w1_by_round(report.rounds, report.measured)),
+        "W1 by round with intervals and floor",
+    )
 
 
 def coverage_picture(report: ReportInput) -> Picture:

@@ -92,10 +92,24 @@ def estimate(config: Config, molecule: Molecule | None = None) -> Cost:
         cg_steps = config.simulation.n_replicas * steps
         cg_seconds = rates.cg_seconds(cg_steps, size, fast=_is_fast(config.simulation), gpu=_on_gpu(config))
         cg_seconds /= _at_once(config, config.simulation.blocks)
+        cg_steps, more = _with_test(config, cg_steps)
+        test_seconds = rates.cg_seconds(more, size, fast=_is_fast(config.simulation), gpu=_on_gpu(config))
+        threads = config.executor.training_threads if _is_fast(config.simulation) else 1
+        cg_seconds += test_seconds / resolve_threads(threads, available_cores())
     build = 0.0 if seed.store and not known else 2 * rates.build_seconds()  # here, and on each worker
     seconds = seed_seconds + label_seconds + training_seconds + cg_seconds + build + 10 * (rounds + 1) + 30
     counted = labels if selected is not None else None
     return Cost((seed_ps + label_ps) / 1000, cg_steps, counted, seconds / 60)
+
+
+def _with_test(config: Config, cg_steps: int) -> tuple[int, int]:
+    """Return the replica-steps with those of the model tests, and those of the model tests."""
+    test = config.tested
+    if test is None:
+        return cg_steps, 0
+    models = config.stopping.rounds + 1 + (config.refinement is not None)
+    steps = test.n_replicas * test.steps * models
+    return cg_steps + steps, steps
 
 
 def _topology(config: Config) -> CGTopology:
@@ -197,12 +211,18 @@ def plan(config: Config, molecule: Molecule | CGTopology | None = None) -> str:
         f"  oracle       {labels}",
         f"  rounds       {rounds}, then a final training on all data and its evaluation",
     ]
-    refinement = config.refinement
+    refinement, test = config.refinement, config.tested
     if refinement is not None:
         lines.append(
             f"  refinement   {refinement.iterations} corrections of populations, "
             f"{refinement.n_states} states, lag {refinement.lag_ps:g} ps"
         )
+    lines.append(
+        "  test         "
+        + ("none: " + ("test is null" if config.test is None else "evaluation.reference is empty"))
+        if test is None
+        else f"  test         each model, {test.n_replicas} replicas x {test.steps} steps from fixed starts"
+    )
     counted = "labels of unknown number (not in the cost)" if cost.labels is None else f"{cost.labels} labels"
     unknown = [name for name, part in _parts(config) if isinstance(part, ExternalComponent)]
     without = f"; without {', '.join(unknown)}, whose cost is not known" if unknown else ""

@@ -194,8 +194,9 @@ class RunDirectory:
 
         Labels are not affected: each is complete or absent.
         """
-        stages = [folder / name for folder in self.round_folders() for name in ("train", "simulate")]
-        for stage in [*stages, *self.root.glob("refinement/iteration_*")]:
+        names = ("train", "simulate", "test")
+        stages = [folder / name for folder in self.round_folders() for name in names]
+        for stage in [*stages, *self.root.glob("refinement/iteration_*"), self.root / "refinement/test"]:
             if stage.is_dir() and not (stage / MANIFEST).is_file():
                 self.move_aside(*stage.relative_to(self.root).parts)
 

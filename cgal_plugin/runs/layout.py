@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: stages of a round, in order
-STAGES = ("train", "simulate", "evaluate", "select", "label")
+STAGES = ("train", "simulate", "evaluate", "test", "select", "label")
 #: folder for the input, output and logs of workers
 WORK = "work"
 #: the force map, kept beside the shards of a data store so that labels can be added to it
@@ -79,6 +79,8 @@ def round_dependencies(
         return Dependencies(dict([*data, ("priors", directory.stage("priors").digest()), *before]))
     if stage == "simulate":
         return Dependencies(dict([*data, stage_of(index, "train")]))
+    if stage == "test":
+        return Dependencies(dict([stage_of(index, "train")]))
     if stage == "evaluate":
         return Dependencies(dict([*data, stage_of(index, "simulate")]))
     if stage == "select":
@@ -92,6 +94,18 @@ def refined_stages(directory: RunDirectory) -> list[Stage]:
     """Return the complete refinement iterations of a run, in order."""
     folders = sorted((directory.root / REFINEMENT).glob("iteration_*"))
     return [s for s in (directory.stage(REFINEMENT, f.name) for f in folders) if s.done]
+
+
+def test_stages(directory: RunDirectory) -> list[tuple[str, Stage]]:
+    """Return the complete tests of a run in order, each with the name of its model.
+
+    Names are ``"round 0"`` and so on, and ``"refined"`` for a final model that is refined.
+    """
+    names = [folder.name for folder in directory.round_folders()]
+    found = [(f"round {int(name[-3:])}", directory.stage("rounds", name, "test")) for name in names]
+    if directory.read_config().get("refinement") is not None:
+        found.append(("refined", directory.stage(REFINEMENT, "test")))
+    return [(label, stage) for label, stage in found if stage.done]
 
 
 def keep_trajectories(

@@ -14,7 +14,7 @@ from cgal_plugin.errors import StateError
 from cgal_plugin.file_lock import holder as holder_of
 from cgal_plugin.provenance import read_sealed
 from cgal_plugin.runs.directory import LOCK, RunDirectory
-from cgal_plugin.runs.layout import STAGES, WORK
+from cgal_plugin.runs.layout import REFINEMENT, STAGES, WORK
 from cgal_plugin.runs.log import LOG, read_log
 from cgal_plugin.runs.quarantine import Quarantine
 from cgal_plugin.runs.stage import MANIFEST
@@ -24,8 +24,6 @@ _RESULTS = (
     "n_frames",
     "tempering",
     "coverage",
-    "w1",
-    "not_evaluated",
     "covered",
     "n_selected",
     "n_labelled",
@@ -33,6 +31,8 @@ _RESULTS = (
     "oracle_ns",
     "steps",
 )
+#: results of a test; earlier versions have some of these names in the stage evaluate, of the exploration
+_TESTED = ("w1", "w1_ucsc", "drifts", "drift_text", "not_evaluated")
 _RECENT = 20  # progress events from which a rate is computed
 
 
@@ -44,9 +44,10 @@ def run_status(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     dict
         ``state`` (``running``, ``finished``, ``interrupted``, ``failed``, ``killed``, ``not started``),
         ``holder``, ``stopped`` (why there are no further rounds, or None), ``rounds`` (one dict per round:
-        seconds of each completed stage, results), ``current`` (stage, done, total, per_hour, seconds_left),
-        ``queue`` (numbers of labels), ``throughput`` (rates of the last completed stages), ``failures``,
-        ``seconds_left`` (of the run; None if unknown).
+        seconds of each completed stage, results), ``refined`` (test of the refined model, or None),
+        ``current`` (stage, done, total, per_hour, seconds_left), ``queue`` (numbers of labels),
+        ``throughput`` (rates of the last completed stages), ``failures``, ``seconds_left`` (of the run; None
+        if unknown).
 
     Raises
     ------
@@ -60,6 +61,8 @@ def run_status(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     rounds = [_round(folder) for folder in sorted((root / "rounds").glob("round_*")) if folder.is_dir()]
     current = _current(events) if holder else None
     planned = int(config.get("stopping", {}).get("rounds", 0))
+    tested = config.get("test") is not None and bool(config.get("evaluation", {}).get("reference"))
+    refined = bool(config.get("refinement"))
     return {
         "name": config.get("name", ""),
         "run_dir": str(root),
@@ -70,11 +73,12 @@ def run_status(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
         "rounds_planned": planned,
         "stopped": _stopped(events),
         "rounds": rounds,
+        "refined": _refined(root) if refined else None,
         "current": current,
         "queue": _queue(root, rounds),
         "throughput": _throughput(rounds),
         "failures": _failures(root, events),
-        "seconds_left": _seconds_left(rounds, planned, current, events, bool(config.get("refinement"))),
+        "seconds_left": _seconds_left(rounds, planned, current, events, tested, refined),
     }
 
 
@@ -122,10 +126,19 @@ def _round(folder: Path) -> dict[str, Any]:
         except (OSError, ValueError, KeyError, TypeError):
             row["damaged"].append(stage)
             continue
-        row |= {key: results[key] for key in _RESULTS if key in results}
+        keys = _TESTED if stage == "test" else _RESULTS
+        row |= {key: results[key] for key in keys if key in results}
         if stage == "train":
             row["epochs"] = len(results.get("metrics", ()))
     return row
+
+
+def _refined(root: Path) -> dict[str, Any] | None:
+    try:
+        results = read_sealed(root / REFINEMENT / "test" / MANIFEST)["results"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return {key: results[key] for key in _TESTED if key in results}
 
 
 def _current(events: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -221,6 +234,7 @@ def _seconds_left(
     planned: int,
     current: Mapping[str, Any] | None,
     events: Sequence[Mapping[str, Any]],
+    tested: bool,
     refined: bool,
 ) -> float | None:
     """Estimate the remaining time, s, from the mean time of each stage.
@@ -232,7 +246,8 @@ def _seconds_left(
     if refined:
         return None
     means = {}
-    for stage in STAGES:
+    stages = [stage for stage in STAGES if tested or stage != "test"]
+    for stage in stages:
         times = [row["seconds"][stage] for row in rounds if stage in row["seconds"]]
         if not times:
             return None
@@ -241,9 +256,9 @@ def _seconds_left(
     running = "" if current is None else current["stage"].rpartition(" ")[2]
     for number in range(planned + 1):
         done = rounds[number]["seconds"] if number < len(rounds) else {}
-        # the last round has no selection and no labels
-        for stage in STAGES if number < planned else STAGES[:3]:
-            if stage in done:
+        for stage in stages:
+            # the last round has no selection and no labels
+            if stage in done or (number == planned and stage in ("select", "label")):
                 continue
             here = number == len(rounds) - 1 and stage == running and current is not None
             left += current.get("seconds_left", means[stage]) if here and current else means[stage]

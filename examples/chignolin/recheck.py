@@ -18,7 +18,7 @@ import numpy as np
 
 from cgal_plugin.analysis import TICAModel, evaluate
 from cgal_plugin.analysis.markov_states import ReferenceStates, reweight
-from cgal_plugin.components.evaluate_model import common_starts
+from cgal_plugin.components.starts import common_starts
 from cgal_plugin.data.trajectories import load_trajectories
 from cgal_plugin.dynamics import simulate
 from cgal_plugin.oracle import OpenMMOracle

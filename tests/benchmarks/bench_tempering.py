@@ -37,7 +37,7 @@ PARTS = 5
 
 def starts(n: int) -> np.ndarray:
     """Return ``(n, 10, 3)`` Å: the first half folded, the second half stretched."""
-    with np.load(EXAMPLE / "reference_small.npz") as data:
+    with np.load(EXAMPLE / "reference.npz") as data:
         frames = np.concatenate([data[name] for name in data.files]).astype(float)
     ends = np.linalg.norm(frames[:, 0] - frames[:, -1], axis=1)
     half = n // 2

@@ -156,7 +156,7 @@ def with_reference(folder: Path, **changes: Any) -> Config:
     return stand_ins.config(folder, evaluation=evaluation, **changes)
 
 
-@pytest.mark.parametrize(("n", "equal"), [(2, False), (30, True)])
+@pytest.mark.parametrize(("n", "equal"), [(1, False), (30, True)])
 def test_rounds_with_hardly_any_frames_are_recorded_and_the_run_goes_on(
     n: int, equal: bool, tmp_path: Path
 ) -> None:
@@ -169,7 +169,7 @@ def test_rounds_with_hardly_any_frames_are_recorded_and_the_run_goes_on(
         assert "singular" in row["not_evaluated"]["w1_ucsc"]
         assert row["w1"]["value"] > 0
         assert "w1_ucsc not computed: " in round_line(row)
-    manifest = read_json(tmp_path / "run/rounds/round_000/evaluate/manifest.json")
+    manifest = read_json(tmp_path / "run/rounds/round_000/test/manifest.json")
     assert manifest["results"]["not_evaluated"] == result.rounds[0]["not_evaluated"]
     assert "w1_ucsc not computed: " in said(tmp_path / "run")
     assert "Round 0: w1_ucsc could not be computed: " in result.report.read_text()

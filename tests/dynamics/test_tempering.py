@@ -182,7 +182,7 @@ def test_a_real_potential_gives_each_backend_the_energies_of_its_frames(
 
 
 def reference_frames():
-    with np.load(EXAMPLE / "reference_small.npz") as data:
+    with np.load(EXAMPLE / "reference.npz") as data:
         return data[data.files[0]].astype(float)
 
 
@@ -469,7 +469,7 @@ def test_wrong_options_are_one_clear_error(command, tmp_path, options, message):
 @pytest.mark.filterwarnings(EMBEDDING)
 def test_walkers_are_not_evaluated_as_frames_of_one_temperature(command, tmp_path):
     command("--temperatures", "400,440", "--report-interval", 20)
-    words = ["evaluate", "-m", tmp_path / "sim" / "walker_000.dcd", "-r", EXAMPLE / "reference_small.npz"]
+    words = ["evaluate", "-m", tmp_path / "sim" / "walker_000.dcd", "-r", EXAMPLE / "reference.npz"]
     words += ["-t", "YYDPETGTWY", "--top", tmp_path / "sim" / "topology.pdb"]
     done = CliRunner().invoke(app, [str(w) for w in words])
     assert isinstance(done.exception, DataError)

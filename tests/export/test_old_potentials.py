@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*does not record the embedding"
 @pytest.fixture(scope="module")
 def positions() -> np.ndarray:
     """Return folded and extended frames, ``(4, 10, 3)`` nm."""
-    return np.concatenate(load_trajectories(EXAMPLE / "reference_small.npz"))[::500].astype(np.float64) / 10
+    return np.concatenate(load_trajectories(EXAMPLE / "reference.npz"))[::5000].astype(np.float64) / 10
 
 
 def test_there_are_old_potentials() -> None:

@@ -129,7 +129,7 @@ def test_page_is_complete_well_formed_and_loads_nothing(page) -> None:
     for section in ("summary", "surfaces", "distances", "structure", "priors", "selected", "quarantine",
                     "training", "dynamics", "timings", "provenance"):  # fmt: skip
         assert section in checker.ids
-    assert len([r for r in checker.references if r.startswith("data:")]) == 8
+    assert len([r for r in checker.references if r.startswith("data:")]) == 10
 
 
 def test_every_string_is_escaped(page) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cgal_plugin.components.evaluate_model import FES_CELLS, noise_floor, tic_histogram
+from cgal_plugin.components.model_forces import noise_floor
+from cgal_plugin.components.model_test import FES_CELLS, tic_histogram
 
 
 def test_noise_floor_leaves_out_what_changes_slowly() -> None:
