@@ -76,6 +76,37 @@ def test_the_defaults_and_the_template_are_the_recipe(tmp_path: Path) -> None:
     assert given == parsed()
 
 
+#: keys of quick.yaml that are sizes (lengths, counts, epochs), its reference, or that leave refinement out
+SIZES = {
+    "name", "seed", "seed_data.picoseconds", "seed_data.equilibration_ps", "seed_data.save_ps",
+    "seed_data.n_trajectories", "oracle.production_ps", "oracle.release_ps", "training.epochs",
+    "simulation.steps", "simulation.n_replicas", "selector.n_select", "stopping.rounds", "test.steps",
+    "test.n_replicas", "test.n_bootstrap", "test.report_interval", "evaluation.reference",
+    "evaluation.reference_interval_ps", "evaluation.reweight",
+}  # fmt: skip
+
+
+def flat(value: Any, at: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {at.lstrip("."): value}
+    return {k: v for key, inner in value.items() for k, v in flat(inner, f"{at}.{key}").items()}
+
+
+def test_quick_yaml_is_the_recipe_in_other_sizes() -> None:
+    path = Path(__file__).parent.parent / "examples" / "chignolin" / "quick.yaml"
+    quick, default = flat(load_yaml(path).resolved()), flat(parsed().resolved())
+    differing = {key for key, value in default.items() if quick.get(key) != value}
+    assert {key for key in differing if not key.startswith("refinement")} <= SIZES
+    # nothing that is a default is written out, and each key that is not one has a comment before it
+    lines = path.read_text().splitlines()
+    given = flat(yaml.safe_load(path.read_text()))
+    same = {k for k in given if k in default and quick[k] == default[k] and not k.startswith("system.")}
+    assert not same
+    for section in {key.split(".")[0] for key in given} - {"name", "seed", "system"}:
+        at = next(i for i, line in enumerate(lines) if line.startswith(f"{section}:"))
+        assert lines[at - 1].startswith("#"), section
+
+
 # ---------------------------------------------------------------------- every key alone
 
 
@@ -102,7 +133,7 @@ def single_keys() -> list[tuple[dict[str, Any], str]]:
 
     def of(model: type[BaseModel], at: tuple[str, ...], more: dict[str, Any]) -> None:
         for name, field in model.model_fields.items():
-            if name in ("kind", "args", "system", "sha256", "preset"):
+            if name in ("kind", "args", "system", "sha256", "preset", "test"):
                 continue
             inner = kinds(field.annotation)
             for tag, section in inner.items():
@@ -246,6 +277,16 @@ def test_weight_decay_is_given_once() -> None:
         parsed(training={"weight_decay": -1})
 
 
+@pytest.mark.parametrize("mode", ["scratch", "finetune", "replay"])
+def test_an_initial_model_keeps_its_weights_and_priors(mode: str, tmp_path: Path) -> None:
+    (tmp_path / "model.ckpt").write_text("")
+    config = parse_config({"system": SYSTEM, "training": {"init": "model.ckpt", "mode": mode}}, base=tmp_path)
+    assert (config.torchmdnet.weight_decay, config.torchmdnet.mode) == (0.0, mode)
+    assert "training.init" in config.decided["refinement"].rule
+    assert not {"priors", *RECIPE["training"]["model"]} & set(config.resolved()["training"]["model"])
+    assert parse_config(config.resolved()) == config
+
+
 def test_another_model_has_no_filter_grid() -> None:
     assert parsed(training={"torchmdnet": {"model": "graph-network"}}).torchmdnet.model.filter_grid is None
 
@@ -307,10 +348,17 @@ def test_keys_with_a_rule_follow_the_number_of_residues() -> None:
         "stopping.rounds": 6,
         "refinement.steps": 120_000,
         "refinement.n_states": 120,
+        "test.steps": 200_000,
     }
     assert value_of(large, "oracle.release_ps") == 88.0
     assert value_of(small, "selector.min_rmsd") == 0.33
-    lengths = ("seed_data.picoseconds", "oracle.production_ps", "simulation.steps", "refinement.steps")
+    lengths = (
+        "seed_data.picoseconds",
+        "oracle.production_ps",
+        "simulation.steps",
+        "refinement.steps",
+        "test.steps",
+    )
     assert all(value_of(small, name) == RULES[name](10) for name in lengths)
     assert all(RULES[name](100_000) == rule.most for name, rule in RULES.items())
     for name in RULES:  # the configuration says how

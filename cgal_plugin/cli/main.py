@@ -121,16 +121,18 @@ def _built(settings: Config) -> Components:
 @app.command()
 def template(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write (default: print).")] = None,
+    preset: Annotated[str | None, typer.Option(help="Write the values of a preset, such as paper.")] = None,
 ) -> None:
-    """Write a commented configuration."""
+    """Write a commented configuration: the defaults, or a preset."""
     from cgal_plugin.config.template import template as text
 
+    content = text(preset)
     if out is None:
-        typer.echo(text(), nl=False)
+        typer.echo(content, nl=False)
         return
     if out.exists():
         raise ConfigError(f"{out} already exists; choose another name")
-    out.write_text(text(), encoding="utf-8")
+    out.write_text(content, encoding="utf-8")
 
 
 @app.command()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cgal_plugin.config.evaluation import Stopping
+from cgal_plugin.config.model_test import ModelTest
 from cgal_plugin.config.oracle import OpenMMOracleConfig
 from cgal_plugin.config.refinement import Refinement
 from cgal_plugin.config.residues import count_residues
@@ -45,6 +46,7 @@ _MODELS: Mapping[tuple[str, str | None], type[Section]] = {
     ("selector", "committee"): CommitteeSelectorConfig,
     ("stopping", None): Stopping,
     ("refinement", None): Refinement,
+    ("test", None): ModelTest,
 }
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import model_validator
 
 from cgal_plugin.config.quantities import Count, CountOrZero, Fraction
-from cgal_plugin.config.section import Section
+from cgal_plugin.config.scale import by_size, count, scaled
+from cgal_plugin.config.section import Decision, Section
 
 #: least bootstrap replicates for an interval, and least frames of a replica after the equilibration
 _MIN_BOOTSTRAP, _MIN_FRAMES = 20, 2
@@ -22,7 +25,7 @@ class ModelTest(Section):
 
     n_replicas: Count = 64
     """Number of independent replicas; a sampler of your own keeps its number."""
-    steps: Count = 50000
+    steps: Annotated[Count, scaled("test.steps")] = count("test.steps")
     """Steps per replica. They should be enough to forget the starts: a W1 that still drifts is marked."""
     report_interval: Count = 200
     """Steps between frames."""
@@ -34,6 +37,11 @@ class ModelTest(Section):
     """Number of reference frames for the force error; 0: do not compute it."""
     reference_forces: Path | None = None
     """Forces of the reference frames (npz), for the force error."""
+
+    @classmethod
+    def decide(cls, given: Mapping[str, Any], n_residues: int) -> dict[str, Decision]:
+        """Return the length of the dynamics."""
+        return by_size("test", given, n_residues)
 
     @model_validator(mode="after")
     def _enough(self) -> ModelTest:

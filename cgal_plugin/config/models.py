@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, ValidationInfo, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from cgal_plugin.config.decisions import BASE, DEFAULT_KINDS, decide_sections, default_refinement
 from cgal_plugin.config.evaluation import Evaluation, Stopping
@@ -14,6 +21,7 @@ from cgal_plugin.config.external import CustomComponent, ExternalComponent, Inst
 from cgal_plugin.config.ladder import check_temperatures
 from cgal_plugin.config.model_test import ModelTest
 from cgal_plugin.config.oracle import OpenMMOracleConfig, OracleConfig
+from cgal_plugin.config.preset import check_name, with_preset
 from cgal_plugin.config.quantities import CountOrZero
 from cgal_plugin.config.refine_by_default import refinement_problem, why_not_refined
 from cgal_plugin.config.refinement import Refinement
@@ -62,6 +70,8 @@ class Config(Section):
     """Title of the report."""
     seed: CountOrZero = 0
     """Seed of the run; all random numbers are derived from it."""
+    preset: str | None = None
+    """Named values that this file starts from; its own keys win. paper: the recipe of arXiv 2509.17208."""
     system: System
     seed_data: SeedData = SeedData()
     oracle: OracleConfig = OpenMMOracleConfig()
@@ -93,6 +103,11 @@ class Config(Section):
     def __eq__(self, other: object) -> bool:
         """Compare the values, whether given or decided."""
         return isinstance(other, Config) and self.resolved() == other.resolved()
+
+    @field_validator("preset")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        return None if name is None else check_name(name)
 
     @model_validator(mode="before")
     @classmethod
@@ -146,7 +161,7 @@ class Config(Section):
         if not isinstance(data, dict):
             return handler(data)
         base = (info.context or {}).get(BASE, ".")
-        data, decided = decide_sections(data, base)
+        data, decided = decide_sections(with_preset(data), base)
         if data.get("refinement", AUTO) == AUTO:
             plain = handler({**data, "refinement": None})
             settings, its_own = default_refinement(data, base)

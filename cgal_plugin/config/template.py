@@ -12,21 +12,40 @@ from pydantic_core import PydanticUndefined
 
 from cgal_plugin.config.external import GROUPS, INSTALLED
 from cgal_plugin.config.models import Config
+from cgal_plugin.config.preset import check_name, load_preset
 from cgal_plugin.config.section import AUTO, autos, kinds
+from cgal_plugin.errors import ConfigError
 
 _EXAMPLE: dict[str, Any] = {"name": "chignolin", "system": {"sequence": "YYDPETGTWY", "temperature": 400.0}}
 
 
-def template() -> str:
+def template(preset: str | None = None) -> str:
     """Return a valid YAML file with every key, its default and its meaning.
 
     Keys that follow the molecule or other keys are ``auto``, with the rule. Optional keys without a default
     are commented out. If a section has several kinds, the first is written.
+
+    Parameters
+    ----------
+    preset
+        Name of a preset whose values are written.
+
+    Raises
+    ------
+    ConfigError
+        There is no such preset.
     """
+    example = _EXAMPLE
+    if preset is not None:
+        try:
+            check_name(preset)
+        except ValueError as error:
+            raise ConfigError(f"preset = {preset!r}: {error}") from None
+        example = {**_EXAMPLE, "preset": preset, **load_preset(preset)}
     lines = [
         '# Configuration of `cgal run`. Numbers may carry a unit: 5, "5 ps" and "0.005 ns" are the same.'
     ]
-    _section(Config, 0, lines, _EXAMPLE)
+    _section(Config, 0, lines, example)
     return "\n".join(lines) + "\n"
 
 
@@ -64,8 +83,9 @@ def _section(model: type[BaseModel], depth: int, lines: list[str], example: dict
         words = field.description.split() if field.description else []
         words += [f"auto: {marked[key].rule}."] if key in marked else []
         comment = f"  # {' '.join(words)}" if words else ""
-        hidden = "# " if value is None else ""
-        lines.append(f"{pad}{hidden}{key}: {_yaml(value)}{comment}")
+        hidden = "# " if value is None and key not in example else ""
+        shown = "null" if value is None and key in example else _yaml(value)
+        lines.append(f"{pad}{hidden}{key}: {shown}{comment}")
 
 
 def _default(field: FieldInfo) -> Any:

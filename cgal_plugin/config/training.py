@@ -195,7 +195,7 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _refit(self) -> Training:
-        if self.priors.refit and self.mode != "scratch":
+        if self.init is None and self.priors.refit and self.mode != "scratch":
             raise ValueError(
                 f"priors.refit needs mode scratch, not {self.mode}: weights belong to one set of priors"
             )

@@ -29,7 +29,7 @@ LOCK = "run.lock"
 _LEFTOVER = re.compile(r"\..*\.tmp(\.\w+)?")
 _CHECKSUM = "# SHA-256 of the lines below: "
 #: keys that may change between two calls, because they do not change existing results
-HARMLESS = ("name", "stopping.", "executor.", "oracle.max_failure_rate")
+HARMLESS = ("name", "preset", "stopping.", "executor.", "oracle.max_failure_rate")
 #: keys whose ``auto`` is decided once in a run
 PLATFORMS = ("oracle.platform", "simulation.platform", "simulation.backend")
 
