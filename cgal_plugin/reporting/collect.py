@@ -104,7 +104,7 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
         measured=measured,
         reference_histogram=reference_histogram(tests),
         histogram_range=FES_RANGE,
-        no_w1=why_no_w1(config, tests, evaluated),
+        no_w1=why_no_w1(config, tests, evaluated if measured == "exploration" else ()),
         incomplete=_incomplete(directory, config, len(rounds)),
         seed_ns=seed_ns,
         preparation=preparation,
