@@ -104,8 +104,9 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
         measured=measured,
         reference_histogram=reference_histogram(tests),
         histogram_range=FES_RANGE,
-        no_w1=why_no_w1(config, tests, evaluated),
+        no_w1=why_no_w1(config, tests, evaluated if measured == "exploration" else ()),
         incomplete=_incomplete(directory, config, len(rounds)),
+        remarks=left_out,
         seed_ns=seed_ns,
         preparation=preparation,
         structure=_structure(directory.root / "seed" / STRUCTURE),
@@ -114,7 +115,6 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
             *_notes(directory, evaluator),
             *_round_notes(rounds),
             *notes_on_tests(tests),
-            *left_out,
             *_refinement_notes(refined),
         ],
     )

@@ -41,7 +41,7 @@ def outcome(report: ReportInput) -> Outcome:
     """Compare the first model of a run with its last one."""
     found = _compared(report)
     remarks = [report.incomplete] if report.incomplete else []
-    remarks += [*found.remarks, *_drifts(report)]
+    remarks += [*found.remarks, *report.remarks, *_drifts(report)]
     return Outcome(found.kind, found.sentence, tuple(remarks))
 
 

@@ -180,6 +180,8 @@ class ReportInput:
         Why no model has a W1; empty if it has, or if there is no reference.
     incomplete
         A sentence that says how far the run is; empty if it is complete.
+    remarks
+        Further sentences for the first screen, on what limits the result.
     seed_ns
         All-atom MD of the seed data, ns.
     preparation
@@ -217,6 +219,7 @@ class ReportInput:
     histogram_range: float = 5.0
     no_w1: str = ""
     incomplete: str = ""
+    remarks: Sequence[str] = ()
     seed_ns: float | None = None
     preparation: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -69,7 +69,8 @@ def draw_surfaces(
 ) -> None:
     """Draw one surface into each of ``panels``, with one colour scale and the contours of ``outline``.
 
-    ``panels`` may have more axes than surfaces; the colour bar spans all of them.
+    ``panels`` share their axes, which are cut to the cells that a surface visits; all surfaces are on one
+    grid. There may be more panels than surfaces; the colour bar spans all of them.
     """
     from matplotlib import colormaps
 
@@ -87,6 +88,9 @@ def draw_surfaces(
                 0.98, 0.02, f"{100 * surface.outside:.1f} % outside", transform=axes.transAxes,
                 ha="right", va="bottom", fontsize=8, color=GREY,
             )  # fmt: skip
+    x, y = visited_limits(list(surfaces.values()))
+    panels[0].set_xlim(*x)
+    panels[0].set_ylim(*y)
     bar = figure.colorbar(meshes[-1], ax=list(panels), pad=0.01, fraction=0.03, extend="max")
     bar.set_label("free energy / kcal mol$^{-1}$", fontsize=10)
     bar.ax.tick_params(labelsize=9)
@@ -105,7 +109,7 @@ def free_energy_panels(
     Parameters
     ----------
     surfaces
-        Title → surface, all on one grid. Cells that none of them visits are cut off at the border.
+        Title → surface, all on one grid.
     outline
         Surface whose contours of 1, 2 and 3 kcal/mol are drawn in grey in every panel (the reference).
     points
@@ -123,9 +127,6 @@ def free_energy_panels(
     draw_surfaces(figure, list(grid), surfaces, outline=outline, labels=labels, top=top)
     if points:
         _point_panel(grid[-1], points, outline, labels[0])
-    x, y = visited_limits(list(surfaces.values()))
-    grid[0].set_xlim(*x)
-    grid[0].set_ylim(*y)
     return figure
 
 
