@@ -96,11 +96,14 @@ def test_schema_names_every_top_level_key() -> None:
         ("system: [", ["not valid YAML"]),
         ("- 1", ["expected keys"]),
         ("system: {sequence: AAA}\nselector: {min_rmsd: 3, max_rmsd: 2}", ["selector", "not below"]),
-        ("system: {sequence: AAA}\noracle: {mode: mean_force}", ["oracle", "n_starts"]),
-        ("system: {sequence: AAA}\noracle: {mode: steered}", ["oracle", "needs a restraint"]),
-        ("system: {sequence: AAA}\noracle: {release_ps: 1 ps}", ["oracle", "release_ps is for mode steered"]),
+        ("system: {sequence: AAA}\noracle: {mode: mean_force, n_starts: 1}", ["oracle", "n_starts"]),
+        ("system: {sequence: AAA}\noracle: {mode: steered, restraint: 0}", ["oracle", "needs a restraint"]),
         (
-            "system: {sequence: AAA}\noracle: {mode: steered, restraint: 2, release_ps: 5 ps}",
+            "system: {sequence: AAA}\noracle: {mode: free, release_ps: 1 ps}",
+            ["oracle", "release_ps is for mode steered"],
+        ),
+        (
+            "system: {sequence: AAA}\noracle: {mode: steered, production_ps: 5, release_ps: 5 ps}",
             ["oracle", "release_ps 5", "shorter than production_ps 5"],
         ),
         (
@@ -111,14 +114,20 @@ def test_schema_names_every_top_level_key() -> None:
         ("system: {sequence: AAA}\nselector: {kind: committee}", ["training.committee"]),
         ("system: {sequence: AAA}\nselector: {kind: custom, class: nonsense}", ["selector.class", "pattern"]),
         ("system: {sequence: AAA}\nsimulation: {report_interval: 9, steps: 3}", ["no frame saved"]),
-        ("training: {priors: {terms: [pairs]}}\nsystem: {sequence: AAA}", ["priors", "force_matching"]),
+        (
+            "training: {priors: {terms: [pairs], method: likelihood}}\nsystem: {sequence: AAA}",
+            ["priors", "force_matching"],
+        ),
         (
             "system: {sequence: AAA}\ntraining: {priors: {terms: [bonds], method: force_matching}}",
             ["training.priors", "terms has none"],
         ),
-        ("system: {sequence: AAA}\ntraining: {priors: {refit: true}}", ["mode scratch, not finetune"]),
         (
-            "system: {sequence: AAA}\ntraining: {priors: {pairs_per_type: true}}",
+            "system: {sequence: AAA}\ntraining: {mode: finetune, priors: {refit: true}}",
+            ["mode scratch, not finetune"],
+        ),
+        (
+            "system: {sequence: AAA}\ntraining: {priors: {terms: [bonds], pairs_per_type: true}}",
             ["training.priors", "terms has no pairs"],
         ),
         (
@@ -151,7 +160,7 @@ def test_schema_names_every_top_level_key() -> None:
         ),
         (
             "system: {sequence: AAA, temperature: 400}\nsimulation: {temperatures: [400, 440, 480]}",
-            ["16 replicas cannot be divided into ladders of 3 temperatures", "use 15 or 18"],
+            ["64 replicas cannot be divided into ladders of 3 temperatures", "use 63 or 66"],
         ),
         (
             "system: {sequence: AAA, temperature: 400}\n"

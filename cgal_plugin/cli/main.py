@@ -70,7 +70,7 @@ def run(
         components = _built(settings)
         for line in components.what_was_read:
             typer.echo(line)
-        typer.echo(plan(settings, components.molecule))
+        typer.echo(plan(components.config, components.molecule))
         for line in (components.resources.text, *components.resources.notes):
             typer.echo(line)
         return
@@ -94,11 +94,14 @@ def validate(config: ConfigFile) -> None:
     The configuration goes to standard output, everything else to standard error.
     """
     from cgal_plugin.config import dump_yaml, load_yaml
+    from cgal_plugin.config.decisions import decision_lines
     from cgal_plugin.runs.cost import plan
 
-    settings = load_yaml(config)
-    components = _built(settings)
-    for line in (*components.what_was_read, plan(settings, components.molecule)):
+    components = _built(load_yaml(config))
+    settings = components.config
+    decided = [f"  {line}" for line in decision_lines(settings.decided)]
+    heading = ["keys that were left out or auto:"] * bool(decided)
+    for line in (*components.what_was_read, *heading, *decided, plan(settings, components.molecule)):
         typer.echo(line, err=True)
     typer.echo(dump_yaml(settings), nl=False)
 

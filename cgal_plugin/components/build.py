@@ -48,6 +48,7 @@ from cgal_plugin.components.seed_data import (
     with_library_of,
 )
 from cgal_plugin.components.starts import StartSet, needs_reserved, without_withheld
+from cgal_plugin.components.suited import suited
 from cgal_plugin.components.trainer import TorchMDNetTrainer
 from cgal_plugin.config import Config
 from cgal_plugin.config.models import ExternalComponent, OpenMMOracleConfig, Simulation
@@ -69,7 +70,11 @@ DEFAULT_REPLICAS = 16
 
 @dataclass
 class Components:
-    """The components of a run; see :mod:`cgal_plugin.components.protocols`."""
+    """The components of a run; see :mod:`cgal_plugin.components.protocols`.
+
+    ``config`` has the defaults that this molecule and these components can have, see
+    :mod:`cgal_plugin.components.suited`.
+    """
 
     config: Config
     seed_source: SeedSource
@@ -188,6 +193,9 @@ def build_components(
         if own_oracle:  # also whether the force map of a store fits it
             _oracle(config, seed_source, openmm)
     topology = seed_source.topology
+    config = suited(config, topology, given)
+    if isinstance(seed_source, OpenMMSeeds):
+        seed_source.config = config
     labels_on = None if openmm is None else openmm.settings.platform
     resources = settle(config, topology.n_beads, labels_on, recorded, given)
 

@@ -177,7 +177,7 @@ class TorchMDNetTrainer:
 
     def _priors_of(self, request: TrainRequest, frames: FrameTable) -> list[dict[str, Any]] | None:
         """Return the frozen priors; with ``refit``, those fitted to ``frames`` and kept in ``out_dir``."""
-        if not self.config.torchmdnet.priors.refit:
+        if self._init is not None or not self.config.torchmdnet.priors.refit:
             return self._prior_model
 
         path = request.out_dir / _PRIORS
@@ -255,6 +255,7 @@ class TorchMDNetTrainer:
             "batch_size": settings.batch_size,
             "lr": settings.learning_rate if fresh and not self._init else settings.finetune_learning_rate,
             "val_size": settings.validation_fraction,
+            **({} if settings.weight_decay is None else {"weight_decay": settings.weight_decay}),
             **self._network(),
         }
 

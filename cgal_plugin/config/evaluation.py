@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from cgal_plugin.config.quantities import CountOrZero, Fraction, Nanoseconds, Picoseconds
-from cgal_plugin.config.section import Section
+from cgal_plugin.config.scale import by_size, count, scaled
+from cgal_plugin.config.section import Decision, Section
 
 
 class Evaluation(Section):
@@ -35,10 +37,15 @@ class Evaluation(Section):
 class Stopping(Section):
     """When to stop: at the first condition that holds."""
 
-    rounds: CountOrZero = 2
+    rounds: Annotated[CountOrZero, scaled("stopping.rounds")] = count("stopping.rounds")
     """Rounds of train, simulate, select, label; a last training on all data follows. 0: one training on the
     seed data."""
     oracle_ns: Annotated[Nanoseconds, Field(gt=0)] | None = None
     """Budget of all-atom MD in ns, seed data included; the last round labels no more than is left."""
     coverage_plateau: Fraction | None = None
     """Stop when the mean nearest RMSD decreases by less than this fraction from one round to the next."""
+
+    @classmethod
+    def decide(cls, given: Mapping[str, Any], n_residues: int) -> dict[str, Decision]:
+        """Return the number of rounds."""
+        return by_size("stopping", given, n_residues)

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from cgal_plugin.config.decisions import BASE
 from cgal_plugin.config.external import LOOK_UP
 from cgal_plugin.config.force_field import changed, content_hashes, openmm_file
 from cgal_plugin.config.models import Config
@@ -125,7 +126,7 @@ def parse_config(
         See :func:`load_yaml`.
     """
     try:
-        config = Config.model_validate(content, context={LOOK_UP: look_up})
+        config = Config.model_validate(content, context={LOOK_UP: look_up, BASE: base})
     except ValidationError as error:
         problems = [describe(e, lines or {}, source, Config) for e in error.errors()]
         raise ConfigError("\n".join(problems)) from None
@@ -309,4 +310,5 @@ def _resolve_paths(
             own["sha256"] = now
     if problems:
         raise ConfigError("\n".join(problems))
-    return Config.model_validate(data, context={LOOK_UP: look_up})
+    # every key has its value by now, so that the second check decides nothing
+    return Config.model_validate(data, context={LOOK_UP: look_up}).with_decided(config.decided)

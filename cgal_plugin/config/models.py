@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, ValidationInfo, model_validator
 
+from cgal_plugin.config.decisions import BASE, DEFAULT_KINDS, decide_sections, default_refinement
 from cgal_plugin.config.evaluation import Evaluation, Stopping
 from cgal_plugin.config.executor import ExecutorConfig, LocalExecutor, ParslExecutor
 from cgal_plugin.config.external import CustomComponent, ExternalComponent, InstalledComponent
@@ -13,8 +15,9 @@ from cgal_plugin.config.ladder import check_temperatures
 from cgal_plugin.config.model_test import ModelTest
 from cgal_plugin.config.oracle import OpenMMOracleConfig, OracleConfig
 from cgal_plugin.config.quantities import CountOrZero
+from cgal_plugin.config.refine_by_default import refinement_problem, why_not_refined
 from cgal_plugin.config.refinement import Refinement
-from cgal_plugin.config.section import Section
+from cgal_plugin.config.section import AUTO, Auto, Decision, Section
 from cgal_plugin.config.selector import CommitteeSelectorConfig, RMSDSelectorConfig, SelectorConfig
 from cgal_plugin.config.simulation import SamplerConfig, Simulation
 from cgal_plugin.config.system import SeedData, System
@@ -32,14 +35,6 @@ __all__ = [
     "Simulation",
     "Training",
 ]
-
-_DEFAULT_KINDS = {
-    "oracle": "openmm",
-    "training": "torchmdnet",
-    "simulation": "openmm",
-    "selector": "rmsd",
-    "executor": "local",
-}
 
 
 def _solvent_of_files(data: dict[str, Any]) -> dict[str, Any]:
@@ -76,10 +71,28 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
     test: ModelTest | None = ModelTest()
     """Test of each round's model against `evaluation.reference`. None: no test, and no W1."""
-    refinement: Refinement | None = None
-    """Correction of the final model. None: the final model is that of the last round."""
+    refinement: Annotated[Refinement | None, Auto("on if the priors and the labels of the run allow it")] = (
+        Refinement()
+    )
+    """Correction of the final model. null: the final model is that of the last round."""
     stopping: Stopping = Stopping()
     executor: ExecutorConfig = LocalExecutor()
+    _decided: dict[str, Decision] = PrivateAttr(default_factory=dict)
+
+    @property
+    def decided(self) -> Mapping[str, Decision]:
+        """Values of keys that were not given or ``auto``, and by which rule; the keys have dots."""
+        return self._decided
+
+    def with_decided(self, decided: Mapping[str, Decision]) -> Config:
+        """Return this configuration with another record of what was decided."""
+        found = self.model_copy()
+        found._decided = dict(decided)
+        return found
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the values, whether given or decided."""
+        return isinstance(other, Config) and self.resolved() == other.resolved()
 
     @model_validator(mode="before")
     @classmethod
@@ -87,8 +100,8 @@ class Config(Section):
         if not isinstance(data, dict):
             return data
         data = _solvent_of_files(data)
-        sections = {k: data[k] for k in _DEFAULT_KINDS if isinstance(data.get(k), dict)}
-        return {**data, **{k: {"kind": _DEFAULT_KINDS[k], **section} for k, section in sections.items()}}
+        sections = {k: data[k] for k in DEFAULT_KINDS if isinstance(data.get(k), dict)}
+        return {**data, **{k: {"kind": DEFAULT_KINDS[k], **section} for k, section in sections.items()}}
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -111,12 +124,6 @@ class Config(Section):
                 check_temperatures(simulation.temperatures, self.system.temperature)
             except ValueError as error:
                 raise ValueError(f"simulation.temperatures, system.temperature: {error}") from None
-            interval = simulation.exchange_interval or simulation.report_interval
-            if self.refinement is not None and interval > self.refinement.steps:
-                raise ValueError(
-                    f"refinement.steps {self.refinement.steps} is less than the {interval} steps between "
-                    "exchanges of temperatures: raise it, or lower simulation.exchange_interval"
-                )
         gpus = isinstance(self.executor, ParslExecutor) and self.executor.template == "slurm_gpu"
         if gpus and isinstance(self.oracle, OpenMMOracleConfig) and self.oracle.platform == "CPU":
             raise ValueError("executor.template slurm_gpu requests GPUs: set oracle.platform to CUDA or auto")
@@ -126,27 +133,33 @@ class Config(Section):
     def _refinable(self) -> Config:
         if self.refinement is None:
             return self
-        # of another trainer the method priors shows it, see components.build
-        if isinstance(self.training, Training) and not self.training.refinable:
-            if self.training.init is not None:
-                raise ValueError(
-                    "refinement changes pair energies that the run has fitted, and training.init brings "
-                    "priors of its own: remove one of them"
-                )
-            raise ValueError(
-                "refinement changes pair energies fitted to forces: set training.priors.method to "
-                "force_matching and add pairs to training.priors.terms"
-            )
-        oracle = self.oracle
-        if not isinstance(oracle, OpenMMOracleConfig) or self.stopping.rounds == 0:
-            return self
-        if oracle.free_ps <= self.refinement.lag_ps:
-            raise ValueError(
-                f"refinement needs labels with more than lag_ps = {self.refinement.lag_ps} ps of dynamics "
-                f"without a restraint; these labels have {oracle.free_ps} ps: set oracle.mode free without "
-                "restraint, or steered with release_ps, or a longer production_ps"
-            )
+        rounds = self.stopping.rounds
+        problem = refinement_problem(self.refinement, self.training, self.simulation, self.oracle, rounds)
+        if problem is not None:
+            raise ValueError(problem)
         return self
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _decide(cls, data: Any, handler: ModelWrapValidatorHandler[Config], info: ValidationInfo) -> Config:
+        """Set the keys that follow the molecule or other sections; the last validator, around the others."""
+        if not isinstance(data, dict):
+            return handler(data)
+        base = (info.context or {}).get(BASE, ".")
+        data, decided = decide_sections(data, base)
+        if data.get("refinement", AUTO) == AUTO:
+            plain = handler({**data, "refinement": None})
+            settings, its_own = default_refinement(data, base)
+            p = plain
+            reason = why_not_refined(
+                settings, p.training, p.simulation, p.oracle, p.stopping.rounds, p.seed_data
+            )
+            found = plain if reason else handler({**data, "refinement": settings})
+            decided |= {"refinement": Decision("off", reason, say=True)} if reason else its_own
+        else:
+            found = handler(data)
+        found._decided = decided
+        return found
 
     @property
     def tested(self) -> ModelTest | None:

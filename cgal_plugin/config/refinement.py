@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from cgal_plugin.config.quantities import Count, Number, Picoseconds
-from cgal_plugin.config.section import Section
+from cgal_plugin.config.scale import by_size, count, scaled
+from cgal_plugin.config.section import Decision, Section
 
 
 class Refinement(Section):
@@ -19,11 +21,16 @@ class Refinement(Section):
 
     iterations: Count = 6
     """Number of corrections. CG dynamics runs before each correction, and once more to show the result."""
-    steps: Count = 30000
+    steps: Annotated[Count, scaled("refinement.steps")] = count("refinement.steps")
     """Steps per replica of these CG dynamics; other settings are those of the section simulation."""
     lag_ps: Annotated[Picoseconds, Field(gt=0)] = 5.0
     """Lag time of the Markov state model, ps; labels must be longer, preferably several times longer."""
-    n_states: Annotated[Count, Field(ge=2)] = 60
+    n_states: Annotated[Count, Field(ge=2), scaled("refinement.n_states")] = count("refinement.n_states")
     """Number of states of the Markov state model."""
     ridge: Annotated[Number, Field(gt=0)] = 0.05
     """Regularisation; a larger value reduces changes that few frames support."""
+
+    @classmethod
+    def decide(cls, given: Mapping[str, Any], n_residues: int) -> dict[str, Decision]:
+        """Return the length of the dynamics and the number of states."""
+        return by_size("refinement", given, n_residues)

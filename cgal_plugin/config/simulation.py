@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag, model_validator
 
 from cgal_plugin.config.external import INSTALLED, CustomComponent, InstalledSampler
 from cgal_plugin.config.ladder import check_ladders, check_temperatures
 from cgal_plugin.config.quantities import Count, Femtoseconds, Kelvin, PerPicosecond
-from cgal_plugin.config.section import Section
+from cgal_plugin.config.scale import by_size, count, scaled
+from cgal_plugin.config.section import Decision, Section
 
 
 class Simulation(Section):
     """CG dynamics with the trained potential."""
 
     kind: Literal["openmm"] = "openmm"
-    n_replicas: Count = 16
+    n_replicas: Count = 64
     """Number of replicas, packed in one OpenMM System; with temperatures, of all temperatures together."""
     blocks: Count = 1
     """Number of Systems that the replicas are divided into; 2 or more run as tasks of the executor."""
-    steps: Count = 10000
+    steps: Annotated[Count, scaled("simulation.steps")] = count("simulation.steps")
     """Steps per replica."""
     timestep_fs: Annotated[Femtoseconds, Field(gt=0, le=50)] = 4.0
     """Time step, fs."""
@@ -40,6 +42,11 @@ class Simulation(Section):
     """Temperatures of parallel tempering, K, ascending, with that of the system; empty: no tempering."""
     exchange_interval: Count | None = None
     """Steps between attempts to exchange temperatures. None: report_interval."""
+
+    @classmethod
+    def decide(cls, given: Mapping[str, Any], n_residues: int) -> dict[str, Decision]:
+        """Return the length of the dynamics."""
+        return by_size("simulation", given, n_residues)
 
     @model_validator(mode="after")
     def _divides(self) -> Simulation:

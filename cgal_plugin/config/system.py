@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,13 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from cgal_plugin.config.force_field import ForceField
 from cgal_plugin.config.quantities import Count, Kelvin, Number, Picoseconds
-from cgal_plugin.config.section import Section
+from cgal_plugin.config.scale import by_size, length, number, scaled
+from cgal_plugin.config.section import Decision, Section
+
+#: fewest frames for force_map optimal
+_MIN_FRAMES = 200
+#: total length of seed trajectories, ps, up to which a default grows to reach that number
+_MOST_PS = 400.0
 
 
 def _yaml_name(value: Any) -> Any:
@@ -101,13 +108,15 @@ class System(Section):
 class SeedData(Section):
     """The first labelled frames: new all-atom trajectories, or an existing data store."""
 
-    n_trajectories: Count = 4
+    n_trajectories: Count = 2
     """Number of independent all-atom trajectories."""
-    picoseconds: Annotated[Picoseconds, Field(gt=0)] = 100.0
+    picoseconds: Annotated[Picoseconds, Field(gt=0), scaled("seed_data.picoseconds")] = length(
+        "seed_data.picoseconds"
+    )
     """Length of each trajectory after equilibration, ps."""
     equilibration_ps: Annotated[Picoseconds, Field(ge=0)] = 5.0
     """Equilibration at the start of each trajectory, which is discarded, ps."""
-    save_ps: Annotated[Picoseconds, Field(gt=0)] = 0.1
+    save_ps: Annotated[Picoseconds, Field(gt=0)] = 0.04
     """Time between saved frames, ps."""
     start: Literal["auto", "folded", "extended", "mixed", "diverse"] = "auto"
     """folded: the given structure, or the known fold of CLN025; extended: a stretched chain; auto: folded if
@@ -118,6 +127,18 @@ class SeedData(Section):
     store: Path | None = None
     """An existing data store to start from, such as that of `cgal import-data`, instead of running MD."""
 
+    @classmethod
+    def decide(cls, given: Mapping[str, Any], n_residues: int) -> dict[str, Decision]:
+        """Return the length of the trajectories; rare frames make them longer, for the force map."""
+        found = by_size("seed_data", given, n_residues)
+        save, several = number(given, "save_ps", "ps"), given.get("n_trajectories", 2)
+        if "picoseconds" in found and save is not None and isinstance(several, int) and several > 0:
+            needed = min(_MIN_FRAMES * save, _MOST_PS) / several
+            if given.get("force_map") != "basic" and needed > found["picoseconds"].value:
+                rule = f"{_MIN_FRAMES} frames for the force map, in at most {_MOST_PS:g} ps in all"
+                found["picoseconds"] = Decision(needed, rule)
+        return found
+
     @model_validator(mode="after")
     def _frames(self) -> SeedData:
         n = self.n_trajectories * round(self.picoseconds / self.save_ps)
@@ -125,9 +146,9 @@ class SeedData(Section):
             raise ValueError(
                 f"save_ps {self.save_ps} is longer than picoseconds {self.picoseconds}: no frame"
             )
-        if self.store is None and self.force_map == "optimal" and n < 200:
+        if self.store is None and self.force_map == "optimal" and n < _MIN_FRAMES:
             raise ValueError(
-                f"force_map optimal needs 200 frames or more; this gives {n}: run longer, save more often, "
-                "or use force_map basic"
+                f"force_map optimal needs {_MIN_FRAMES} frames or more; this gives {n}: run longer, save "
+                "more often, or use force_map basic"
             )
         return self

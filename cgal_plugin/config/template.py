@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from cgal_plugin.config.external import GROUPS, INSTALLED
 from cgal_plugin.config.models import Config
-from cgal_plugin.config.section import kinds
+from cgal_plugin.config.section import AUTO, autos, kinds
 
 _EXAMPLE: dict[str, Any] = {"name": "chignolin", "system": {"sequence": "YYDPETGTWY", "temperature": 400.0}}
 
@@ -20,7 +20,8 @@ _EXAMPLE: dict[str, Any] = {"name": "chignolin", "system": {"sequence": "YYDPETG
 def template() -> str:
     """Return a valid YAML file with every key, its default and its meaning.
 
-    Optional keys without a default are commented out. If a section has several kinds, the first is written.
+    Keys that follow the molecule or other keys are ``auto``, with the rule. Optional keys without a default
+    are commented out. If a section has several kinds, the first is written.
     """
     lines = [
         '# Configuration of `cgal run`. Numbers may carry a unit: 5, "5 ps" and "0.005 ns" are the same.'
@@ -35,7 +36,7 @@ def schema() -> str:
 
 
 def _section(model: type[BaseModel], depth: int, lines: list[str], example: dict[str, Any]) -> None:
-    pad = "  " * depth
+    pad, marked = "  " * depth, autos(model)
     for name, field in model.model_fields.items():
         key = field.alias or name
         nested = list(kinds(field.annotation).items())
@@ -51,12 +52,18 @@ def _section(model: type[BaseModel], depth: int, lines: list[str], example: dict
             more = f" Other kinds: {', '.join(others)}." if others else ""
             lines.append(f"{pad}# {(model.__doc__ or '').strip().splitlines()[0]}{more}")
             inner = [f"{pad}{key}:"]
-            _section(model, depth + 1, inner, example.get(key, {}))
+            _section(model, depth + 1, inner, example.get(key) or {})
             unset = key not in example and _default(field) is None and not field.is_required()
+            if key in marked and not example.get(key):
+                value = "null" if key in example else AUTO
+                lines += [f"{pad}{key}: {value}  # auto: {marked[key].rule}; null: off; or a section:"]
+                unset = True
             lines += [f"# {line}" for line in inner] if unset else inner
             continue
-        value = example.get(key, _default(field))
-        comment = f"  # {' '.join(field.description.split())}" if field.description else ""
+        value = example.get(key, AUTO if key in marked else _default(field))
+        words = field.description.split() if field.description else []
+        words += [f"auto: {marked[key].rule}."] if key in marked else []
+        comment = f"  # {' '.join(words)}" if words else ""
         hidden = "# " if value is None else ""
         lines.append(f"{pad}{hidden}{key}: {_yaml(value)}{comment}")
 

@@ -93,10 +93,10 @@ def run(
         directory.check_layout()
         with directory.locked(), disk_errors(directory.root):
             log = RunLog(reporter or SilentReporter(), directory.root / LOG)
-            used = built.resources.facts()
+            config, used = built.config, built.resources.facts()
             directory.adopt(config, accept_changes=accept_changes, event=log.event, resources=used)
             directory.sweep()
-            with log.recorded(config.hash, used), one_numerical_thread():
+            with log.recorded(config.hash, used, config.decided), one_numerical_thread():
                 return _Loop(*prepare_data(config, directory, built, log)).run()
 
 

@@ -97,16 +97,8 @@ def check_method(topology: CGTopology, terms: Sequence[str], method: str) -> Non
         )
 
 
-def check_terms(topology: CGTopology, terms: Sequence[str], exclude_bonds: int | None = None) -> None:
-    """Check that a molecule is large enough for these terms. No frames are needed.
-
-    Raises
-    ------
-    PriorFitError
-        The molecule has no instance of one or more terms.
-    """
-    if exclude_bonds is None:
-        exclude_bonds = complete_settings(topology, terms).exclude_bonds
+def missing_terms(topology: CGTopology, terms: Sequence[str], exclude_bonds: int) -> list[str]:
+    """Return the terms that a molecule has no instance of."""
     instances = {
         "bonds": topology.bond_index,
         "bridges": topology.bridge_index,
@@ -118,7 +110,31 @@ def check_terms(topology: CGTopology, terms: Sequence[str], exclude_bonds: int |
         ).T,
     }
     instances["pairs"] = instances["repulsion"]
-    missing = [t for t in terms if len(instances[t]) == 0]
+    return [t for t in terms if len(instances[t]) == 0]
+
+
+def terms_of(topology: CGTopology, terms: Sequence[str]) -> tuple[str, ...]:
+    """Return the terms that a molecule has."""
+    found = tuple(terms)
+    while found:
+        missing = missing_terms(topology, found, complete_settings(topology, found).exclude_bonds)
+        if not missing:
+            break
+        found = tuple(t for t in found if t not in missing)  # which may change what pairs exclude
+    return found
+
+
+def check_terms(topology: CGTopology, terms: Sequence[str], exclude_bonds: int | None = None) -> None:
+    """Check that a molecule is large enough for these terms. No frames are needed.
+
+    Raises
+    ------
+    PriorFitError
+        The molecule has no instance of one or more terms.
+    """
+    if exclude_bonds is None:
+        exclude_bonds = complete_settings(topology, terms).exclude_bonds
+    missing = missing_terms(topology, terms, exclude_bonds)
     if missing:
         which = (
             f" (pairs more than {exclude_bonds} bonds apart)" if {"repulsion", "pairs"} & set(missing) else ""

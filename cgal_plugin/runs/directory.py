@@ -94,7 +94,8 @@ class RunDirectory:
                     f"{self.root} was started with another configuration:\n  "
                     + "\n  ".join(serious)
                     + "\nUse another folder (--out), or --accept-changes to continue with the new values: "
-                    "completed stages are kept, incomplete stages start again."
+                    "completed stages are kept, incomplete stages start again. To continue with the values "
+                    f"that it was started with: cgal run {path} --out {self.root}"
                 )
             if serious:
                 self._restart_unfinished()

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cgal_plugin import interrupts
+from cgal_plugin.config.decisions import decision_lines
+from cgal_plugin.config.section import Decision
 from cgal_plugin.provenance import versions
 
 LOG = "log.jsonl"
@@ -92,6 +94,7 @@ class RunLog:
     """A reporter that writes ``log.jsonl`` and forwards everything to another reporter.
 
     Each line has ``time`` (s since 1970) and ``event``: ``run started``, ``resources`` (what the run uses),
+    ``decided`` (keys that were not given, with value and rule),
     ``stage started``, ``progress``, ``stage finished``, ``stage done before``, ``round``, ``message``,
     ``quarantine``, ``worker lost``, ``timeout``, ``straggler``, ``stall``, ``damage``, ``interrupted``,
     ``error``, ``run finished``. The other
@@ -112,16 +115,25 @@ class RunLog:
             self.inner.message(_SHOWN[kind].format(**facts))
 
     @contextmanager
-    def recorded(self, config_hash: str, resources: Mapping[str, Any] | None = None) -> Iterator[None]:
+    def recorded(
+        self,
+        config_hash: str,
+        resources: Mapping[str, Any] | None = None,
+        decided: Mapping[str, Decision] | None = None,
+    ) -> Iterator[None]:
         """Record the start and the end of a run, whether it finishes, fails or is interrupted.
 
         ``resources`` are the facts about what the run uses; their ``text`` and ``notes`` are shown.
+        ``decided`` are the values of keys that were not given; those that a user does not expect are shown.
         """
         facts = {"pid": os.getpid(), "host": socket.gethostname(), "versions": versions()}
         self.event("run started", config_hash=config_hash, **facts)
         if resources is not None:
             self.event("resources", **resources)
             self.messages(resources["notes"])
+        if decided:
+            self.event("decided", keys={k: {"value": d.value, "rule": d.rule} for k, d in decided.items()})
+            self.messages(decision_lines({k: d for k, d in decided.items() if d.say}))
         try:
             yield
         except (KeyboardInterrupt, interrupts.Interrupted) as interrupted:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
 from cgal_plugin.benchmark.config import LoadedBenchmark, load_benchmark
-from cgal_plugin.benchmark.run import RESULTS, read_results, report_benchmark, run_benchmark
+from cgal_plugin.benchmark.run import (
+    RESULTS,
+    _other_starts,
+    read_results,
+    report_benchmark,
+    run_benchmark,
+)
 from cgal_plugin.data.trajectories import save_trajectories
 from cgal_plugin.errors import StateError
 from cgal_plugin.oracle import OpenMMOracle
@@ -77,6 +85,10 @@ def test_arms_share_their_start_and_are_tested_alike(finished: tuple[LoadedBench
     first = [out / "runs" / arm / "seed_1/rounds/round_000/train" for arm in ("static", "rmsd")]
     assert len({hash_file(f / "potential.pt") for f in first}) == 1
     assert static["rounds"][0]["w1"] == rmsd["rounds"][0]["w1"]
+    # the test of the final model is that of the last round, and the arms start alike
+    assert rmsd["rounds"][-1]["w1"]["value"] == rmsd["test"]["w1"]["value"]
+    assert static["test"]["start_id"] == rmsd["test"]["start_id"]
+    assert not (out / "runs/rmsd/seed_1/test").exists()
     assert rmsd["oracle_ns"] > static["oracle_ns"] == static["seed_ns"] > 0
     for row in (static, rmsd):
         test = row["test"]
@@ -101,6 +113,8 @@ def test_an_arm_that_refines_another_starts_from_its_runs(finished: tuple[Loaded
     name = "rounds/round_000/train/manifest.json"
     assert (ours / name).read_bytes() == (theirs / name).read_bytes()
     assert (ours / "refinement/iteration_001/manifest.json").is_file()
+    tested = json.loads((ours / "refinement/test/manifest.json").read_text())["results"]
+    assert tested["w1"] == refined["test"]["w1"]
     assert not (theirs / "refinement").exists()
 
 
@@ -110,7 +124,7 @@ def test_an_arm_with_a_result_is_not_run_again(finished: tuple[LoadedBenchmark, 
     static, rmsd, refined = before.splitlines(keepends=True)
     # the second line is lost, as if the process had been killed before it was written
     (out / RESULTS).write_bytes(static + refined)
-    manifest = out / "runs/rmsd/seed_1/test/manifest.json"
+    manifest = out / "runs/rmsd/seed_1/rounds/round_001/test/manifest.json"
     stamp = manifest.stat().st_mtime_ns
     messages: list[str] = []
     run_benchmark(loaded, out, workers=1, message=messages.append)
@@ -132,6 +146,40 @@ def test_report_and_settings(finished: tuple[LoadedBenchmark, Path]) -> None:
     # no path of this machine
     settings = json.loads((out / "benchmark.json").read_text())["settings"]
     assert settings["reference_forces"] == "forces.npz"
+
+
+def test_results_of_an_earlier_test_are_read_but_never_mixed_with_new_ones(
+    finished: tuple[LoadedBenchmark, Path], tmp_path: Path
+) -> None:
+    loaded, out = finished
+    shutil.copytree(out, tmp_path / "out", ignore=shutil.ignore_patterns("runs"))
+    rows = read_results(out)
+    old = [{k: v for k, v in row.items() if k != "test_version"} for row in rows]
+    for row in old:
+        for key in ("starts", "halves", "drifts", "drift_text", "start_id"):
+            row["test"].pop(key)
+
+    def write(results: list[dict[str, Any]]) -> None:
+        (tmp_path / "out" / RESULTS).write_text("".join(json.dumps(r) + "\n" for r in results))
+
+    write(old)
+    html = report_benchmark(tmp_path / "out").read_text()
+    assert "W1 of each round&#39;s exploration" in html or "W1 of each round's exploration" in html
+    with pytest.raises(StateError, match=r"3 results of an earlier version of the test.*another folder"):
+        run_benchmark(loaded, tmp_path / "out")
+    write([*old[:2], read_results(out)[2]])
+    with pytest.raises(StateError, match=r"mixes results of different tests \(test_version 1, 2\)"):
+        report_benchmark(tmp_path / "out")
+
+
+def test_an_arm_with_other_starts_than_the_baseline_has_no_result(
+    finished: tuple[LoadedBenchmark, Path],
+) -> None:
+    rows = read_results(finished[1])
+    assert rows[0]["arm"] == "static"
+    other = {**rows[1], "test": {**rows[1]["test"], "start_id": "stretched, reserved, abc"}}
+    assert _other_starts(rows[1], "static", rows) is None
+    assert "tested from other starts (stretched, reserved, abc)" in str(_other_starts(other, "static", rows))
 
 
 def test_another_configuration_in_the_same_folder_is_refused(

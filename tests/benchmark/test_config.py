@@ -45,6 +45,21 @@ def _write(folder: Path, content: dict[str, Any]) -> Path:
     return path
 
 
+def test_the_test_of_the_file_is_that_of_every_arm(tmp_path: Path) -> None:
+    content = _content() | {"test": {"n_replicas": 8}, "reference_forces": "reference.npz"}
+    jobs = load_benchmark(_write(tmp_path, content)).jobs
+    tests = {repr(config.test) for config in jobs.values()}
+    assert len(tests) == 1
+    test = jobs["static", 1].test
+    assert test is not None
+    assert (test.n_replicas, test.reference_forces) == (8, (tmp_path / "reference.npz").resolve())
+
+
+def test_an_arm_can_start_from_a_store(tmp_path: Path) -> None:
+    content = merged(_content(), {"arms": {"rmsd": {"changes": {"seed_data": {"store": "."}}}}})
+    assert load_benchmark(_write(tmp_path, content)).jobs["rmsd", 1].seed_data.store == tmp_path.resolve()
+
+
 def test_changes_are_merged_section_by_section() -> None:
     base = {"a": {"b": 1, "c": {"d": 2}}, "e": [1, 2]}
     assert merged(base, {"a": {"c": {"f": 3}}, "e": [4]}) == {"a": {"b": 1, "c": {"d": 2, "f": 3}}, "e": [4]}
@@ -108,6 +123,15 @@ def test_hashes_depend_on_what_alters_results(tmp_path: Path, change: dict[str, 
             ["the baseline"],
         ),
         ({"reference_forces": "nowhere.npz"}, ["nowhere.npz", "does not exist"]),
+        ({"test": {"reference_forces": "nowhere.npz"}}, ["test.reference_forces", "no such file"]),
+        (
+            {"reference_forces": "reference.npz", "test": {"reference_forces": "reference.npz"}},
+            ["not both"],
+        ),
+        ({"arms": {"static": {"changes": {"test": {}}}}, "compare": []}, ["arms.static.changes", "alike"]),
+        ({"base": {"system": {"sequence": "GG"}, "test": None}}, ["base: all arms are tested alike"]),
+        ({"test": {"n_bootstrap": 5}}, ["test", "n_bootstrap 5 is too few"]),
+        ({"test": {"steps": 200}}, ["leave 1 frames of each replica"]),
         ({"base": {"system": {"sequence": "GG"}}}, ["evaluation.reference is empty"]),
         (
             {"base": {"system": {"sequence": "GG"}, "simulation": {"kind": "custom", "class": "a:B"}}},

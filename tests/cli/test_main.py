@@ -55,7 +55,7 @@ def test_dry_run_prints_plan_and_cost_and_makes_nothing(
     path.write_text("system: {sequence: YYDPETGTWY, temperature: 400 K}")
     code, out, _ = call(capsys, "run", path, "--out", tmp_path / "run", "--dry-run")
     assert code == 0
-    for part in ("ns of all-atom MD", "CG replica-steps", "min with", "32 labels"):
+    for part in ("ns of all-atom MD", "CG replica-steps", "min with", "48 labels"):
         assert part in out
     assert not (tmp_path / "run").exists()
 

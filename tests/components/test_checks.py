@@ -175,7 +175,13 @@ def test_priors_of_another_molecule_are_refused_before_anything_is_run(tmp_path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"system": {"sequence": "GAG"}, "training": {}}, "no dihedrals, no repulsion"),
+        (
+            {
+                "system": {"sequence": "GAG"},
+                "training": {"priors": {"terms": ["bonds", "angles", "dihedrals", "repulsion"]}},
+            },
+            "no dihedrals, no repulsion",
+        ),
         ({"training": {**TINY["training"], "torchmdnet": {"bogus": 1}}}, "bogus is not a TorchMD-Net key"),
     ],
 )
@@ -189,7 +195,7 @@ def test_training_settings_that_cannot_work_are_refused_before_the_seed_data(
 
 def test_too_few_seed_frames_for_the_force_map_are_refused_in_the_file() -> None:
     with pytest.raises(ConfigError, match="optimal needs 200 frames or more; this gives 160"):
-        parse_config({"system": {"sequence": "GYG"}, "seed_data": {"picoseconds": 4}})
+        parse_config({"system": {"sequence": "GYG"}, "seed_data": {"picoseconds": 3.2}})
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_a_gpu_is_used_for_work_that_is_large() -> None:
         found = settle(config_of(simulation=simulation), n_beads, "CPU", {}).platforms
         return found["simulation.platform"], found["simulation.backend"]
 
-    assert used(10) == ("Reference", "auto")
+    assert used(10, n_replicas=16) == ("Reference", "auto")
     assert used(10, n_replicas=1000) == ("Reference", "gpu")
     assert used(269, n_replicas=128) == ("Reference", "gpu")
     assert used(1000, n_replicas=4, blocks=2) == ("Reference", "auto")  # workers, of other hardware
@@ -317,7 +317,7 @@ def test_seed_data_of_an_earlier_version_are_continued(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"other settings of oracle\.platform"):
         _check_settings(auto, {"oracle.platform": "CUDA"}, before, path)
     with pytest.raises(StateError, match="other settings of seed_data"):
-        _check_settings(config_of(seed_data={"picoseconds": 50}), {"oracle.platform": "CPU"}, before, path)
+        _check_settings(config_of(seed_data={"picoseconds": 60}), {"oracle.platform": "CPU"}, before, path)
     _check_settings(auto, {"oracle.platform": "CUDA"}, None, path)
     assert _platforms(json.loads(path.read_text())) == {"oracle.platform": "CUDA"}
     assert _platforms(None) == {}

@@ -49,14 +49,14 @@ def test_filter_grid_reaches_the_model(tmp_path: Path) -> None:
     made.check(TOPOLOGY)
     model = load_model(made.train(asked).checkpoint).representation_model
     assert (model.form, model.filter_grid) == ("mlcg", 300)
-    assert trainer({}).hparams(asked, True)["cgschnet"]["filter_grid"] is None
+    assert trainer({}).hparams(asked, True)["cgschnet"]["filter_grid"] == 400
 
 
 def test_torchmdnet_keys_add_to_the_form(tmp_path: Path) -> None:
     made = trainer({"form": "mlcg"}, cgschnet={"output_layers": [8]}, weight_decay=0.1)
     made.check(TOPOLOGY)
     keys = made.hparams(request(tmp_path), True)
-    assert keys["cgschnet"] == {"form": "mlcg", "filter_grid": None, "output_layers": [8]}
+    assert keys["cgschnet"] == {"form": "mlcg", "filter_grid": 400, "output_layers": [8]}
     assert keys["weight_decay"] == 0.1
 
 

@@ -29,7 +29,7 @@ from tests.driver.tiny import SMOKE, TINY
 def content(seed: int = 3, **refinement: Any) -> dict[str, Any]:
     found = copy.deepcopy(SMOKE)
     terms = ["bonds", "angle_series", "dihedrals", "repulsion", "pairs"]
-    priors = {"terms": terms, "method": "force_matching", "refit": True}
+    priors = {"terms": terms, "method": "force_matching", "pairs_per_type": False, "refit": True}
     found["seed"] = seed
     found["training"] |= {"mode": "scratch", "epochs": 2, "priors": priors}
     # 512 frames after equilibration: 200 are left even if two of the four replicas blow up
@@ -182,7 +182,10 @@ def test_a_run_is_refined_for_every_seed(chance_seed: int, tmp_path: Path) -> No
             {"training": {"priors": {"terms": ["bonds", "angles", "repulsion"]}}},
             "pair energies fitted to forces",
         ),
-        ({"oracle": {**TINY["oracle"], "mode": "steered", "restraint": 2.0}}, "these labels have 0"),
+        (
+            {"oracle": {**TINY["oracle"], "mode": "steered", "restraint": 2.0, "release_ps": 0}},
+            "these labels have 0",
+        ),
         ({"refinement": {"lag_ps": 3.0}}, "more than lag_ps = 3"),
     ],
     ids=["priors", "steered", "lag"],

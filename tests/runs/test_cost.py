@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cgal_plugin.config import parse_config
+from cgal_plugin.data.trajectories import save_trajectories
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.runs.cost import estimate, plan
 from cgal_plugin.runs.rates import Molecule, Rates
@@ -16,6 +19,8 @@ BASE: dict[str, Any] = {
     "seed_data": {"n_trajectories": 2, "picoseconds": 95, "equilibration_ps": 5},
     "oracle": {"production_ps": 9, "relax_ps": 1},
     "selector": {"n_select": 20},
+    "refinement": None,
+    "stopping": {"rounds": 2},
 }
 
 
@@ -54,7 +59,11 @@ def test_a_refinement_is_in_the_plan() -> None:
 SEQUENCE = "YYDPETGTWYKLAVSENQRGFHIMKDEALVTSYGQNKWLRIEAHFSDVKPTMLEQAGNYR"
 
 #: a run that consists of all-atom MD
-MD = {**BASE, "training": {"epochs": 1, "finetune_epochs": 1}, "simulation": {"steps": 100}}
+MD = {
+    **BASE,
+    "training": {"mode": "finetune", "epochs": 1, "finetune_epochs": 1},
+    "simulation": {"steps": 100, "n_replicas": 16},
+}
 
 #: seconds of one thread for 1 ps of MD at 4 fs, measured with tests/benchmarks/bench_rates.py
 MEASURED = [
@@ -67,6 +76,19 @@ MEASURED = [
     ("tip3pfb", 10, "folded", 3.9),
     ("tip3pfb", 20, "extended", 63.0),
 ]
+
+
+def test_the_tests_of_the_models_are_in_the_plan(tmp_path: Path) -> None:
+    save_trajectories(tmp_path / "reference.npz", [np.zeros((4, 10, 3))])
+    evaluation = {"reference": [str(tmp_path / "reference.npz")]}
+    test = {"n_replicas": 10, "steps": 1000}
+    given = {**BASE, "stopping": {"rounds": 2}, "refinement": None, "evaluation": evaluation}
+    tested, untested = (parse_config({**given, "test": t}) for t in (test, None))
+    assert estimate(tested).cg_steps - estimate(untested).cg_steps == 10 * 1000 * 3
+    assert estimate(tested).minutes > estimate(untested).minutes
+    assert "test         each model, 10 replicas x 1000 steps from fixed starts" in plan(tested)
+    assert "test         none: test is null" in plan(untested)
+    assert "test         none: evaluation.reference is empty" in plan(parse_config(BASE))
 
 
 @pytest.mark.parametrize(("solvent", "n", "shape", "seconds"), MEASURED)

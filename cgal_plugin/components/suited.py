@@ -1,0 +1,130 @@
+"""Defaults that depend on the beads of the molecule, on the seed data, or on given components."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from cgal_plugin.components.protocols import ExtendableSampler, RefinableTrainer
+from cgal_plugin.config import Config
+from cgal_plugin.config.models import OpenMMOracleConfig, Training
+from cgal_plugin.config.section import Decision
+from cgal_plugin.config.training import TERMS, PriorConfig
+from cgal_plugin.data import DataStore
+from cgal_plugin.data.dynamics import save_intervals
+from cgal_plugin.mapping import CGTopology
+from cgal_plugin.mapping.spec import named_of
+from cgal_plugin.priors.fit_input import MIN_FRAMES, terms_of
+from cgal_plugin.priors.prior_set import FORCE_TERMS
+
+_PRIORS = "training.priors."
+
+
+def suited(config: Config, topology: CGTopology, given: Mapping[str, Any]) -> Config:
+    """Return the configuration with defaults that this molecule and these components can have.
+
+    What the configuration gives itself is not changed, and is checked by the components.
+
+    Parameters
+    ----------
+    topology
+        Beads of the molecule.
+    given
+        Components that are given as objects, by role.
+    """
+    if "trainer" not in given:
+        config = _with_priors(config, topology, "seed_source" in given)
+    decided = config.decided.get("refinement")
+    if config.refinement is None or decided is None:
+        return config
+    reason = _why_not_refined(config, given)
+    if reason is None:
+        return config
+    rest = {k: d for k, d in config.decided.items() if not k.startswith("refinement")}
+    off = config.model_copy(update={"refinement": None})
+    return off.with_decided({**rest, "refinement": Decision("off", reason, say=True)})
+
+
+def _with_priors(config: Config, topology: CGTopology, own_seeds: bool) -> Config:
+    """Return the configuration with default prior terms that the molecule has and its data can determine."""
+    training, decided = config.training, config.decided
+    if not isinstance(training, Training) or training.init is not None or f"{_PRIORS}terms" not in decided:
+        return config
+    priors = training.priors
+    if priors.file is not None:
+        return config
+    terms: tuple[str, ...] = priors.terms
+    method, why = priors.method, "those that the molecule has"
+    if f"{_PRIORS}method" in decided and method == "force_matching":
+        few = None if own_seeds else _few_frames(config)
+        if named_of(topology.mapping_hash):
+            why = f"forces determine the stiff dihedrals of mapping {topology.mapping} poorly"
+            terms, method = TERMS["likelihood"], "likelihood"
+        elif few is not None:
+            why = f"{few} frames of seed data; force matching needs {MIN_FRAMES}"
+            terms, method = TERMS["likelihood"], "likelihood"
+    terms = terms_of(topology, terms)
+    if f"{_PRIORS}method" in decided and not set(terms) & {*FORCE_TERMS}:
+        method = "likelihood"
+    if (terms, method) == (priors.terms, priors.method):
+        return config
+    keys = {k: getattr(priors, k) for k in ("pairs_per_type", "refit") if f"{_PRIORS}{k}" not in decided}
+    if f"{_PRIORS}refit" in decided and not (priors.refit and method == "force_matching"):
+        keys["refit"] = False
+    new = PriorConfig.model_validate({"terms": terms, "method": method, **keys})
+    record = dict(decided)
+    for key in ("terms", "method", "pairs_per_type", "refit"):
+        if f"{_PRIORS}{key}" in decided and getattr(new, key) != getattr(priors, key):
+            record[f"{_PRIORS}{key}"] = Decision(getattr(new, key), why, say=True)
+    changed = config.model_copy(update={"training": training.model_copy(update={"priors": new})})
+    return changed.with_decided(record)
+
+
+def _few_frames(config: Config) -> int | None:
+    """Return the number of frames of the seed data if force matching needs more."""
+    seed = config.seed_data
+    if seed.store is None:
+        n = seed.n_trajectories * round(seed.picoseconds / seed.save_ps)
+    else:
+        store = DataStore(seed.store)
+        n = sum(int(store.record(name)["n_frames"]) for name in store.names())
+    return n if n < MIN_FRAMES else None
+
+
+def _why_not_refined(config: Config, given: Mapping[str, Any]) -> str | None:
+    """Return why a refinement that nobody asked for is left out: it would fail, or may fail."""
+    trainer = given.get("trainer")
+    if trainer is not None and not isinstance(trainer, RefinableTrainer):
+        return f"the trainer {type(trainer).__qualname__} cannot change priors"
+    sampler = given.get("sampler")
+    if sampler is not None and not isinstance(sampler, ExtendableSampler):
+        return f"the length of the dynamics of the sampler {type(sampler).__qualname__} is fixed"
+    for role in ("oracle", "seed_source"):
+        if role in given:
+            return f"whether the {role.replace('_', ' ')} makes unbiased dynamics is not known"
+    assert config.refinement is not None
+    if isinstance(config.training, Training) and trainer is None:
+        if not config.training.refinable:
+            return "the priors have no pair energies that are fitted to forces"
+        if config.training.priors.file is not None:
+            from cgal_plugin.priors import PriorSet
+
+            if "pairs" not in PriorSet.load(config.training.priors.file).terms:
+                return f"the priors in {config.training.priors.file} have no pairs"
+    if config.seed_data.store is None:
+        return None
+    return _why_not_with(DataStore(config.seed_data.store), config, config.refinement.lag_ps)
+
+
+def _why_not_with(store: DataStore, config: Config, lag_ps: float) -> str | None:
+    """Return why the dynamics in a store of seed data cannot be refined with."""
+    saved = save_intervals(store)
+    if isinstance(config.oracle, OpenMMOracleConfig) and config.stopping.rounds > 0:
+        saved |= {config.oracle.save_ps}
+    if not saved:
+        return f"{store.root} holds no unbiased dynamics with known times"
+    common = math.lcm(*(max(1, round(1000 * ps)) for ps in saved)) / 1000
+    if common > lag_ps:
+        return f"seed data and labels have common frames only every {common:g} ps"
+    return None

@@ -1,0 +1,83 @@
+"""Whether a run can refine its final model: why not, if it cannot."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from cgal_plugin.config.oracle import OpenMMOracleConfig
+from cgal_plugin.config.refinement import Refinement
+from cgal_plugin.config.simulation import Simulation
+from cgal_plugin.config.system import SeedData
+from cgal_plugin.config.training import Training
+
+#: fewest frames of the model, and the fraction of each replica that is left after equilibration
+_MIN_FRAMES, _KEPT = 200, 0.8
+#: an interval above any lag time, ps
+_LONG_PS = 1e9
+
+
+def refinement_problem(
+    refinement: Refinement, training: Any, simulation: Any, oracle: Any, rounds: int
+) -> str | None:
+    """Return what makes a refinement impossible, with the remedy; None if nothing in the sections does.
+
+    Own trainers and files of priors are checked where they are read, see :mod:`cgal_plugin.components.build`.
+    """
+    if isinstance(simulation, Simulation) and simulation.temperatures:
+        interval = simulation.exchange_interval or simulation.report_interval
+        if interval > refinement.steps:
+            return (
+                f"refinement.steps {refinement.steps} is less than the {interval} steps between "
+                "exchanges of temperatures: raise it, or lower simulation.exchange_interval"
+            )
+    if isinstance(training, Training) and not training.refinable:
+        if training.init is not None:
+            return (
+                "refinement changes pair energies that the run has fitted, and training.init brings "
+                "priors of its own: remove one of them"
+            )
+        return (
+            "refinement changes pair energies fitted to forces: set training.priors.method to "
+            "force_matching and add pairs to training.priors.terms"
+        )
+    if not isinstance(oracle, OpenMMOracleConfig) or rounds == 0 or oracle.free_ps > refinement.lag_ps:
+        return None
+    return (
+        f"refinement needs labels with more than lag_ps = {refinement.lag_ps} ps of dynamics "
+        f"without a restraint; these labels have {oracle.free_ps} ps: set oracle.mode free without "
+        "restraint, or steered with release_ps, or a longer production_ps"
+    )
+
+
+def why_not_refined(
+    refinement: Refinement, training: Any, simulation: Any, oracle: Any, rounds: int, seed: SeedData
+) -> str | None:
+    """Return why a run that does not mention refinement leaves it out; None if it is on.
+
+    These are the problems of a refinement that is asked for, and those that would end the run late.
+    """
+    for name, section, ours in (
+        ("training", training, Training),
+        ("simulation", simulation, Simulation),
+        ("oracle", oracle, OpenMMOracleConfig),
+    ):
+        if not isinstance(section, ours):
+            return f"whether {name}.kind {section.kind} allows it is not known"
+    problem = refinement_problem(refinement, training, simulation, oracle, rounds)
+    if problem is not None:
+        return problem
+    if seed.store is None and rounds == 0 and seed.picoseconds <= refinement.lag_ps:
+        return f"no round, and seed trajectories of {seed.picoseconds:g} ps are too short"
+    saved = [oracle.save_ps] * (rounds > 0) + [seed.save_ps] * (seed.store is None)
+    common = math.lcm(*(max(1, round(1000 * min(ps, _LONG_PS))) for ps in saved)) / 1000
+    if common > refinement.lag_ps:
+        return (
+            f"seed data and labels, saved every {' and '.join(f'{ps:g}' for ps in saved)} ps, have "
+            f"common frames only every {common:g} ps"
+        )
+    replicas = simulation.n_replicas // max(1, len(simulation.temperatures))
+    frames = replicas * int(_KEPT * (refinement.steps // simulation.report_interval))
+    if frames < _MIN_FRAMES:
+        return f"{replicas} replicas save only {frames} frames in refinement.steps {refinement.steps}"
+    return None
