@@ -156,7 +156,7 @@ class PricedOracle(Oracle, Protocol):
 
 @runtime_checkable
 class StructureSource(Protocol):
-    """An oracle that provides the start structures of the model test in benchmarks."""
+    """An oracle that provides the start structures of the model test."""
 
     @property
     def mapping(self) -> CGMapping:

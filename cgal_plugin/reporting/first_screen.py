@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cgal_plugin.analysis.results import W1Result
     from cgal_plugin.reporting.records import ReportInput, RoundSummary
 
-_PANEL = (3.6, 3.15)
+_PANEL = (3.6, 3.05)
 _REFERENCE = "Reference (all-atom)"
 _TESTED = (
     "Free energy over the two slowest components of the reference (TICA). Models: simulations of the test, "

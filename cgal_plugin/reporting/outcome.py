@@ -182,11 +182,15 @@ def _published(first: RoundSummary, last: RoundSummary, robust: Reduction | None
 def _drifts(report: ReportInput) -> list[str]:
     """Say which of the compared tests still depend on their starts or on time."""
     present = measured(report)
-    ends = [present[0][0], present[-1][0]] if present else []
+    names = {r: model_name(r) for r, _ in present[:1]}
+    names |= {r: end_name(report, r) for r, _ in present[1:][-1:]}
+    found = [f"{name}: {r.drift}" for r, name in names.items() if r.drift]
+    if not found:
+        return []
+    one = len(found) == 1
     return [
-        f"The test of {model_name(r)} still drifts ({r.drift}): its W1 is not yet that of equilibrium."
-        for r in dict.fromkeys(ends)
-        if r.drift
+        f"{'A test still drifts' if one else 'Tests still drift'} ({'; '.join(found)}): "
+        f"{'its' if one else 'their'} W1 is not yet that of equilibrium."
     ]
 
 

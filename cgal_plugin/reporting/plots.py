@@ -85,7 +85,7 @@ def progress(rounds: Sequence[RoundSummary], measured: str = "test") -> Figure |
     covered = any(finite(r.coverage).size for r in rounds)
     if not (w1 or covered):
         return None
-    figure = new_figure(3.9 * (w1 + covered), 2.6)
+    figure = new_figure(3.9 * (w1 + covered), 2.45)
     panels = list(figure.subplots(1, w1 + covered, squeeze=False)[0])
     if w1:
         _w1_panel(panels.pop(0), rounds, "w1", f"{W1_OF[measured]} by round")
@@ -120,7 +120,7 @@ def _w1_panel(axes: Axes, rounds: Sequence[RoundSummary], name: str, title: str)
     _round_ticks(axes, [r for r, _ in shown])
     tops = [result.interval[1] for _, result in shown if result.interval is not None]
     tops += [band[1] for _, band in floors if band is not None]
-    axes.set_ylim(0, 1.22 * max([*value.tolist(), *tops, 1e-3]))
+    axes.set_ylim(0, 1.45 * max([*value.tolist(), *tops, 1e-3]))
     axes.legend(fontsize=8, frameon=False, loc="upper right")
 
 

@@ -1,12 +1,26 @@
-"""Figures of the test of a benchmark's models."""
+"""The test of a model: its dynamics, its comparison with the reference, and errors of forces."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from cgal_plugin.components.evaluator import ReferenceEvaluator
 from cgal_plugin.components.model_forces import noise_floor
-from cgal_plugin.components.model_test import FES_CELLS, tic_histogram
+from cgal_plugin.components.model_test import FES_CELLS, compare, tic_histogram
+from cgal_plugin.components.sampler import OpenMMSampler
+from cgal_plugin.components.starts import StartSet
+from cgal_plugin.config import parse_config
+from cgal_plugin.config.executor import LocalExecutor
+from cgal_plugin.config.model_test import ModelTest
+from cgal_plugin.config.simulation import Simulation
+from cgal_plugin.mapping import CGTopology
+from tests.priors.chains import chains
+
+TOPOLOGY = CGTopology.from_sequence("GYGAG")
 
 
 def test_noise_floor_leaves_out_what_changes_slowly() -> None:
@@ -35,3 +49,79 @@ def test_histogram_is_about_the_reference_and_holds_every_frame() -> None:
     assert counts[middle, middle].sum() == pytest.approx(1e6 * 0.1585**2, rel=0.15)
     far = np.array(tic_histogram(reference + 100.0, reference, None))
     assert far[-1, -1] == pytest.approx(1e6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "platform"),
+    [
+        ({"temperatures": (300.0, 330.0), "exchange_interval": 50}, "CUDA"),
+        ({"blocks": 2}, "Reference"),  # workers have the GPU, this process may not
+        ({}, "CUDA"),
+    ],
+)
+def test_the_dynamics_of_a_test_are_independent_replicas_here(changes: dict[str, Any], platform: str) -> None:
+    settings = Simulation(n_replicas=8, steps=500, platform="CUDA", timestep_fs=3.0, **changes)
+    sampler = OpenMMSampler(settings, LocalExecutor()).for_test(ModelTest(n_replicas=6, steps=900))
+    found = sampler.settings
+    assert (found.n_replicas, found.steps, found.report_interval, found.blocks) == (6, 900, 200, 1)
+    assert (found.temperatures, found.exchange_interval, found.timestep_fs) == ((), None, 3.0)
+    assert (sampler.packed_replicas, found.platform) == (6, platform)
+
+
+@pytest.fixture
+def evaluator(tmp_path: Path) -> ReferenceEvaluator:
+    np.save(tmp_path / "reference.npy", chains(300, 5))
+    evaluation = {"reference": [str(tmp_path / "reference.npy")], "lag_ps": 5.0, "reference_interval_ps": 1.0}
+    system = {"sequence": "GYGAG", "temperature": 400.0}
+    return ReferenceEvaluator(parse_config({"system": system, "evaluation": evaluation}), TOPOLOGY)
+
+
+TEST = ModelTest(n_bootstrap=0)
+
+
+def compared(evaluator: ReferenceEvaluator, starts: StartSet, sampled: list[Any], n: int) -> dict[str, Any]:
+    return compare(evaluator, sampled, *starts.replicas(n), starts, TEST, seed=0)
+
+
+def test_replicas_that_keep_their_start_are_marked(evaluator: ReferenceEvaluator) -> None:
+    ends = {"structure": chains(1, 5, seed=1), "stretched": chains(1, 5, seed=2) * 1.2}
+    starts = StartSet(ends)
+    rng = np.random.default_rng(0)
+    start, kind = starts.replicas(12)
+    assert kind.tolist() == [0, 1] * 6
+    stuck = [s + rng.normal(0, 0.05, (30, 5, 3)) for s in start]
+    found = compared(evaluator, starts, stuck, 12)
+    assert found["drifts"]
+    assert found["drift_text"].startswith("starts still differ: ")
+    assert found["starts"]["groups"] == ["structure", "stretched"]
+    assert found["halves"]["w1"] < found["halves"]["expected"]
+    assert found["rmsd_to_folded"]["model_mean"] > 0
+    free = [chains(30, 5, seed=10 + i) for i in range(12)]
+    assert not compared(evaluator, starts, free, 12)["drifts"]
+
+
+def test_starts_of_one_kind_are_grouped_by_where_they_are(evaluator: ReferenceEvaluator) -> None:
+    starts = StartSet({"reserved": chains(12, 5, seed=3)})
+    rng = np.random.default_rng(0)
+    stuck = [s + rng.normal(0, 0.05, (30, 5, 3)) for s in starts.replicas(12)[0]]
+    found = compared(evaluator, starts, stuck, 12)
+    assert found["starts"]["groups"] == ["reserved, low TIC 1", "reserved, high TIC 1"]
+    assert found["starts"]["w1"] > found["starts"]["expected"]
+    assert found["rmsd_to_folded"] is None
+    # one structure for all, or a sampler with trajectories of its own number: nothing to compare
+    one = StartSet({"stretched": chains(1, 5, seed=3)})
+    assert compared(evaluator, one, stuck, 12)["starts"]["w1"] is None
+    assert compared(evaluator, starts, stuck[:7], 12)["starts"]["w1"] is None
+
+
+def test_replicas_that_blew_up_are_left_out_with_their_start(evaluator: ReferenceEvaluator) -> None:
+    starts = StartSet({"structure": chains(1, 5, seed=1), "stretched": chains(1, 5, seed=2) * 1.2})
+    free = [chains(30, 5, seed=10 + i) for i in range(12)]
+    for i in (1, 3, 5, 7, 9, 11):  # all of one start
+        free[i] = free[i][:0]
+    found = compared(evaluator, starts, free, 12)
+    assert found["w1"]["value"] > 0
+    assert found["starts"]["w1"] is None
+    assert found["halves"]["w1"] is not None
+    none = compared(evaluator, starts, [f[:0] for f in free], 12)
+    assert none["not_evaluated"] == {"W1": "every replica blew up during the equilibration of the test"}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cgal_plugin.config import load_yaml
+from cgal_plugin.config import load_yaml, parse_config
 from cgal_plugin.config.models import OpenMMOracleConfig
 from cgal_plugin.runs.cost import estimate
 
@@ -20,7 +21,7 @@ def test_the_first_run_is_narrow_short_and_tested_against_the_long_reference() -
     seed, oracle = config.seed_data, config.oracle
     assert isinstance(oracle, OpenMMOracleConfig)
     assert f"two trajectories of {seed.picoseconds:g} ps from the folded state" in text.replace("\n", " ")
-    assert (seed.n_trajectories, seed.start) == (2, "folded")
+    assert (seed.n_trajectories, seed.start) == (2, "auto")  # folded for this sequence
     labels = config.stopping.rounds * config.selector.n_select
     assert f"{labels} labels of {oracle.relax_ps + oracle.production_ps:g} ps" in text
     assert estimate(config).oracle_ns == pytest.approx(0.864)
@@ -29,6 +30,32 @@ def test_the_first_run_is_narrow_short_and_tested_against_the_long_reference() -
     assert config.tested is not None
     assert config.tested.n_replicas * config.tested.steps == 64 * 50_000
     assert config.refinement is None
+
+
+def test_the_first_run_is_the_default_recipe_in_smaller_sizes() -> None:
+    """Each key that differs is a size, the reference, or the refinement, and its line says why."""
+    text = (EXAMPLE / "quick.yaml").read_text("utf-8")
+    ours = load_yaml(EXAMPLE / "quick.yaml").resolved()
+    system = {"sequence": "YYDPETGTWY", "mapping": "CA", "temperature": 400.0}
+    default = parse_config({"system": system}).resolved()
+    differing = {key for key, _ in flat(ours).items() ^ flat(default).items()}
+    sizes = {"seed_data.picoseconds", "seed_data.equilibration_ps", "seed_data.save_ps", "training.epochs",
+             "stopping.rounds"}  # fmt: skip
+    others = {key for key in differing if key.split(".")[0] in ("name", "seed", "evaluation", "refinement")}
+    assert differing - others == sizes
+    for key in sizes:
+        assert re.search(rf"^  {key.split('.')[1]}: [^#]+# default: ", text, re.MULTILINE), key
+    assert re.search(r"^refinement: null +# default: on", text, re.MULTILINE)
+
+
+def flat(values: Any, path: str = "") -> dict[str, str]:
+    """Return dotted key → value as text."""
+    if not isinstance(values, dict) or not values:
+        return {path: repr(values)}
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{path}.{key}".lstrip("."))
+    return found
 
 
 def test_the_table_of_files_is_complete() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cgal_plugin.config import parse_config
+from cgal_plugin.data.trajectories import save_trajectories
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.runs.cost import estimate, plan
 from cgal_plugin.runs.rates import Molecule, Rates
@@ -73,6 +76,19 @@ MEASURED = [
     ("tip3pfb", 10, "folded", 3.9),
     ("tip3pfb", 20, "extended", 63.0),
 ]
+
+
+def test_the_tests_of_the_models_are_in_the_plan(tmp_path: Path) -> None:
+    save_trajectories(tmp_path / "reference.npz", [np.zeros((4, 10, 3))])
+    evaluation = {"reference": [str(tmp_path / "reference.npz")]}
+    test = {"n_replicas": 10, "steps": 1000}
+    given = {**BASE, "stopping": {"rounds": 2}, "refinement": None, "evaluation": evaluation}
+    tested, untested = (parse_config({**given, "test": t}) for t in (test, None))
+    assert estimate(tested).cg_steps - estimate(untested).cg_steps == 10 * 1000 * 3
+    assert estimate(tested).minutes > estimate(untested).minutes
+    assert "test         each model, 10 replicas x 1000 steps from fixed starts" in plan(tested)
+    assert "test         none: test is null" in plan(untested)
+    assert "test         none: evaluation.reference is empty" in plan(parse_config(BASE))
 
 
 @pytest.mark.parametrize(("solvent", "n", "shape", "seconds"), MEASURED)
