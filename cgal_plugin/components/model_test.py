@@ -25,7 +25,7 @@ from cgal_plugin.config import Config
 from cgal_plugin.config.model_test import ModelTest
 from cgal_plugin.data import DataStore
 from cgal_plugin.errors import AnalysisError
-from cgal_plugin.provenance import derive_seed, hash_array
+from cgal_plugin.provenance import derive_seed, hash_array, hash_object
 from cgal_plugin.runs.directory import RunDirectory
 from cgal_plugin.runs.layout import REFINEMENT
 from cgal_plugin.runs.log import Progress, StageReporter
@@ -106,13 +106,17 @@ def run_model_test(
         events = len(output.results["events"])
         return StageOutput({**output.results, **results, "blow_ups": events}, output.files)
 
-    inputs = {"test": test.model_dump(mode="json"), "version": TEST_VERSION}
+    sections = {"test": test, "evaluation": config.evaluation}
+    inputs: dict[str, Any] = {key: value.model_dump(mode="json") for key, value in sections.items()}
+    inputs["version"] = TEST_VERSION
+    # all rounds are tested alike: with other settings, complete tests are made again
+    content = {**depends.digests, "starts": digest, "settings": hash_object(inputs)}
     results = stage.run(
         compute,
         title=f"{title}: test",
         inputs=inputs,
         seeds={"test": seed},
-        depends=Dependencies({**depends.digests, "starts": digest}),
+        depends=Dependencies(content),
         reporter=reporter,
     )
     row = {k: v for k, v in results.items() if k not in _BULKY} | {"n_test_blow_ups": results["blow_ups"]}

@@ -172,7 +172,7 @@ def test_rounds_with_hardly_any_frames_are_recorded_and_the_run_goes_on(
     manifest = read_json(tmp_path / "run/rounds/round_000/test/manifest.json")
     assert manifest["results"]["not_evaluated"] == result.rounds[0]["not_evaluated"]
     assert "w1_ucsc not computed: " in said(tmp_path / "run")
-    assert "Round 0: w1_ucsc could not be computed: " in result.report.read_text()
+    assert "Test of the model of round 0: w1_ucsc could not be computed: " in result.report.read_text()
     # what the log has is what a resumed run reads
     logged = [e["results"] for e in read_log(tmp_path / "run/log.jsonl") if e["event"] == "round"]
     assert logged[1]["not_evaluated"] == result.rounds[1]["not_evaluated"]

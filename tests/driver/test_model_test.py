@@ -116,6 +116,23 @@ def test_without_reference_or_with_test_null_nothing_is_tested_or_kept_back(
         assert len(DataStore(tmp_path / name / "data").load("seed_000")) == 40
 
 
+@pytest.mark.usefixtures("without_figures")
+def test_rounds_are_tested_alike_when_the_settings_change(tmp_path: Path) -> None:
+    root, log = tmp_path / "run", Log()
+    cheap_run(root, with_reference(tmp_path))
+    np.save(tmp_path / "other.npy", chains(300, 5, seed=5))
+    evaluation = {"reference": [str(tmp_path / "other.npy")], "lag_ps": 5.0, "reference_interval_ps": 1.0}
+    for changes in ({"test": {"n_bootstrap": 20}}, {"test": {"n_bootstrap": 20}, "evaluation": evaluation}):
+        config = with_reference(tmp_path)
+        config = stand_ins.config(tmp_path, **({"evaluation": config.evaluation.model_dump()} | changes))
+        log = Log()
+        cheap_run(root, config, reporter=log, accept_changes=True)
+        assert [s for s in log.stages if s.endswith("test")] == ["round 0: test", "round 1: test"]
+        assert any("was computed from other data than there are now (settings)" in m for m in log.messages)
+    tests = [stage.manifest() for _, stage in layout.test_stages(RunDirectory(root))]
+    assert tests[0]["inputs"] == tests[1]["inputs"]
+
+
 def as_made_before(root: Path) -> None:
     """Change a finished run to what an earlier version left: W1 of the exploration, no test, no reserve."""
     shutil.rmtree(root / STARTS)
