@@ -36,6 +36,7 @@ def config(folder: Path, **changes: Any) -> Config:
         "seed_data": {"store": str(made_store(folder / "store"))},
         "selector": {"kind": "random", "n_select": 10, "max_rmsd": None},
         "stopping": {"rounds": 1},
+        "training": {"mode": "finetune"},
         "refinement": None,
         "executor": {"workers": 0},
         **changes,
