@@ -89,7 +89,8 @@ class TorchMDNetTrainer:
             found = PriorSet.load(path).for_topology(
                 topology, self.config.system.temperature, source=f"the priors in {path}"
             )
-            if self.config.refinement is not None and "pairs" not in found.terms:
+            asked = self.config.refinement is not None and "refinement" not in self.config.decided
+            if asked and "pairs" not in found.terms:
                 raise ConfigError(
                     f"refinement changes pair energies, and the priors in {path} have only "
                     f"{', '.join(found.terms)}: remove refinement, or use priors with pairs"

@@ -280,10 +280,13 @@ def test_pdb_files(check: Checker) -> None:
         paths.append(path)
     cases: list[Case] = []
     for path in paths:
-        (f / f"{path.stem}.yaml").write_text(f"system: {{pdb: {path.name}, temperature: 400}}\n")
+        (f / f"{path.stem}.yaml").write_text(
+            f"system: {{pdb: {path.name}, temperature: 400}}\n"
+            "training: {priors: {terms: [bonds, angles, dihedrals, repulsion]}}\n"
+        )
         cases.append((path.name, ["run", f / f"{path.stem}.yaml", "--out", f / "new" / path.stem]))
     check(cases)
-    # a harmed file that can still be read: GYG is too short for the default prior terms
+    # a harmed file that can still be read: GYG is too short for these prior terms
     check.problems = [p for p in check.problems if "has no dihedrals, no repulsion" not in p]
     assert not (f / "new").exists()
     check([(p.name, ["backmap", f / "frames.npy", "--system", p, "-o", f / "x.pdb"]) for p in paths[3:11]])

@@ -29,10 +29,16 @@ SHORT: dict[str, Any] = {
         **{"n_trajectories": 2, "picoseconds": 4.0, "equilibration_ps": 0.1, "save_ps": 0.02},
         **{"force_map": "basic", "start": "folded"},
     },
-    "oracle": {"production_ps": 0.2, "relax_ps": 0.1, "save_ps": 0.04, "backmap": ["library"]},
+    "oracle": {
+        "mode": "free",
+        "production_ps": 0.2,
+        "relax_ps": 0.1,
+        "save_ps": 0.04,
+        "backmap": ["library"],
+    },
     "training": {**SMOKE["training"], "priors": {"terms": ["bonds"]}},
     "simulation": {"n_replicas": 4, "steps": 60, "timestep_fs": 2.0, "report_interval": 20},
-    "selector": {"n_select": 2, "max_rmsd": None},
+    "selector": {"n_select": 2, "min_rmsd": 0.0, "max_rmsd": None},
 }
 
 
