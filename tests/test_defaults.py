@@ -75,36 +75,7 @@ def test_the_defaults_and_the_template_are_the_recipe(tmp_path: Path) -> None:
     given = parsed(**{k: v for k, v in RECIPE.items() if k != "refinement"}, refinement={})
     assert given == parsed()
 
-
-#: keys of quick.yaml that are sizes (lengths, counts, epochs), its reference, or that leave refinement out
-SIZES = {
-    "name", "seed", "seed_data.picoseconds", "seed_data.equilibration_ps", "seed_data.save_ps",
-    "seed_data.n_trajectories", "oracle.production_ps", "oracle.release_ps", "training.epochs",
-    "simulation.steps", "simulation.n_replicas", "selector.n_select", "stopping.rounds", "test.steps",
-    "test.n_replicas", "test.n_bootstrap", "test.report_interval", "evaluation.reference",
-    "evaluation.reference_interval_ps", "evaluation.reweight",
-}  # fmt: skip
-
-
-def flat(value: Any, at: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {at.lstrip("."): value}
     return {k: v for key, inner in value.items() for k, v in flat(inner, f"{at}.{key}").items()}
-
-
-def test_quick_yaml_is_the_recipe_in_other_sizes() -> None:
-    path = Path(__file__).parent.parent / "examples" / "chignolin" / "quick.yaml"
-    quick, default = flat(load_yaml(path).resolved()), flat(parsed().resolved())
-    differing = {key for key, value in default.items() if quick.get(key) != value}
-    assert {key for key in differing if not key.startswith("refinement")} <= SIZES
-    # nothing that is a default is written out, and each key that is not one has a comment before it
-    lines = path.read_text().splitlines()
-    given = flat(yaml.safe_load(path.read_text()))
-    same = {k for k in given if k in default and quick[k] == default[k] and not k.startswith("system.")}
-    assert not same
-    for section in {key.split(".")[0] for key in given} - {"name", "seed", "system"}:
-        at = next(i for i, line in enumerate(lines) if line.startswith(f"{section}:"))
-        assert lines[at - 1].startswith("#"), section
 
 
 # ---------------------------------------------------------------------- every key alone
