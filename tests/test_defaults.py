@@ -75,8 +75,6 @@ def test_the_defaults_and_the_template_are_the_recipe(tmp_path: Path) -> None:
     given = parsed(**{k: v for k, v in RECIPE.items() if k != "refinement"}, refinement={})
     assert given == parsed()
 
-    return {k: v for key, inner in value.items() for k, v in flat(inner, f"{at}.{key}").items()}
-
 
 # ---------------------------------------------------------------------- every key alone
 

@@ -118,5 +118,5 @@ def notes_on_tests(tests: Tests) -> list[str]:
                 "replica-steps; the frames before a blow-up count."
             )
         for name, reason in (results.get("not_evaluated") or {}).items():
-            notes.append(f"{label.capitalize()}: {name} could not be computed: {reason}.")
+            notes.append(f"Test of the model of {label}: {name} could not be computed: {reason}.")
     return notes
