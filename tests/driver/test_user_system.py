@@ -83,7 +83,7 @@ def test_a_loop_in_the_solvent_of_the_files(wet: Inputs, tmp_path: Path) -> None
     seeds = SHORT["seed_data"] | {"n_trajectories": 1, "picoseconds": 0.72, "save_ps": 0.012}
     training = SHORT["training"] | {"priors": {"terms": ["bonds"]}}
     oracle = SHORT["oracle"] | {"production_ps": 0.08, "relax_ps": 0.08}
-    selector = {"n_select": 1, "max_rmsd": None}
+    selector = SHORT["selector"] | {"n_select": 1}
     config = configured(wet, "amber", seed_data=seeds, oracle=oracle, training=training, selector=selector)
     check_run(config, tmp_path / "run", "amber")
 
