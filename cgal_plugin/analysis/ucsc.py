@@ -145,7 +145,12 @@ def w1_ucsc_points(
         replicates=replicates,
         replicate_centre=value,
         floors=floors(
-            lambda half: _recipe(y[half], y[~half], b[half], b[~half])[0], blocks_y, b, n_splits, seed
+            lambda half: _recipe(y[half], y[~half], b[half], b[~half])[0],
+            blocks_y,
+            b,
+            n_splits,
+            seed,
+            ("w1_ucsc", hash_array(y)),
         ),
         confidence=confidence,
         blocks=(blocks_x, blocks_y),

@@ -154,7 +154,7 @@ def w1_points(
         value=value,
         replicates=replicates,
         replicate_centre=centre_value,
-        floors=floors(half_distance, blocks_y, b, n_splits, seed),
+        floors=floors(half_distance, blocks_y, b, n_splits, seed, ("w1", hash_array(y), max_points)),
         confidence=confidence,
         blocks=(blocks_x, blocks_y),
         n_clipped=n_clipped,
@@ -255,10 +255,22 @@ def floors(
     weights: NDArray[np.float64],
     n_splits: int,
     seed: int,
+    key: tuple[Any, ...],
 ) -> tuple[float, ...]:
-    """Compute distances between halves of the reference; splits with a half of zero weight are skipped."""
+    """Compute distances between halves of the reference; splits with a half of zero weight are skipped.
+
+    They are the same for all models, and take about as long as the rest of a comparison: they are computed
+    once in a process. ``key`` is what they depend on beside the other arguments.
+    """
     if n_splits == 0:
         return ()
-    halves = split_halves(reference, n_splits, derive_seed(seed, "halves"))
-    usable = [h for h in halves if weights[h].sum() > 0 and weights[~h].sum() > 0]
-    return tuple(thread_map(half_distance, usable))
+    key = (*key, hash_array(reference.label, reference.trajectory, weights), n_splits, seed)
+    if key not in _floors:
+        halves = split_halves(reference, n_splits, derive_seed(seed, "halves"))
+        usable = [h for h in halves if weights[h].sum() > 0 and weights[~h].sum() > 0]
+        _floors[key] = tuple(thread_map(half_distance, usable))
+    return _floors[key]
+
+
+#: floors of this process, a few numbers each
+_floors: dict[tuple[Any, ...], tuple[float, ...]] = {}

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from cgal_plugin.analysis import W1Result, relative_reduction, w1, w1_points
 from cgal_plugin.analysis.resampling import make_blocks, resampled_counts, split_halves
 from cgal_plugin.analysis.transport import Quantised, exact_w1
+from cgal_plugin.analysis.wasserstein import floors
 from cgal_plugin.errors import AnalysisError
+from cgal_plugin.provenance import hash_array
 from tests.analysis.toy import ensembles
 
 FAST = {"n_bootstrap": 20, "n_splits": 3, "bootstrap_points": 60}
@@ -267,3 +270,30 @@ def test_interval_holds_the_truth_about_as_often_as_it_says() -> None:
         )  # fmt: skip
         hits += result.interval[0] <= 1.5 <= result.interval[1]
     assert hits >= 48
+
+
+def test_floors_are_computed_once_for_one_reference_and_again_for_another() -> None:
+    rng = np.random.default_rng(5)
+    blocks, weights = make_blocks([40] * 6), np.full(240, 1 / 240)
+    calls = []
+
+    def distance(half: NDArray[np.bool_]) -> float:
+        calls.append(1)
+        return float(half.argmax())
+
+    points = rng.normal(size=(240, 2))
+    first = floors(distance, blocks, weights, 4, 0, ("test", hash_array(points)))
+    assert len(calls) == 4
+    assert floors(distance, blocks, weights, 4, 0, ("test", hash_array(points))) == first
+    assert len(calls) == 4
+    others = [
+        (blocks, weights, 4, 0, ("test", hash_array(points + 1))),
+        (blocks, weights, 4, 1, ("test", hash_array(points))),
+        (blocks, weights, 3, 0, ("test", hash_array(points))),
+        (make_blocks([20] * 12), weights, 4, 0, ("test", hash_array(points))),
+        (blocks, weights * rng.random(240), 4, 0, ("test", hash_array(points))),
+    ]
+    for number, other in enumerate(others, start=1):
+        before = len(calls)
+        floors(distance, *other)
+        assert len(calls) > before, number
