@@ -76,6 +76,16 @@ def test_the_defaults_and_the_template_are_the_recipe(tmp_path: Path) -> None:
     assert given == parsed()
 
 
+def test_a_molecule_whose_residues_cannot_be_counted_is_said(tmp_path: Path) -> None:
+    (tmp_path / "empty.pdb").write_text("END\n")
+    config = parse_config({"system": {"structure": str(tmp_path / "empty.pdb")}})
+    value, rule, say = config.decided["oracle.production_ps"]
+    assert (value, say) == (34.0, True)
+    assert "as for 10 residues" in rule
+    assert not config.decided["training.weight_decay"].say  # does not follow the size
+    assert not parsed().decided["oracle.production_ps"].say
+
+
 # ---------------------------------------------------------------------- every key alone
 
 

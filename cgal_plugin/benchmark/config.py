@@ -178,15 +178,10 @@ def _arm_content(settings: Benchmark, name: str, seed: int) -> dict[str, Any]:
 
 
 def _essential(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys that affect results; keys that say what was once the default do not change a hash."""
+    """Return the keys that affect results."""
     kept = {k: v for k, v in content.items() if k not in ("name", "executor")}
-    if kept.get("refinement", ()) is None:
-        del kept["refinement"]
-    oracle = kept.get("oracle")
-    if isinstance(oracle, Mapping):
-        released = str(oracle.get("release_ps", "")).split()[:1] not in (["0"], ["0.0"])
-        left = {"max_failure_rate"} if released else {"max_failure_rate", "release_ps"}
-        kept["oracle"] = {k: v for k, v in oracle.items() if k not in left}
+    if isinstance(kept.get("oracle"), Mapping):
+        kept["oracle"] = {k: v for k, v in kept["oracle"].items() if k != "max_failure_rate"}
     return kept
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cgal_plugin.components.evaluator import ReferenceEvaluator
 from cgal_plugin.components.protocols import TrainedModel
 from cgal_plugin.components.trainer import TorchMDNetTrainer
 from cgal_plugin.config import Config
@@ -30,27 +29,23 @@ def force_results(
 
     None without forces of the reference, and for models of another trainer, whose files only it can read.
     """
-    test = config.test
-    none = {"force_rmse": None, "noise_floor": None}
-    wanted = test is not None and test.reference_forces is not None and test.force_frames > 0
-    if not (wanted and isinstance(components.trainer, TorchMDNetTrainer)):
-        return dict(none)
-    assert test is not None
+    test, forces = config.test, components.evaluate.forces
+    if test is None or forces is None or not isinstance(components.trainer, TorchMDNetTrainer):
+        return {"force_rmse": None, "noise_floor": None}
     from cgal_plugin.selector.committee import force_function
     from cgal_plugin.training import load_model
 
     predict = force_function(load_model(model.checkpoint), np.asarray(store.topology.types))
     series = [store.load(name) for name in seed_shards(store)]
     floor = noise_floor([_residual(predict, s.positions, s.forces) for s in series], config.seed_data.save_ps)
-    return {"force_rmse": _rmse(predict, components.evaluate, test.force_frames), "noise_floor": floor}
+    frames = np.concatenate(components.evaluate.reference)
+    return {"force_rmse": _rmse(predict, frames, forces, test.force_frames), "noise_floor": floor}
 
 
-def _rmse(predict: ForceFunction, evaluator: ReferenceEvaluator, n: int) -> float | None:
-    """Return the root mean square error per component of the forces on frames of the reference."""
-    forces = evaluator.forces
-    if forces is None:
-        return None
-    frames = np.concatenate(evaluator.reference)
+def _rmse(
+    predict: ForceFunction, frames: NDArray[np.floating], forces: NDArray[np.floating], n: int
+) -> float:
+    """Return the root mean square error per component of the forces on ``n`` frames of the reference."""
     rows = np.unique(np.linspace(0, len(frames) - 1, min(n, len(frames))).round().astype(int))
     return float(np.sqrt(np.square(_residual(predict, frames[rows], forces[rows])).mean()))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from cgal_plugin.components.protocols import ExtendableSampler, RefinableTrainer
 from cgal_plugin.config import Config
 from cgal_plugin.config.models import OpenMMOracleConfig, Training
+from cgal_plugin.config.refine_by_default import common_interval
 from cgal_plugin.config.section import Decision
 from cgal_plugin.config.training import TERMS, PriorConfig
 from cgal_plugin.data import DataStore
@@ -124,7 +124,7 @@ def _why_not_with(store: DataStore, config: Config, lag_ps: float) -> str | None
         saved |= {config.oracle.save_ps}
     if not saved:
         return f"{store.root} holds no unbiased dynamics with known times"
-    common = math.lcm(*(max(1, round(1000 * ps)) for ps in saved)) / 1000
+    common = common_interval(saved)
     if common > lag_ps:
         return f"seed data and labels have common frames only every {common:g} ps"
     return None

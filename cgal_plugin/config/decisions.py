@@ -12,8 +12,8 @@ from cgal_plugin.config.model_test import ModelTest
 from cgal_plugin.config.oracle import OpenMMOracleConfig
 from cgal_plugin.config.refinement import Refinement
 from cgal_plugin.config.residues import count_residues
-from cgal_plugin.config.scale import MEASURED, RULES
-from cgal_plugin.config.section import Decision, Section, filled, without_auto
+from cgal_plugin.config.scale import RULES
+from cgal_plugin.config.section import MEASURED, Decision, Section, filled, without_auto
 from cgal_plugin.config.selector import (
     CommitteeSelectorConfig,
     CoverageSelectorConfig,
@@ -64,15 +64,20 @@ def decide_sections(
     base
         Folder that the path of the structure starts from.
     """
-    found, decided, size = dict(data), dict[str, Decision](), None
+    found, decided = dict(data), dict[str, Decision]()
+    size: int | None = None
+    asked = False
     for (section, kind), model in _MODELS.items():
         # a refinement that is not given may be off, see default_refinement
         content = data.get(section, None if section == "refinement" else {})
         if not isinstance(content, dict) or content.get("kind", DEFAULT_KINDS.get(section)) != kind:
             continue
         given = without_auto(model, content)
-        size = residues_of(data, base) if size is None and model.decide(given, MEASURED) else size
+        if not asked and model.decide(given, MEASURED):
+            size, asked = count_residues(data.get("system"), Path(base)), True
         values = model.decide(given, size or MEASURED)
+        if asked and size is None and isinstance(data.get("system"), Mapping):
+            values = {k: _unknown(f"{section}.{k}", d) for k, d in values.items()}
         found[section] = filled(given, {key: d.value for key, d in values.items()})
         decided |= {f"{section}.{key}": decision for key, decision in values.items()}
     return found, decided
@@ -91,6 +96,14 @@ def default_refinement(
 def residues_of(data: Mapping[str, Any], base: str | os.PathLike[str]) -> int:
     """Return the number of residues of the molecule; 10 if it cannot be told."""
     return count_residues(data.get("system"), Path(base)) or MEASURED
+
+
+def _unknown(key: str, decision: Decision) -> Decision:
+    """Say of a value that follows the size of the molecule that the size is not known."""
+    if key not in RULES:
+        return decision
+    rule = f"as for {MEASURED} residues, because those of system.structure could not be counted"
+    return Decision(decision.value, rule, say=True)
 
 
 def decision_lines(decided: Mapping[str, Decision]) -> list[str]:

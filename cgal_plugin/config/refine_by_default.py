@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from cgal_plugin.config.oracle import OpenMMOracleConfig
@@ -15,6 +16,11 @@ from cgal_plugin.config.training import Training
 _MIN_FRAMES, _KEPT = 200, 0.8
 #: an interval above any lag time, ps
 _LONG_PS = 1e9
+
+
+def common_interval(saved: Iterable[float]) -> float:
+    """Return the shortest interval (ps) at which trajectories saved every ``saved`` ps all have frames."""
+    return math.lcm(*(max(1, round(1000 * min(ps, _LONG_PS))) for ps in saved)) / 1000
 
 
 def refinement_problem(
@@ -70,7 +76,7 @@ def why_not_refined(
     if seed.store is None and rounds == 0 and seed.picoseconds <= refinement.lag_ps:
         return f"no round, and seed trajectories of {seed.picoseconds:g} ps are too short"
     saved = [oracle.save_ps] * (rounds > 0) + [seed.save_ps] * (seed.store is None)
-    common = math.lcm(*(max(1, round(1000 * min(ps, _LONG_PS))) for ps in saved)) / 1000
+    common = common_interval(saved)
     if common > refinement.lag_ps:
         return (
             f"seed data and labels, saved every {' and '.join(f'{ps:g}' for ps in saved)} ps, have "

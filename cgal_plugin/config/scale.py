@@ -20,8 +20,9 @@ test.steps                50,000            linear in N         50,000,      ass
                                                                 250,000
 ========================  ================  ==================  ===========  ========
 
-The column N = 10 is the recipe that was measured, on chignolin (10 residues, `examples/chignolin`). How the
-numbers change with N is assumed from polymer physics and was not measured: the radius of a chain, and with it
+The column N = 10 is the recipe that was measured, on chignolin (10 residues, `examples/chignolin`; with the
+refinement, only for longer labels). How the numbers change with N is assumed from polymer physics and was not
+measured: the radius of a chain, and with it
 RMSD, grows about as N^0.5; the time to cross it grows at least in proportion to N; the number of shapes
 grows, and frames per round and rounds are raised slowly because the cost is their product. The limits
 keep a small molecule from too little data, and a large one from a cost that nobody asked for.
@@ -34,10 +35,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cgal_plugin.config.quantities import parse_quantity
-from cgal_plugin.config.section import Auto, Decision
+from cgal_plugin.config.section import MEASURED, Auto, Decision
 
-#: residues of the molecule on which the numbers were measured, and of a section that is used without one
-MEASURED = 10
 #: share of a steered label without restraint: 22 of 34 ps
 RELEASED = 11 / 17
 

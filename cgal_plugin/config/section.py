@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: value of a key that stands for its default
 AUTO = "auto"
+#: residues of the molecule on which defaults were measured, and of a section that is used without one
+MEASURED = 10
 
 
 class Decision(NamedTuple):
@@ -73,7 +75,7 @@ class Section(BaseModel):
         if not isinstance(data, dict):
             return data
         given = without_auto(cls, data)
-        decided = cls.decide(given, 10)
+        decided = cls.decide(given, MEASURED)
         return filled(given, {k: d.value for k, d in decided.items() if d.value != default_of(cls, k)})
 
 

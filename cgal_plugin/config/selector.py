@@ -9,8 +9,8 @@ from pydantic import Field, Tag, model_validator
 
 from cgal_plugin.config.external import INSTALLED, CustomComponent, InstalledSelector
 from cgal_plugin.config.quantities import Angstrom, Count
-from cgal_plugin.config.scale import MEASURED, RULES, Rule, by_size, count, length, number, scaled
-from cgal_plugin.config.section import Auto, Decision, Section
+from cgal_plugin.config.scale import RULES, Rule, by_size, count, length, number, scaled
+from cgal_plugin.config.section import MEASURED, Auto, Decision, Section
 
 #: RMSD within which a frame covers others
 _COVERAGE = Rule(1.0, 0.5, 0.5, 5, "Å", 0.01)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cgal_plugin.config.refine_by_default import common_interval
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.dynamics import free_trajectories, save_intervals
 from cgal_plugin.errors import DataError, DynamicsError
@@ -132,10 +132,8 @@ def equilibrated(trajectories: Sequence[NDArray[np.floating]], iteration: int) -
 
 def _interval(store: DataStore, lag_ps: float) -> float:
     """Return the shortest useful interval (ps) at which all shards have frames, given the lag time."""
-    saved = [round(1000.0 * t) for t in save_intervals(store)]
-    common = math.lcm(*saved) if saved else 1
-    fine = 1000.0 * lag_ps / _FRAMES_PER_LAG
-    interval: float = common * max(1, round(fine / common)) / 1000.0
+    common = common_interval(save_intervals(store))
+    interval: float = round(common * max(1, round(lag_ps / _FRAMES_PER_LAG / common)), 6)
     if interval > lag_ps:
         raise DataError(
             f"the shards have common frames only every {interval:g} ps, which is longer than "

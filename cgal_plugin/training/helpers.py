@@ -7,6 +7,7 @@ Until it has started, if it is late, and if it is lost, the training process com
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import os
@@ -127,6 +128,9 @@ def end_idle() -> None:
     """End the helpers that no training uses."""
     while _idle:
         _idle.pop().close()
+
+
+atexit.register(end_idle)
 
 
 class Helpers:
