@@ -327,7 +327,8 @@ def test_keys_with_a_rule_follow_the_number_of_residues() -> None:
         "stopping.rounds": 6,
         "refinement.steps": 120_000,
         "refinement.n_states": 120,
-        "test.steps": 200_000,
+        "test.rungs": 8,
+        "test.steps": 120_000,
     }
     assert value_of(large, "oracle.release_ps") == 88.0
     assert value_of(small, "selector.min_rmsd") == 0.33

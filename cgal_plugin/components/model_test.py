@@ -46,7 +46,16 @@ STARTS = "test_starts"
 #: cells per side of the TIC 1–2 histogram for the plot, and its range in standard deviations
 FES_CELLS, FES_RANGE = 50, 5.0
 #: results that are too large for the log
-_BULKY = ("histogram", "reference_histogram", "trajectories", "events", "steps", "blow_ups", "reference_read")
+_BULKY = (
+    "histogram",
+    "reference_histogram",
+    "trajectories",
+    "events",
+    "steps",
+    "blow_ups",
+    "reference_read",
+    "tempering",
+)
 
 
 def run_model_test(
@@ -87,14 +96,14 @@ def run_model_test(
     starts, digest = _starts(config, directory, components, store, reporter)
 
     def compute(folder: Path, progress: Progress) -> StageOutput:
-        sampler, potential = _dynamics(components, test, model, store, folder)
-        n = test.n_replicas if isinstance(sampler, OpenMMSampler) else components.n_replicas
-        start, kind = starts.replicas(n)
+        sampler, potential = _dynamics(components, config, model, store, folder)
+        tempered = isinstance(sampler, OpenMMSampler)
+        start, kind = starts.replicas(test.n_replicas if tempered else components.n_replicas)
         sampled, output = sample(
             sampler,
             potential,
             store.topology,
-            start,
+            np.repeat(start, test.rungs, axis=0) if tempered else start,
             temperature=config.system.temperature,
             seed=seed,
             folder=folder,
@@ -149,12 +158,13 @@ def _starts(
 
 
 def _dynamics(
-    components: Components, test: ModelTest, model: TrainedModel, store: DataStore, folder: Path
+    components: Components, config: Config, model: TrainedModel, store: DataStore, folder: Path
 ) -> tuple[Sampler, Path]:
     """Return the sampler of the test, and the exported potential, which a resumed test uses again."""
-    sampler, trainer = components.sampler, components.trainer
+    sampler, trainer, test = components.sampler, components.trainer, config.test
+    assert test is not None
     if isinstance(sampler, OpenMMSampler):
-        sampler, n = sampler.for_test(test), test.n_replicas
+        sampler, n = sampler.for_test(test, config.system.temperature), test.n_walkers
         portable = isinstance(trainer, TorchMDNetTrainer) and sampler.settings.backend != "torchforce"
     else:
         n, portable = components.packed_replicas, False

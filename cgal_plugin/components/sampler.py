@@ -22,6 +22,9 @@ from cgal_plugin.provenance import derive_seed
 from cgal_plugin.runs.layout import WORK
 from cgal_plugin.runs.log import Progress
 
+#: steps between exchanges of temperatures in the model test
+EXCHANGE = 50
+
 
 @dataclass(frozen=True, eq=False)
 class ReplicaSet:
@@ -78,14 +81,15 @@ class OpenMMSampler:
         """Return a sampler with the same settings and another number of steps."""
         return OpenMMSampler(self.settings.model_copy(update={"steps": steps}), self.executor)
 
-    def for_test(self, test: ModelTest) -> OpenMMSampler:
-        """Return a sampler for the model test: independent replicas, in this process."""
+    def for_test(self, test: ModelTest, temperature: float) -> OpenMMSampler:
+        """Return a sampler for the test at a temperature, K: independent replicas, in this process."""
+        ladder = test.ladder(temperature)
         changes: dict[str, Any] = {
-            "n_replicas": test.n_replicas,
+            "n_replicas": test.n_walkers,
             "steps": test.steps,
             "report_interval": test.report_interval,
-            "temperatures": (),
-            "exchange_interval": None,
+            "temperatures": ladder,
+            "exchange_interval": min(EXCHANGE, test.steps) if ladder else None,
         }
         if self.settings.blocks > 1:  # workers may have other hardware than this process
             changes |= {"blocks": 1, "platform": "Reference", "backend": "auto"}

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from cgal_plugin.config.quantities import Count, CountOrZero, Fraction
+from cgal_plugin.config.quantities import Count, CountOrZero, Fraction, Number
 from cgal_plugin.config.scale import by_size, count, scaled
 from cgal_plugin.config.section import Decision, Section
 
@@ -19,15 +19,20 @@ _MIN_BOOTSTRAP, _MIN_FRAMES = 20, 2
 class ModelTest(Section):
     """Equilibrium CG dynamics of each round's model, compared with the reference.
 
-    Half of the replicas start from the given structure and half stretched, in all rounds alike. Time step and
-    friction are those of `simulation`.
+    Half of the replicas start from the given structure and half stretched, in all rounds alike. By default,
+    each replica is a ladder of temperatures (parallel tempering), which forgets its start sooner; what counts
+    is sampled at the temperature of the system. Time step and friction are those of `simulation`.
     """
 
-    n_replicas: Count = 64
+    n_replicas: Count = 16
     """Number of independent replicas; a sampler of your own keeps its number."""
+    rungs: Annotated[Count, scaled("test.rungs")] = count("test.rungs")
+    """Temperatures of each replica, in a geometric series; 1: no tempering."""
+    hottest: Annotated[Number, Field(gt=1, le=5)] = 2.15
+    """Highest temperature of a ladder, relative to that of the system."""
     steps: Annotated[Count, scaled("test.steps")] = count("test.steps")
-    """Steps per replica. They should be enough to forget the starts: a W1 that still drifts is marked."""
-    report_interval: Count = 200
+    """Steps per replica and temperature, enough to forget the starts: a W1 that still drifts is marked."""
+    report_interval: Count = 100
     """Steps between frames."""
     discard: Fraction = 0.2
     """Fraction of each replica, at its start, that is discarded as equilibration."""
@@ -59,3 +64,14 @@ class ModelTest(Section):
                 "steps, or lower report_interval or discard"
             )
         return self
+
+    @property
+    def n_walkers(self) -> int:
+        """Replicas at all temperatures together."""
+        return self.n_replicas * self.rungs
+
+    def ladder(self, temperature: float) -> tuple[float, ...]:
+        """Return the temperatures of a replica, K, from that of the system up; empty without tempering."""
+        if self.rungs == 1:
+            return ()
+        return tuple(temperature * self.hottest ** (k / (self.rungs - 1)) for k in range(self.rungs))

@@ -16,8 +16,9 @@ stopping.rounds           4                 N^0.25              4, 8         ass
 refinement.steps          30,000            linear in N         30,000,      assumed
                                                                 300,000
 refinement.n_states       60                N^0.5               60, 240      assumed
-test.steps                50,000            linear in N         50,000,      assumed
-                                                                250,000
+test.rungs                4                 N^0.5               4, 24        assumed
+test.steps                30,000            linear in N         30,000,      assumed
+                                                                300,000
 ========================  ================  ==================  ===========  ========
 
 The column N = 10 is the recipe that was measured, on chignolin (10 residues, `examples/chignolin`; with the
@@ -83,7 +84,8 @@ RULES: Mapping[str, Rule] = {
     "stopping.rounds": Rule(4, 0.25, 4, 8),
     "refinement.steps": Rule(30_000, 1, 30_000, 300_000, step=100),
     "refinement.n_states": Rule(60, 0.5, 60, 240),
-    "test.steps": Rule(50_000, 1, 50_000, 250_000, step=100),
+    "test.steps": Rule(30_000, 1, 30_000, 300_000, step=100),
+    "test.rungs": Rule(4, 0.5, 4, 24),
 }
 
 

@@ -108,7 +108,7 @@ def _with_test(config: Config, cg_steps: int) -> tuple[int, int]:
     if test is None:
         return cg_steps, 0
     models = config.stopping.rounds + 1 + (config.refinement is not None)
-    steps = test.n_replicas * test.steps * models
+    steps = test.n_walkers * test.steps * models
     return cg_steps + steps, steps
 
 
@@ -221,7 +221,8 @@ def plan(config: Config, molecule: Molecule | CGTopology | None = None) -> str:
         "  test         "
         + ("none: " + ("test is null" if config.test is None else "evaluation.reference is empty"))
         if test is None
-        else f"  test         each model, {test.n_replicas} replicas x {test.steps} steps from fixed starts"
+        else f"  test         each model from fixed starts, {test.n_replicas} replicas x {test.rungs} "
+        f"temperatures x {test.steps} steps"
     )
     counted = "labels of unknown number (not in the cost)" if cost.labels is None else f"{cost.labels} labels"
     unknown = [name for name, part in _parts(config) if isinstance(part, ExternalComponent)]

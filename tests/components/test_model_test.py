@@ -61,11 +61,16 @@ def test_histogram_is_about_the_reference_and_holds_every_frame() -> None:
 )
 def test_the_dynamics_of_a_test_are_independent_replicas_here(changes: dict[str, Any], platform: str) -> None:
     settings = Simulation(n_replicas=8, steps=500, platform="CUDA", timestep_fs=3.0, **changes)
-    sampler = OpenMMSampler(settings, LocalExecutor()).for_test(ModelTest(n_replicas=6, steps=900))
+    plain = ModelTest(n_replicas=6, rungs=1, steps=900)
+    sampler = OpenMMSampler(settings, LocalExecutor()).for_test(plain, 300.0)
     found = sampler.settings
-    assert (found.n_replicas, found.steps, found.report_interval, found.blocks) == (6, 900, 200, 1)
+    assert (found.n_replicas, found.steps, found.report_interval, found.blocks) == (6, 900, 100, 1)
     assert (found.temperatures, found.exchange_interval, found.timestep_fs) == ((), None, 3.0)
     assert (sampler.packed_replicas, found.platform) == (6, platform)
+    tempered = ModelTest(n_replicas=6, rungs=3, hottest=4.0, steps=900)
+    sampler = OpenMMSampler(settings, LocalExecutor()).for_test(tempered, 300.0)
+    assert sampler.settings.temperatures == pytest.approx((300.0, 600.0, 1200.0))
+    assert (sampler.packed_replicas, sampler.settings.exchange_interval) == (18, 50)
 
 
 @pytest.fixture
