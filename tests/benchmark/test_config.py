@@ -131,7 +131,7 @@ def test_hashes_depend_on_what_alters_results(tmp_path: Path, change: dict[str, 
         ({"arms": {"static": {"changes": {"test": {}}}}, "compare": []}, ["arms.static.changes", "alike"]),
         ({"base": {"system": {"sequence": "GG"}, "test": None}}, ["base: all arms are tested alike"]),
         ({"test": {"n_bootstrap": 5}}, ["test", "n_bootstrap 5 is too few"]),
-        ({"test": {"steps": 200}}, ["leave 1 frames of each replica"]),
+        ({"test": {"steps": 100}}, ["leave 1 frames of each replica"]),
         ({"base": {"system": {"sequence": "GG"}}}, ["evaluation.reference is empty"]),
         (
             {"base": {"system": {"sequence": "GG"}, "simulation": {"kind": "custom", "class": "a:B"}}},

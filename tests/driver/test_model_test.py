@@ -16,6 +16,7 @@ from cgal_plugin.components.model_test import STARTS
 from cgal_plugin.components.protocols import SampledFrames
 from cgal_plugin.components.starts import StartSet
 from cgal_plugin.config import Config, parse_config
+from cgal_plugin.config.model_test import ModelTest
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.data.reserved import RESERVED, Withheld
@@ -146,7 +147,7 @@ def as_made_before(root: Path) -> None:
         write_sealed(path, content)
     text = (root / "config.yaml").read_text().partition("\n")[2]
     first, _, rest = text.partition("test:\n")
-    rest = "\n".join(rest.split("\n")[7:])  # the keys of the section
+    rest = "\n".join(rest.split("\n")[len(ModelTest.model_fields) :])  # the section without its keys
     assert rest.startswith("refinement")
     (root / "config.yaml").write_text(first + rest)
 

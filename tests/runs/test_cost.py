@@ -86,7 +86,7 @@ def test_the_tests_of_the_models_are_in_the_plan(tmp_path: Path) -> None:
     tested, untested = (parse_config({**given, "test": t}) for t in (test, None))
     assert estimate(tested).cg_steps - estimate(untested).cg_steps == 10 * 4 * 1000 * 3
     assert estimate(tested).minutes > estimate(untested).minutes
-    assert "test         each model from fixed starts, 10 replicas x 4 temperatures x 1000 steps" in plan(tested)
+    assert "from fixed starts, 10 replicas x 4 temperatures x 1000 steps" in plan(tested)
     assert "test         none: test is null" in plan(untested)
     assert "test         none: evaluation.reference is empty" in plan(parse_config(BASE))
 
