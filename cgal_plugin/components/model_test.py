@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from cgal_plugin.components.protocols import Sampler
 
 #: version of the test; results of different versions are not compared. 1: up to release 0.1, only of
-#: benchmarks, with W1 of the exploration as that of a round
-TEST_VERSION = 2
+#: benchmarks, with W1 of the exploration as that of a round; 2: plain dynamics by default, now tempered
+TEST_VERSION = 3
 #: folder of the stage with the starts of the test
 STARTS = "test_starts"
 #: cells per side of the TIC 1–2 histogram for the plot, and its range in standard deviations
@@ -97,13 +97,13 @@ def run_model_test(
 
     def compute(folder: Path, progress: Progress) -> StageOutput:
         sampler, potential = _dynamics(components, config, model, store, folder)
-        tempered = isinstance(sampler, OpenMMSampler)
-        start, kind = starts.replicas(test.n_replicas if tempered else components.n_replicas)
+        ours = isinstance(sampler, OpenMMSampler)
+        start, kind = starts.replicas(test.n_replicas if ours else components.n_replicas)
         sampled, output = sample(
             sampler,
             potential,
             store.topology,
-            np.repeat(start, test.rungs, axis=0) if tempered else start,
+            np.repeat(start, test.rungs, axis=0) if ours else start,
             temperature=config.system.temperature,
             seed=seed,
             folder=folder,

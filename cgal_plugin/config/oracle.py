@@ -17,10 +17,10 @@ from cgal_plugin.config.section import Auto, Decision, Section
 _MEAN_FORCE_PS = 5.0
 #: restraint of a steered label, kcal/mol/Å²
 _RESTRAINT = 2.0
-#: ps, time between saved frames of labels up to _SHORT_PS; a multiple of it for longer ones, because a label
-#: should not have more than some 1,700 frames
-_SAVE_PS, _SHORT_PS = 0.02, 34.0
-_SAVE_RULE = f"{_SAVE_PS:g} ps for each {_SHORT_PS:g} ps of production_ps, at most production_ps"
+#: ps, time between saved frames of the measured label; a multiple of it for labels that are several times as
+#: long, to keep the number of frames of a label below twice that of the measured one
+_SAVE_PS, _LABEL_PS = 0.02, length("oracle.production_ps")
+_SAVE_RULE = f"{_SAVE_PS:g} ps for each whole {_LABEL_PS:g} ps of production_ps, at most production_ps"
 
 
 class OpenMMOracleConfig(Section):
@@ -126,7 +126,7 @@ class OpenMMOracleConfig(Section):
 def _save_ps(production_ps: float | None) -> float:
     if production_ps is None or not (math.isfinite(production_ps) and production_ps > 0):
         return _SAVE_PS  # the error of a wrong value comes later
-    return min(production_ps, round(_SAVE_PS * math.ceil(production_ps / _SHORT_PS), 6))
+    return min(production_ps, round(_SAVE_PS * max(1, production_ps // _LABEL_PS), 6))
 
 
 OracleConfig = Annotated[

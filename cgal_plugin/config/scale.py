@@ -21,12 +21,12 @@ test.steps                30,000            linear in N         30,000,      ass
                                                                 300,000
 ========================  ================  ==================  ===========  ========
 
-The column N = 10 is the recipe that was measured, on chignolin (10 residues, `examples/chignolin`; with the
-refinement, only for longer labels). How the numbers change with N is assumed from polymer physics and was not
-measured: the radius of a chain, and with it
-RMSD, grows about as N^0.5; the time to cross it grows at least in proportion to N; the number of shapes
-grows, and frames per round and rounds are raised slowly because the cost is their product. The limits
-keep a small molecule from too little data, and a large one from a cost that nobody asked for.
+The column N = 10 is from runs of chignolin (10 residues, `examples/chignolin`); the whole recipe with
+refinement was measured only for longer labels. How the numbers change with N is assumed from polymer physics
+and was not measured: the radius of a chain, and with it RMSD, grows about as N^0.5; the time to cross it
+grows at least in proportion to N; the number of shapes grows, and frames per round and rounds are raised
+slowly because the cost is their product. The limits keep a small molecule from too little data, and a large
+one from a cost that nobody asked for.
 """
 
 from __future__ import annotations

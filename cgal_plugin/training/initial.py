@@ -109,8 +109,8 @@ def start_at_zero(module: LightningModule) -> None:
     """Set the last layer of TorchMD-Net's ``Scalar`` head to zero: the model has the energy of its priors.
 
     A short training keeps much of the random energy that a network starts with: on the same data, the seed
-    would move free energies of basins by more than kT. Other heads keep their weights: a training of mlcg's
-    form did not get away from zero.
+    would move free energies of basins by more than kT. Other heads keep their weights: in a test with mlcg's
+    form, training did not get away from zero.
     """
     import torch
     from torchmdnet.models.output_modules import Scalar

@@ -168,7 +168,7 @@ def test_results_of_an_earlier_test_are_read_but_never_mixed_with_new_ones(
     with pytest.raises(StateError, match=r"3 results of an earlier version of the test.*another folder"):
         run_benchmark(loaded, tmp_path / "out")
     write([*old[:2], read_results(out)[2]])
-    with pytest.raises(StateError, match=r"mixes results of different tests \(test_version 1, 2\)"):
+    with pytest.raises(StateError, match=r"mixes results of different tests \(test_version 1, 3\)"):
         report_benchmark(tmp_path / "out")
 
 
