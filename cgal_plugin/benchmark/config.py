@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from cgal_plugin.config.load import describe, parse_config, read_mapping
 from cgal_plugin.config.model_test import ModelTest
 from cgal_plugin.config.models import Config, ExternalComponent
-from cgal_plugin.config.quantities import Count, CountOrZero
+from cgal_plugin.config.quantities import Count, SeedNumber
 from cgal_plugin.config.section import Section
 from cgal_plugin.errors import ConfigError
 from cgal_plugin.provenance import hash_object, hash_path
@@ -37,7 +37,7 @@ class Benchmark(Section):
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     """Title of the report."""
-    seed: CountOrZero = 0
+    seed: SeedNumber = 0
     """Seed of the benchmark; all random numbers are derived from it."""
     base: dict[str, Any]
     """A configuration as for `cgal run`."""

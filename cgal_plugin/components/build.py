@@ -13,6 +13,7 @@ from cgal_plugin.components.all_atom import all_atom_model, user_system
 from cgal_plugin.components.checks import ROLES, check_component
 from cgal_plugin.components.evaluator import ReferenceEvaluator
 from cgal_plugin.components.external import load_external
+from cgal_plugin.components.memory import check_memory
 from cgal_plugin.components.protocols import (
     Oracle,
     OracleSeedSource,
@@ -194,6 +195,7 @@ def build_components(
             _oracle(config, seed_source, openmm)
     topology = seed_source.topology
     config = suited(config, topology, given)
+    check_memory(config, topology)
     if isinstance(seed_source, OpenMMSeeds):
         seed_source.config = config
     labels_on = None if openmm is None else openmm.settings.platform
