@@ -25,7 +25,7 @@ HDF5_SUFFIXES = (".h5", ".hdf5")
 LH5_SUFFIX = ".lh5"
 NO_LH5 = (
     "LH5 is not read, because its reader runs code from the file. If you trust its origin, convert it: "
-    "mdconvert FILE.lh5 -o FILE.xtc"
+    "pip install tables; mdconvert FILE.lh5 -o FILE.h5"
 )
 _UNITS = {
     "length": {"nanometer": 1.0, "nm": 1.0, "angstrom": 0.1, "picometer": 1e-3},

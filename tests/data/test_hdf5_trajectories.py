@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -236,12 +239,27 @@ def test_another_layout_is_refused(
         load_structure(path)
 
 
-def test_lh5_is_refused_with_a_remedy(trajectory: mdtraj.Trajectory, tmp_path: Path) -> None:
-    path = tmp_path / "t.lh5"
-    path.write_bytes(b"\x89HDF\r\n\x1a\n")
+def test_lh5_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "FILE.lh5"
+    with tables.open_file(str(path), "w") as file:
+        file.create_carray("/", "XYZList", obj=np.arange(45, dtype=np.int16).reshape(3, 5, 3))
+        for name, values in {
+            "AtomID": np.arange(5),
+            "AtomNames": np.array(["CA"] * 5, dtype="S4"),
+            "ChainID": np.array([""] * 5, dtype="S1"),
+            "ResidueID": np.arange(5),
+            "ResidueNames": np.array(["GLY"] * 5, dtype="S4"),
+        }.items():
+            file.create_array("/", name, obj=values)
     for read in (load_trajectories, load_structure):
-        with pytest.raises((DataError, MappingError), match="mdconvert"):
+        with pytest.raises((DataError, MappingError)) as error:
             read(path)
+        found = re.search(r"(mdconvert) (FILE.lh5 -o FILE.h5)$", str(error.value).strip())
+        assert found, error.value
+    program = Path(sys.executable).parent / found[1]
+    subprocess.run([program, *found[2].split()], cwd=tmp_path, check=True, capture_output=True)
+    (frames,) = load_trajectories(tmp_path / "FILE.h5")
+    np.testing.assert_allclose(frames, np.arange(45).reshape(3, 5, 3) / 100, atol=1e-6)
 
 
 def test_the_working_directory_is_not_searched_for_modules(
