@@ -72,6 +72,13 @@ def read_script_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     return found
 
 
+def script_available() -> bool:
+    """Return whether this torch can write and read TorchScript, which it deprecates."""
+    import torch
+
+    return hasattr(torch, "jit") and hasattr(torch.jit, "script") and hasattr(torch.jit, "load")
+
+
 def check_script(path: str | os.PathLike[str]) -> None:
     """Check a TorchScript file before it is given to ``torch.jit.load`` or TorchForce.
 
@@ -81,9 +88,16 @@ def check_script(path: str | os.PathLike[str]) -> None:
     ------
     ExportError
         The file is damaged, is not written by ``torch.jit.save``, has code that would run at load, or calls
-        an operator that is not for potentials.
+        an operator that is not for potentials; or torch has no TorchScript.
     """
     check_potential_file(path)
+    if not script_available():
+        import torch
+
+        raise ExportError(
+            f"potential {os.fspath(path)!r} is TorchScript, which torch {torch.__version__} no longer reads: "
+            "export it again (`cgal export MODEL.ckpt -o potential.npz`), or install torch 2.10"
+        )
     try:
         with _Archive(path) as archive:
             code, pickles = archive.code(), archive.pickles()

@@ -14,11 +14,6 @@ from cgal_plugin.export.script_check import METADATA_FILE, check_script, read_sc
 from cgal_plugin.provenance import atomic_write
 
 
-def script_available() -> bool:
-    """Return whether this torch can write TorchScript, which it deprecates."""
-    return hasattr(torch, "jit") and hasattr(torch.jit, "script") and hasattr(torch.jit, "load")
-
-
 def save_script(module: torch.nn.Module, path: str | os.PathLike[str], metadata: dict[str, Any]) -> None:
     """Script a module and write it with its metadata; atomically."""
     with no_torchscript_warnings():
@@ -40,11 +35,6 @@ def load_script(
         The file is damaged, is not TorchScript or is not for potentials, or torch has no TorchScript.
     """
     check_script(path)
-    if not script_available():
-        raise ExportError(
-            f"potential {os.fspath(path)!r} is TorchScript, which torch {torch.__version__} no longer reads: "
-            "export it again (`cgal export MODEL.ckpt -o potential.npz`), or install torch 2.10"
-        )
     with no_torchscript_warnings():
         try:
             module = torch.jit.load(str(path), device)  # type: ignore[no-untyped-call] # untyped in torch
