@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from cgal_plugin.cli.main import main
-from cgal_plugin.components.memory import check_memory, memory_needs
+from cgal_plugin.components.sizes import check_memory, check_sizes, memory_needs
 from cgal_plugin.config import parse_config
 from cgal_plugin.config.quantities import not_finite
 from cgal_plugin.errors import ConfigError
@@ -39,9 +40,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"refinement": {"iterations": 10**9}}, "iterations"),
     ({"refinement": {"n_states": 10**9}}, "n_states"),
     ({"refinement": {"ridge": 1e300}}, "ridge"),
-    ({"refinement": {"steps": 10}}, r"64 replicas save only 0 frames.*raise refinement.steps to"),
-    ({"refinement": {"steps": 300}}, r"raise refinement.steps to 500"),
-    ({"refinement": {"steps": 20_000}, "simulation": {"n_replicas": 1}}, "save only 160 frames"),
     ({"simulation": {"n_replicas": 10**9}}, "n_replicas"),
     ({"simulation": {"steps": 10**15}}, "simulation.steps"),
     ({"simulation": {"timestep_fs": 1e-30}}, "timestep_fs"),
@@ -64,6 +62,36 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_the_configuration_is_refused(content: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_config({**BASE, **content})
+
+
+FEW: list[tuple[dict[str, Any], str]] = [
+    ({"refinement": {"steps": 10}}, r"64 replicas save only 0 frames.*raise refinement.steps to"),
+    ({"refinement": {"steps": 300}}, r"raise refinement.steps to 500"),
+    ({"refinement": {"steps": 20_000}, "simulation": {"n_replicas": 1}}, "save only 160 frames"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), FEW)
+def test_too_few_frames_for_a_refinement(content: dict[str, Any], message: str) -> None:
+    topology = CGTopology.from_sequence("GYGAG")
+    config = parse_config({**BASE, **content})
+    with pytest.raises(ConfigError, match=message):
+        check_sizes(config, topology)
+    check_sizes(config, topology, own_sampler=True)  # how many frames it saves is not known
+
+
+def test_the_remedy_is_enough() -> None:
+    topology = CGTopology.from_sequence("GYGAG")
+    for replicas, interval in ((1, 100), (3, 7), (64, 100), (150, 50)):
+        simulation = {"n_replicas": replicas, "report_interval": interval}
+        with pytest.raises(ConfigError) as error:
+            check_sizes(
+                parse_config({**BASE, "simulation": simulation, "refinement": {"steps": interval}}), topology
+            )
+        found = re.search(r"raise refinement.steps to (\d+)", str(error.value))
+        assert found
+        remedied = {"simulation": simulation, "refinement": {"steps": int(found[1])}}
+        check_sizes(parse_config({**BASE, **remedied}), topology)
 
 
 def test_usual_and_large_numbers_are_not_refused() -> None:
@@ -125,7 +153,7 @@ def test_the_defaults_need_little(monkeypatch: pytest.MonkeyPatch) -> None:
     config = parse_config({"system": {"sequence": "YYDPETGTWY"}})
     assert sum(needed for _, needed in memory_needs(config, topology)) < 1e8
     check_memory(config, topology)
-    monkeypatch.setattr("cgal_plugin.components.memory._physical", lambda: None)
+    monkeypatch.setattr("cgal_plugin.components.sizes._physical", lambda: None)
     check_memory(parse_config({**BASE, **LARGE[1][0]}), topology)  # what is not known is not checked
 
 

@@ -13,6 +13,7 @@ from cgal_plugin.config.load import describe, parse_config, read_mapping
 from cgal_plugin.config.model_test import ModelTest
 from cgal_plugin.config.models import Config, ExternalComponent
 from cgal_plugin.config.quantities import Count, SeedNumber
+from cgal_plugin.config.refine_by_default import too_few_frames
 from cgal_plugin.config.section import Section
 from cgal_plugin.errors import ConfigError
 from cgal_plugin.provenance import hash_object, hash_path
@@ -204,6 +205,9 @@ def _arm_config(content: dict[str, Any], folder: Path, source: str) -> Config:
     ]
     if unusable:
         raise ConfigError(f"{source}: {unusable[0]} cannot be used: all arms are tested with one dynamics")
+    few = too_few_frames(config.refinement, config.simulation)
+    if few is not None:
+        raise ConfigError(f"{source}: {few}")
     if not config.evaluation.reference:
         raise ConfigError(f"{source}: evaluation.reference is empty: a benchmark needs a reference")
     return config

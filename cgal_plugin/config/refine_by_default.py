@@ -37,13 +37,6 @@ def refinement_problem(
                 f"refinement.steps {refinement.steps} is less than the {interval} steps between "
                 "exchanges of temperatures: raise it, or lower simulation.exchange_interval"
             )
-    if isinstance(simulation, Simulation):
-        few = _too_few(refinement, simulation)
-        if few is not None:
-            return (
-                f"{few} after equilibration, and {_MIN_FRAMES} are needed: raise refinement.steps to "
-                f"{_enough(simulation)} or more, lower simulation.report_interval, or set refinement to null"
-            )
     if isinstance(training, Training) and not training.refinable:
         if training.init is not None:
             return (
@@ -93,6 +86,22 @@ def why_not_refined(
             f"common frames only every {common:g} ps"
         )
     return None
+
+
+def too_few_frames(refinement: Refinement | None, simulation: Any) -> str | None:
+    """Return what to change if the built-in dynamics saves too few frames for a refinement; None otherwise.
+
+    It is no check of the configuration alone, because a sampler can be given in Python.
+    """
+    if refinement is None or not isinstance(simulation, Simulation):
+        return None
+    few = _too_few(refinement, simulation)
+    if few is None:
+        return None
+    return (
+        f"{few} after equilibration, and {_MIN_FRAMES} are needed: raise refinement.steps to "
+        f"{_enough(simulation)} or more, lower simulation.report_interval, or set refinement to null"
+    )
 
 
 def _replicas(simulation: Simulation) -> int:

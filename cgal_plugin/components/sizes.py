@@ -1,4 +1,4 @@
-"""Estimates of the memory that a run needs, to refuse one that cannot fit before anything is spent."""
+"""Refuse sizes with which a run would fail late: too little memory, or too few frames to refine a model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cgal_plugin.config import Config
+from cgal_plugin.config.refine_by_default import too_few_frames
 from cgal_plugin.config.simulation import Simulation
 from cgal_plugin.config.training import Training
 from cgal_plugin.errors import ConfigError
@@ -20,6 +21,20 @@ _PER_WEIGHT = 16
 _PER_BEAD = 24
 #: values per pair of beads, feature and layer that training keeps for one frame
 _PER_PAIR = 6
+
+
+def check_sizes(config: Config, topology: CGTopology, *, own_sampler: bool = False) -> None:
+    """Check the sizes of a run before anything is spent; ``own_sampler``: it does not use ``simulation``.
+
+    Raises
+    ------
+    ConfigError
+        The dynamics of the refinement saves too few frames, or see :func:`check_memory`.
+    """
+    few = None if own_sampler else too_few_frames(config.refinement, config.simulation)
+    if few is not None:
+        raise ConfigError(few)
+    check_memory(config, topology)
 
 
 def check_memory(config: Config, topology: CGTopology, available: int | None = None) -> None:
