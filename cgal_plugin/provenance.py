@@ -101,6 +101,16 @@ def hash_file(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def hash_path(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 (hex) of a file, or of names and content in a folder, without hidden files."""
+    root = Path(path)
+    if not root.is_dir():
+        return hash_file(root)
+    names = (p.relative_to(root) for p in root.rglob("*") if p.is_file())
+    visible = sorted(n.as_posix() for n in names if not any(part.startswith(".") for part in n.parts))
+    return hash_object({name: hash_file(root / name) for name in visible})
+
+
 def hash_content(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 (hex) of a file's content; of a checkpoint, only of its tensors.
 

@@ -55,7 +55,7 @@ def test_schema_names_every_top_level_key() -> None:
     [
         ("system: {sequence: AAA}\nsytem: 3", ["run.yaml:2", "sytem", "did you mean 'system'"]),
         ("system: {sequence: AAA, temperature: 400 C}", ["run.yaml:1", "system.temperature", "400 C", "K"]),
-        ("system: {sequence: AAA, temperature: -1}", ["system.temperature", "-1", "greater than 0"]),
+        ("system: {sequence: AAA, temperature: -1}", ["system.temperature", "-1", "equal to 1"]),
         (
             "system: {sequence: AAA}\noracle:\n  production_ps: 5 nm",
             ["run.yaml:3", "oracle.production_ps", "fs, ps"],

@@ -145,9 +145,24 @@ def errors_of_single_keys() -> dict[str, str]:
 ERRORS_BEFORE = frozenset((FILES / "errors.txt").read_text().splitlines())
 
 
+#: errors since numbers that would fail late are refused (tests/test_limits.py)
+TOO_LARGE = frozenset(
+    {
+        "training.model.embedding_dimension  100000",
+        "training.model.num_layers  1000",
+        "training.model.num_layers  100000",
+        "training.model.num_rbf  100000",
+        "stopping.rounds  100000",
+        "executor.training_threads local 100000",
+        "executor.workers local 100000",
+    }
+)
+
+
 def test_no_single_key_that_was_valid_is_an_error() -> None:
     found = errors_of_single_keys()
-    new = {name: text for name, text in found.items() if name not in ERRORS_BEFORE}
+    allowed = ERRORS_BEFORE | TOO_LARGE
+    new = {name: text for name, text in found.items() if name not in allowed}
     assert not new, "\n".join(f"{name}: {text}" for name, text in new.items())
     assert len(single_keys()) > 300
 

@@ -12,10 +12,11 @@ from pydantic import Field, ValidationError, model_validator
 from cgal_plugin.config.load import describe, parse_config, read_mapping
 from cgal_plugin.config.model_test import ModelTest
 from cgal_plugin.config.models import Config, ExternalComponent
-from cgal_plugin.config.quantities import Count, CountOrZero
+from cgal_plugin.config.quantities import Count, SeedNumber
+from cgal_plugin.config.refine_by_default import too_few_frames
 from cgal_plugin.config.section import Section
 from cgal_plugin.errors import ConfigError
-from cgal_plugin.provenance import hash_object
+from cgal_plugin.provenance import hash_object, hash_path
 
 
 class Arm(Section):
@@ -37,7 +38,7 @@ class Benchmark(Section):
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     """Title of the report."""
-    seed: CountOrZero = 0
+    seed: SeedNumber = 0
     """Seed of the benchmark; all random numbers are derived from it."""
     base: dict[str, Any]
     """A configuration as for `cgal run`."""
@@ -113,6 +114,8 @@ class LoadedBenchmark:
         (arm, seed) → SHA-256 of the keys that the file sets for the arm and for the test. Defaults are not
         included, so that results stay valid when a release adds keys. Keys that do not affect results (number
         of processes, failure limit) are not included either.
+    reference
+        SHA-256 of the content of each reference file, of its topology and of its forces, in order.
     """
 
     def __init__(self, settings: Benchmark, folder: Path, source: str) -> None:
@@ -130,6 +133,8 @@ class LoadedBenchmark:
                         content | {"test": section}, folder, f"{source}: arms.{name}"
                     )
                     self.hashes[name, seed] = hash_object([_essential(content), test])
+        files = {path: None for config in self.jobs.values() for path in _reference_files(config)}
+        self.reference = [hash_path(path) for path in files if path.exists()]
 
 
 def load_benchmark(path: str | os.PathLike[str], *, small: bool = False) -> LoadedBenchmark:
@@ -158,6 +163,12 @@ def _existing(path: Path | None, folder: Path, source: str) -> Path | None:
     if not found.is_file():
         raise ConfigError(f"{source}: reference_forces = {str(found)!r} does not exist")
     return found
+
+
+def _reference_files(config: Config) -> list[Path]:
+    forces = None if config.test is None else config.test.reference_forces
+    others = [path for path in (config.evaluation.reference_topology, forces) if path is not None]
+    return [*config.evaluation.reference, *others]
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,6 +205,9 @@ def _arm_config(content: dict[str, Any], folder: Path, source: str) -> Config:
     ]
     if unusable:
         raise ConfigError(f"{source}: {unusable[0]} cannot be used: all arms are tested with one dynamics")
+    few = too_few_frames(config.refinement, config.simulation)
+    if few is not None:
+        raise ConfigError(f"{source}: {few}")
     if not config.evaluation.reference:
         raise ConfigError(f"{source}: evaluation.reference is empty: a benchmark needs a reference")
     return config

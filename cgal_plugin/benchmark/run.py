@@ -280,12 +280,14 @@ def _task(benchmark: LoadedBenchmark, job: tuple[str, int], out: Path) -> ArmTas
 
 def _adopt(benchmark: LoadedBenchmark, out: Path) -> None:
     path = out / SETTINGS
-    facts = {
+    facts: dict[str, Any] = {
         "settings": benchmark.settings.model_dump(mode="json"),
         "jobs": {f"{arm}/{seed}": digest for (arm, seed), digest in benchmark.hashes.items()},
+        "reference": benchmark.reference,
     }
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))["jobs"]
+        known = json.loads(path.read_text(encoding="utf-8"))
+        before = known["jobs"]
         rows = read_results(out)
         done = {f"{r['arm']}/{r['seed']}" for r in rows}
         old = [r for r in rows if r.get("test_version", 1) != TEST_VERSION]
@@ -294,6 +296,11 @@ def _adopt(benchmark: LoadedBenchmark, out: Path) -> None:
                 f"{out} has {len(old)} results of an earlier version of the test, which new ones cannot be "
                 "compared with (their rounds have the W1 of the exploration, and nothing says whether a test "
                 "drifts): use another folder. `cgal report` still reads this one"
+            )
+        if done and known.get("reference", benchmark.reference) != benchmark.reference:
+            raise StateError(
+                f"{out} has results with another content of evaluation.reference: restore it, or use another "
+                "folder"
             )
         other = sorted(j for j in done if facts["jobs"].get(j) != before[j])
         if other:

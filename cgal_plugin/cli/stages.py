@@ -220,7 +220,7 @@ def simulate(
     if not result.total_frames:
         raise DynamicsError(
             "every replica blew up before its first frame: use a smaller --timestep, start frames similar to "
-            "the training data, or train longer"
+            f"the training data, or train longer. {out} keeps it: use another --out"
         )
 
 

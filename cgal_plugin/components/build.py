@@ -47,6 +47,7 @@ from cgal_plugin.components.seed_data import (
     check_system,
     with_library_of,
 )
+from cgal_plugin.components.sizes import check_sizes
 from cgal_plugin.components.starts import StartSet, needs_reserved, without_withheld
 from cgal_plugin.components.suited import suited
 from cgal_plugin.components.trainer import TorchMDNetTrainer
@@ -194,6 +195,7 @@ def build_components(
             _oracle(config, seed_source, openmm)
     topology = seed_source.topology
     config = suited(config, topology, given)
+    check_sizes(config, topology, own_sampler="sampler" in given)
     if isinstance(seed_source, OpenMMSeeds):
         seed_source.config = config
     labels_on = None if openmm is None else openmm.settings.platform

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +15,7 @@ from cgal_plugin.data.times import Interval, lag_in_frames, resolve_interval
 from cgal_plugin.data.trajectories import Trajectory, read_trajectories, tell
 from cgal_plugin.errors import DataError
 from cgal_plugin.mapping import CGTopology
-from cgal_plugin.provenance import derive_seed
+from cgal_plugin.provenance import derive_seed, hash_array, hash_path
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,8 +47,28 @@ class ReferenceEvaluator:
         return lag_in_frames(getattr(self.config.evaluation, key), self.interval, f"evaluation.{key}")
 
     @cached_property
+    def files(self) -> list[dict[str, str]]:
+        """``file`` and ``sha256`` of each file of the reference, of its topology and of its forces."""
+        test = self.config.tested
+        others = self.config.evaluation.reference_topology, None if test is None else test.reference_forces
+        files = [*self.config.evaluation.reference, *(path for path in others if path is not None)]
+        return [{"file": str(path), "sha256": hash_path(path)} for path in files if path.exists()]
+
+    def is_that_of(self, manifest: Mapping[str, Any]) -> bool:
+        """Return whether the reference has the content that it had in the test of this manifest.
+
+        Names do not matter, so that a project can be moved.
+        """
+        recorded = manifest["inputs"].get("reference")
+        if recorded is not None:
+            return [f["sha256"] for f in recorded] == [f["sha256"] for f in self.files]
+        before = manifest["results"].get("provenance", {}).get("reference_sha256")
+        return before in (None, hash_array(*self.reference))
+
+    @cached_property
     def _read(self) -> list[Trajectory]:
         evaluation = self.config.evaluation
+        _ = self.files  # the content that is read
         found = [
             trajectory
             for path in evaluation.reference

@@ -120,6 +120,14 @@ def run_model_test(
     inputs["version"] = TEST_VERSION
     # all rounds are tested alike: with other settings, complete tests are made again
     content = {**depends.digests, "starts": digest, "settings": hash_object(inputs)}
+    inputs["reference"] = components.evaluate.files
+
+    def usable(manifest: Mapping[str, Any]) -> bool:
+        same = components.evaluate.is_that_of(manifest)
+        if not same:  # its dynamics are kept
+            reporter.event("message", text=f"{title}: the reference has changed: W1 is computed again")
+        return same
+
     results = stage.run(
         compute,
         title=f"{title}: test",
@@ -127,6 +135,7 @@ def run_model_test(
         seeds={"test": seed},
         depends=Dependencies(content),
         reporter=reporter,
+        usable=usable,
     )
     row = {k: v for k, v in results.items() if k not in _BULKY} | {"n_test_blow_ups": results["blow_ups"]}
     if stage.name.startswith(REFINEMENT):  # those of a round are in its line

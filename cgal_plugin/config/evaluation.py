@@ -37,7 +37,7 @@ class Evaluation(Section):
 class Stopping(Section):
     """When to stop: at the first condition that holds."""
 
-    rounds: Annotated[CountOrZero, scaled("stopping.rounds")] = count("stopping.rounds")
+    rounds: Annotated[CountOrZero, Field(le=10_000), scaled("stopping.rounds")] = count("stopping.rounds")
     """Rounds of train, simulate, select, label; a last training on all data follows. 0: one training on the
     seed data."""
     oracle_ns: Annotated[Nanoseconds, Field(gt=0)] | None = None

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from cgal_plugin.config.quantities import Count, CountOrZero, Fraction, Number
+from cgal_plugin.config.quantities import Count, CountOrZero, Fraction, Number, Steps
 from cgal_plugin.config.scale import by_size, count, scaled
 from cgal_plugin.config.section import Decision, Section
 
@@ -30,9 +30,9 @@ class ModelTest(Section):
     """Temperatures of each replica, in a geometric series; 1: no tempering."""
     hottest: Annotated[Number, Field(gt=1, le=5)] = 2.15
     """Highest temperature of a ladder, relative to that of the system."""
-    steps: Annotated[Count, scaled("test.steps")] = count("test.steps")
+    steps: Annotated[Steps, scaled("test.steps")] = count("test.steps")
     """Steps per replica and temperature, enough to forget the starts: a W1 that still drifts is marked."""
-    report_interval: Count = 100
+    report_interval: Steps = 100
     """Steps between frames."""
     discard: Fraction = 0.2
     """Fraction of each replica, at its start, that is discarded as equilibration."""

@@ -22,7 +22,7 @@ from cgal_plugin.config.ladder import check_temperatures
 from cgal_plugin.config.model_test import ModelTest
 from cgal_plugin.config.oracle import OpenMMOracleConfig, OracleConfig
 from cgal_plugin.config.preset import check_name, with_preset
-from cgal_plugin.config.quantities import CountOrZero
+from cgal_plugin.config.quantities import SeedNumber
 from cgal_plugin.config.refine_by_default import refinement_problem, why_not_refined
 from cgal_plugin.config.refinement import Refinement
 from cgal_plugin.config.section import AUTO, Auto, Decision, Section
@@ -68,7 +68,7 @@ class Config(Section):
 
     name: Annotated[str, Field(min_length=1, max_length=100)] = "run"
     """Title of the report."""
-    seed: CountOrZero = 0
+    seed: SeedNumber = 0
     """Seed of the run; all random numbers are derived from it."""
     preset: str | None = None
     """Named values that this file starts from; its own keys win. paper: the recipe of arXiv 2509.17208."""

@@ -47,7 +47,9 @@ class OpenMMOracleConfig(Section):
     than half of the information."""
     n_starts: Annotated[Count, Auto("1; mean_force: 2")] = 1
     """All-atom starts per frame."""
-    restraint: Annotated[Number, Field(ge=0), Auto(f"{_RESTRAINT:g} with mode steered, else 0")] = _RESTRAINT
+    restraint: Annotated[Number, Field(ge=0, le=1e4), Auto(f"{_RESTRAINT:g} with mode steered, else 0")] = (
+        _RESTRAINT
+    )
     """Force constant of the restraint, kcal/mol/Å². It keeps the beads near the selected frame (free) or
     pulls them there (steered; required). The saved forces do not contain the restraint."""
     release_ps: Annotated[

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+#: no count is larger. Numbers beyond this are typing errors, which would fail late or never end
+MOST = 1_000_000
+#: steps of dynamics: 40 ms at 4 fs
+MOST_STEPS = 10**13
+#: worker processes or threads
+MOST_WORKERS = 4096
+#: ps, the longest trajectory or lag time: 1 ms
+MOST_PS = 1e9
 _SCALE: dict[str, dict[str, float]] = {
     "s": {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0},
     "fs": {"fs": 1.0, "ps": 1e3, "ns": 1e6},
@@ -52,6 +60,19 @@ def parse_quantity(value: Any, unit: str) -> float:
     return result
 
 
+def not_finite(values: Any) -> str | None:
+    """Return the key (with dots) of the first NaN or infinity in nested lists and mappings, or None."""
+    if isinstance(values, float):
+        return None if math.isfinite(values) else ""
+    listed = enumerate(values) if isinstance(values, list | tuple) else ()
+    items: Iterable[tuple[Any, Any]] = values.items() if isinstance(values, dict) else listed
+    for key, value in items:
+        found = not_finite(value)
+        if found is not None:
+            return f"{key}.{found}".rstrip(".")
+    return None
+
+
 def _parser(unit: str) -> Callable[[Any], float]:
     def parse(value: Any) -> float:
         return parse_quantity(value, unit)
@@ -67,21 +88,25 @@ def _schema(unit: str) -> WithJsonSchema:
 Number = Annotated[float, BeforeValidator(_parser("")), _schema("")]
 Seconds = Annotated[float, BeforeValidator(_parser("s")), _schema("s")]
 Femtoseconds = Annotated[float, BeforeValidator(_parser("fs")), _schema("fs")]
-Picoseconds = Annotated[float, BeforeValidator(_parser("ps")), _schema("ps")]
+Picoseconds = Annotated[float, BeforeValidator(_parser("ps")), Field(le=MOST_PS), _schema("ps")]
 Nanoseconds = Annotated[float, BeforeValidator(_parser("ns")), _schema("ns")]
 Kelvin = Annotated[float, BeforeValidator(_parser("K")), _schema("K")]
 Angstrom = Annotated[float, BeforeValidator(_parser("angstrom")), _schema("angstrom")]
 PerPicosecond = Annotated[float, BeforeValidator(_parser("1/ps")), _schema("1/ps")]
 #: integers are strict: 1.0, "1" and true are not counts
-Count = Annotated[int, Field(strict=True, ge=1)]
-CountOrZero = Annotated[int, Field(strict=True, ge=0)]
+Count = Annotated[int, Field(strict=True, ge=1, le=MOST)]
+CountOrZero = Annotated[int, Field(strict=True, ge=0, le=MOST)]
+SeedNumber = Annotated[int, Field(strict=True, ge=0)]
+Steps = Annotated[int, Field(strict=True, ge=1, le=MOST_STEPS)]
 
 
 def _count_or_auto(least: int) -> tuple[BeforeValidator, WithJsonSchema]:
     def check(value: Any) -> Any:
-        if value == "auto" or (type(value) is int and value >= least):
+        if value == "auto" or (type(value) is int and least <= value <= MOST_WORKERS):
             return value
-        raise ValueError(f"expected a whole number of at least {least}, or auto; found {value!r}")
+        high = type(value) is int and value > MOST_WORKERS
+        bound = f"at most {MOST_WORKERS}" if high else f"at least {least}"
+        raise ValueError(f"expected a whole number of {bound}, or auto; found {value!r}")
 
     schema = {"anyOf": [{"type": "integer", "minimum": least}, {"const": "auto", "type": "string"}]}
     return BeforeValidator(check), WithJsonSchema(schema)

@@ -12,8 +12,8 @@ from cgal_plugin.config.simulation import Simulation
 from cgal_plugin.config.system import SeedData
 from cgal_plugin.config.training import Training
 
-#: fewest frames of the model, and the fraction of each replica that is left after equilibration
-_MIN_FRAMES, _KEPT = 200, 0.8
+#: fewest frames of the model, and the fraction of each replica that is equilibration
+_MIN_FRAMES, _EQUILIBRATION = 200, 0.2
 #: an interval above any lag time, ps
 _LONG_PS = 1e9
 
@@ -70,6 +70,9 @@ def why_not_refined(
     ):
         if not isinstance(section, ours):
             return f"whether {name}.kind {section.kind} allows it is not known"
+    few = _too_few(refinement, simulation)
+    if few is not None:
+        return few
     problem = refinement_problem(refinement, training, simulation, oracle, rounds)
     if problem is not None:
         return problem
@@ -82,8 +85,41 @@ def why_not_refined(
             f"seed data and labels, saved every {' and '.join(f'{ps:g}' for ps in saved)} ps, have "
             f"common frames only every {common:g} ps"
         )
-    replicas = simulation.n_replicas // max(1, len(simulation.temperatures))
-    frames = replicas * int(_KEPT * (refinement.steps // simulation.report_interval))
-    if frames < _MIN_FRAMES:
-        return f"{replicas} replicas save only {frames} frames in refinement.steps {refinement.steps}"
     return None
+
+
+def too_few_frames(refinement: Refinement | None, simulation: Any) -> str | None:
+    """Return what to change if the built-in dynamics saves too few frames for a refinement; None otherwise.
+
+    It is no check of the configuration alone, because a sampler can be given in Python.
+    """
+    if refinement is None or not isinstance(simulation, Simulation):
+        return None
+    few = _too_few(refinement, simulation)
+    if few is None:
+        return None
+    return (
+        f"{few} after equilibration, and {_MIN_FRAMES} are needed: raise refinement.steps to "
+        f"{_enough(simulation)} or more, lower simulation.report_interval, or set refinement to null"
+    )
+
+
+def _replicas(simulation: Simulation) -> int:
+    """Return the number of replicas at the temperature of the system."""
+    return simulation.n_replicas // max(1, len(simulation.temperatures))
+
+
+def _too_few(refinement: Refinement, simulation: Simulation) -> str | None:
+    """Say how few frames the dynamics of a refinement save; None if they are enough."""
+    each = refinement.steps // simulation.report_interval
+    replicas = _replicas(simulation)
+    frames = replicas * (each - round(_EQUILIBRATION * each))
+    if frames >= _MIN_FRAMES:
+        return None
+    return f"{replicas} replicas save only {frames} frames in refinement.steps {refinement.steps}"
+
+
+def _enough(simulation: Simulation) -> int:
+    """Return a number of steps that saves enough frames."""
+    each = math.ceil(_MIN_FRAMES / (_replicas(simulation) * (1 - _EQUILIBRATION))) + 1
+    return each * simulation.report_interval

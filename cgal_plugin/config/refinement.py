@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from cgal_plugin.config.quantities import Count, Number, Picoseconds
+from cgal_plugin.config.quantities import Count, Number, Picoseconds, Steps
 from cgal_plugin.config.scale import by_size, count, scaled
 from cgal_plugin.config.section import Decision, Section
 
@@ -19,15 +19,17 @@ class Refinement(Section):
     them by relative entropy.
     """
 
-    iterations: Count = 6
+    iterations: Annotated[Count, Field(le=1000)] = 6
     """Number of corrections. CG dynamics runs before each correction, and once more to show the result."""
-    steps: Annotated[Count, scaled("refinement.steps")] = count("refinement.steps")
+    steps: Annotated[Steps, scaled("refinement.steps")] = count("refinement.steps")
     """Steps per replica of these CG dynamics; other settings are those of the section simulation."""
     lag_ps: Annotated[Picoseconds, Field(gt=0)] = 5.0
     """Lag time of the Markov state model, ps; labels must be longer, preferably several times longer."""
-    n_states: Annotated[Count, Field(ge=2), scaled("refinement.n_states")] = count("refinement.n_states")
+    n_states: Annotated[Count, Field(ge=2, le=10_000), scaled("refinement.n_states")] = count(
+        "refinement.n_states"
+    )
     """Number of states of the Markov state model."""
-    ridge: Annotated[Number, Field(gt=0)] = 0.05
+    ridge: Annotated[Number, Field(gt=0, le=1e6)] = 0.05
     """Regularisation; a larger value reduces changes that few frames support."""
 
     @classmethod

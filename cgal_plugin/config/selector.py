@@ -22,7 +22,9 @@ class SelectorSettings(Section):
 
     n_select: Annotated[Count, scaled("selector.n_select")] = count("selector.n_select")
     """Number of frames to label per round."""
-    min_rmsd: Annotated[Angstrom, Field(ge=0), scaled("selector.min_rmsd")] = length("selector.min_rmsd")
+    min_rmsd: Annotated[Angstrom, Field(ge=0, le=1000), scaled("selector.min_rmsd")] = length(
+        "selector.min_rmsd"
+    )
     """Frames nearer to the training set are skipped, Å. 0: off."""
     max_rmsd: Annotated[Annotated[Angstrom, Field(gt=0)] | None, scaled("selector.max_rmsd")] = length(
         "selector.max_rmsd"

@@ -9,7 +9,7 @@ from pydantic import Field, Tag, model_validator
 
 from cgal_plugin.config.external import INSTALLED, CustomComponent, InstalledSampler
 from cgal_plugin.config.ladder import check_ladders, check_temperatures
-from cgal_plugin.config.quantities import Count, Femtoseconds, Kelvin, PerPicosecond
+from cgal_plugin.config.quantities import Count, Femtoseconds, Kelvin, PerPicosecond, Steps
 from cgal_plugin.config.scale import by_size, count, scaled
 from cgal_plugin.config.section import Decision, Section
 
@@ -22,13 +22,13 @@ class Simulation(Section):
     """Number of replicas, packed in one OpenMM System; with temperatures, of all temperatures together."""
     blocks: Count = 1
     """Number of Systems that the replicas are divided into; 2 or more run as tasks of the executor."""
-    steps: Annotated[Count, scaled("simulation.steps")] = count("simulation.steps")
+    steps: Annotated[Steps, scaled("simulation.steps")] = count("simulation.steps")
     """Steps per replica."""
-    timestep_fs: Annotated[Femtoseconds, Field(gt=0, le=50)] = 4.0
+    timestep_fs: Annotated[Femtoseconds, Field(ge=1e-3, le=50)] = 4.0
     """Time step, fs."""
-    friction: Annotated[PerPicosecond, Field(gt=0)] = 1.0
+    friction: Annotated[PerPicosecond, Field(gt=0, le=1e4)] = 1.0
     """Friction coefficient of the Langevin thermostat, 1/ps."""
-    report_interval: Count = 100
+    report_interval: Steps = 100
     """Steps between saved frames."""
     backend: Literal["auto", "torchforce", "pythontorch", "python", "fast", "gpu"] = "auto"
     """Engine of the potential. auto: gpu if there is a GPU and enough beads and replicas; else fast if numba
@@ -40,7 +40,7 @@ class Simulation(Section):
     """Start frames from the training set: spread by farthest-point RMSD, or drawn at random."""
     temperatures: tuple[Kelvin, ...] = ()
     """Temperatures of parallel tempering, K, ascending, with that of the system; empty: no tempering."""
-    exchange_interval: Count | None = None
+    exchange_interval: Steps | None = None
     """Steps between attempts to exchange temperatures. None: report_interval."""
 
     @classmethod

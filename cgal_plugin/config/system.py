@@ -61,7 +61,7 @@ class System(Section):
     """Beads: CA, CACB, 5bead (N, CA, CB, C, O), a YAML file, or the content of such a file."""
     embedding: str | dict[str, int] = "cgal"
     """Numbers of the bead types: cgal, mlcg-tk, torchmd-cg, a YAML file with a table, or its content."""
-    temperature: Annotated[Kelvin, Field(gt=0, le=2000)] = 300.0
+    temperature: Annotated[Kelvin, Field(ge=1, le=2000)] = 300.0
     """Temperature of labels, CG dynamics and evaluation, K."""
 
     @model_validator(mode="before")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, Tag, model_serializer, model_validator
 
 from cgal_plugin.config.external import INSTALLED, CustomComponent, InstalledTrainer
-from cgal_plugin.config.quantities import Angstrom, Count, Fraction, Number
+from cgal_plugin.config.quantities import Angstrom, Count, Fraction, Number, not_finite
 from cgal_plugin.config.section import Auto, Decision, Section, given_in, without_auto
 
 Term = Literal["bonds", "bridges", "angles", "angle_series", "dihedrals", "repulsion", "pairs"]
@@ -93,20 +93,20 @@ class ModelConfig(Section):
 
     form: Literal["majewski", "mlcg"] = "majewski"
     """Functional form: that of TorchMD-Net's graph-network, or that of mlcg."""
-    embedding_dimension: Count = 32
+    embedding_dimension: Annotated[Count, Field(le=8192)] = 32
     """Number of features per bead."""
-    num_layers: Count = 1
+    num_layers: Annotated[Count, Field(le=64)] = 1
     """Number of interaction layers."""
-    num_rbf: Annotated[int, Field(strict=True, ge=2)] = 18
+    num_rbf: Annotated[Count, Field(ge=2, le=4096)] = 18
     """Number of radial basis functions."""
     cutoff_lower: Annotated[Angstrom, Field(ge=0)] = 3.0
     """Lower cutoff, Å; the network ignores pairs that are closer (form majewski)."""
-    cutoff_upper: Annotated[Angstrom, Field(gt=0)] = 12.0
+    cutoff_upper: Annotated[Angstrom, Field(gt=0, le=1000)] = 12.0
     """Upper cutoff, Å."""
     activation: Literal["silu", "tanh", "ssp", "sigmoid"] = "tanh"
     """Activation function."""
     filter_grid: Annotated[
-        Annotated[int, Field(strict=True, ge=50)] | None,
+        Annotated[Count, Field(ge=50, le=100_000)] | None,
         Auto(f"{_FILTER_GRID}; null for another model of TorchMD-Net"),
     ] = _FILTER_GRID
     """Interpolate filters in training from this number of grid points: faster. null: exact."""
@@ -127,7 +127,7 @@ class Training(Section):
     mode: Literal["scratch", "finetune", "replay"] = "scratch"
     """scratch: new weights in each round; finetune: start from the model of the last round; replay: finetune
     with a higher weight for new frames."""
-    replay_weight: Annotated[Number, Field(ge=1)] = 4.0
+    replay_weight: Annotated[Number, Field(ge=1, le=1000)] = 4.0
     """replay: number of repetitions per epoch of each frame of the newest round; may be fractional."""
     epochs: Count = 4
     """Epochs of the first training (with mode scratch: of each training)."""
@@ -135,17 +135,17 @@ class Training(Section):
     """Epochs of each later round with finetune or replay."""
     batch_size: Count = 256
     """Number of frames per batch."""
-    learning_rate: Annotated[Number, Field(gt=0, le=1)] = 1e-3
+    learning_rate: Annotated[Number, Field(ge=1e-12, le=1)] = 1e-3
     """Learning rate at the start of the schedule."""
-    finetune_learning_rate: Annotated[Number, Field(gt=0, le=1)] = 5e-4
+    finetune_learning_rate: Annotated[Number, Field(ge=1e-12, le=1)] = 5e-4
     """Learning rate at the start of the schedule with finetune or replay."""
     weight_decay: Annotated[
-        Annotated[Number, Field(ge=0)] | None,
+        Annotated[Number, Field(ge=0, le=1e6)] | None,
         Auto(f"{_WEIGHT_DECAY:g}; 0 with init; null if it is in torchmdnet"),
     ] = _WEIGHT_DECAY
     """Weight decay of the optimiser (AdamW), which keeps the network small beside the priors. null: that of
     torchmdnet, or 0."""
-    validation_fraction: Fraction = 0.1
+    validation_fraction: Annotated[Fraction, Field(le=0.9)] = 0.1
     """Fraction of the data for validation, drawn in correlated blocks."""
     init: Path | None = None
     """Start from this model, a checkpoint of `cgal import-model` or of another training. Network and priors
@@ -183,6 +183,13 @@ class Training(Section):
             again = key == "refit" and decision.value and mode != "scratch"
             found[f"priors.{key}"] = Decision(False, f"mode {mode}") if again else decision
         return found
+
+    @model_validator(mode="after")
+    def _finite(self) -> Training:
+        key = not_finite(self.torchmdnet)
+        if key is not None:
+            raise ValueError(f"torchmdnet.{key} is not a finite number: give a number, or leave it out")
+        return self
 
     @model_validator(mode="after")
     def _decay(self) -> Training:

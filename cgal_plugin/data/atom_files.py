@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.data.arrays import is_frames, load_numpy
-from cgal_plugin.data.mdtraj_files import count_frames, extension, iterate_mdtraj
+from cgal_plugin.data.mdtraj_files import count_atoms, count_frames, extension, iterate_mdtraj
 from cgal_plugin.data.periodic import usable_cells
 from cgal_plugin.data.times import dcd_interval
 from cgal_plugin.data.trr import TRRFile
@@ -214,7 +214,7 @@ def _atoms_of(path: Path, topology: mdtraj.Topology, top_name: str) -> int:
     try:
         first = next(iterate_mdtraj(path, topology, 1))
     except DataError:
-        number = _number_of_atoms(path)
+        number = count_atoms(path)
         if number is None or number == topology.n_atoms:
             raise
         return number
@@ -226,19 +226,6 @@ def _atoms_of(path: Path, topology: mdtraj.Topology, top_name: str) -> int:
                     f"{path} lists other atoms than {top_name}: atom {a.index} is {a}, expected {b}"
                 )
     return int(own.n_atoms)
-
-
-def _number_of_atoms(path: Path) -> int | None:
-    """Return the number of atoms by the bare reader of mdtraj, which knows no topology; None if it fails."""
-    import mdtraj
-
-    try:
-        with mdtraj.open(str(path)) as handle:
-            first: Any = handle.read(n_frames=1)
-    except Exception:  # noqa: BLE001  readers raise anything; the caller has the first error
-        return None
-    xyz = first if isinstance(first, np.ndarray) else first[0]
-    return int(np.shape(xyz)[1]) if np.ndim(xyz) == 3 else None
 
 
 def _by_mdtraj(

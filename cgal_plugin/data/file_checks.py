@@ -9,9 +9,21 @@ import sys
 from pathlib import Path
 
 from cgal_plugin.errors import DataError
+from cgal_plugin.mapping.hdf5_trajectory import HDF5_SUFFIXES
 
-_HDF5 = (".h5", ".hdf5", ".lh5")
-_PROBE = "import sys, mdtraj\nfor _ in mdtraj.iterload(sys.argv[1], chunk=1000): pass"
+_PIECE = 1 << 24
+#: reads what HDF5Trajectory reads; h5py runs no code of the file
+_PROBE = f"""
+import sys, h5py
+with h5py.File(sys.argv[1], "r") as file:
+    for name in ("topology", "coordinates", "time", "cell_lengths", "cell_angles"):
+        data = file.get(name) if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+        if isinstance(data, h5py.Dataset) and not data.external and not data.is_virtual:
+            data.attrs.get("units")
+            rows = max(1, {_PIECE} // max(1, data.nbytes // max(1, len(data)))) if data.ndim else 1
+            for begin in range(0, len(data) if data.ndim else 1, rows):
+                data[begin : begin + rows] if data.ndim else data[()]
+"""
 
 
 def check_file(path: Path) -> None:
@@ -24,7 +36,7 @@ def check_file(path: Path) -> None:
     """
     if path.suffix.lower() == ".dcd":
         _check_dcd(path)
-    elif path.suffix.lower() in _HDF5:
+    elif path.suffix.lower() in HDF5_SUFFIXES:
         _check_hdf5(path)
 
 
@@ -69,7 +81,10 @@ def _check_hdf5(path: Path) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _probe_hdf5(path: Path, size: int, mtime_ns: int) -> None:
-    """Read the file in another process first, since the HDF5 library can crash on a damaged file."""
-    probe = subprocess.run([sys.executable, "-c", _PROBE, str(path)], capture_output=True)
+    """Read the file in another process first, since the HDF5 library can crash on a damaged file.
+
+    ``-P``: modules are not imported from the working directory, which may be that of a foreign file.
+    """
+    probe = subprocess.run([sys.executable, "-P", "-c", _PROBE, str(path)], capture_output=True)
     if probe.returncode < 0:
         raise DataError(f"{path} is damaged: reading it crashes the HDF5 library")

@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cgal_plugin._native import silent
 from cgal_plugin.data.file_checks import check_file
 from cgal_plugin.errors import CGALError, DataError, MappingError
 from cgal_plugin.mapping.files import load_topology
+from cgal_plugin.mapping.hdf5_trajectory import HDF5_SUFFIXES, LH5_SUFFIX, NO_LH5, open_hdf5
 from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.provenance import BAD_ARCHIVE
 
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 _UNREADABLE: tuple[type[Exception], ...] = (*BAD_ARCHIVE, AttributeError, AssertionError)
 #: formats that hold a topology
 _PDBX = (".cif", ".mmcif", ".pdbx", ".cif.gz", ".mmcif.gz", ".pdbx.gz")
-_WITH_TOPOLOGY = (".pdb", ".pdb.gz", ".h5", ".hdf5", ".lh5", ".gro", ".gsd", ".arc", *_PDBX)
+_WITH_TOPOLOGY = (".pdb", ".pdb.gz", *HDF5_SUFFIXES, ".gro", ".gsd", ".arc", *_PDBX)
 _WITHOUT_TOPOLOGY = (
     ".dcd", ".xtc", ".trr", ".nc", ".netcdf", ".ncdf", ".crd", ".mdcrd", ".binpos", ".dtr", ".tng", ".xyz",
     ".xyz.gz", ".lammpstrj", ".inpcrd", ".restrt", ".rst7", ".ncrst", ".stk",
@@ -81,7 +84,11 @@ def load_mdtraj(path: Path, top: str | os.PathLike[str] | mdtraj.Topology | None
     """
     import mdtraj
 
-    check_file(path)
+    with _reading(path, top):
+        _check(path)
+        if extension(path) in HDF5_SUFFIXES:
+            with open_hdf5(path) as file, _quiet():
+                return file.read()
     with plain_name(path) as name, _reading(path, top):
         options = _options(path, top)
         with silent(1), _quiet():  # the DCD reader of mdtraj prints to standard output
@@ -104,7 +111,11 @@ def iterate_mdtraj(
         whole = load_mdtraj(path, top)  # mdtraj cannot read these in parts
         yield from (whole[lo : lo + chunk] for lo in range(skip, len(whole), chunk))
         return
-    check_file(path)
+    with _reading(path, top):
+        _check(path)
+    if extension(path) in HDF5_SUFFIXES:
+        yield from _iterate_hdf5(path, top, chunk, skip)
+        return
     with plain_name(path) as name:
         with _reading(path, top):
             options = _options(path, top)
@@ -128,7 +139,11 @@ def count_frames(path: Path, top: str | os.PathLike[str] | mdtraj.Topology | Non
     """
     import mdtraj
 
-    check_file(path)
+    with _reading(path, top):
+        _check(path)
+        if extension(path) in HDF5_SUFFIXES:
+            with open_hdf5(path) as file:
+                return file.n_frames
     if extension(path) not in (*_PDBX, *_IN_ONE):
         with plain_name(path) as name, _reading(path, top), silent(1), _quiet():
             handle = mdtraj.open(name)
@@ -136,6 +151,43 @@ def count_frames(path: Path, top: str | os.PathLike[str] | mdtraj.Topology | Non
                 if hasattr(handle, "__len__"):
                     return len(handle)
     return sum(len(piece) for piece in iterate_mdtraj(path, top, 1000))
+
+
+def count_atoms(path: Path) -> int | None:
+    """Return the number of atoms of a file by its bare reader, which knows no topology; None if it fails."""
+    import mdtraj
+
+    try:
+        _check(path)
+        if extension(path) in HDF5_SUFFIXES:
+            with open_hdf5(path) as file:
+                return file.n_atoms
+        with mdtraj.open(str(path)) as handle:
+            first: Any = handle.read(n_frames=1)
+    except Exception:  # noqa: BLE001  readers raise anything; the caller has the first error
+        return None
+    xyz = first if isinstance(first, np.ndarray) else first[0]
+    return int(np.shape(xyz)[1]) if np.ndim(xyz) == 3 else None
+
+
+def _check(path: Path) -> None:
+    """Refuse what reading would crash on, or what mdtraj reads by running code of the file."""
+    if extension(path) == LH5_SUFFIX:
+        raise ValueError(NO_LH5)
+    check_file(path)
+
+
+def _iterate_hdf5(
+    path: Path, top: str | os.PathLike[str] | mdtraj.Topology | None, chunk: int, skip: int
+) -> Iterator[mdtraj.Trajectory]:
+    begin = skip
+    while True:
+        with _reading(path, top), open_hdf5(path) as file, _quiet():
+            if begin >= file.n_frames:
+                return
+            piece = file.read(begin, begin + chunk)
+        begin += chunk
+        yield piece
 
 
 def load_top(top: str | os.PathLike[str]) -> mdtraj.Topology:
@@ -169,12 +221,12 @@ def _reading(path: Path, top: str | os.PathLike[str] | mdtraj.Topology | None) -
         raise
     except ImportError as error:
         raise DataError(
-            f"trajectory {str(path)!r}: mdtraj needs another package to read {path.suffix}: {error} "
+            f"trajectory {str(path)!r}: another package is needed to read {path.suffix}: {error} "
             "(HDF5: pip install 'cgal_plugin[hdf5]')"
         ) from error
     except _UNREADABLE as error:
         reason = str(error) or type(error).__name__
-        if top is None and "topology" in reason:
+        if top is None and "topology" in reason and extension(path) not in HDF5_SUFFIXES:
             reason = (
                 f"{path.suffix} has no topology; give a topology file (--top, evaluation.reference_topology)"
                 if extension(path) in _WITHOUT_TOPOLOGY

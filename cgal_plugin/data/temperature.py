@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cgal_plugin.errors import CGALError, DataError
+from cgal_plugin.errors import CGALError, ConfigError, DataError
 from cgal_plugin.provenance import BAD_ARCHIVE, read_json
 
 #: file beside frames of one temperature
@@ -74,7 +75,11 @@ def common_temperature(
     ------
     DataError
         Two of the temperatures differ.
+    ConfigError
+        The one given is not positive and finite.
     """
+    if given is not None and not (math.isfinite(given) and given > 0):
+        raise ConfigError(f"{what} is {given} K; it must be positive and finite")
     known, where = given, what
     for path in paths:
         found = recorded_temperature(path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.data.dcd import AKMA_PS
-from cgal_plugin.errors import DataError
+from cgal_plugin.errors import ConfigError, DataError
 from cgal_plugin.provenance import read_json
 
 if TYPE_CHECKING:
@@ -136,7 +136,11 @@ def resolve_interval(
     ------
     DataError
         The files contradict each other or ``given``, or have uneven times.
+    ConfigError
+        ``given`` is not positive and finite.
     """
+    if given is not None:
+        _check_time(given, key)
     found = {
         name: uniform_interval(times, name) for name, times in files if times is not None and len(times) > 1
     }
@@ -173,7 +177,13 @@ def lag_in_frames(lag_ps: float, interval: Interval, key: str) -> tuple[int, tup
     """Return a lag in frames, at least 1; and a note if the lag is shorter than the time between frames.
 
     ``key`` is the name of the user's key or option.
+
+    Raises
+    ------
+    ConfigError
+        The lag is not positive and finite.
     """
+    _check_time(lag_ps, key)
     notes: tuple[str, ...] = ()
     if lag_ps < interval.ps and not _agree(lag_ps, interval.ps):
         notes = (
@@ -181,6 +191,11 @@ def lag_in_frames(lag_ps: float, interval: Interval, key: str) -> tuple[int, tup
             f"the lag is one frame, {interval.ps:g} ps",
         )
     return max(1, round(lag_ps / interval.ps)), notes
+
+
+def _check_time(value: float, key: str) -> None:
+    if not (np.isfinite(value) and value > 0):
+        raise ConfigError(f"{key} is {value} ps; it must be positive and finite")
 
 
 def _even(interval: float, n: int) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from cgal_plugin.dynamics.fast_force import FastForce
-from cgal_plugin.dynamics.folder import MANIFEST
+from cgal_plugin.dynamics.folder import CHECKPOINT, MANIFEST
 from cgal_plugin.dynamics.force import resolve_backend, resolve_for_file
 from cgal_plugin.dynamics.potential_metadata import only_fast, read_metadata
 from cgal_plugin.errors import DynamicsError
@@ -55,7 +55,8 @@ def choose_backend(backend: str, potential: Path, n_replicas: int, platform: str
 
 def _started_with(out_dir: Path) -> str | None:
     manifest = out_dir / MANIFEST
-    if not manifest.is_file():
+    # without a checkpoint nothing was simulated: the call was refused or killed
+    if not (manifest.is_file() and (out_dir / CHECKPOINT).is_file()):
         return None
     try:
         inputs = read_sealed(manifest).get("inputs")

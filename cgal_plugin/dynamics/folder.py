@@ -14,6 +14,7 @@ import numpy as np
 from cgal_plugin.damage import check_archive
 from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.data.dcd import append_dcd, checksum_dcd, create_dcd
+from cgal_plugin.dynamics.clean_up import locked_folder
 from cgal_plugin.dynamics.exchange_file import (
     EXCHANGES,
     FrameTable,
@@ -23,7 +24,6 @@ from cgal_plugin.dynamics.exchange_file import (
 )
 from cgal_plugin.dynamics.tempering import ExchangeState
 from cgal_plugin.errors import DamageError, DynamicsError, StateError
-from cgal_plugin.file_lock import locked
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_path, atomic_write, read_sealed, versions, write_sealed
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class SimulationFolder:
         name = "walker" if temperatures else "replica"
         self.trajectories = tuple(root / f"{name}_{r:0{width}d}.dcd" for r in range(n_replicas))
         self.topology_file = root / TOPOLOGY
+        self._new = False  # the files of a new simulation were created here, in this call
 
     @classmethod
     def existing(cls, root: Path) -> tuple[SimulationFolder, dict[str, Any]]:
@@ -118,14 +119,23 @@ class SimulationFolder:
     def lock(self) -> Iterator[None]:
         """Lock the folder; the lock is released when the process ends, for any reason.
 
+        If the block fails before the first step of a new simulation, what was created is deleted, folders
+        included, so that a corrected call finds nothing of the refused one.
+
         Raises
         ------
         StateError
             Another process runs in this folder.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with locked(self.root / ".lock", f"simulation folder {str(self.root)!r}"):
+        with locked_folder(self.root, f"simulation folder {str(self.root)!r}", self._created):
             yield
+
+    def _created(self) -> list[Path]:
+        """Return the files of a new simulation that has no step yet."""
+        if not self._new or ((self.root / CHECKPOINT).is_file() and self.load_checkpoint()[0].step > 0):
+            return []
+        names = (EXCHANGES, CHECKPOINT, TOPOLOGY, MANIFEST)
+        return [*self.trajectories, *(self.root / name for name in names)]
 
     def open(
         self,
@@ -165,6 +175,7 @@ class SimulationFolder:
             )
         import mdtraj
 
+        self._new = True
         centred = (start[0] - start[0].mean(axis=0)) / 10.0
         frame = mdtraj.Trajectory(centred[None], topology.to_mdtraj())
         atomic_path(self.topology_file, lambda name: frame.save_pdb(name))

@@ -175,11 +175,13 @@ def resolve_for_file(backend: str, metadata: dict[str, Any], potential: str | os
     return chosen
 
 
-def _check_file(path: str) -> None:
-    from cgal_plugin.export.potential_file import check_potential_file
+def _check_script(path: str) -> None:
+    from cgal_plugin.export.portable import is_portable_file
+    from cgal_plugin.export.script_check import check_script
 
     try:
-        check_potential_file(path)
+        if not is_portable_file(path):
+            check_script(path)
     except ExportError as error:
         raise DynamicsError(str(error)) from error
 
@@ -269,10 +271,12 @@ def make_force(
     if backend == "torchforce":
         if particles is not None:
             raise DynamicsError("TorchForce acts on all particles of a System; use backend 'python'")
-        _check_file(path)  # TorchForce reads it without a check
+        _check_script(path)  # TorchForce reads it without a check
         force = make_torch_force(_import_openmmtorch(), path)
     else:
         function: Any = ScriptedPotential(path, device or "cpu", 1 if n_replicas is None else n_replicas)
+        if backend in ("python", "pythontorch"):
+            _check_script(path)  # it is loaded at the first call, inside OpenMM
         if backend == "fast":
             function = FastForce(path, n_replicas, n_threads)
             function.build()

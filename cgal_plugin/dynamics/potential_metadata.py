@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 def read_metadata(potential: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the metadata of an exported file; empty for a TorchScript file without metadata.
 
+    No code of the file is run.
+
     Raises
     ------
     DynamicsError
@@ -27,21 +29,15 @@ def read_metadata(potential: str | os.PathLike[str]) -> dict[str, Any]:
         raise DynamicsError(f"potential {str(path)!r} does not exist; make it with `cgal export`")
     from cgal_plugin.export.fast_file import read_fast_metadata
     from cgal_plugin.export.portable import is_portable_file, read_portable
-    from cgal_plugin.export.script_file import load_script
+    from cgal_plugin.export.script_check import read_script_metadata
 
     try:
         if is_portable_file(path):
             return read_portable(path).metadata
         saved = read_fast_metadata(path)
-        return load_script(path)[1] if saved is None else saved
+        return read_script_metadata(path) if saved is None else saved
     except ExportError as error:
         raise DynamicsError(str(error)) from error
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DynamicsError(
-            f"potential {str(path)!r} is not a TorchScript file, nor a portable one ({reason}); "
-            "make it with `cgal export`"
-        ) from error
 
 
 def only_fast(metadata: dict[str, Any]) -> bool:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.config.ladder import check_temperatures
-from cgal_plugin.config.quantities import parse_quantity
+from cgal_plugin.config.quantities import MOST, parse_quantity
 from cgal_plugin.data.trajectories import load_trajectories
 from cgal_plugin.dynamics.result import SimulationResult
 from cgal_plugin.dynamics.simulate import simulate
-from cgal_plugin.errors import ConfigError
+from cgal_plugin.errors import ConfigError, DynamicsError
 from cgal_plugin.export import load_metadata
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ def simulate_file(
     elif abs(made_for - temperature) > 1e-6:
         message(f"note: {name} was made for {made_for:g} K, not for {temperature:g} K")
     assert temperature is not None
+    if not 1 <= n_replicas <= MOST:
+        raise DynamicsError(f"--replicas is {n_replicas}; use 1 to {MOST}")
     rows = np.linspace(0, len(frames) - 1, n_replicas).round().astype(int)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*a CG potential is a free energy at one temperature")

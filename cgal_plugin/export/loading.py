@@ -15,7 +15,8 @@ from cgal_plugin.data.temperature import same_temperature
 from cgal_plugin.errors import ExportError
 from cgal_plugin.export.fast_file import read_fast_metadata
 from cgal_plugin.export.portable import is_portable_file, read_portable, save_portable
-from cgal_plugin.export.script_file import METADATA_FILE, load_script
+from cgal_plugin.export.script_check import METADATA_FILE, read_script_metadata
+from cgal_plugin.export.script_file import load_script
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +35,7 @@ def differentiable() -> Iterator[None]:
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the metadata of an exported potential: beads, replicas, topology, units, temperature, hashes.
 
-    A portable file is for any number of replicas and has no ``n_replicas``.
+    A portable file is for any number of replicas and has no ``n_replicas``. No code of the file is run.
 
     Raises
     ------
@@ -44,8 +45,8 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     if is_portable_file(path):
         return read_portable(path).metadata
-    saved = read_fast_metadata(path) if Path(path).is_file() else None
-    return load_exported(path)[1] if saved is None else saved
+    saved = read_fast_metadata(_existing(path))
+    return _known(path, read_script_metadata(path)) if saved is None else saved
 
 
 def load_exported(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:
@@ -57,19 +58,22 @@ def load_exported(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, An
         file = read_portable(path)
         with differentiable():
             return file.module(), file.metadata
+    module, metadata = load_script(_existing(path))
+    return module, _known(path, metadata)
+
+
+def _existing(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
     if not Path(path).is_file():
         raise ExportError(f"potential {str(path)!r} does not exist")
-    try:
-        module, metadata = load_script(path)
-    except (RuntimeError, ValueError) as error:
-        raise ExportError(
-            f"{str(path)!r} is not a TorchScript file, nor a portable potential: {error}"
-        ) from error
+    return path
+
+
+def _known(path: str | os.PathLike[str], metadata: dict[str, Any]) -> dict[str, Any]:
     if not metadata:
         raise ExportError(
             f"{str(path)!r} has no {METADATA_FILE}: it was not written by cgal_plugin's export_potential"
         )
-    return module, metadata
+    return metadata
 
 
 def load_for_engine(

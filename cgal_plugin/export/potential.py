@@ -17,7 +17,8 @@ from cgal_plugin.errors import CGALError, CGALWarning, ExportError
 from cgal_plugin.export.loading import differentiable, load_exported, load_metadata
 from cgal_plugin.export.model_check import check_against_model, prepare
 from cgal_plugin.export.portable import save_portable
-from cgal_plugin.export.script_file import save_script, script_available
+from cgal_plugin.export.script_check import script_available
+from cgal_plugin.export.script_file import save_script
 from cgal_plugin.mapping.embedding import check_same_embedding
 from cgal_plugin.provenance import hash_array, hash_object, versions
 from cgal_plugin.units import POTENTIAL_UNITS

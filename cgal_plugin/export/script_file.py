@@ -10,15 +10,8 @@ import torch
 
 from cgal_plugin._native import no_torchscript_warnings
 from cgal_plugin.errors import ExportError
-from cgal_plugin.export.potential_file import check_potential_file
+from cgal_plugin.export.script_check import METADATA_FILE, check_script, read_script_metadata
 from cgal_plugin.provenance import atomic_write
-
-METADATA_FILE = "cgal.json"
-
-
-def script_available() -> bool:
-    """Return whether this torch can write TorchScript, which it deprecates."""
-    return hasattr(torch, "jit") and hasattr(torch.jit, "script") and hasattr(torch.jit, "load")
 
 
 def save_script(module: torch.nn.Module, path: str | os.PathLike[str], metadata: dict[str, Any]) -> None:
@@ -34,24 +27,17 @@ def save_script(module: torch.nn.Module, path: str | os.PathLike[str], metadata:
 def load_script(
     path: str | os.PathLike[str], device: str = "cpu"
 ) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
-    """Load a TorchScript file and its metadata (empty if it has none), after a check of its checksums.
+    """Load a TorchScript file and its metadata (empty if it has none), after :func:`check_script`.
 
     Raises
     ------
     ExportError
-        The file is damaged, or torch has no TorchScript.
-    RuntimeError, ValueError
-        The file is not TorchScript (raised by torch).
+        The file is damaged, is not TorchScript or is not for potentials, or torch has no TorchScript.
     """
-    check_potential_file(path)
-    if not script_available():
-        raise ExportError(
-            f"potential {os.fspath(path)!r} is TorchScript, which torch {torch.__version__} no longer reads: "
-            "export it again (`cgal export MODEL.ckpt -o potential.npz`), or install torch 2.10"
-        )
-    extra = {METADATA_FILE: ""}
+    check_script(path)
     with no_torchscript_warnings():
-        module = torch.jit.load(str(path), device, extra)  # type: ignore[no-untyped-call] # untyped in torch
-    text = extra[METADATA_FILE]
-    metadata = cast("dict[str, Any]", json.loads(text)) if text else {}
-    return cast("torch.jit.ScriptModule", module), metadata
+        try:
+            module = torch.jit.load(str(path), device)  # type: ignore[no-untyped-call] # untyped in torch
+        except (RuntimeError, ValueError) as error:
+            raise ExportError(f"{os.fspath(path)!r} is not a TorchScript file: {error}") from error
+    return cast("torch.jit.ScriptModule", module), read_script_metadata(path)

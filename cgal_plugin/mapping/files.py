@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgal_plugin.errors import MappingError
+from cgal_plugin.mapping.hdf5_trajectory import LH5_SUFFIX, NO_LH5, open_hdf5
 from cgal_plugin.mapping.psf import read_psf
 from cgal_plugin.provenance import BAD_ARCHIVE, read_json, unsealed
 
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 _SUFFIXES = {
     ".pdb": ".pdb", ".ent": ".pdb", ".brk": ".pdb", ".pdb1": ".pdb",
     ".cif": ".cif", ".mmcif": ".cif", ".pdbx": ".cif",
-    ".gro": ".gro", ".psf": ".psf", ".mol2": ".mol2", ".h5": ".h5", ".hdf5": ".h5", ".lh5": ".lh5",
+    ".gro": ".gro", ".psf": ".psf", ".mol2": ".mol2", ".h5": ".h5", ".hdf5": ".h5",
     ".prmtop": ".prmtop", ".parm7": ".prmtop", ".prm7": ".prmtop", ".arc": ".arc", ".gsd": ".gsd",
     ".hoomdxml": ".hoomdxml",
 }  # fmt: skip
 #: formats with coordinates
-_WITH_FRAMES = (".pdb", ".cif", ".gro", ".h5", ".lh5", ".mol2")
+_WITH_FRAMES = (".pdb", ".cif", ".gro", ".h5", ".mol2")
 _UNREADABLE: tuple[type[Exception], ...] = (*BAD_ARCHIVE, AttributeError, AssertionError)
 
 
@@ -65,6 +66,8 @@ def load_structure(path: str | os.PathLike[str]) -> mdtraj.Trajectory | mdtraj.T
     if not path.is_file():
         raise MappingError(f"structure file {str(path)!r} does not exist")
     suffix = structure_suffix(path)
+    if path.suffix.lower() == LH5_SUFFIX:
+        raise MappingError(f"structure file {str(path)!r}: {NO_LH5}")
     if suffix is None:
         raise MappingError(
             f"structure file {str(path)!r} has an ending that is not known; use one of "
@@ -113,6 +116,9 @@ def _load(path: Path, suffix: str) -> mdtraj.Trajectory | mdtraj.Topology:
 
     if suffix == ".psf":
         return read_psf(path)
+    if suffix == ".h5":
+        with open_hdf5(path) as file:
+            return file.read(0, 1)
     if suffix not in _WITH_FRAMES:
         return mdtraj.load_topology(str(path))
     with warnings.catch_warnings():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cgal_plugin.errors import OracleError
 from cgal_plugin.oracle.coordinates import Coordinates, box_vectors, reading
 from cgal_plugin.oracle.forcefield import HYDROGEN_MASS
+from cgal_plugin.oracle.xml_code import check_force_field_files, check_system_text
 from cgal_plugin.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
@@ -191,6 +192,7 @@ def _openmm_xml(source: ForceFieldSource, coordinates: Coordinates, what: str) -
     from openmm import app
 
     topology = _given_topology(source, coordinates)
+    check_force_field_files(source.files)
     field = app.ForceField(*map(str, source.files))
     for generator in field.getGenerators():
         if type(generator).__name__ != _UREY_BRADLEY:
@@ -207,7 +209,9 @@ def _system(source: ForceFieldSource, coordinates: Coordinates, what: str) -> Re
     import openmm
 
     topology = _given_topology(source, coordinates)
-    system = openmm.XmlSerializer.deserialize(Path(source.files[0]).read_text(encoding="utf-8"))
+    text = Path(source.files[0]).read_text(encoding="utf-8")
+    check_system_text(text, what)
+    system = openmm.XmlSerializer.deserialize(text)
     if not isinstance(system, openmm.System):
         raise OracleError(
             f"{what} holds {type(system).__name__}, not a System; write it with "

@@ -114,7 +114,7 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
         notes=[
             *_notes(directory, evaluator),
             *_round_notes(rounds),
-            *notes_on_tests(tests),
+            *notes_on_tests(tests, evaluator),
             *_refinement_notes(refined),
         ],
     )

@@ -15,17 +15,20 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from cgal_plugin.components.evaluator import ReferenceEvaluator
+
 #: label of the refined model's test in :func:`cgal_plugin.runs.layout.test_stages`
 REFINED = "refined"
 
 
 @dataclass(frozen=True)
 class TestRecord:
-    """A complete test of a model: its stage, results, and wall time, s."""
+    """A complete test of a model: its stage, results, wall time (s), and manifest."""
 
     stage: Stage
     results: Mapping[str, Any]
     seconds: float
+    manifest: Mapping[str, Any]
 
 
 #: label of a model → its test, in order
@@ -37,7 +40,7 @@ def read_tests(directory: RunDirectory) -> dict[str, TestRecord]:
     found = {}
     for label, stage in test_stages(directory):
         manifest = stage.manifest()
-        found[label] = TestRecord(stage, manifest["results"], float(manifest["seconds"]))
+        found[label] = TestRecord(stage, manifest["results"], float(manifest["seconds"]), manifest)
     return found
 
 
@@ -107,9 +110,15 @@ def why_no_w1(config: Config, tests: Tests, evaluated: Sequence[Mapping[str, Any
     return "no test of a model is complete yet"
 
 
-def notes_on_tests(tests: Tests) -> list[str]:
-    """Say what limits the tests."""
+def notes_on_tests(tests: Tests, reference: ReferenceEvaluator) -> list[str]:
+    """Say what limits the tests, and which were made with another content of the reference."""
     notes = []
+    other = [label for label, record in tests.items() if not reference.is_that_of(record.manifest)]
+    if other:
+        notes.append(
+            f"The reference has changed since the test of {', '.join(other)}: W1 is that to the earlier one, "
+            "figures show the present one. Repeat `cgal run` to compare the models with the present one."
+        )
     for label, record in tests.items():
         results = record.results
         if results.get("blow_ups"):

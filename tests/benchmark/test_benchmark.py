@@ -192,3 +192,20 @@ def test_another_configuration_in_the_same_folder_is_refused(
     other.write_text(yaml.safe_dump(content, sort_keys=False))
     with pytest.raises(StateError, match="another configuration for refined/1, rmsd/1, static/1"):
         run_benchmark(load_benchmark(other), out)
+
+
+def test_another_reference_in_the_same_folder_is_refused(
+    finished: tuple[LoadedBenchmark, Path], benchmark: Path
+) -> None:
+    loaded, out = finished
+    path = next(iter(loaded.jobs.values())).evaluation.reference[0]
+    content = path.read_bytes()
+    with np.load(path) as arrays:
+        changed = {name: arrays[name] * 1.01 for name in arrays.files}
+    try:
+        np.savez(path, **changed)
+        with pytest.raises(StateError, match=r"another content of evaluation\.reference"):
+            run_benchmark(load_benchmark(benchmark), out)
+    finally:
+        path.write_bytes(content)
+    run_benchmark(load_benchmark(benchmark), out)

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from cgal_plugin.components.build import build_components
 from cgal_plugin.config import parse_config
 from cgal_plugin.data import DataStore
 from cgal_plugin.driver import RunResult, run
 from cgal_plugin.errors import ConfigError, DynamicsError, TrainingError
 from cgal_plugin.priors import PriorSet
 from cgal_plugin.provenance import hash_file, read_json
+from cgal_plugin.refinement.target import equilibrated
 from cgal_plugin.runs.directory import RunDirectory
 from cgal_plugin.runs.layout import refined_stages, sampled_trajectories
 from cgal_plugin.training import load_model
@@ -153,10 +155,12 @@ def test_other_settings_start_the_refinement_again(finished: RunResult, copied: 
     assert stages(copied)[0]["energy_spread"] < stages(finished.out_dir)[0]["energy_spread"]
 
 
-@pytest.mark.integration
-def test_too_few_sampled_frames_are_an_error(copied: Path) -> None:
-    with pytest.raises(DynamicsError, match=r"gave \d+ frames .* 200 are needed.*raise refinement\.steps"):
-        run(parse_config(content(steps=400)), copied, accept_changes=True)
+def test_too_few_sampled_frames_are_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"save only \d+ frames .* 200 are needed: raise refinement\.steps"):
+        build_components(parse_config(content(steps=400)))
+    # of replicas that blew up
+    with pytest.raises(DynamicsError, match=r"gave 80 frames .* 200 are needed.*raise refinement\.steps"):
+        equilibrated([np.zeros((100, 5, 3))], 0)
 
 
 @pytest.mark.usefixtures("without_figures")

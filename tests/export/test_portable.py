@@ -206,8 +206,10 @@ start = np.load("x.npy")
 result = simulate("p.npz", topology, start, steps=20, timestep_fs=2.0, temperature=300.0, friction=1.0,
                   out_dir="run", report_interval=10, backend="python")
 assert result.n_frames == (2, 2, 2), result
+assert load_metadata("p.pt")["n_beads"] == topology.n_beads  # read without TorchScript
 try:
-    load_metadata("p.pt")
+    simulate("p.pt", topology, start[:2], steps=20, timestep_fs=2.0, temperature=300.0, friction=1.0,
+             out_dir="script", backend="python")
 except CGALError as error:
     print(error)
 print(json.dumps([m for m in sys.modules if m.split(".")[0] in ("torchmdnet", "lightning")]))
