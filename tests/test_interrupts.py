@@ -104,10 +104,14 @@ def _drop_in_a_weak_reference() -> None:
 def test_a_signal_whose_exception_python_drops_is_raised_again(
     drop: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def work() -> None:
+        with handled(keyboard=False):
+            drop()
+            time.sleep(5)
+
     started = time.monotonic()
-    with pytest.raises(Interrupted), handled(keyboard=False):
-        drop()
-        time.sleep(5)
+    with pytest.raises(Interrupted):
+        work()
     assert time.monotonic() - started < 3
     assert "Traceback" not in capsys.readouterr().err
 
@@ -115,10 +119,15 @@ def test_a_signal_whose_exception_python_drops_is_raised_again(
 @pytest.mark.parametrize("end", [lambda: None, lambda: sys.exit(0), lambda: 1 / 0])
 def test_a_suppressed_signal_ends_the_block_as_a_signal(end: Callable[[], object]) -> None:
     """Nothing asks for it any more: the end of the block does."""
-    with pytest.raises(Interrupted), handled():
-        with contextlib.suppress(BaseException):
-            os.kill(os.getpid(), signal.SIGTERM)
-        end()
+
+    def work() -> None:
+        with handled():
+            with contextlib.suppress(BaseException):
+                os.kill(os.getpid(), signal.SIGTERM)
+            end()
+
+    with pytest.raises(Interrupted):
+        work()
 
 
 def test_other_dropped_exceptions_are_reported_as_ever(capsys: pytest.CaptureFixture[str]) -> None:
