@@ -112,7 +112,10 @@ class SimulationFolder:
         if not ((root / MANIFEST).is_file() and (root / CHECKPOINT).is_file()):
             raise StateError(f"{str(root)!r} holds no simulation: {MANIFEST} or {CHECKPOINT} is missing")
         inputs = _read_inputs(root / MANIFEST)
-        return cls(root, inputs["n_replicas"], inputs.get("temperatures") or ()), inputs
+        n = inputs.get("n_replicas")
+        if not isinstance(n, int) or n < 1:
+            raise DamageError(f"{str(root / MANIFEST)!r} is damaged (n_replicas is {n!r}); simulate again")
+        return cls(root, n, inputs.get("temperatures") or ()), inputs
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -270,10 +273,7 @@ class SimulationFolder:
                 f"checkpoint {str(path)!r} is damaged ({error}); delete {str(self.root)!r} "
                 "to simulate again, or use another out_dir"
             ) from error
-        content["events"] = [BlowUp(**event) for event in content["events"]]
-        if content.get("exchanges") is not None:
-            content["exchanges"] = ExchangeState(**content["exchanges"])
-        return Progress(**content), binary
+        return _progress(content, path), binary
 
     def finish(self, progress: Progress, results: dict[str, Any] | None = None) -> None:
         """Record the completed simulation, and other ``results``, in the manifest."""
@@ -299,13 +299,28 @@ class SimulationFolder:
     def is_complete(self, progress: Progress) -> bool:
         """Return whether the manifest records exactly this progress as complete."""
         manifest = _read(self.root / MANIFEST)
-        return bool(manifest["status"] == "complete" and manifest["steps_done"] == progress.step)
+        return manifest.get("status") == "complete" and manifest.get("steps_done") == progress.step
+
+
+def _progress(content: Any, path: Path) -> Progress:
+    try:
+        events = [BlowUp(**event) for event in content["events"]]
+        exchanges = content.get("exchanges")
+        state = None if exchanges is None else ExchangeState(**exchanges)
+        return Progress(**{**content, "events": events, "exchanges": state})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DamageError(
+            f"checkpoint {str(path)!r} is damaged ({error!r}); delete {str(path.parent)!r} to simulate "
+            "again, or use another out_dir"
+        ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         manifest = read_sealed(path)
-    except ValueError as error:
+        if not isinstance(manifest.get("inputs", {}), dict):
+            raise TypeError("inputs is not a section")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DamageError(
             f"{str(path)!r} is damaged ({error}); delete {str(path.parent)!r} to simulate again, or use "
             "another out_dir"
@@ -316,7 +331,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _read_inputs(path: Path) -> dict[str, Any]:
-    return cast("dict[str, Any]", _read(path)["inputs"])
+    manifest = _read(path)
+    if not isinstance(manifest.get("inputs"), dict):
+        raise DamageError(
+            f"{str(path)!r} is damaged (it has no inputs); delete {str(path.parent)!r} to simulate again, "
+            "or use another out_dir"
+        )
+    return cast("dict[str, Any]", manifest["inputs"])
 
 
 def _state(path: Path, n_frames: int, checksum: int) -> str:
