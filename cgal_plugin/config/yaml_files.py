@@ -21,7 +21,7 @@ _FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def read_yaml(path: str | os.PathLike[str], *, fast: bool = False) -> tuple[Any, dict[tuple[Any, ...], int]]:
     """Return the content of a YAML file, and the line of every key path in it.
 
-    Merge keys (``<<``) are allowed; keys of the mapping itself win.
+    Merge keys (``<<``) are allowed: keys of the mapping itself win, then those of the first merged one.
 
     Parameters
     ----------
@@ -49,7 +49,8 @@ def read_yaml(path: str | os.PathLike[str], *, fast: bool = False) -> tuple[Any,
             return None, {}
         _check_size(root)
         _check_keys(root)
-        lines = {} if fast else dict(_lines(root, ()))  # before the loader resolves merge keys in place
+        _merge(root, set())
+        lines = {} if fast else dict(_lines(root, ()))
         return loader.construct_document(root), lines
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
@@ -102,6 +103,39 @@ def _check_keys(root: yaml.Node) -> None:
             seen[key.value] = line
 
 
+def _merge(node: yaml.Node, done: set[int]) -> None:
+    """Replace merge keys by the keys that they stand for: the first mapping that has a key counts.
+
+    The loader does this as well, but in some versions the last mapping of a list wins.
+    """
+    if id(node) in done:
+        return
+    done.add(id(node))
+    for each in _children(node):
+        _merge(each, done)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    own = [pair for pair in node.value if pair[0].tag != _MERGE]
+    known = {(key.tag, key.value) for key, _ in own if isinstance(key, yaml.ScalarNode)}
+    merged = []
+    for key, value in node.value:
+        for each in _mappings(key, value) if key.tag == _MERGE else ():
+            for pair in each.value:
+                name = (pair[0].tag, pair[0].value) if isinstance(pair[0], yaml.ScalarNode) else pair[0]
+                if name not in known:
+                    known.add(name)
+                    merged.append(pair)
+    node.value = merged + own
+
+
+def _mappings(key: yaml.Node, value: yaml.Node) -> list[yaml.MappingNode]:
+    found = value.value if isinstance(value, yaml.SequenceNode) else [value]
+    if not all(isinstance(each, yaml.MappingNode) for each in found):
+        line = key.start_mark.line + 1
+        raise ConfigError(f"line {line}: << takes a section of keys and values, or a list of sections")
+    return list(found)
+
+
 def _children(node: yaml.Node) -> list[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
         return [n for pair in node.value for n in pair]
@@ -110,12 +144,7 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
 
 def _lines(node: yaml.Node | None, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], int]]:
     if isinstance(node, yaml.MappingNode):
-        own = [(k, v) for k, v in node.value if k.tag != _MERGE]
-        merged = [v for k, v in node.value if k.tag == _MERGE]
-        for value in merged:  # first, so that own keys win
-            for each in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                yield from _lines(each, path)
-        for key, value in own:
+        for key, value in node.value:
             here = (*path, key.value)
             yield here, key.start_mark.line + 1
             yield from _lines(value, here)

@@ -275,7 +275,9 @@ class RunDirectory:
         facts = self.root / "run.json"
         try:
             found = read_sealed(facts).get("layout", 1)
-        except (OSError, ValueError, RecursionError) as error:
+            if not isinstance(found, int) or (found == 1 and intact is not None):
+                raise TypeError(f"layout is {found!r}")
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             if intact:
                 return
             if intact is False or facts.exists():

@@ -46,12 +46,13 @@ def disk_errors(root: Path) -> Iterator[None]:
 def _full_place(error: BaseException, root: Path) -> Path | None:
     """Return the folder of the full disk: that of the file, the run, or the temporary folder."""
     named = getattr(error, "filename", None)
-    places = [Path(os.fsdecode(named)).parent] if isinstance(named, str | bytes) else []
-    places += [root, *_temporary_folders()]
-    for place in places:
+    if isinstance(named, str | bytes):
+        place = Path(os.fsdecode(named)).parent
+        return root if place.resolve().is_relative_to(root.resolve()) else place
+    for place in (root, *_temporary_folders()):
         with suppress(OSError):
             if shutil.disk_usage(place).free < _NO_SPACE:
-                return root if place.resolve().is_relative_to(root.resolve()) else place
+                return place
     return None
 
 
