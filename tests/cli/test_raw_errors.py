@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from cgal_plugin.cli.status_text import status_text
-from cgal_plugin.config import Config, load_yaml, parse_config
+from cgal_plugin.config import Config, load_yaml, parse_config, yaml_files
 from cgal_plugin.data import DataStore
 from cgal_plugin.dynamics import load_simulation, simulate
 from cgal_plugin.errors import CGALError, ConfigError, DataError, MappingError, StateError
@@ -120,15 +120,23 @@ def test_a_run_without_its_records(missing: tuple[str, ...], tmp_path: Path) -> 
 # ---------------------------------------------------------------------- training.json, store.json
 
 
-def test_a_damaged_training_json_is_named(harm: Any, tmp_path: Path) -> None:
-    make_store(tmp_path / "data", n=40)
-    keys: dict[str, Any] = {
-        "dataset": "CGDataset",
-        "dataset_root": str(tmp_path / "data"),
-        "model": "cgschnet",
-    }
-    keys |= {"num_epochs": 1, "embedding_dimension": 8, "num_layers": 1, "num_rbf": 8}
-    train(keys, tmp_path / "out", seed=0)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data and a training, ``out``."""
+    folder = tmp_path_factory.mktemp("trained")
+    make_store(folder / "data", n=40)
+    train(_keys(folder), folder / "out", seed=0)
+    return folder
+
+
+def _keys(folder: Path) -> dict[str, Any]:
+    data = {"dataset": "CGDataset", "dataset_root": str(folder / "data")}
+    return {"model": "cgschnet", **data, **SMALL}
+
+
+def test_a_damaged_training_json_is_named(harm: Any, trained: Path, tmp_path: Path) -> None:
+    keys = _keys(trained)
+    shutil.copytree(trained / "out", tmp_path / "out")
     harm(tmp_path / "out" / "training.json")
     with pytest.raises(CGALError) as error:
         train(keys, tmp_path / "out", seed=0)
@@ -259,11 +267,13 @@ def test_an_alias_bomb_is_refused(kind: str, tmp_path: Path, capsys: pytest.Capt
     assert time.monotonic() - started < 10
 
 
-def test_a_large_file_without_aliases_is_read(tmp_path: Path) -> None:
-    from cgal_plugin.config.yaml_files import read_yaml
-
-    (tmp_path / "large.yaml").write_text("\n".join(f"k{i}: 1" for i in range(51_000)))
-    assert len(read_yaml(tmp_path / "large.yaml", fast=True)[0]) == 51_000
+def test_a_large_file_without_aliases_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yaml_files, "_MAX_NODES", 100)
+    (tmp_path / "large.yaml").write_text("\n".join(f"k{i}: 1" for i in range(1000)))
+    assert len(yaml_files.read_yaml(tmp_path / "large.yaml", fast=True)[0]) == 1000
+    (tmp_path / "large.yaml").write_text("a: &a [1, 2, 3]\nb: [" + "*a, " * 40 + "]\n")
+    with pytest.raises(ConfigError, match="aliases"):
+        yaml_files.read_yaml(tmp_path / "large.yaml")
 
 
 # ---------------------------------------------------------------------- terminal
@@ -357,8 +367,9 @@ class Strange:
     """A setting of another program."""
 
 
+@pytest.mark.filterwarnings("default::cgal_plugin.errors.CGALWarning")
 def test_the_remedy_for_an_untrusted_checkpoint_works(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_store(tmp_path / "data", n=40)
     (tmp_path / "keys.yaml").write_text("num_epochs: 1\n")
