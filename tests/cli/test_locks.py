@@ -47,7 +47,7 @@ def _seed(folder: Path, out: Path) -> None:
     seed_store(parse_config({"system": system, "seed_data": data, "executor": {"workers": 0}}), out)
 
 
-@pytest.mark.parametrize("work", [_train, _label, _seed])
+@pytest.mark.parametrize("work", [_train, _seed, pytest.param(_label, marks=pytest.mark.integration)])
 def test_a_folder_in_use_is_refused_and_free_afterwards(
     work: Callable[[Path, Path], None], tmp_path: Path
 ) -> None:
