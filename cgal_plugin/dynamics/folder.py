@@ -114,7 +114,7 @@ class SimulationFolder:
         inputs = _read_inputs(root / MANIFEST)
         n = inputs.get("n_replicas")
         if not isinstance(n, int) or n < 1:
-            raise DamageError(f"{str(root / MANIFEST)!r} is damaged (n_replicas is {n!r}); simulate again")
+            raise _damage(root / MANIFEST, f"n_replicas is {n!r}")
         return cls(root, n, inputs.get("temperatures") or ()), inputs
 
     @contextmanager
@@ -269,10 +269,7 @@ class SimulationFolder:
                 binary = data["openmm"].tobytes()
                 content = json.loads(str(data["progress"]))
         except BAD_ARCHIVE as error:
-            raise DamageError(
-                f"checkpoint {str(path)!r} is damaged ({error}); delete {str(self.root)!r} "
-                "to simulate again, or use another out_dir"
-            ) from error
+            raise _damage(path, error) from error
         return _progress(content, path), binary
 
     def finish(self, progress: Progress, results: dict[str, Any] | None = None) -> None:
@@ -309,10 +306,12 @@ def _progress(content: Any, path: Path) -> Progress:
         state = None if exchanges is None else ExchangeState(**exchanges)
         return Progress(**{**content, "events": events, "exchanges": state})
     except (KeyError, TypeError, AttributeError) as error:
-        raise DamageError(
-            f"checkpoint {str(path)!r} is damaged ({error!r}); delete {str(path.parent)!r} to simulate "
-            "again, or use another out_dir"
-        ) from error
+        raise _damage(path, repr(error)) from error
+
+
+def _damage(path: Path, why: object) -> DamageError:
+    remedy = f"delete {str(path.parent)!r} to simulate again, or use another out_dir"
+    return DamageError(f"{str(path)!r} is damaged ({why}); {remedy}")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -321,10 +320,7 @@ def _read(path: Path) -> dict[str, Any]:
         if not isinstance(manifest.get("inputs", {}), dict):
             raise TypeError("inputs is not a section")
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise DamageError(
-            f"{str(path)!r} is damaged ({error}); delete {str(path.parent)!r} to simulate again, or use "
-            "another out_dir"
-        ) from error
+        raise _damage(path, error) from error
     if manifest.get("format") != _FORMAT:
         raise StateError(f"{str(path)!r} is not a manifest of format {_FORMAT}; use another out_dir")
     return manifest
@@ -333,10 +329,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _read_inputs(path: Path) -> dict[str, Any]:
     manifest = _read(path)
     if not isinstance(manifest.get("inputs"), dict):
-        raise DamageError(
-            f"{str(path)!r} is damaged (it has no inputs); delete {str(path.parent)!r} to simulate again, "
-            "or use another out_dir"
-        )
+        raise _damage(path, "it has no inputs")
     return cast("dict[str, Any]", manifest["inputs"])
 
 
