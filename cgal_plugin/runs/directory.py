@@ -163,7 +163,7 @@ class RunDirectory:
 
     def platforms(self) -> dict[str, str]:
         """Return what the run has used so far by platform key of the configuration; empty for a new run."""
-        with suppress(DamageError):
+        with suppress(DamageError, KeyError):
             return dict(self.facts()["platforms"])
         for path in sorted(self.root.rglob(MANIFEST)):  # run.json is damaged, or there is no run
             with suppress(OSError, ValueError, KeyError, TypeError):
