@@ -40,10 +40,10 @@ RECIPE: dict[str, Any] = {
     },
     "oracle": {
         "mode": "steered", "restraint": 2.0, "relax_ps": 1.0, "production_ps": 34.0, "release_ps": 22.0,
-        "save_ps": 0.1, "n_starts": 1,
+        "save_ps": 0.02, "n_starts": 1,
     },
     "training": {
-        "mode": "scratch", "epochs": 10, "batch_size": 256, "learning_rate": 1e-3, "weight_decay": 1.0,
+        "mode": "scratch", "epochs": 4, "batch_size": 256, "learning_rate": 1e-3, "weight_decay": 1.0,
         "model": {"embedding_dimension": 32, "num_layers": 1, "filter_grid": 400},
         "priors": {
             "terms": ["bonds", "angle_series", "dihedrals", "repulsion", "pairs"],
@@ -207,8 +207,11 @@ def test_a_file_of_priors_is_not_refitted(tmp_path: Path) -> None:
         ({"restraint": 1}, {"mode": "steered", "release_ps": 22.0}),
         ({"mode": "free", "restraint": 1}, {"release_ps": 0.0}),
         ({"production_ps": "17 ps"}, {"release_ps": 11.0, "mode": "steered"}),
-        ({"production_ps": 0.05}, {"save_ps": 0.05, "release_ps": 0.0}),
-        ({"production_ps": 0.4}, {"save_ps": 0.1, "release_ps": 0.2}),
+        ({"production_ps": 0.01}, {"save_ps": 0.01, "release_ps": 0.0}),
+        ({"production_ps": 0.05}, {"save_ps": 0.02, "release_ps": 0.02}),
+        ({"production_ps": 0.4}, {"save_ps": 0.02, "release_ps": 0.24}),
+        ({"production_ps": 50}, {"save_ps": 0.04, "release_ps": 32.32}),
+        ({"production_ps": 340}, {"save_ps": 0.2, "release_ps": 220.0}),
         ({"release_ps": "0.05 ns"}, {"production_ps": pytest.approx(850 / 11)}),
         ({"release_ps": 0}, {"production_ps": 34.0, "mode": "steered"}),
         ({"mode": "auto", "production_ps": "auto", "save_ps": "auto", "restraint": "auto"}, RECIPE["oracle"]),
@@ -287,7 +290,7 @@ def test_another_model_has_no_filter_grid() -> None:
         ({"oracle": {"release_ps": 3}}, "these labels have 3.0 ps"),
         ({"oracle": {"mode": "free", "restraint": 1}}, "these labels have 0.0 ps"),
         ({"seed_data": {"picoseconds": 4}, "stopping": {"rounds": 0}}, "no round"),
-        ({"seed_data": {"save_ps": 0.123}}, "common frames only every 12.3 ps"),
+        ({"seed_data": {"save_ps": 0.123}, "oracle": {"save_ps": 0.1}}, "common frames only every 12.3 ps"),
         ({"simulation": {"n_replicas": 1, "report_interval": 1000}}, "1 replicas save only 24 frames"),
         (
             {"simulation": {"temperatures": [400, 450], "exchange_interval": 12000, "steps": 50000}},

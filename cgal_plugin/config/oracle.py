@@ -15,8 +15,12 @@ from cgal_plugin.config.section import Auto, Decision, Section
 
 #: labelled MD of a start whose forces are averaged, ps
 _MEAN_FORCE_PS = 5.0
-#: restraint of a steered label, kcal/mol/Å²; time between saved frames, ps
-_RESTRAINT, _SAVE_PS = 2.0, 0.1
+#: restraint of a steered label, kcal/mol/Å²
+_RESTRAINT = 2.0
+#: ps, time between saved frames of labels up to _SHORT_PS; a multiple of it for longer ones, because a label
+#: should not have more than some 1,700 frames
+_SAVE_PS, _SHORT_PS = 0.02, 34.0
+_SAVE_RULE = f"{_SAVE_PS:g} ps for each {_SHORT_PS:g} ps of production_ps, at most production_ps"
 
 
 class OpenMMOracleConfig(Section):
@@ -38,8 +42,9 @@ class OpenMMOracleConfig(Section):
     """Labelled MD per start, ps."""
     relax_ps: Annotated[Picoseconds, Field(ge=0)] = 1.0
     """MD before production_ps that is discarded, ps."""
-    save_ps: Annotated[Picoseconds, Field(gt=0), Auto(f"{_SAVE_PS:g} ps, at most production_ps")] = _SAVE_PS
-    """Time between saved frames, ps; forces decorrelate within 0.02 to 0.1 ps, so save often."""
+    save_ps: Annotated[Picoseconds, Field(gt=0), Auto(_SAVE_RULE)] = _SAVE_PS
+    """Time between saved frames, ps. Forces decorrelate within 0.02 ps: a fifth of the frames would have less
+    than half of the information."""
     n_starts: Annotated[Count, Auto("1; mean_force: 2")] = 1
     """All-atom starts per frame."""
     restraint: Annotated[Number, Field(ge=0), Auto(f"{_RESTRAINT:g} with mode steered, else 0")] = _RESTRAINT
@@ -81,10 +86,7 @@ class OpenMMOracleConfig(Section):
         known = number(given, "production_ps", "ps")
         production = found["production_ps"].value if "production_ps" in found else known
         if "save_ps" not in given:
-            short = production is not None and 0 < production < _SAVE_PS
-            found["save_ps"] = Decision(
-                production if short else _SAVE_PS, f"{_SAVE_PS:g} ps, at most a label"
-            )
+            found["save_ps"] = Decision(_save_ps(production), _SAVE_RULE)
         if "release_ps" not in given:
             released, rule = 0.0, f"mode {mode}"
             save = found["save_ps"].value if "save_ps" in found else number(given, "save_ps", "ps")
@@ -119,6 +121,12 @@ class OpenMMOracleConfig(Section):
     def free_ps(self) -> float:
         """Time of a label without restraint, ps."""
         return self.production_ps if self.mode == "free" and self.restraint == 0 else self.release_ps
+
+
+def _save_ps(production_ps: float | None) -> float:
+    if production_ps is None or not (math.isfinite(production_ps) and production_ps > 0):
+        return _SAVE_PS  # the error of a wrong value comes later
+    return min(production_ps, round(_SAVE_PS * math.ceil(production_ps / _SHORT_PS), 6))
 
 
 OracleConfig = Annotated[

@@ -129,7 +129,7 @@ class Training(Section):
     with a higher weight for new frames."""
     replay_weight: Annotated[Number, Field(ge=1)] = 4.0
     """replay: number of repetitions per epoch of each frame of the newest round; may be fractional."""
-    epochs: Count = 10
+    epochs: Count = 4
     """Epochs of the first training (with mode scratch: of each training)."""
     finetune_epochs: Count = 5
     """Epochs of each later round with finetune or replay."""

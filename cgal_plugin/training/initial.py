@@ -1,12 +1,15 @@
-"""Start a training from a trained model: its network and priors are those of the file."""
+"""The start of a training: from a trained model, with its network and priors, or from zero energy."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cgal_plugin.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
 
 #: TorchMD-Net keys that the weights of a network belong to
 _NETWORK = (
@@ -100,3 +103,18 @@ def _same(ours: Any, theirs: Any) -> bool:
         except (TypeError, ValueError):
             return False
     return bool(ours == theirs)
+
+
+def start_at_zero(module: LightningModule) -> None:
+    """Set the last layer of TorchMD-Net's ``Scalar`` head to zero: the model has the energy of its priors.
+
+    A short training keeps much of the random energy that a network starts with: on the same data, the seed
+    would move free energies of basins by more than kT. Other heads keep their weights: a training of mlcg's
+    form did not get away from zero.
+    """
+    import torch
+    from torchmdnet.models.output_modules import Scalar
+
+    head: Any = cast("Any", module).model.output_model
+    if type(head) is Scalar:
+        torch.nn.init.zeros_(head.output_network.layers[-1].weight)

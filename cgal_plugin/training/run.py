@@ -27,7 +27,7 @@ from cgal_plugin.provenance import (
     write_sealed,
 )
 from cgal_plugin.training.checkpoints import CheckpointFolder, Epoch
-from cgal_plugin.training.initial import keys_from
+from cgal_plugin.training.initial import keys_from, start_at_zero
 from cgal_plugin.training.prepare import Prepared, prepare, read_checkpoint, read_hparams, write_hparams
 from cgal_plugin.training.settings import resolve
 from cgal_plugin.units import MODEL_UNITS
@@ -117,7 +117,8 @@ def train(
     init_checkpoint
         Checkpoint with the initial weights, for modes ``finetune`` and ``replay``; its network (sizes,
         cutoffs, activation) and its priors are kept and need not be in ``hparams``, optimizer and schedule
-        are new. None: random weights (first round).
+        are new. None (first round): random weights, with zeros in the last layer of a ``Scalar`` head, so
+        that training starts from the energy of the priors.
     mode
         ``"scratch"``; ``"finetune"``; ``"replay"``: like ``finetune``, with frames of the newest sources
         repeated ``replay_weight`` times per epoch.
@@ -318,8 +319,11 @@ def _new_module(prepared: Prepared, seed: int, init: Path | None, last: Epoch | 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
         module: LightningModule = ChunkedLNNP(hparams, prior_model=priors or None)
-    if last is None and init is not None:
-        load_weights(module, init)
+    if last is None:
+        if init is None:
+            start_at_zero(module)
+        else:
+            load_weights(module, init)
     return module
 
 

@@ -80,6 +80,24 @@ def test_learns_the_forces(tmp_path, chance_seed):
     assert min(m["val_force_rmse"] for m in result.metrics) < 0.5 * rms
 
 
+@pytest.mark.parametrize("seed", [3, 4])
+def test_an_untrained_network_adds_no_energy(hparams, root, tmp_path, seed):
+    """Otherwise the seed would move the energies of states that few data determine."""
+    settings = {**hparams, "cgschnet": {"form": "majewski"}, "num_epochs": 1, "lr": 1e-12, "lr_min": 1e-13}
+    result = train(settings, tmp_path, seed=seed)
+    pos = torch.tensor(DataStore(root).load_all().positions[::20])
+    z, batch = torch.tensor(DataStore(root).topology.types).repeat(len(pos)), torch.arange(len(pos))
+    model = load_model(result.checkpoint)
+    priors = model.prior_model
+    model.prior_model = None
+    energy, forces = model(z, pos.reshape(-1, 3), batch.repeat_interleave(pos.shape[1]))
+    assert priors is not None
+    assert energy.abs().max() < 1e-6
+    assert forces.abs().max() < 1e-6
+    found = weights(result.checkpoint)
+    assert found["model.representation_model.interactions.0.lin1.weight"].std() > 0.05  # drawn as before
+
+
 def test_files_and_metrics(trained):
     result, out = trained
     assert result.epochs_run == 4
