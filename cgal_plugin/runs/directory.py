@@ -171,7 +171,8 @@ class RunDirectory:
         with suppress(StateError):  # an earlier version, which had no auto
             flat = _flat(self.read_config())
             found = {key: flat[key] for key in PLATFORMS if flat.get(key) is not None}
-            return {key: value for key, value in found.items() if value != "auto"}
+            # an auto of the backend is decided by each simulation
+            return {k: v for k, v in found.items() if v != "auto" or k == "simulation.backend"}
         return {}
 
     def facts(self) -> dict[str, Any]:
