@@ -92,7 +92,7 @@ def test_arms_share_their_start_and_are_tested_alike(finished: tuple[LoadedBench
     assert rmsd["oracle_ns"] > static["oracle_ns"] == static["seed_ns"] > 0
     for row in (static, rmsd):
         test = row["test"]
-        assert test["steps"] == 4 * 400
+        assert test["steps"] == 4 * 4 * 400
         assert 0 <= test["states_visited"] <= 1
         assert test["w1"]["floor"] is not None
         # the reference forces are noise of standard deviation 5, independent of the model's

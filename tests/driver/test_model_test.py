@@ -314,7 +314,7 @@ def test_a_real_run_is_tested_from_stretched_and_reserved_starts(finished: RunRe
     assert results[0]["starts"]["expected"] is None or results[0]["halves"]["expected"] is not None
     assert results[0]["start_id"] == results[1]["start_id"]
     assert results[0]["rmsd_to_folded"] is None
-    assert results[0]["steps"] == 8 * 2000
+    assert results[0]["steps"] == 8 * 4 * 2000
     assert not list((root / "rounds/round_000/test").glob("*.pt"))  # one portable file for all replicas
     starts = StartSet.load(root / STARTS / "starts.npz")
     store = DataStore(root / "data")

@@ -61,9 +61,9 @@ def test_changed_configuration_needs_consent(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     directory.adopt(parse_config({"system": SYSTEM}))
     changed = parse_config({"system": SYSTEM, "training": {"epochs": 7}})
-    with pytest.raises(StateError, match=r"training\.epochs: 10 -> 7"):
+    with pytest.raises(StateError, match=r"training\.epochs: 4 -> 7"):
         directory.adopt(changed)
-    assert directory.config().training.epochs == 10
+    assert directory.config().training.epochs == 4
     directory.adopt(changed, accept_changes=True)
     assert directory.config() == changed
     assert "training.epochs" in (tmp_path / "config_changes.json").read_text()
