@@ -161,6 +161,8 @@ class SimulationFolder:
             if manifest.is_file()
             else sorted(p.name for name in ("replica", "walker") for p in self.root.glob(f"{name}_*.dcd"))
         )
+        if unknown and (self.root / CHECKPOINT).is_file():
+            raise _damage(manifest, "it is missing")
         if unknown:
             raise StateError(
                 f"{str(self.root)!r} has trajectories ({', '.join(unknown[:3])}) but no {MANIFEST}; "
