@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import math
 import os
 import time
@@ -18,7 +16,6 @@ from cgal_plugin.errors import ConfigError, DamageError, TrainingError
 from cgal_plugin.execution.resources import Auto
 from cgal_plugin.file_lock import locked_folder
 from cgal_plugin.provenance import (
-    atomic_write,
     derive_seed,
     hash_file,
     hash_object,
@@ -26,7 +23,7 @@ from cgal_plugin.provenance import (
     versions,
     write_sealed,
 )
-from cgal_plugin.training.checkpoints import CheckpointFolder, Epoch
+from cgal_plugin.training.checkpoints import CheckpointFolder, Epoch, write_metrics
 from cgal_plugin.training.initial import keys_from, start_at_zero
 from cgal_plugin.training.prepare import Prepared, prepare, read_checkpoint, read_hparams, write_hparams
 from cgal_plugin.training.settings import resolve
@@ -283,7 +280,7 @@ def _run(
             folder.prune({number, best} | ({last.number} if last else set()))
             last = saved
             run += 1
-            _write_csv(out_dir / "metrics.csv", last.record["metrics"])
+            write_metrics(out_dir / "metrics.csv", last.record["metrics"])
             if progress is not None:
                 progress(number + 1, total, metrics)
     best_epoch = folder.get(last.record["best"])
@@ -341,13 +338,3 @@ def _metrics(trainer: Any, number: int, seconds: float) -> dict[str, Any]:
         if f"{stage}_neg_dy_mse_loss" in values:
             values[f"{stage}_force_rmse"] = math.sqrt(values[f"{stage}_neg_dy_mse_loss"])
     return values
-
-
-def _write_csv(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
-    names = ["epoch", *sorted({k for row in metrics for k in row} - {"epoch"})]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names)
-    writer.writeheader()
-    writer.writerows(metrics)
-    with atomic_write(path, "w") as handle:
-        handle.write(text.getvalue())
