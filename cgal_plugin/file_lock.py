@@ -9,11 +9,13 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from cgal_plugin.errors import StateError
 
+#: lock file of :func:`locked_folder`
+LOCK = ".lock"
 _POLL_SECONDS = 0.05
 _UNKNOWN = "another process"
 
@@ -43,13 +45,33 @@ def locked(path: Path, what: str, *, patience: float = 1.0) -> Iterator[None]:
         deadline = time.monotonic() + patience
         while not _try(descriptor, path):
             if time.monotonic() > deadline:
-                raise StateError(f"{what} is in use by {_read(descriptor)}")
+                raise StateError(
+                    f"{what} is in use by {_read(descriptor)}: wait until it has ended, or use another folder"
+                )
             time.sleep(_POLL_SECONDS)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked_folder(root: Path, what: str) -> Iterator[None]:
+    """Hold the lock of a folder, which is created if needed; see :func:`locked`.
+
+    Raises
+    ------
+    StateError
+        Another process holds the lock, the file system has no locks, or the folder cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(root / LOCK, f"{what} {str(root)!r}"))
+        except OSError as error:
+            raise StateError(f"{what} {str(root)!r} cannot be written: {error}") from error
+        yield
 
 
 def hold(path: Path) -> int | None:

@@ -5,6 +5,9 @@ is lost. A signal raises :class:`Interrupted` in the main thread. In C++ code th
 integrator with a potential in Python), the exception would look like an error of the potential; there it is
 raised after the call (:func:`deferred`). If the main thread is in a long C++ call and does not end in time,
 the process is killed.
+
+Python drops an exception in a destructor or in a callback from C. The signal is then raised again, at the
+latest at the end of the block: it is never lost.
 """
 
 from __future__ import annotations
@@ -13,14 +16,19 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from types import FrameType
+from dataclasses import dataclass, field
+from types import FrameType, TracebackType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 #: s after a signal until the process is killed
 GRACE_SECONDS = 10.0
+#: s after a dropped exception until the signal is raised again
+_AGAIN_SECONDS = 0.05
 
 
 class Interrupted(BaseException):
@@ -44,6 +52,8 @@ class _State:
     active: bool = False
     pending: int | None = None
     held: int = 0
+    #: set while Python has dropped the exception, and it was not raised again
+    dropped: threading.Event = field(default_factory=threading.Event)
 
 
 _state = _State()
@@ -73,9 +83,35 @@ def deferred() -> Iterator[None]:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    if _state.pending is None:  # a second signal must not interrupt the clean-up after the first
-        _state.pending = number
+    # a second signal must not interrupt the clean-up after the first
+    if _state.pending is None or _state.dropped.is_set():
+        _state.pending = _state.pending or number
+        _state.dropped.clear()
         check()
+
+
+@contextlib.contextmanager
+def _noticing_drops() -> Iterator[None]:
+    """Notice that Python has dropped the exception of a signal; do not print it as an ignored error."""
+    unraisable, uncaught = sys.unraisablehook, sys.excepthook
+
+    def dropped(facts: Any) -> None:  # in a destructor, or in a callback of ctypes
+        if isinstance(facts.exc_value, Interrupted):
+            _state.dropped.set()
+        else:
+            unraisable(facts)
+
+    def printed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, Interrupted):  # in C code that prints exceptions and goes on
+            _state.dropped.set()
+        else:
+            uncaught(kind, error, trace)
+
+    sys.unraisablehook, sys.excepthook = dropped, printed
+    try:
+        yield
+    finally:
+        sys.unraisablehook, sys.excepthook = unraisable, uncaught
 
 
 @contextlib.contextmanager
@@ -100,18 +136,23 @@ def handled(
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     _state.active, _state.pending, _state.held = True, None, 0
+    _state.dropped.clear()
     ended = threading.Event()
     before = {number: signal.signal(number, _handle) for number in SIGNALS}
     wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     guard = threading.Thread(target=_guard, args=(ours, ended, last_words), daemon=True)
     guard.start()
+    arrived: int | None = None
+    error: BaseException | None = None
     try:
-        yield
-    except Interrupted as interrupted:
-        if keyboard and interrupted.number == signal.SIGINT:
-            raise KeyboardInterrupt from interrupted
-        raise
+        with _noticing_drops():
+            yield
+    except BaseException as caught:
+        if not isinstance(caught, Interrupted) and _state.pending is None:
+            raise
+        error = caught  # a signal can also look like another error, when its exception was in a callback
     finally:
+        _state.held += 1  # a signal must not interrupt this
         ended.set()
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
@@ -119,7 +160,14 @@ def handled(
         theirs.close()  # ends the guard thread
         guard.join()
         ours.close()
-        _state.active, _state.pending = False, None
+        arrived = error.number if isinstance(error, Interrupted) else _state.pending
+        _state.active, _state.pending, _state.held = False, None, 0
+    if arrived is None:
+        return
+    interrupted = error if isinstance(error, Interrupted) else Interrupted(arrived)
+    if keyboard and arrived == signal.SIGINT:
+        raise KeyboardInterrupt from interrupted
+    raise interrupted from (None if interrupted is error else error)
 
 
 def _guard(ours: socket.socket, ended: threading.Event, last_words: Callable[[Interrupted], None]) -> None:
@@ -130,8 +178,12 @@ def _guard(ours: socket.socket, ended: threading.Event, last_words: Callable[[In
             return
         if received[0] in SIGNALS:
             break
-    if ended.wait(GRACE_SECONDS):
-        return
+    deadline = time.monotonic() + GRACE_SECONDS
+    while time.monotonic() < deadline:
+        if ended.wait(_AGAIN_SECONDS):
+            return
+        if _state.dropped.is_set():
+            os.kill(os.getpid(), received[0])
     interrupted = Interrupted(received[0])
     try:
         last_words(interrupted)

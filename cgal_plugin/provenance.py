@@ -204,33 +204,37 @@ def sealed(obj: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "seal": _seal(content)}
 
 
-def unsealed(content: Any) -> dict[str, Any]:
-    """Return the content of :func:`sealed` without the seal, after a check; without a seal, all content.
+def unsealed(content: Any, *, required: bool = False) -> dict[str, Any]:
+    """Return the content of :func:`sealed` without the seal, after a check.
+
+    Without a seal, return all content, unless it is ``required``.
 
     Raises
     ------
     ValueError
-        The content is not a mapping, or its checksum is wrong.
+        The content is not a mapping, its checksum is wrong, or a required one is missing.
     """
     if not isinstance(content, dict):
         raise ValueError(f"{type(content).__name__} where an object was expected")
     rest = {key: value for key, value in content.items() if key != "seal"}
+    if required and "seal" not in content:
+        raise ValueError("it has no checksum: it was edited, or is not a file of this package")
     if "seal" in content and content["seal"] != _seal(rest):
         raise ValueError("its content is not what was written (checksum)")
     return rest
 
 
-def read_sealed(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_sealed(path: str | os.PathLike[str], *, required: bool = False) -> dict[str, Any]:
     """Read a file of :func:`write_sealed`; return its content without the seal.
 
-    A file without a seal is accepted.
+    A file without a seal is accepted, unless it is ``required``.
 
     Raises
     ------
     ValueError
-        The file is not a JSON object, or its checksum is wrong.
+        The file is not a JSON object, its checksum is wrong, or a required one is missing.
     """
-    return unsealed(read_json(path))
+    return unsealed(read_json(path), required=required)
 
 
 def _seal(content: Mapping[str, Any]) -> str:

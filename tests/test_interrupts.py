@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -65,6 +66,84 @@ def test_code_that_swallows_it_is_asked_again() -> None:
 
     with pytest.raises(Interrupted):
         work()
+
+
+class _Dropping:
+    """An object whose destructor meets the signal: Python drops the exception."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        sum(range(1000))
+
+
+def _drop_in_a_destructor() -> None:
+    _Dropping()
+
+
+def _drop_in_a_callback() -> None:
+    import ctypes
+
+    @ctypes.CFUNCTYPE(None)
+    def callback() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        sum(range(1000))
+
+    callback()
+
+
+def _drop_in_a_weak_reference() -> None:
+    import weakref
+
+    thing = type("Thing", (), {})()
+    watched = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    del thing
+    assert watched() is None
+
+
+@pytest.mark.parametrize("drop", [_drop_in_a_destructor, _drop_in_a_callback, _drop_in_a_weak_reference])
+def test_a_signal_whose_exception_python_drops_is_raised_again(
+    drop: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        with handled(keyboard=False):
+            drop()
+            time.sleep(5)
+
+    started = time.monotonic()
+    with pytest.raises(Interrupted):
+        work()
+    assert time.monotonic() - started < 3
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("end", [lambda: None, lambda: sys.exit(0), lambda: 1 / 0])
+def test_a_suppressed_signal_ends_the_block_as_a_signal(end: Callable[[], object]) -> None:
+    """Nothing asks for it any more: the end of the block does."""
+
+    def work() -> None:
+        with handled():
+            with contextlib.suppress(BaseException):
+                os.kill(os.getpid(), signal.SIGTERM)
+            end()
+
+    with pytest.raises(Interrupted):
+        work()
+
+
+def test_other_dropped_exceptions_are_reported_as_ever(capsys: pytest.CaptureFixture[str]) -> None:
+    class Bad:
+        def __del__(self) -> None:
+            raise ValueError("in a destructor")
+
+    before = sys.unraisablehook
+    shown: list[object] = []
+    sys.unraisablehook = lambda facts: shown.append(facts.exc_value)
+    try:
+        with handled():
+            Bad()
+    finally:
+        sys.unraisablehook = before
+    assert [str(error) for error in shown] == ["in a destructor"]
 
 
 def test_blocks_within_blocks_and_other_threads_change_nothing() -> None:

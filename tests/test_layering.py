@@ -16,6 +16,7 @@ ROOT = Path(cgal_plugin.__file__).parent
 # a module may import from its own entry and from those before it
 ORDER = [
     ["errors"],
+    ["plain_text"],
     ["file_lock"],
     ["interrupts"],
     ["units"],

@@ -18,6 +18,7 @@ from cgal_plugin.cli import import_data, import_model, oracle, priors, stages
 from cgal_plugin.cli.options import ConfigFile
 from cgal_plugin.errors import CGALError, CGALWarning, ConfigError
 from cgal_plugin.execution.resources import Auto
+from cgal_plugin.plain_text import plain
 
 if TYPE_CHECKING:
     from cgal_plugin.components.build import Components
@@ -69,7 +70,7 @@ def run(
 
         components = _built(settings)
         for line in components.what_was_read:
-            typer.echo(line)
+            typer.echo(plain(line))
         typer.echo(plan(components.config, components.molecule))
         for line in (components.resources.text, *components.resources.notes):
             typer.echo(line)
@@ -102,7 +103,7 @@ def validate(config: ConfigFile) -> None:
     decided = [f"  {line}" for line in decision_lines(settings.decided)]
     heading = ["keys that were left out or auto:"] * bool(decided)
     for line in (*components.what_was_read, *heading, *decided, plan(settings, components.molecule)):
-        typer.echo(line, err=True)
+        typer.echo(plain(line), err=True)
     typer.echo(dump_yaml(settings), nl=False)
 
 
@@ -217,7 +218,7 @@ def _plain_output() -> None:
         file: TextIO | None = None, line: str | None = None,
     ) -> None:  # fmt: skip
         if file is None and issubclass(category, CGALWarning):
-            print(f"note: {message}", file=sys.stderr, flush=True)
+            print(f"note: {plain(message)}", file=sys.stderr, flush=True)
         else:
             show(message, category, filename, lineno, file, line)
 
@@ -248,12 +249,12 @@ def main() -> None:
     except CGALError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     except Exception as error:
         if debug:
             raise
-        print(f"error: {_unexpected(error)}", file=sys.stderr)
+        print(f"error: {plain(_unexpected(error))}", file=sys.stderr)
         raise SystemExit(1) from error
     except interrupts.Interrupted as interrupted:
         _interrupted(interrupted)

@@ -52,6 +52,9 @@ Temperature = Annotated[float, typer.Option(min=1e-3, help="K.")]
 MaybeTemperature = Annotated[
     float | None, typer.Option("--temperature", min=1e-3, help="K (default: as recorded in the files).")
 ]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Unpickle the checkpoint even if this can run code from it.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
 
 

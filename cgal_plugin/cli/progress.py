@@ -22,6 +22,7 @@ from rich.text import Text
 
 from cgal_plugin.cli.status_text import not_evaluated_text
 from cgal_plugin.components.protocols import Progress as ProgressCallback
+from cgal_plugin.plain_text import plain
 from cgal_plugin.runs.w1_text import test_text
 
 
@@ -59,11 +60,11 @@ class RichReporter:
 
     def round(self, row: Mapping[str, Any]) -> None:
         """Print the results of a round as one line."""
-        self.console.print(round_line(row), markup=False, style="bold", soft_wrap=True)
+        self.console.print(plain(round_line(row)), markup=False, style="bold", soft_wrap=True)
 
     def message(self, text: str) -> None:
         """Print one line."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(plain(text), markup=False, soft_wrap=True)
 
 
 def round_line(row: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from cgal_plugin.cli.options import (
     Seed,
     Store,
     Top,
+    Trust,
     Units,
     length_unit,
     load_topology,
@@ -71,6 +72,7 @@ def train(
     ] = None,
     priors: Annotated[Path | None, typer.Option(help="Priors saved by fit-priors.")] = None,
     init: Annotated[Path | None, typer.Option(help="Checkpoint to fine-tune from.")] = None,
+    trust: Trust = False,
     cores: Annotated[
         int | None, typer.Option(min=1, help="Cores; the result is the same. Default: all that may be used.")
     ] = None,
@@ -84,10 +86,13 @@ def train(
     from cgal_plugin.config.load import read_mapping
     from cgal_plugin.priors import PriorSet
     from cgal_plugin.training import train as run
+    from cgal_plugin.training.plain_copy import plain_copy
     from cgal_plugin.training.settings import store_keys
 
     given: dict[str, Any] = {} if config is None else dict(read_mapping(config)[0])
     keys = store_keys(given, stores, None if priors is None else PriorSet.load(priors))
+    if init is not None and trust:
+        init = plain_copy(init, out / "init.ckpt")
     mode = "scratch" if init is None else "finetune"
     result = run(
         keys, out, init_checkpoint=init, mode=mode, seed=seed, progress=_echo_epoch, cores=cores or "auto"
@@ -103,9 +108,7 @@ def export(
     out: Out,
     mapping: Mapping = "CA",
     replicas: Annotated[int, typer.Option(min=1, help="Copies in one System (TorchScript).")] = 1,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Unpickle the checkpoint even if this can run code from it.")
-    ] = False,
+    trust: Trust = False,
     temperature: MaybeTemperature = None,
     embedding: EmbeddingName = None,
     form: Annotated[

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from cgal_plugin.dynamics.tempering_report import short_text
+from cgal_plugin.plain_text import plain
 from cgal_plugin.runs.w1_text import short_text as w1_short
 
 
@@ -53,7 +54,7 @@ def status_text(status: Mapping[str, Any]) -> str:
         lines.append("run the same `cgal run` command again to resume")
     if status["seconds_left"]:
         lines.append(f"time left: about {_span(status['seconds_left'])}")
-    return "\n".join(lines)
+    return plain("\n".join(lines))
 
 
 def _round_text(row: Mapping[str, Any]) -> str:

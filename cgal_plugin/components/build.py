@@ -41,12 +41,7 @@ from cgal_plugin.components.resources import (
     with_workers,
 )
 from cgal_plugin.components.sampler import OpenMMSampler
-from cgal_plugin.components.seed_data import (
-    OpenMMSeeds,
-    StoredSeeds,
-    check_system,
-    with_library_of,
-)
+from cgal_plugin.components.seed_data import OpenMMSeeds, StoredSeeds, check_system, with_library_of
 from cgal_plugin.components.sizes import check_sizes
 from cgal_plugin.components.starts import StartSet, needs_reserved, without_withheld
 from cgal_plugin.components.suited import suited
@@ -55,6 +50,7 @@ from cgal_plugin.config import Config
 from cgal_plugin.config.models import ExternalComponent, OpenMMOracleConfig, Simulation
 from cgal_plugin.config.selector import CommitteeSelectorConfig, RMSDSelectorConfig
 from cgal_plugin.data import DataStore
+from cgal_plugin.data.store import MAKE_AGAIN
 from cgal_plugin.errors import ConfigError, MappingError
 from cgal_plugin.execution.map_tasks import ExecutorSettings
 from cgal_plugin.mapping import CGTopology, resolve_spec
@@ -296,7 +292,11 @@ def _oracle(config: Config, seed_source: SeedSource, made: OpenMMOracle | None) 
         )
     check_system(DataStore(path.parent), oracle.model)
     try:
-        return with_library_of(oracle, path.parent).with_force_map(ForceMap.load(path))
+        found = ForceMap.load(path)
+    except MappingError as error:
+        raise ConfigError(f"{error}. {MAKE_AGAIN}") from error
+    try:
+        return with_library_of(oracle, path.parent).with_force_map(found)
     except MappingError as error:
         raise ConfigError(
             f"{path} does not fit the all-atom system of this run: {error}. Import the trajectories with the "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,20 +13,24 @@ import numpy as np
 from cgal_plugin.components.all_atom import named_model
 from cgal_plugin.components.label_job import LabelJob
 from cgal_plugin.components.tasks import backmap_chunk
+from cgal_plugin.damage import set_aside
 from cgal_plugin.data import DataStore
+from cgal_plugin.data.store import MAKE_AGAIN
 from cgal_plugin.data.temperature import common_temperature
 from cgal_plugin.data.trajectories import read_trajectories, tell
-from cgal_plugin.errors import ConfigError, DataError
+from cgal_plugin.errors import CGALWarning, ConfigError, DataError, MappingError
 from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.execution.resources import Auto, resolve_threads
+from cgal_plugin.file_lock import LOCK
 from cgal_plugin.provenance import atomic_path, hash_array
 from cgal_plugin.runs.layout import FORCE_MAP, WORK
 from cgal_plugin.runs.quarantine import Quarantine
+from cgal_plugin.runs.store_lock import locked_store
 from cgal_plugin.units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
     from cgal_plugin.mapping import CGTopology
-    from cgal_plugin.oracle import AllAtomModel
+    from cgal_plugin.oracle import AllAtomModel, OpenMMOracle
     from cgal_plugin.oracle.backmap import BackmapResult
     from cgal_plugin.oracle.options import ReadOptions
 
@@ -83,8 +89,9 @@ def label_file(
         No temperature is given or recorded.
     CGALError
         Frames, molecule, settings or store are invalid, or do not fit together.
+    StateError
+        Another process writes to the store.
     """
-    from cgal_plugin.mapping.forces import ForceMap
     from cgal_plugin.oracle import OpenMMOracle
 
     temperature = common_temperature([frames, out], temperature)
@@ -97,18 +104,29 @@ def label_file(
             f"{os.fspath(frames)!r} does not record its temperature: give that of the CG potential "
             "(--temperature), because labels belong to one temperature"
         )
-    force_map = os.path.join(os.fspath(out), FORCE_MAP)
-    if os.path.exists(force_map):
-        oracle = oracle.with_force_map(ForceMap.load(force_map))
-    if os.path.isdir(out) and os.listdir(out) and not os.path.exists(os.path.join(out, "store.json")):
+    root = Path(out)
+    if root.is_dir() and {p.name for p in root.iterdir()} - {LOCK} and not (root / "store.json").exists():
         raise DataError(
             f"{os.fspath(out)!r} contains other files and is not a data store; choose another folder"
         )
+    with locked_store(root):
+        return _label(frames, positions, oracle, root, workers, message)
+
+
+def _label(
+    frames: str | os.PathLike[str],
+    positions: np.ndarray,
+    oracle: OpenMMOracle,
+    root: Path,
+    workers: int | Auto,
+    message: Callable[[str], None] | None,
+) -> tuple[int, list[tuple[int, str]]]:
+    oracle = _with_stored_map(oracle, root)
     store = DataStore.create(
-        out, oracle.topology, temperature=oracle.temperature, force_map_hash=oracle.force_map.hash
+        root, oracle.topology, temperature=oracle.temperature, force_map_hash=oracle.force_map.hash
     )
-    if not os.path.exists(force_map):
-        oracle.force_map.save(force_map)
+    if not (root / FORCE_MAP).exists():
+        oracle.force_map.save(root / FORCE_MAP)
     # named by content, so that a frame that occurs in several files is labelled once
     names = [f"frame_{hash_array(np.asarray(f, dtype=np.float32))[:16]}" for f in positions]
     quarantine = Quarantine(store.root / "quarantine")
@@ -132,6 +150,29 @@ def label_file(
         for i in first
         if names[i] not in store
     ]
+
+
+def _with_stored_map(oracle: OpenMMOracle, root: Path) -> OpenMMOracle:
+    """Return the oracle with the force map of a store; a damaged one is written again if it is the default.
+
+    Raises
+    ------
+    DataError
+        The map is damaged, and is another one than that of the oracle.
+    """
+    from cgal_plugin.mapping.forces import ForceMap
+
+    path = root / FORCE_MAP
+    if not path.exists():
+        return oracle
+    try:
+        return oracle.with_force_map(ForceMap.load(path))
+    except MappingError as error:
+        if not (root / "store.json").exists() or DataStore(root).force_map_hash != oracle.force_map.hash:
+            raise DataError(f"{error}. {MAKE_AGAIN}") from error
+        kept = set_aside(path, root)
+        warnings.warn(f"{error}; it is kept in {kept} and written again", CGALWarning, stacklevel=2)
+        return oracle
 
 
 def _check_settings(store: DataStore, names: Sequence[str], settings: Mapping[str, Any]) -> None:

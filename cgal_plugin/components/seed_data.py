@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cgal_plugin.components.pdb_file import check_pdb, save_pdb
 from cgal_plugin.components.protocols import SeedSource
 from cgal_plugin.components.resources import with_workers
 from cgal_plugin.components.tasks import SeedTask, write_trajectory
@@ -14,7 +16,8 @@ from cgal_plugin.config import Config
 from cgal_plugin.damage import DAMAGED, set_aside
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.reserved import ReservingStore, copy_withheld
-from cgal_plugin.errors import CGALError, ConfigError, DataError
+from cgal_plugin.data.store import MAKE_AGAIN
+from cgal_plugin.errors import BackmapError, CGALError, CGALWarning, ConfigError, DataError
 from cgal_plugin.execution.map_tasks import map_tasks
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.mapping.embedding import check_same_embedding
@@ -22,6 +25,7 @@ from cgal_plugin.oracle.record import StructureRecord
 from cgal_plugin.provenance import atomic_path, derive_seed, read_json, write_json
 from cgal_plugin.runs.layout import FORCE_MAP, LIBRARY, WORK
 from cgal_plugin.runs.log import Progress
+from cgal_plugin.runs.stage import MANIFEST
 
 if TYPE_CHECKING:
     from cgal_plugin.oracle import AllAtomModel, OpenMMOracle
@@ -88,6 +92,7 @@ class OpenMMSeeds:
         paths = [out_dir / f"trajectory_{i:03d}.npz" for i in range(self.config.seed_data.n_trajectories)]
         self._run_missing(paths, progress)
         self._trajectories = [AllAtomTrajectory.load(p) for p in paths]
+        complete = (out_dir / MANIFEST).exists()  # its files are intact, and do not change
         map_path, library_path, native = (out_dir / n for n in (FORCE_MAP, LIBRARY, "native.pdb"))
         if not is_whole(map_path, ForceMap.load):
             self.oracle.fit_force_map(self._trajectories, self.config.seed_data.force_map).save(map_path)
@@ -100,8 +105,8 @@ class OpenMMSeeds:
                 library.add(trajectory.positions[::stride])
             library.save(library_path)
         self.oracle = self.oracle.with_library(AllAtomLibrary.load(library_path, self.oracle.model))
-        if not native.exists():
-            self._save_native(native)
+        if not (complete and native.exists()) and not is_whole(native, check_pdb):
+            save_pdb(native, self.oracle.native_positions(), self.oracle.atom_topology)
         _write_record(out_dir / STRUCTURE, self.record)
 
     def _task(self, i: int) -> TrajectoryTask:
@@ -147,14 +152,6 @@ class OpenMMSeeds:
             names=[t.path.stem for t in tasks],
         )
 
-    def _save_native(self, path: Path) -> None:
-        import mdtraj
-
-        from cgal_plugin.units import ANGSTROM_PER_NM
-
-        native = self.oracle.native_positions()[None] / ANGSTROM_PER_NM
-        atomic_path(path, mdtraj.Trajectory(native, self.oracle.atom_topology).save_pdb)
-
     def fill(self, store: DataStore) -> None:
         """Add one shard per trajectory, and the force map."""
         if not (store.root / FORCE_MAP).exists():
@@ -167,7 +164,12 @@ class OpenMMSeeds:
 
 
 def _write_record(path: Path, record: StructureRecord) -> None:
-    """Write what was read, unless the file has it."""
+    """Write what was read, unless the file has it, or belongs to a complete stage, whose files do not change.
+
+    A record names files; those of a run that was moved are elsewhere now.
+    """
+    if path.exists() and path.with_name(MANIFEST).exists():
+        return
     try:
         if read_json(path) == record.to_dict():
             return
@@ -205,9 +207,11 @@ def is_whole(
     try:
         load(path)
     except CGALError as error:
-        kept = set_aside(path, path.parent)
-        if on_damage is not None:
-            on_damage("damage", what=str(error), remedy=f"it is kept in {kept} and made again")
+        remedy = f"it is kept in {set_aside(path, path.parent)} and made again"
+        if on_damage is None:
+            warnings.warn(f"{str(error).partition(';')[0]}; {remedy}", CGALWarning, stacklevel=2)
+        else:
+            on_damage("damage", what=str(error), remedy=remedy)
         return False
     return True
 
@@ -217,7 +221,12 @@ def with_library_of(oracle: OpenMMOracle, root: Path) -> OpenMMOracle:
     from cgal_plugin.oracle.library import AllAtomLibrary
 
     path = next((p for p in (root / LIBRARY, root / "seed" / LIBRARY) if p.is_file()), None)
-    return oracle if path is None else oracle.with_library(AllAtomLibrary.load(path, oracle.model))
+    if path is None:
+        return oracle
+    try:
+        return oracle.with_library(AllAtomLibrary.load(path, oracle.model))
+    except BackmapError as error:
+        raise DataError(f"{error}. {MAKE_AGAIN}; or delete {path} to backmap without a library") from error
 
 
 def check_system(store: DataStore, model: AllAtomModel) -> None:

@@ -14,6 +14,7 @@ from cgal_plugin.errors import ConfigError, DamageError, ExportError, StateError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.models.build import MODEL_NAME
 from cgal_plugin.runs.layout import WORK
+from cgal_plugin.runs.stage import MANIFEST
 
 if TYPE_CHECKING:
     from cgal_plugin.priors import PriorSet
@@ -153,8 +154,9 @@ class TorchMDNetTrainer:
         frozen = _for(_load(path), path, store)
         start = next(frames.positions[0] for _, frames in store)
         warn_of_timestep(getattr(self.config.simulation, "timestep_fs", None), store.topology, frozen, start)
-        if not (out_dir / "priors.png").exists():
-            plot_priors(frozen, out_dir / "priors.png")
+        figure = out_dir / "priors.png"
+        if not figure.exists() or not (out_dir / MANIFEST).exists():  # it may be damaged
+            plot_priors(frozen, figure)
         self._seed_priors = frozen
         self._prior_model = frozen.to_prior_model()
 

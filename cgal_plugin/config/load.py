@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +15,10 @@ from cgal_plugin.config.decisions import BASE
 from cgal_plugin.config.external import LOOK_UP
 from cgal_plugin.config.force_field import changed, content_hashes, openmm_file
 from cgal_plugin.config.models import Config
+from cgal_plugin.config.paths import PATH_KEYS
 from cgal_plugin.config.section import kinds
+from cgal_plugin.config.yaml_files import read_yaml
 from cgal_plugin.errors import ConfigError
-
-_MAX_NODES = 100_000
-_PATH_KEYS = (
-    ("system", "structure"),
-    ("system", "force_field", "include"),
-    ("seed_data", "store"),
-    ("training", "priors", "file"),
-    ("training", "init"),
-    ("evaluation", "reference"),
-    ("evaluation", "reference_topology"),
-    ("test", "reference_forces"),
-    ("executor", "config"),
-)
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses duplicate keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: dict[Any, int] = {}
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            line = key_node.start_mark.line + 1
-            if isinstance(key, str) and key in seen:
-                raise ConfigError(f"line {line}: key {key!r} is given twice (first on line {seen[key]})")
-            if isinstance(key, str):
-                seen[key] = line
-        return super().construct_mapping(node, deep=deep)
 
 
 def load_yaml(path: str | os.PathLike[str], *, new: Collection[tuple[str, ...]] = ()) -> Config:
@@ -73,21 +47,7 @@ def read_mapping(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[tup
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"configuration file {str(path)!r} does not exist")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: {error}") from error
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        _check_size(root)
-        content = yaml.load(text, Loader=_Loader)
-        lines = dict(_lines(root, ()))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path} is nested too deeply") from error
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    content, lines = read_yaml(path)
     if not isinstance(content, dict):
         raise ConfigError(
             f"{path} holds {type(content).__name__}; expected keys such as 'system' and 'oracle'"
@@ -115,8 +75,8 @@ def parse_config(
     source, lines
         For error messages: the file's name, and the line of each key path.
     look_up
-        Require that the components that the configuration names are installed. Use False to read the record
-        of a run, which does not need them.
+        Require that the components that the configuration names are installed, and its files exist. Use False
+        to read the record of a run, which does not need them.
     new
         As in :func:`load_yaml`.
 
@@ -138,41 +98,7 @@ def dump_yaml(config: Config) -> str:
     return yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True)
 
 
-def _check_size(root: yaml.Node | None) -> None:
-    """Refuse aliases that contain themselves, or that expand to an excessive number of values."""
-    sizes: dict[int, int] = {}
-    open_nodes: set[int] = set()
-
-    def size(node: yaml.Node) -> int:
-        if id(node) in open_nodes:
-            raise ConfigError(f"line {node.start_mark.line + 1}: an alias contains itself")
-        if id(node) not in sizes:
-            open_nodes.add(id(node))
-            inner = (
-                [n for pair in node.value for n in pair] if isinstance(node, yaml.MappingNode) else node.value
-            )
-            sizes[id(node)] = 1 + (0 if isinstance(node, yaml.ScalarNode) else sum(map(size, inner)))
-            open_nodes.discard(id(node))
-        return sizes[id(node)]
-
-    if root is not None and size(root) > _MAX_NODES:
-        raise ConfigError(f"aliases make it larger than {_MAX_NODES} values")
-
-
 # ---------------------------------------------------------------------- place of a problem
-
-
-def _lines(node: yaml.Node | None, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], int]]:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            here = (*path, key.value)
-            yield here, key.start_mark.line + 1
-            yield from _lines(value, here)
-    elif isinstance(node, yaml.SequenceNode):
-        for i, value in enumerate(node.value):
-            here = (*path, i)
-            yield here, value.start_mark.line + 1
-            yield from _lines(value, here)
 
 
 def _place(loc: tuple[Any, ...], lines: dict[tuple[Any, ...], int], source: str) -> str:
@@ -271,13 +197,13 @@ def _resolve_paths(
 
     def absolute(value: Path, loc: tuple[Any, ...]) -> Path:
         found = (base / Path(value).expanduser()).resolve()
-        if not found.exists() and loc not in new:
+        if look_up and not found.exists() and loc not in new:
             problems.append(
                 f"{_place(loc, lines, source)} = {str(value)!r}: no such file or folder ({found})"
             )
         return found
 
-    for keys in _PATH_KEYS:
+    for keys in PATH_KEYS:
         section = data
         for key in keys[:-1]:
             section = section.get(key) or {}

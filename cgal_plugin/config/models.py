@@ -31,6 +31,7 @@ from cgal_plugin.config.simulation import SamplerConfig, Simulation
 from cgal_plugin.config.system import SeedData, System
 from cgal_plugin.config.training import TrainerConfig, Training
 from cgal_plugin.errors import ConfigError
+from cgal_plugin.plain_text import has_control
 from cgal_plugin.provenance import hash_object
 
 __all__ = [
@@ -103,6 +104,13 @@ class Config(Section):
     def __eq__(self, other: object) -> bool:
         """Compare the values, whether given or decided."""
         return isinstance(other, Config) and self.resolved() == other.resolved()
+
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, name: str) -> str:
+        if has_control(name):
+            raise ValueError("it has control characters, or more than one line; use plain text")
+        return name
 
     @field_validator("preset")
     @classmethod

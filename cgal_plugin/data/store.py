@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT_VERSION = 1
+#: how a damaged file of a data store is made good
+MAKE_AGAIN = (
+    "Repeat the command that wrote this store (cgal run, cgal seed), which makes the file again; restore the "
+    "file from a copy; or make a new store in another folder (cgal label, cgal import-data)"
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -50,13 +55,13 @@ class DataStore:
         if not path.is_file():
             raise DataError(f"{str(self.root)!r} is not a data store: it has no store.json")
         try:
-            header = read_sealed(path)
+            header = read_sealed(path, required=True)
             self.topology = CGTopology.from_dict(header["topology"], f"data store {self.root}")
             self.temperature = float(header["temperature"])
             self.force_map_hash = str(header["force_map_hash"])
             version = header["format_version"]
-        except (ValueError, KeyError, TypeError, MappingError) as error:
-            raise DataError(f"{path} is damaged: {error}") from error
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, MappingError) as error:
+            raise DataError(f"{path} is damaged: {error}. {MAKE_AGAIN}") from error
         if version != FORMAT_VERSION:
             raise DataError(f"{path} has format version {version}; this release reads {FORMAT_VERSION}")
 

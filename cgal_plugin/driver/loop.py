@@ -169,7 +169,7 @@ class _Loop:
         context.directory.stage("priors").run(
             compute,
             title="priors",
-            inputs={"shards": context.store.names()},
+            inputs={"shards": seed_shards(context.store)},
             depends=seed_digest(context.store),
             reporter=context.log,
             restore=prepare,

@@ -60,7 +60,7 @@ def _started_with(out_dir: Path) -> str | None:
         return None
     try:
         inputs = read_sealed(manifest).get("inputs")
-    except ValueError:
+    except (OSError, ValueError, RecursionError):
         return None  # it is reported when the folder is opened
     found = inputs.get("backend") if isinstance(inputs, dict) else None
     return found if isinstance(found, str) else None

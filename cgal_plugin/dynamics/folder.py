@@ -113,7 +113,10 @@ class SimulationFolder:
         if not ((root / MANIFEST).is_file() and (root / CHECKPOINT).is_file()):
             raise StateError(f"{str(root)!r} holds no simulation: {MANIFEST} or {CHECKPOINT} is missing")
         inputs = _read_inputs(root / MANIFEST)
-        return cls(root, inputs["n_replicas"], inputs.get("temperatures") or ()), inputs
+        n = inputs.get("n_replicas")
+        if not isinstance(n, int) or n < 1:
+            raise _damage(root / MANIFEST, f"n_replicas is {n!r}")
+        return cls(root, n, inputs.get("temperatures") or ()), inputs
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -168,6 +171,8 @@ class SimulationFolder:
             if manifest.is_file()
             else sorted(p.name for name in ("replica", "walker") for p in self.root.glob(f"{name}_*.dcd"))
         )
+        if unknown and (self.root / CHECKPOINT).is_file():
+            raise _damage(manifest, "it is missing")
         if unknown:
             raise StateError(
                 f"{str(self.root)!r} has trajectories ({', '.join(unknown[:3])}) but no {MANIFEST}; "
@@ -277,14 +282,8 @@ class SimulationFolder:
                 binary = data["openmm"].tobytes()
                 content = json.loads(str(data["progress"]))
         except BAD_ARCHIVE as error:
-            raise DamageError(
-                f"checkpoint {str(path)!r} is damaged ({error}); delete {str(self.root)!r} "
-                "to simulate again, or use another out_dir"
-            ) from error
-        content["events"] = [BlowUp(**event) for event in content["events"]]
-        if content.get("exchanges") is not None:
-            content["exchanges"] = ExchangeState(**content["exchanges"])
-        return Progress(**content), binary
+            raise _damage(path, error) from error
+        return _progress(content, path), binary
 
     def finish(self, progress: Progress, results: dict[str, Any] | None = None) -> None:
         """Record the completed simulation, and other ``results``, in the manifest."""
@@ -310,24 +309,41 @@ class SimulationFolder:
     def is_complete(self, progress: Progress) -> bool:
         """Return whether the manifest records exactly this progress as complete."""
         manifest = _read(self.root / MANIFEST)
-        return bool(manifest["status"] == "complete" and manifest["steps_done"] == progress.step)
+        return manifest.get("status") == "complete" and manifest.get("steps_done") == progress.step
+
+
+def _progress(content: Any, path: Path) -> Progress:
+    try:
+        events = [BlowUp(**event) for event in content["events"]]
+        exchanges = content.get("exchanges")
+        state = None if exchanges is None else ExchangeState(**exchanges)
+        return Progress(**{**content, "events": events, "exchanges": state})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _damage(path, repr(error)) from error
+
+
+def _damage(path: Path, why: object) -> DamageError:
+    remedy = f"delete {str(path.parent)!r} to simulate again, or use another out_dir"
+    return DamageError(f"{str(path)!r} is damaged ({why}); {remedy}")
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         manifest = read_sealed(path)
-    except ValueError as error:
-        raise DamageError(
-            f"{str(path)!r} is damaged ({error}); delete {str(path.parent)!r} to simulate again, or use "
-            "another out_dir"
-        ) from error
+        if not isinstance(manifest.get("inputs", {}), dict):
+            raise TypeError("inputs is not a section")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise _damage(path, error) from error
     if manifest.get("format") != _FORMAT:
         raise StateError(f"{str(path)!r} is not a manifest of format {_FORMAT}; use another out_dir")
     return manifest
 
 
 def _read_inputs(path: Path) -> dict[str, Any]:
-    return cast("dict[str, Any]", _read(path)["inputs"])
+    manifest = _read(path)
+    if not isinstance(manifest.get("inputs"), dict):
+        raise _damage(path, "it has no inputs")
+    return cast("dict[str, Any]", manifest["inputs"])
 
 
 def _state(path: Path, n_frames: int, checksum: int) -> str:

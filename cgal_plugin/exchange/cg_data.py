@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -135,9 +134,12 @@ def import_data(
             made.append(_write(plan, Path(folder) / str(number), sha256, any_force))
         for number, target in enumerate(targets):
             target.parent.mkdir(parents=True, exist_ok=True)
-            if target.exists():
-                target.rmdir()  # it is empty
-            shutil.move(Path(folder) / str(number), target)
+            try:  # replaces an empty folder, and none that another process has filled meanwhile
+                os.replace(Path(folder) / str(number), target)
+            except OSError as error:
+                raise DataError(
+                    f"{target} cannot be written: {error.strerror}; choose another folder"
+                ) from error
     stores = [
         ImportedStore(DataStore(target), n, (f"{target}: {n} frames of {plan.topology.sequence}", *lines))
         for target, plan, (n, lines) in zip(targets, plans, made, strict=True)

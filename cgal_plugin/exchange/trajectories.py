@@ -21,11 +21,13 @@ from cgal_plugin.exchange.trajectory_preview import preview
 from cgal_plugin.exchange.trajectory_record import RECORD, constraints_of, describe, is_finished, make_record
 from cgal_plugin.exchange.trajectory_store import Shards, by_file, check_map, fit_map, library_frames
 from cgal_plugin.execution.map_tasks import map_tasks
+from cgal_plugin.file_lock import LOCK
 from cgal_plugin.mapping.embedding import CGAL
 from cgal_plugin.mapping.forces import ForceMap
 from cgal_plugin.mapping.spec import resolve_spec
 from cgal_plugin.provenance import hash_object, versions, write_json
 from cgal_plugin.runs.layout import FORCE_MAP, LIBRARY, WORK
+from cgal_plugin.runs.store_lock import locked_store
 
 if TYPE_CHECKING:
     from cgal_plugin.oracle import OpenMMOracle
@@ -145,22 +147,23 @@ def import_trajectories(
     record = make_record(plan, oracle, top, digests, force_files, kelvin, stride, kind, block_ps)
     folder = root.absolute() / WORK  # workers may have another working directory
     pieces = pieces_of(plan, stride, folder / "frames")
-    if not is_finished(root, record):
-        _compute(plan, pieces, folder, config, workers, progress)
-        # a map that was written before the import ended stays: shards may have been mapped with it
-        old = root / FORCE_MAP
-        fitted, text = fit_map(plan, pieces, constraints, old if is_whole(old, ForceMap.load) else kind)
-        say(text)
-        store = _write(plan, pieces, root, fitted, kelvin, record, block_ps, say)
-        if oracle is not None:
-            from cgal_plugin.oracle.library import AllAtomLibrary
+    with locked_store(root):
+        if not is_finished(root, record):
+            _compute(plan, pieces, folder, config, workers, progress)
+            # a map that was written before the import ended stays: shards may have been mapped with it
+            old = root / FORCE_MAP
+            fitted, text = fit_map(plan, pieces, constraints, old if is_whole(old, ForceMap.load) else kind)
+            say(text)
+            store = _write(plan, pieces, root, fitted, kelvin, record, block_ps, say)
+            if oracle is not None:
+                from cgal_plugin.oracle.library import AllAtomLibrary
 
-            AllAtomLibrary(oracle.model, library_frames(pieces)).save(root / LIBRARY)
-        write_json(root / RECORD, record | {"finished": True, "lines": lines, "versions": versions()})
-        shutil.rmtree(folder)
-    else:
-        store = DataStore(root)
-        say(f"{root} was finished before; nothing is computed again")
+                AllAtomLibrary(oracle.model, library_frames(pieces)).save(root / LIBRARY)
+            write_json(root / RECORD, record | {"finished": True, "lines": lines, "versions": versions()})
+            shutil.rmtree(folder)
+        else:
+            store = DataStore(root)
+            say(f"{root} was finished before; nothing is computed again")
     return ImportResult(store, sum(int(store.record(n)["n_frames"]) for n in store.names()), tuple(lines))
 
 
@@ -168,7 +171,7 @@ def _check_out(root: Path) -> None:
     """Refuse a folder with other content, before anything is read."""
     if root.exists() and not root.is_dir():
         raise DataError(f"{str(root)!r} is a file; choose a folder")
-    if root.is_dir() and any(root.iterdir()) and not (root / RECORD).is_file():
+    if root.is_dir() and {p.name for p in root.iterdir()} - {LOCK} and not (root / RECORD).is_file():
         raise DataError(
             f"{str(root)!r} contains other files and is not a store of imported trajectories; choose "
             "another folder"

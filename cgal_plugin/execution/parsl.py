@@ -8,12 +8,15 @@ import os
 import runpy
 import shlex
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cgal_plugin import interrupts
 from cgal_plugin.config.executor import ParslExecutor
 from cgal_plugin.errors import ConfigError
 from cgal_plugin.execution.pool import Pool
@@ -68,10 +71,43 @@ def open_parsl(settings: ParslExecutor, folder: Path) -> Iterator[Pool]:
             straggler_factor=settings.straggler_factor,
         )
     finally:
-        kernel.cleanup()
+        with interrupts.deferred():  # a signal must not leave processes behind
+            _end(kernel)
         log.setLevel(level)
         for handler in opened:  # Parsl removes them but leaves their files open
             handler.close()
+
+
+def _end(kernel: DataFlowKernel) -> None:
+    """End Parsl and its local processes; batch jobs are cancelled.
+
+    A manager that is asked to end waits for the tasks of its workers: it is killed. Nothing is lost, because
+    results are written by the driver.
+    """
+    groups = set()
+    for executor in kernel.executors.values():
+        provider = getattr(executor, "provider", None)
+        if provider is not None and type(provider).__name__ == "LocalProvider":
+            groups |= {_group(job["remote_pid"]) for job in provider.resources.values()}
+        interchange = getattr(executor, "interchange_proc", None)
+        if isinstance(interchange, subprocess.Popen):
+            setattr(interchange, "terminate", interchange.kill)  # noqa: B010  it ignores SIGTERM, see _with_driver
+    _kill(groups)
+    kernel.cleanup()
+    _kill(groups)  # blocks that were being started
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
+
+
+def _kill(groups: set[int | None]) -> None:
+    for group in groups - {None, os.getpgid(0)}:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)  # type: ignore[arg-type]  # None is removed
 
 
 def _patience(kernel: DataFlowKernel) -> float | None:
@@ -147,8 +183,34 @@ def parsl_config(settings: ParslExecutor, folder: Path) -> Config:
 
 
 def _with_driver(command: list[str]) -> list[str]:
-    """End Parsl's interchange when the driver is killed; its nodes then end by themselves."""
-    return ["setpriv", "--pdeathsig", "KILL", *command] if shutil.which("setpriv") else command
+    """End Parsl's interchange when the driver is killed, and leave signals to the driver.
+
+    A terminal sends Ctrl-C to all processes of a command, and a batch system SIGTERM: the interchange would
+    print a traceback, and the driver wait for its answers. Nodes end by themselves without an interchange.
+    """
+    if not (shutil.which("setpriv") and shutil.which("bash")):
+        return command
+    # ignored signals stay ignored in the program that replaces the shell
+    return ["bash", "-c", "trap '' INT TERM USR1; exec setpriv --pdeathsig KILL \"$@\"", "bash", *command]
+
+
+#: shell code that kills the process group of a block when the driver, of this process id and start time, ends
+_WATCH = """
+( while kill -0 $$ && read -r line < /proc/{pid}/stat; do
+    fields=(${{line##*) }})
+    [[ ${{fields[0]}} == [ZX] || ${{fields[19]}} != {start} ]] && break
+    sleep 0.5
+  done
+  kill -KILL -- -$(ps -o pgid= $$ | tr -d ' ') ) >/dev/null 2>&1 </dev/null &
+"""
+
+
+def _watch_driver() -> str:
+    try:
+        stat = Path(f"/proc/{os.getpid()}/stat").read_text()
+    except OSError:
+        return ""
+    return _WATCH.format(pid=os.getpid(), start=stat.rpartition(")")[2].split()[19])
 
 
 def _own_addresses() -> set[str]:
@@ -173,7 +235,7 @@ def _local(settings: ParslExecutor) -> ExecutionProvider:
         init_blocks=settings.blocks,
         min_blocks=0,
         max_blocks=settings.blocks,
-        worker_init="\n".join([_ONE_THREAD, path, settings.worker_init]),
+        worker_init="\n".join([_ONE_THREAD, path, settings.worker_init, _watch_driver()]),
     )
 
 

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from cgal_plugin.errors import CGALError, CGALWarning, DataError, MappingError
+from cgal_plugin.errors import CGALError, CGALWarning, ConfigError, DataError, MappingError
 from cgal_plugin.mapping.residues import ONE_TO_THREE, STANDARD_RESIDUES
 from cgal_plugin.provenance import hash_object
 
@@ -134,10 +132,12 @@ def resolve_embedding(value: str | os.PathLike[str] | Mapping[str, Any] | Embedd
             f"embedding {str(value)!r} is neither built in ({', '.join(EMBEDDINGS)}) nor an existing YAML "
             "file with a table, such as {CA_ALA: 1, CA_TYR: 2}"
         )
+    from cgal_plugin.config.yaml_files import read_yaml
+
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MappingError(f"embedding file {str(path)!r} is not YAML: {error}") from error
+        content = read_yaml(path)[0]
+    except ConfigError as error:
+        raise MappingError(f"embedding file {str(path)!r}: {error}") from error
     return _table(content, f"embedding file {str(path)!r}")
 
 

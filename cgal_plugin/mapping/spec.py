@@ -9,9 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from cgal_plugin.errors import MappingError
+from cgal_plugin.errors import ConfigError, MappingError
 from cgal_plugin.mapping.bead_spec import BeadSpec
 from cgal_plugin.mapping.dihedrals import FIVE_BEAD_DIHEDRALS, DihedralSpec
 from cgal_plugin.mapping.embedding import CGAL, EMBEDDINGS, Embedding, resolve_embedding
@@ -260,10 +258,12 @@ def resolve_spec(
             f"mapping {str(mapping)!r} is neither built in ({', '.join(BUILT_IN_NAMES)}) nor an existing "
             "YAML file"
         )
+    from cgal_plugin.config.yaml_files import read_yaml
+
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise MappingError(f"{path} is not valid YAML: {error}") from error
+        content = read_yaml(path)[0]
+    except ConfigError as error:
+        raise MappingError(str(error)) from error
     if not isinstance(content, dict):
         raise MappingError(
             f"{path} contains {type(content).__name__}; expected name, residues, backbone, bonds"

@@ -18,6 +18,11 @@ from cgal_plugin.provenance import BAD_ARCHIVE
 
 #: what reading a damaged or foreign file raises
 UNREADABLE: tuple[type[Exception], ...] = (*BAD_ARCHIVE, pickle.UnpicklingError, AttributeError, ImportError)
+#: what a user can do with a file that is not read unless it is trusted
+TRUST = (
+    "If you trust its origin: `cgal train` and `cgal export` have --trust, load_model has trust=True, and "
+    "plain_copy of cgal_plugin.training.plain_copy writes a checkpoint that every command reads"
+)
 
 
 def read_torch(
@@ -63,7 +68,7 @@ def read_torch(
         if not trust and found:
             raise error(
                 f"{name} is not read, because it would import {found[1]}; such a file can run any code. "
-                "If you trust its origin, use trust=True, or --trust on the command line"
+                f"{TRUST}"
             ) from problem
         text = str(problem).splitlines()[-1] if str(problem) else type(problem).__name__
         if "weights_only" in text:  # torch's advice is not for users of this package

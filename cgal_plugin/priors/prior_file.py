@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from cgal_plugin.config.yaml_files import read_yaml
 from cgal_plugin.errors import ConfigError
 from cgal_plugin.provenance import atomic_write, sealed, unsealed, versions
 
@@ -21,8 +22,6 @@ EDITED = (
 _UNITS = {"length": "angstrom", "energy": "kcal/mol", "angle": "rad", "temperature": "K"}
 #: fields that are missing in files of earlier releases
 _LATER: dict[str, Any] = {"pair_range": None, "rejected": [], "ordered": [], "source": None}
-# libyaml's safe loader and dumper are ten times faster, but PyYAML may lack them
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def write_content(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
@@ -44,8 +43,8 @@ def read_content(path: str | os.PathLike[str], names: set[str]) -> dict[str, Any
     if not Path(path).is_file():
         raise ConfigError(f"prior file {name!r} does not exist")
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_LOADER)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = read_yaml(path, fast=True)[0]
+    except ConfigError as error:
         raise ConfigError(f"prior file {name!r} is not YAML: {error}") from error
     try:
         content = unsealed(content) if isinstance(content, dict) else content
@@ -93,6 +92,7 @@ def _check_values(content: Mapping[str, Any], name: str) -> None:
             raise ConfigError(f"prior file {name!r}: {key} is {content[key]!r:.80}, which is not valid")
 
 
+# libyaml's safe dumper is ten times faster, but PyYAML may lack it
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # chosen at run time
     """Write lists of plain values on one line, without YAML anchors."""
 

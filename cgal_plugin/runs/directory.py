@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -12,13 +11,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cgal_plugin.config import Config, dump_yaml, parse_config
+from cgal_plugin.config import Config
 from cgal_plugin.config.load import read_mapping
+from cgal_plugin.config.paths import relative_to
 from cgal_plugin.damage import set_aside
 from cgal_plugin.errors import ConfigError, DamageError, StateError
 from cgal_plugin.execution.window import Event, no_event
 from cgal_plugin.file_lock import locked
-from cgal_plugin.provenance import atomic_write, read_json, read_sealed, versions, write_json, write_sealed
+from cgal_plugin.provenance import read_json, read_sealed, versions, write_json, write_sealed
+from cgal_plugin.runs.config_file import is_intact, parse_recorded, write_config
 from cgal_plugin.runs.stage import MANIFEST, Stage
 
 #: version of the layout of a run directory (key ``layout`` of run.json)
@@ -27,9 +28,10 @@ LAYOUT = 2
 LOCK = "run.lock"
 #: temporary names of provenance.atomic_write and atomic_path
 _LEFTOVER = re.compile(r"\..*\.tmp(\.\w+)?")
-_CHECKSUM = "# SHA-256 of the lines below: "
 #: keys that may change between two calls, because they do not change existing results
 HARMLESS = ("name", "preset", "stopping.", "executor.", "oracle.max_failure_rate")
+#: keys of run.json, and their types
+_FACTS = {"config_hash": str, "seed": int, "layout": int, "versions": dict, "platforms": dict}
 #: keys whose ``auto`` is decided once in a run
 PLATFORMS = ("oracle.platform", "simulation.platform", "simulation.backend")
 
@@ -85,9 +87,12 @@ class RunDirectory:
         """
         path = self.root / "config.yaml"
         used = self.platforms()
+        now = config.resolved()
         recorded = self._recorded(config, accept_changes, event)
         if recorded is not None:
-            changes = _difference(recorded.resolved(), config.resolved(), used)
+            # relative to the run, because it may have been moved together with its files
+            old, new = (relative_to(each, self.root) for each in (recorded.resolved(), now))
+            changes = _difference(old, new, used)
             serious = [text for key, text in changes if not key.startswith(HARMLESS)]
             if serious and not accept_changes:
                 raise StateError(
@@ -118,23 +123,22 @@ class RunDirectory:
         }
         # before the configuration: a directory with a configuration has a layout
         write_sealed(self.root / "run.json", facts)
-        text = dump_yaml(config)
-        with atomic_write(path, "w") as handle:
-            handle.write(f"{_CHECKSUM}{_digest(text)}\n{text}")
+        write_config(path, config)
 
     def _recorded(self, config: Config, accept_changes: bool, event: Event) -> Config | None:
         """Return the recorded configuration; None in a new run, or if it was damaged and is ``config``."""
         path, facts = self.root / "config.yaml", self.root / "run.json"
-        if not path.exists():
+        if not path.exists() and not facts.exists() and not self._begun():
             return None
         self.check_layout()
         known = ""
         try:
             known = str(self.facts()["config_hash"])
         except DamageError as error:
-            before = self.config()  # run.json is written again with it
-            self._put_aside(facts, error, event)
-            return before
+            if path.exists():
+                before = self.config()  # run.json is written again with it
+                self._put_aside(facts, error, event)
+                return before
         try:
             return self.config()
         except DamageError as error:
@@ -150,21 +154,25 @@ class RunDirectory:
 
     def _put_aside(self, path: Path, error: Exception, event: Event) -> None:
         what = str(error) if isinstance(error, DamageError) else f"{path} is damaged ({error})"
-        if path.exists():
-            kept = set_aside(path, self.root)
-            event("damage", what=what, remedy=f"it is kept in {kept}, and written again")
+        kept = f"it is kept in {set_aside(path, self.root)}, and " if path.exists() else "it is "
+        event("damage", what=what, remedy=f"{kept}written again")
+
+    def _begun(self) -> bool:
+        """Return whether a stage of a run is complete."""
+        return any((self.root / stage / MANIFEST).exists() for stage in ("seed", "priors"))
 
     def platforms(self) -> dict[str, str]:
         """Return what the run has used so far by platform key of the configuration; empty for a new run."""
-        if not (self.root / "config.yaml").is_file():
-            return {}
-        with suppress(DamageError):
-            found = self.facts().get("platforms")
-            if found is not None:
-                return dict(found)
+        with suppress(DamageError, KeyError):
+            return dict(self.facts()["platforms"])
+        for path in sorted(self.root.rglob(MANIFEST)):  # run.json is damaged, or there is no run
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                return dict(read_sealed(path)["resources"]["platforms"])
         with suppress(StateError):  # an earlier version, which had no auto
             flat = _flat(self.read_config())
-            return {key: flat[key] for key in PLATFORMS if flat.get(key) is not None}
+            found = {key: flat[key] for key in PLATFORMS if flat.get(key) is not None}
+            # an auto of the backend is decided by each simulation
+            return {k: v for k, v in found.items() if v != "auto" or k == "simulation.backend"}
         return {}
 
     def facts(self) -> dict[str, Any]:
@@ -177,9 +185,16 @@ class RunDirectory:
         """
         path = self.root / "run.json"
         try:
-            return read_sealed(path)
-        except (OSError, ValueError) as error:
-            raise DamageError(f"{path} is damaged ({error})") from error
+            found = read_sealed(path)
+            for key, kind in _FACTS.items():
+                if not isinstance(found[key] if key != "platforms" else found.get(key, {}), kind):
+                    raise TypeError(f"{key} is {found[key]!r:.80}")
+        except FileNotFoundError as error:
+            raise DamageError(f"{path} is missing") from error
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else error
+            raise DamageError(f"{path} is damaged ({reason})") from error
+        return found
 
     def sweep(self) -> None:
         """Delete temporary files of a killed process, and the files that were sent to its workers."""
@@ -217,8 +232,7 @@ class RunDirectory:
             Its configuration is damaged.
         """
         try:
-            source = str(self.root / "config.yaml")
-            return parse_config(self.read_config(), base=self.root, source=source, look_up=False)
+            return parse_recorded(self.read_config(), self.root / "config.yaml")
         except ConfigError as error:
             raise DamageError(f"the configuration of this run is damaged: {error}") from error
 
@@ -231,6 +245,8 @@ class RunDirectory:
             As :meth:`config`.
         """
         path = self.root / "config.yaml"
+        if not path.is_file() and ((self.root / "run.json").exists() or self._begun()):
+            raise DamageError(f"{path} is missing; run `cgal run` again with the configuration of this run")
         if not path.is_file():
             raise StateError(f"{self.root} is not a run directory: it has no config.yaml")
         self.check_layout()
@@ -238,18 +254,12 @@ class RunDirectory:
             content = read_mapping(path)[0]
         except ConfigError as error:
             raise DamageError(f"the configuration of this run is damaged: {error}") from error
-        if self._intact_config() is False:
+        if is_intact(path) is False:
             raise DamageError(
                 f"{path} does not match its checksum: it is damaged or was edited; edit the file that is "
                 "given to `cgal run` instead"
             )
         return content
-
-    def _intact_config(self) -> bool | None:
-        """Return whether the configuration matches its checksum; None if it has none."""
-        text = (self.root / "config.yaml").read_bytes().decode("utf-8", errors="replace")
-        first, _, rest = text.partition("\n")
-        return first.removeprefix(_CHECKSUM) == _digest(rest) if first.startswith(_CHECKSUM) else None
 
     def check_layout(self) -> None:
         """Check that a run in this folder, if there is one, has the layout of this version.
@@ -259,14 +269,24 @@ class RunDirectory:
         StateError
             It has another layout, or ``run.json`` and the configuration are damaged.
         """
-        if not (self.root / "config.yaml").exists():
+        path = self.root / "config.yaml"
+        if not path.exists():
             return
+        intact = is_intact(path)  # None: this layout has a checksum there, earlier ones have none
+        facts = self.root / "run.json"
         try:
-            found = self.facts().get("layout", 1) if (self.root / "run.json").is_file() else 1
-        except DamageError:
-            if not self._intact_config():  # only this layout has a checksum there
-                raise
-            return
+            found = read_sealed(facts).get("layout", 1)
+            if not isinstance(found, int) or (found == 1 and intact is not None):
+                raise TypeError(f"layout is {found!r}")
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            if intact:
+                return
+            if intact is False or facts.exists():
+                raise DamageError(
+                    f"{path} and {facts} are both damaged or missing: restore one of them from a copy, or "
+                    "start a new run in another folder (--out)"
+                ) from error
+            found = 1
         if found != LAYOUT:
             raise StateError(
                 f"{self.root} was made by another version of cgal_plugin (run directory layout {found}; this "
@@ -280,10 +300,6 @@ class RunDirectory:
     def round_folders(self) -> list[Path]:
         """Return the folders of the existing rounds, in order."""
         return sorted(p for p in (self.root / "rounds").glob("round_*") if p.is_dir())
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

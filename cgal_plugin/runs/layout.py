@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ FORCE_MAP = "force_map.npz"
 LIBRARY = "library.npz"
 #: folder of the refinement's iterations
 REFINEMENT = "refinement"
+#: see shard_name; numbers may have more digits than they are padded to
+_ROUND_SHARD = re.compile(r"r(\d{3,})_f\d{4,}")
 #: fraction at the start of each refinement trajectory that is discarded as equilibration
 EQUILIBRATION = 0.2
 
@@ -45,7 +48,8 @@ def shard_name(index: int, frame: int) -> str:
 
 def shard_round(name: str) -> int:
     """Return the round in which the labels of a shard were made; -1 for seed data."""
-    return int(name[1:4]) if name[:1] == "r" and name[1:4].isdigit() and name[4:6] == "_f" else -1
+    found = _ROUND_SHARD.fullmatch(name)
+    return int(found[1]) if found else -1
 
 
 def seed_shards(store: DataStore) -> list[str]:

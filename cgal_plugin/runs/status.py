@@ -75,7 +75,7 @@ def run_status(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
         "rounds": rounds,
         "refined": _refined(root) if refined else None,
         "current": current,
-        "queue": _queue(root, rounds),
+        "queue": _queue(root, rounds, working=holder is not None),
         "throughput": _throughput(rounds),
         "failures": _failures(root, events),
         "seconds_left": _seconds_left(rounds, planned, current, events, tested, refined),
@@ -166,7 +166,7 @@ def _current(events: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     return found
 
 
-def _queue(root: Path, rounds: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
+def _queue(root: Path, rounds: Sequence[Mapping[str, Any]], *, working: bool) -> dict[str, int] | None:
     """Count the labels of a round whose labelling stage is not complete."""
     if not rounds or "select" not in rounds[-1]["seconds"] or "label" in rounds[-1]["seconds"]:
         return None
@@ -181,7 +181,8 @@ def _queue(root: Path, rounds: Sequence[Mapping[str, Any]]) -> dict[str, int] | 
     prefix = f"r{number:03d}_f"
     done = sum(1 for _ in (root / "data" / "shards").glob(f"{prefix}*.json"))
     failed = len(Quarantine(root / "rounds" / name / "label").names())
-    logs = {p.stem for p in (root / WORK / "tasks").glob(f"{prefix}*.log")}
+    # a log means that a task runs, if there is a process that runs it: a kill leaves logs behind
+    logs = {p.stem for p in (root / WORK / "tasks").glob(f"{prefix}*.log")} if working else set()
     running = sum(
         not (root / "data" / "shards" / f"{n}.json").exists()
         and not (root / "rounds" / name / "label" / f"quarantined_{n}.json").exists()

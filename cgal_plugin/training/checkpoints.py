@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cgal_plugin.provenance import atomic_path, hash_file, read_sealed, write_sealed
+from cgal_plugin.provenance import atomic_path, atomic_write, hash_file, read_sealed, write_sealed
 
 
 @dataclass(frozen=True)
@@ -76,3 +78,14 @@ class CheckpointFolder:
 
     def _numbers(self) -> set[int]:
         return {int(p.stem.split("_")[1]) for p in self.path.glob("epoch_*.ckpt")}
+
+
+def write_metrics(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
+    """Write one row of losses per epoch to ``metrics.csv``."""
+    names = ["epoch", *sorted({k for row in metrics for k in row} - {"epoch"})]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    writer.writerows(metrics)
+    with atomic_write(path, "w") as handle:
+        handle.write(text.getvalue())

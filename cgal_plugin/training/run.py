@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import math
 import os
 import time
@@ -16,8 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 from cgal_plugin.data.split_files import write_splits
 from cgal_plugin.errors import ConfigError, DamageError, TrainingError
 from cgal_plugin.execution.resources import Auto
+from cgal_plugin.file_lock import locked_folder
 from cgal_plugin.provenance import (
-    atomic_write,
     derive_seed,
     hash_file,
     hash_object,
@@ -25,7 +23,7 @@ from cgal_plugin.provenance import (
     versions,
     write_sealed,
 )
-from cgal_plugin.training.checkpoints import CheckpointFolder, Epoch
+from cgal_plugin.training.checkpoints import CheckpointFolder, Epoch, write_metrics
 from cgal_plugin.training.initial import keys_from, start_at_zero
 from cgal_plugin.training.prepare import Prepared, prepare, read_checkpoint, read_hparams, write_hparams
 from cgal_plugin.training.settings import resolve
@@ -151,6 +149,8 @@ def train(
     TrainingError
         ``out_dir`` contains another training, ``init_checkpoint`` does not fit, or the loss is no longer
         finite (finished epochs are kept).
+    StateError
+        Another process trains in ``out_dir``.
     """
     if mode not in MODES:
         raise ConfigError(f"mode is {mode!r}; allowed are {', '.join(MODES)}")
@@ -173,9 +173,6 @@ def train(
     # before the folder is written to: settings that fail must not reserve it
     known = (out_dir / _CLAIM).exists()
     module = None if known else _new_module(prepared, seed, init, None)
-    _claim(out_dir, settings)
-    if prepared.sides is not None:
-        write_splits(out_dir / "splits.npz", prepared.sides)
     provenance = {
         "versions": versions(),
         "config_hash": config_hash,
@@ -189,7 +186,11 @@ def train(
         "units": dict(MODEL_UNITS),
         "frames": prepared.frame_counts,
     }
-    return _run(prepared, out_dir, seed, init, provenance, progress, module, cores, device)
+    with locked_folder(out_dir, "training folder"):
+        _claim(out_dir, settings)
+        if prepared.sides is not None:
+            write_splits(out_dir / "splits.npz", prepared.sides)
+        return _run(prepared, out_dir, seed, init, provenance, progress, module, cores, device)
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
@@ -204,16 +205,16 @@ def _claim(out_dir: Path, settings: dict[str, Any]) -> None:
     """Reserve the folder for this training, or check that it contains this training."""
     path = out_dir / _CLAIM
     if not path.exists():
-        out_dir.mkdir(parents=True, exist_ok=True)
         write_sealed(path, settings)
         return
     try:
         there = read_sealed(path)
-    except ValueError as error:
+        before_keys = dict(there.get("hparams", {}))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DamageError(f"{path} is damaged ({error}); delete {out_dir} to train again") from error
     if hash_object(there) == hash_object(settings):
         return
-    before = {**there.get("hparams", {}), **{k: v for k, v in there.items() if k != "hparams"}}
+    before = {**before_keys, **{k: v for k, v in there.items() if k != "hparams"}}
     now = {**settings["hparams"], **{k: v for k, v in settings.items() if k != "hparams"}}
     changed = [
         f"{k}: {str(before.get(k))[:60]} -> {str(now.get(k))[:60]}"
@@ -279,7 +280,7 @@ def _run(
             folder.prune({number, best} | ({last.number} if last else set()))
             last = saved
             run += 1
-            _write_csv(out_dir / "metrics.csv", last.record["metrics"])
+            write_metrics(out_dir / "metrics.csv", last.record["metrics"])
             if progress is not None:
                 progress(number + 1, total, metrics)
     best_epoch = folder.get(last.record["best"])
@@ -337,13 +338,3 @@ def _metrics(trainer: Any, number: int, seconds: float) -> dict[str, Any]:
         if f"{stage}_neg_dy_mse_loss" in values:
             values[f"{stage}_force_rmse"] = math.sqrt(values[f"{stage}_neg_dy_mse_loss"])
     return values
-
-
-def _write_csv(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
-    names = ["epoch", *sorted({k for row in metrics for k in row} - {"epoch"})]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names)
-    writer.writeheader()
-    writer.writerows(metrics)
-    with atomic_write(path, "w") as handle:
-        handle.write(text.getvalue())

@@ -1,7 +1,7 @@
-"""SIGKILL during small real runs: nothing is lost, nothing is computed twice.
+"""SIGKILL and SIGTERM during small real runs: nothing is lost, nothing is computed twice.
 
     pytest -m integration tests/driver/test_kills.py       # a kill in each of three stages
-    CGAL_KILLS=20 pytest -m slow tests/driver/test_kills.py -s   # at random moments, 100 times by default
+    CGAL_KILLS=20 pytest -m slow tests/driver/test_kills.py -s   # at random moments; default: 100 of each
 
 And a Parsl worker and a Parsl manager, killed while a round is labelled.
 """
@@ -105,16 +105,17 @@ def test_runs_killed_in_different_stages_end_with_the_same_labels(whole: Path, t
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_kills_at_random_moments(whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_signals_at_random_moments(number: signal.Signals, whole: Path, tmp_path: Path) -> None:
     config, log = tmp_path / "run.yaml", tmp_path / "log"
     config.write_text(yaml.safe_dump(TINY))
     expected = _labels(whole)
-    rng = random.Random(2026)
+    rng = random.Random(2026 + number)
     hit: collections.Counter[str] = collections.Counter()
-    number = 0
+    n_runs = 0
     while sum(hit.values()) < KILLS:
-        root = tmp_path / f"run{number}"
-        number += 1
+        root = tmp_path / f"run{n_runs}"
+        n_runs += 1
         kept: dict[Path, int] = {}
         runs = idle = 0
         while True:
@@ -129,8 +130,13 @@ def test_kills_at_random_moments(whole: Path, tmp_path: Path) -> None:
             if process.poll() is not None:
                 break
             stage = _stage(root)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.send_signal(number)
+            ended = process.wait(timeout=60)
+            if number == signal.SIGTERM and ended in (0, -number):  # it arrived after the end of the run
+                assert read_log(root / LOG)[-1]["event"] == "run finished"
+                break
+            assert ended == (-number if number == signal.SIGKILL else 128 + number), log.read_text()
+            assert "Traceback" not in log.read_text(), log.read_text()
             hit[stage] += 1
             check_kept(kept)
             before, kept = kept, finished_files(root)
@@ -139,7 +145,7 @@ def test_kills_at_random_moments(whole: Path, tmp_path: Path) -> None:
         check_kept(kept)
         assert _labels(root) == expected
         assert not list(root.rglob("*.tmp*")), "left by a kill"
-        print(f"{number} runs, {sum(hit.values())} kills: {dict(hit)}", flush=True)
+        print(f"{number.name}: {n_runs} runs, {sum(hit.values())} kills: {dict(hit)}", flush=True)
     if KILLS >= 100:
         assert set(hit) >= STAGES, f"no kill in {STAGES - set(hit)}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 
 from cgal_plugin.dynamics import Guard, simulate
-from cgal_plugin.errors import StateError
-from tests.dynamics.potentials import CROSSED, WELL, HarmonicChain, coil_start, save_potential
+from cgal_plugin.errors import DamageError, StateError
+from cgal_plugin.mapping import CGTopology
+from tests.dynamics.potentials import CROSSED, WELL, HarmonicChain, chain_start, coil_start, save_potential
 from tests.torchforce import DEFAULT, TORCHFORCE
 
 STEPS = 800
@@ -177,3 +179,20 @@ def test_a_flipped_bit_in_a_trajectory_is_seen(scenario, chignolin, tmp_path, wh
     path.write_bytes(bytes(content))
     with pytest.raises(StateError, match=r"replica_000\.dcd' is damaged; delete"):
         simulate(potential, chignolin, start, **call)
+
+
+def test_a_simulation_without_its_manifest_is_damaged(chignolin: CGTopology, tmp_path: Path) -> None:
+    """Unlike trajectories of another program: a run makes it again."""
+    potential = save_potential(HarmonicChain(1, 10), tmp_path / "p.pt")
+    options = {"steps": 20, "report_interval": 10, "temperature": 300.0, "timestep_fs": 1.0, "friction": 1.0}
+    out = tmp_path / "s"
+
+    def go() -> None:
+        simulate(potential, chignolin, chain_start(1, 10), seed=0, out_dir=out, backend="python", **options)
+
+    go()
+    (out / "simulation.json").unlink()
+    with pytest.raises(DamageError, match=r"simulation\.json' is damaged \(it is missing\); delete") as error:
+        go()
+    shutil.rmtree(str(error.value).split("delete '")[1].partition("'")[0])
+    go()

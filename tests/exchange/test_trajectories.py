@@ -13,7 +13,7 @@ import pytest
 from cgal_plugin.components import build
 from cgal_plugin.config import Config
 from cgal_plugin.data import StoredFrames
-from cgal_plugin.errors import CGALError, ConfigError, DataError, MappingError, StateError
+from cgal_plugin.errors import CGALError, CGALWarning, ConfigError, DataError, MappingError, StateError
 from cgal_plugin.exchange import trajectories as importing
 from cgal_plugin.exchange import trajectory_pieces
 from cgal_plugin.exchange.trajectories import import_trajectories
@@ -251,7 +251,8 @@ def test_a_killed_import_goes_on(files: Path, tmp_path: Path, monkeypatch: pytes
         if pieces[0].exists():
             assert (pieces[0].stat().st_mtime_ns, pieces[0].read_bytes()) == before
 
-    found = imported(files, out, "n.trr", progress=count)
+    with pytest.warns(CGALWarning, match=r"cannot be read.* and made again"):
+        found = imported(files, out, "n.trr", progress=count)
     assert seen[0] == 50
     assert seen[-1] == 225
     assert np.array_equal(found.forces, whole.forces)
