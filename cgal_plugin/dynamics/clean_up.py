@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cgal_plugin.file_lock import locked
-
-_LOCK = ".lock"
+from cgal_plugin.file_lock import LOCK, locked
 
 
 @contextmanager
-def locked_folder(root: Path, what: str, created: Callable[[], list[Path]]) -> Iterator[None]:
+def undone_on_failure(root: Path, what: str, created: Callable[[], list[Path]]) -> Iterator[None]:
     """Create and lock a folder; if the block fails, delete the files of ``created()``.
 
     Folders that were created for ``root`` are deleted as well if nothing is left in them, so that a corrected
@@ -25,14 +23,14 @@ def locked_folder(root: Path, what: str, created: Callable[[], list[Path]]) -> I
     """
     folders = [folder for folder in (root, *root.parents) if not folder.exists()]
     root.mkdir(parents=True, exist_ok=True)
-    with locked(root / _LOCK, what):
+    with locked(root / LOCK, what):
         try:
             yield
         except BaseException:
             for path in created():
                 path.unlink(missing_ok=True)
-            if folders and all(path.name == _LOCK for path in root.iterdir()):
-                (root / _LOCK).unlink(missing_ok=True)
+            if folders and all(path.name == LOCK for path in root.iterdir()):
+                (root / LOCK).unlink(missing_ok=True)
                 for folder in folders:
                     folder.rmdir()
             raise

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from cgal_plugin.damage import check_archive
-from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.data.dcd import append_dcd, checksum_dcd, create_dcd
-from cgal_plugin.dynamics.clean_up import locked_folder
+from cgal_plugin.dynamics.clean_up import undone_on_failure
 from cgal_plugin.dynamics.exchange_file import (
     EXCHANGES,
     FrameTable,
@@ -22,6 +21,7 @@ from cgal_plugin.dynamics.exchange_file import (
     read_records,
     record_dtype,
 )
+from cgal_plugin.dynamics.progress import Progress, damaged, parse_progress
 from cgal_plugin.dynamics.tempering import ExchangeState
 from cgal_plugin.errors import DamageError, DynamicsError, StateError
 from cgal_plugin.provenance import BAD_ARCHIVE, atomic_path, atomic_write, read_sealed, versions, write_sealed
@@ -35,52 +35,6 @@ MANIFEST = "simulation.json"
 CHECKPOINT = "checkpoint.npz"
 TOPOLOGY = "topology.pdb"
 _FORMAT = 1
-
-
-@dataclass
-class Progress:
-    """State of a simulation: the content of a checkpoint in addition to that of OpenMM.
-
-    Attributes
-    ----------
-    step
-        Steps done.
-    frames
-        Stored frames of each replica.
-    parked
-        Replicas that blew up and are no longer propagated.
-    restarts
-        Restarts of each replica.
-    seconds
-        Wall time of all runs so far.
-    checksums
-        CRC-32 of the stored frames of each replica; empty before the first frame.
-    exchanges
-        State of parallel tempering; None without it.
-    """
-
-    step: int
-    frames: list[int]
-    parked: list[bool]
-    restarts: list[int]
-    events: list[BlowUp] = field(default_factory=list)
-    seconds: float = 0.0
-    checksums: list[int] = field(default_factory=list)
-    exchanges: ExchangeState | None = None
-
-    @classmethod
-    def start(cls, n_replicas: int, exchanges: ExchangeState | None = None) -> Progress:
-        """Return the initial state."""
-        none = [0] * n_replicas
-        return cls(0, none, [False] * n_replicas, list(none), exchanges=exchanges)
-
-    def finished(self, steps: int) -> bool:
-        """Return whether all steps are done or all replicas are parked."""
-        return self.step >= steps or all(self.parked)
-
-    def timings(self) -> dict[str, float]:
-        """Return ``seconds`` of wall time and ``steps_per_second``."""
-        return {"seconds": self.seconds, "steps_per_second": self.step / max(self.seconds, 1e-9)}
 
 
 class SimulationFolder:
@@ -115,7 +69,7 @@ class SimulationFolder:
         inputs = _read_inputs(root / MANIFEST)
         n = inputs.get("n_replicas")
         if not isinstance(n, int) or n < 1:
-            raise _damage(root / MANIFEST, f"n_replicas is {n!r}")
+            raise damaged(root / MANIFEST, f"n_replicas is {n!r}")
         return cls(root, n, inputs.get("temperatures") or ()), inputs
 
     @contextmanager
@@ -130,7 +84,7 @@ class SimulationFolder:
         StateError
             Another process runs in this folder.
         """
-        with locked_folder(self.root, f"simulation folder {str(self.root)!r}", self._created):
+        with undone_on_failure(self.root, f"simulation folder {str(self.root)!r}", self._created):
             yield
 
     def _created(self) -> list[Path]:
@@ -172,7 +126,7 @@ class SimulationFolder:
             else sorted(p.name for name in ("replica", "walker") for p in self.root.glob(f"{name}_*.dcd"))
         )
         if unknown and (self.root / CHECKPOINT).is_file():
-            raise _damage(manifest, "it is missing")
+            raise damaged(manifest, "it is missing")
         if unknown:
             raise StateError(
                 f"{str(self.root)!r} has trajectories ({', '.join(unknown[:3])}) but no {MANIFEST}; "
@@ -282,8 +236,8 @@ class SimulationFolder:
                 binary = data["openmm"].tobytes()
                 content = json.loads(str(data["progress"]))
         except BAD_ARCHIVE as error:
-            raise _damage(path, error) from error
-        return _progress(content, path), binary
+            raise damaged(path, error) from error
+        return parse_progress(content, path), binary
 
     def finish(self, progress: Progress, results: dict[str, Any] | None = None) -> None:
         """Record the completed simulation, and other ``results``, in the manifest."""
@@ -312,28 +266,13 @@ class SimulationFolder:
         return manifest.get("status") == "complete" and manifest.get("steps_done") == progress.step
 
 
-def _progress(content: Any, path: Path) -> Progress:
-    try:
-        events = [BlowUp(**event) for event in content["events"]]
-        exchanges = content.get("exchanges")
-        state = None if exchanges is None else ExchangeState(**exchanges)
-        return Progress(**{**content, "events": events, "exchanges": state})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise _damage(path, repr(error)) from error
-
-
-def _damage(path: Path, why: object) -> DamageError:
-    remedy = f"delete {str(path.parent)!r} to simulate again, or use another out_dir"
-    return DamageError(f"{str(path)!r} is damaged ({why}); {remedy}")
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         manifest = read_sealed(path)
         if not isinstance(manifest.get("inputs", {}), dict):
             raise TypeError("inputs is not a section")
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise _damage(path, error) from error
+        raise damaged(path, error) from error
     if manifest.get("format") != _FORMAT:
         raise StateError(f"{str(path)!r} is not a manifest of format {_FORMAT}; use another out_dir")
     return manifest
@@ -342,7 +281,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _read_inputs(path: Path) -> dict[str, Any]:
     manifest = _read(path)
     if not isinstance(manifest.get("inputs"), dict):
-        raise _damage(path, "it has no inputs")
+        raise damaged(path, "it has no inputs")
     return cast("dict[str, Any]", manifest["inputs"])
 
 

@@ -14,7 +14,8 @@ from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.data.dcd import read_dcd
 from cgal_plugin.dynamics.demultiplex import by_ladder, save_by_temperature
 from cgal_plugin.dynamics.exchange_file import ENERGIES, FrameTable
-from cgal_plugin.dynamics.folder import Progress, SimulationFolder
+from cgal_plugin.dynamics.folder import SimulationFolder
+from cgal_plugin.dynamics.progress import Progress
 from cgal_plugin.errors import DynamicsError, StateError
 
 if TYPE_CHECKING:

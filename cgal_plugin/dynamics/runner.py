@@ -11,8 +11,9 @@ import numpy as np
 from cgal_plugin.data.blow_up import BlowUp
 from cgal_plugin.dynamics.engines import open_engine
 from cgal_plugin.dynamics.exchange_file import make_record
-from cgal_plugin.dynamics.folder import Progress, SimulationFolder
+from cgal_plugin.dynamics.folder import SimulationFolder
 from cgal_plugin.dynamics.guard import Limits, find_blown
+from cgal_plugin.dynamics.progress import Progress
 from cgal_plugin.dynamics.settings import Settings
 from cgal_plugin.dynamics.tempering import ExchangeState, Ladder, exchange
 from cgal_plugin.errors import DynamicsError

@@ -16,9 +16,10 @@ from cgal_plugin.data.bond_lengths import check_unit
 from cgal_plugin.dynamics.backends import choose_backend
 from cgal_plugin.dynamics.devices import describe_device, device_platform, find_device
 from cgal_plugin.dynamics.exchange_file import ENERGIES
-from cgal_plugin.dynamics.folder import Progress, SimulationFolder
+from cgal_plugin.dynamics.folder import SimulationFolder
 from cgal_plugin.dynamics.guard import Guard, Limits, stereocentres
 from cgal_plugin.dynamics.potential_metadata import read_metadata
+from cgal_plugin.dynamics.progress import Progress
 from cgal_plugin.dynamics.result import SimulationResult
 from cgal_plugin.dynamics.settings import Settings
 from cgal_plugin.dynamics.tempering import ExchangeState, Ladder, make_ladder
