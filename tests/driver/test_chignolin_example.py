@@ -28,7 +28,7 @@ def test_the_first_run_is_narrow_short_and_tested_against_the_long_reference() -
     assert [Path(p).name for p in config.evaluation.reference] == ["reference.npz"]
     assert config.evaluation.reweight
     assert config.tested is not None
-    assert config.tested.n_walkers * config.tested.steps == 64 * 15_000
+    assert config.tested.n_walkers * config.tested.steps == 32 * 20_000
     assert config.refinement is None
 
 
