@@ -23,6 +23,7 @@ from cgal_plugin.execution.resources import Auto, available_cores, resolve_threa
 from cgal_plugin.provenance import atomic_write, hash_file, versions, write_json
 from cgal_plugin.runs.directory import RunDirectory
 from cgal_plugin.runs.layout import REFINEMENT, test_stages
+from cgal_plugin.runs.log import LOG
 
 RESULTS, SETTINGS, MODELS = "results.jsonl", "benchmark.json", "models"
 #: folders that the arms of one seed share if these sections of their configurations are equal
@@ -39,6 +40,7 @@ _END = (
     "config.yaml",
     "run.json",
     "run.lock",
+    LOG,
     "model.ckpt",
     "potential.pt",
     "report.html",

@@ -20,6 +20,7 @@ from cgal_plugin.execution.window import Event, no_event
 from cgal_plugin.file_lock import locked
 from cgal_plugin.provenance import read_json, read_sealed, versions, write_json, write_sealed
 from cgal_plugin.runs.config_file import is_intact, parse_recorded, write_config
+from cgal_plugin.runs.log import LOG
 from cgal_plugin.runs.stage import MANIFEST, Stage
 
 #: version of the layout of a run directory (key ``layout`` of run.json)
@@ -158,8 +159,9 @@ class RunDirectory:
         event("damage", what=what, remedy=f"{kept}written again")
 
     def _begun(self) -> bool:
-        """Return whether a stage of a run is complete."""
-        return any((self.root / stage / MANIFEST).exists() for stage in ("seed", "priors"))
+        """Return whether a run has completed a stage here. Without a log, they were copied for a new run."""
+        done = any((self.root / stage / MANIFEST).exists() for stage in ("seed", "priors"))
+        return done and (self.root / LOG).exists()
 
     def platforms(self) -> dict[str, str]:
         """Return what the run has used so far by platform key of the configuration; empty for a new run."""
