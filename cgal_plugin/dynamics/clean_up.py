@@ -11,7 +11,7 @@ from cgal_plugin.file_lock import LOCK, locked
 
 @contextmanager
 def undone_on_failure(root: Path, what: str, created: Callable[[], list[Path]]) -> Iterator[None]:
-    """Create and lock a folder; if the block fails, delete the files of ``created()``.
+    """Create and lock a folder; if the block raises an error, delete the files of ``created()``.
 
     Folders that were created for ``root`` are deleted as well if nothing is left in them, so that a corrected
     call finds nothing of the refused one.
@@ -26,7 +26,7 @@ def undone_on_failure(root: Path, what: str, created: Callable[[], list[Path]]) 
     with locked(root / LOCK, what):
         try:
             yield
-        except BaseException:
+        except Exception:
             for path in created():
                 path.unlink(missing_ok=True)
             if folders and all(path.name == LOCK for path in root.iterdir()):
