@@ -160,6 +160,16 @@ def test_the_defaults_need_little(monkeypatch: pytest.MonkeyPatch) -> None:
 # ------------------------------------------------------------------------------------- commands
 
 
+def check_refused(message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Run the command in ``sys.argv`` and check that it ends with this message as a wrong input."""
+    with pytest.raises(SystemExit) as end:
+        main()
+    error = capsys.readouterr().err
+    assert end.value.code == 2
+    assert message in error
+    assert "Traceback" not in error
+
+
 @pytest.mark.parametrize("command", ["validate", "run"])
 @pytest.mark.parametrize(
     ("content", "message"),
@@ -182,12 +192,7 @@ def test_the_commands_refuse_before_anything_is_written(
     monkeypatch.chdir(tmp_path)
     options = ["--out", "out"] if command == "run" else []
     monkeypatch.setattr(sys, "argv", ["cgal", command, "run.yaml", *options])
-    with pytest.raises(SystemExit) as end:
-        main()
-    error = capsys.readouterr().err
-    assert end.value.code == 2
-    assert message in error
-    assert "Traceback" not in error
+    check_refused(message, capsys)
     assert not (tmp_path / "out").exists()
 
 
@@ -212,10 +217,5 @@ def test_options_that_are_not_finite(
     np.save(tmp_path / "x.npy", chains(60, 5))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["cgal", *arguments.split()])
-    with pytest.raises(SystemExit) as end:
-        main()
-    error = capsys.readouterr().err
-    assert end.value.code == 2
-    assert message in error
-    assert "Traceback" not in error
+    check_refused(message, capsys)
     assert [p.name for p in tmp_path.iterdir()] == ["x.npy"]
