@@ -29,6 +29,7 @@ from cgal_plugin.runs import disk
 from cgal_plugin.runs.directory import RunDirectory
 from cgal_plugin.runs.disk import disk_errors
 from cgal_plugin.runs.layout import shard_name, shard_round
+from cgal_plugin.runs.log import LOG
 from cgal_plugin.runs.status import run_status
 from cgal_plugin.training import train
 from tests.cli.test_main import call
@@ -98,6 +99,7 @@ def test_a_run_without_its_records(missing: tuple[str, ...], tmp_path: Path) -> 
     config, directory = parse_config({"system": SYSTEM}), RunDirectory(tmp_path)
     directory.adopt(config)
     directory.stage("seed").run(lambda folder, progress: _output(), title="seed", inputs={})
+    (tmp_path / LOG).touch()  # as every run has
     for name in missing:
         (tmp_path / name).unlink()
     told: list[str] = []
