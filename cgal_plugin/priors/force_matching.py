@@ -67,17 +67,24 @@ def match_forces(
     size = sum(t.n_parameters for t in linear)
     normal, right, square = np.zeros((size, size)), np.zeros(size), 0.0
     widest = max(t.n_parameters * max(t.index.shape[0], fitted.molecule.n_beads) for t in linear)
+    # most terms act on few beads: of each bead, only the products of the terms that act on it
+    of_bead = [
+        np.repeat([bead in t.index for t in linear], [t.n_parameters for t in linear]).nonzero()[0]
+        for bead in range(fitted.molecule.n_beads)
+    ]
     step = max(1, _CHUNK // (3 * max(widest, size * fitted.molecule.n_beads)))
     for lo in range(0, len(frames), step):
         x = frames[lo : lo + step]
-        rest = (forces[lo : lo + step] - prior_forces(fitted, x)).reshape(-1)
-        design = np.concatenate([t.forces(x) for t in linear], axis=0).reshape(size, -1)
+        rest = forces[lo : lo + step] - prior_forces(fitted, x)
+        design = np.concatenate([t.forces(x) for t in linear], axis=0)
         if weights is not None:
-            root = np.repeat(np.sqrt(weights[lo : lo + step]), frames[0].size)
+            root = np.sqrt(weights[lo : lo + step])[:, None, None]
             rest, design = rest * root, design * root
-        normal += design @ design.T
-        right += design @ rest
-        square += float(rest @ rest)
+        for bead, own in enumerate(of_bead):
+            part = design[own, :, bead].reshape(len(own), -1)
+            normal[np.ix_(own, own)] += part @ part.T
+            right[own] += part @ rest[:, bead].reshape(-1)
+        square += float((rest * rest).sum())
     n = frames.size if weights is None else round(float(weights.sum()) * frames[0].size)
     ridge = np.concatenate([np.full(t.n_parameters, t.ridge) for t in linear]) * n
     c, covariance = _solve(normal, right, square, ridge, n)
