@@ -81,9 +81,9 @@ def match_forces(
             root = np.sqrt(weights[lo : lo + step])[:, None, None]
             rest, design = rest * root, design * root
         for bead, own in enumerate(of_bead):
-            part = design[own, :, bead].reshape(len(own), -1)
-            normal[np.ix_(own, own)] += part @ part.T
-            right[own] += part @ rest[:, bead].reshape(-1)
+            acting = design[own, :, bead].reshape(len(own), -1)
+            normal[np.ix_(own, own)] += acting @ acting.T
+            right[own] += acting @ rest[:, bead].reshape(-1)
         square += float((rest * rest).sum())
     n = frames.size if weights is None else round(float(weights.sum()) * frames[0].size)
     ridge = np.concatenate([np.full(t.n_parameters, t.ridge) for t in linear]) * n

@@ -24,11 +24,11 @@ def test_the_first_run_is_narrow_short_and_tested_against_the_long_reference() -
     assert (seed.n_trajectories, seed.start) == (2, "auto")  # folded for this sequence
     labels = config.stopping.rounds * config.selector.n_select
     assert f"{labels} labels of {oracle.relax_ps + oracle.production_ps:g} ps" in text
-    assert estimate(config).oracle_ns == pytest.approx(0.724)
+    assert estimate(config).oracle_ns == pytest.approx(0.672)
     assert [Path(p).name for p in config.evaluation.reference] == ["reference.npz"]
     assert config.evaluation.reweight
     assert config.tested is not None
-    assert config.tested.n_walkers * config.tested.steps == 32 * 20_000
+    assert config.tested.n_walkers * config.tested.steps == 32 * 16_000
     assert config.refinement is None
 
 
@@ -40,7 +40,7 @@ def test_the_first_run_is_the_default_recipe_in_smaller_sizes() -> None:
     default = parse_config({"system": system}).resolved()
     differing = {key for key, _ in flat(ours).items() ^ flat(default).items()}
     sizes = {"seed_data.picoseconds", "seed_data.equilibration_ps", "seed_data.save_ps", "training.epochs",
-             "selector.n_select", "stopping.rounds", "test.n_replicas", "test.steps"}  # fmt: skip
+             "oracle.production_ps", "oracle.release_ps", "simulation.steps", "stopping.rounds", "test.n_replicas", "test.steps"}  # fmt: skip
     others = {key for key in differing if key.split(".")[0] in ("name", "seed", "evaluation", "refinement")}
     assert differing - others == sizes
     for key in sizes:
