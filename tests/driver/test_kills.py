@@ -136,7 +136,12 @@ def test_signals_at_random_moments(number: signal.Signals, whole: Path, tmp_path
                 assert read_log(root / LOG)[-1]["event"] == "run finished"
                 break
             assert ended == (-number if number == signal.SIGKILL else 128 + number), log.read_text()
-            assert "Traceback" not in log.read_text(), log.read_text()
+            errors = log.read_text().split("Traceback")[1:]
+            if (
+                number == signal.SIGKILL
+            ):  # Python's own, of a worker whose parent is killed while it starts it
+                errors = [e for e in errors if "spawn_main" not in e]
+            assert not errors, log.read_text()
             hit[stage] += 1
             check_kept(kept)
             before, kept = kept, finished_files(root)
