@@ -19,8 +19,9 @@ from cgal_plugin.config.system import SeedData
 from cgal_plugin.config.template import template
 from cgal_plugin.config.training import PriorConfig
 from cgal_plugin.errors import ConfigError
+from cgal_plugin.oracle import OpenMMOracle
 
-SYSTEM = {"sequence": "YYDPETGTWY", "temperature": 400}
+SYSTEM: dict[str, Any] = {"sequence": "YYDPETGTWY", "temperature": 400}
 FILES = Path(__file__).parent / "runs" / "old_configs"
 
 
@@ -74,6 +75,23 @@ def test_the_defaults_and_the_template_are_the_recipe(tmp_path: Path) -> None:
     assert Config(system=SYSTEM, **alone) == parsed()
     given = parsed(**{k: v for k, v in RECIPE.items() if k != "refinement"}, refinement={})
     assert given == parsed()
+
+
+def test_the_oracle_of_a_script_makes_the_labels_of_a_run() -> None:
+    """Settings that are not given are those of the section ``oracle`` for this molecule."""
+    wanted = RECIPE["oracle"]
+    settings = OpenMMOracle(SYSTEM["sequence"], temperature=400.0).settings
+    assert {name: getattr(settings, name) for name in wanted} == wanted
+    cases: list[dict[str, Any]] = [
+        {"mode": "free"},
+        {"restraint": 0.0},
+        {"mode": "mean_force"},
+        {"production_ps": 5.0},
+    ]
+    for given in cases:
+        config = parsed(oracle=given).oracle
+        settings = OpenMMOracle("GYGAG", temperature=400.0, **given).settings
+        assert {name: getattr(settings, name) for name in wanted} == {n: getattr(config, n) for n in wanted}
 
 
 def test_a_molecule_whose_residues_cannot_be_counted_is_said(tmp_path: Path) -> None:

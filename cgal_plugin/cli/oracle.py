@@ -93,11 +93,14 @@ def label(
     system: System,
     out: Annotated[Path, typer.Option("--out", "-o", help="Data store; new labels are added to it.")],
     temperature: MaybeTemperature = None,
-    mode: Annotated[str, typer.Option(help="free, steered or mean_force.")] = "free",
+    mode: Annotated[
+        str | None,
+        typer.Option(help="steered, free or mean_force. Defaults are those of cgal run: steered."),
+    ] = None,
     restraint: Annotated[
-        float, typer.Option(min=0.0, help="Restraint of the beads, kcal/mol/Å² (free, steered).")
-    ] = 0.0,
-    production_ps: Annotated[float, typer.Option(min=0.0, help="Labelled MD per start, ps.")] = 5.0,
+        float | None, typer.Option(min=0.0, help="Restraint of the beads, kcal/mol/Å² (free, steered).")
+    ] = None,
+    production_ps: Annotated[float | None, typer.Option(min=0.0, help="Labelled MD per start, ps.")] = None,
     solvent: Annotated[str, typer.Option(help="obc2, gbn2 or tip3pfb.")] = "obc2",
     mapping: Mapping = "CA",
     top: Top = None,

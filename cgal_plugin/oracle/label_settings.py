@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from cgal_plugin.config.oracle import OpenMMOracleConfig
 from cgal_plugin.errors import OracleError
 from cgal_plugin.oracle.checks import check_number
 from cgal_plugin.oracle.forcefield import LONGEST_STEP_FS
@@ -129,3 +132,12 @@ class LabelSettings:
     def ps_per_frame(self) -> float:
         """All-atom dynamics per labelled CG frame, ps, without backmapping."""
         return self.n_starts * (self.relax_ps + self.production_ps)
+
+
+def with_defaults(given: Mapping[str, Any], n_residues: int) -> dict[str, Any]:
+    """Return settings of a label; what is None is as in a run (section ``oracle``) for ``n_residues``."""
+    known = {name: value for name, value in given.items() if value is not None}
+    decided = OpenMMOracleConfig.decide(known, n_residues)
+    rest = {name: decided[name].value for name in given if name in decided}
+    rest |= {"relax_ps": OpenMMOracleConfig.model_fields["relax_ps"].default} if "relax_ps" in given else {}
+    return rest | known

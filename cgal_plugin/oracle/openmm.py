@@ -18,7 +18,7 @@ from cgal_plugin.mapping.maps import CGMapping
 from cgal_plugin.mapping.topology import CGTopology
 from cgal_plugin.oracle.cgback import check_beads
 from cgal_plugin.oracle.checks import check_library, check_methods, check_number, check_temperature
-from cgal_plugin.oracle.label_settings import LabelSettings
+from cgal_plugin.oracle.label_settings import LabelSettings, with_defaults
 from cgal_plugin.oracle.labelling import Labeller
 from cgal_plugin.oracle.library import AllAtomLibrary
 from cgal_plugin.oracle.options import ReadOptions
@@ -77,9 +77,11 @@ class OpenMMOracle:
         ``"obc2"``, ``"gbn2"`` or ``"tip3pfb"``.
     options
         How to read the structure (:class:`~cgal_plugin.oracle.options.ReadOptions`).
-    mode, production_ps, relax_ps, save_ps, n_starts, restraint, release_ps, platform, n_threads
-        See :class:`~cgal_plugin.oracle.label_settings.LabelSettings`. The default of ``n_starts`` is 2 in
-        mode ``mean_force`` and 1 in the others.
+    mode, production_ps, relax_ps, save_ps, n_starts, restraint, release_ps
+        See :class:`~cgal_plugin.oracle.label_settings.LabelSettings`. Default: as in ``cgal run`` for a
+        molecule of this size, so labels are steered and released.
+    platform, n_threads
+        OpenMM platform; threads of the CPU platform.
     force_map
         A :class:`ForceMap` or its file; default: the basic map.
     library
@@ -104,13 +106,13 @@ class OpenMMOracle:
         mapping: Any = "CA",
         solvent: str = "obc2",
         options: ReadOptions | None = None,
-        mode: str = "free",
-        production_ps: float = 5.0,
-        relax_ps: float = 2.0,
-        save_ps: float = 0.04,
+        mode: str | None = None,
+        production_ps: float | None = None,
+        relax_ps: float | None = None,
+        save_ps: float | None = None,
         n_starts: int | None = None,
-        restraint: float = 0.0,
-        release_ps: float = 0.0,
+        restraint: float | None = None,
+        release_ps: float | None = None,
         force_map: ForceMap | str | os.PathLike[str] | None = None,
         library: AllAtomLibrary | None = None,
         methods: Sequence[str] = ("library", "cgback"),
@@ -125,23 +127,25 @@ class OpenMMOracle:
             self.model = sequence_or_pdb
         else:
             self.model = AllAtomModel.create(sequence_or_pdb, mapping, solvent, options)
-        starts = (2 if mode == "mean_force" else 1) if n_starts is None else n_starts
+        given = {
+            "mode": mode,
+            "production_ps": production_ps,
+            "relax_ps": relax_ps,
+            "save_ps": save_ps,
+            "n_starts": n_starts,
+            "restraint": restraint,
+            "release_ps": release_ps,
+        }
         self.settings = LabelSettings(
-            mode,
-            production_ps,
-            relax_ps,
-            save_ps,
-            starts,
-            restraint,
-            release_ps,
-            platform,
-            n_threads,
-            self.model.timestep_fs,
+            **with_defaults(given, len(self.topology.sequence.replace(":", ""))),
+            platform=platform,
+            n_threads=n_threads,
+            longest_step_fs=self.model.timestep_fs,
         )
         if self.methods == ("cgback",):
             check_beads(self.model)
         self.library = check_library(library, self.mapping)
-        if mode == "mean_force" and not self.mapping.is_slice:
+        if self.settings.mode == "mean_force" and not self.mapping.is_slice:
             raise OracleError(
                 f"mode 'mean_force' freezes bead atoms, so each bead of mapping {self.topology.mapping!r} "
                 "must be one atom; use mode 'free'"

@@ -191,7 +191,7 @@ def scaling(n: int, repeats: int) -> None:
     """Measure real labels per second with one and two Parsl workers, and compare with local labels."""
     from cgal_plugin.oracle import OpenMMOracle
 
-    oracle = OpenMMOracle(SEQUENCE, temperature=400.0, production_ps=5.0, relax_ps=1.0, seed=1)
+    oracle = OpenMMOracle(SEQUENCE, temperature=400.0, mode="free", production_ps=5.0, relax_ps=1.0, seed=1)
     trajectory = oracle.run("auto", 20.0, seed=2, save_ps=0.2, equilibrate_ps=1.0)
     frames = oracle.mapping.map_positions(trajectory.positions)[:: max(1, 100 // n)][:n]
     topology = oracle.topology

@@ -55,7 +55,9 @@ def main(argv: list[str] | None = None) -> None:
     warnings.simplefilter("ignore")
     for name in ("OPENMM_CPU_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = "1"
-    oracle = OpenMMOracle(SEQUENCE, temperature=TEMPERATURE, relax_ps=1.0, production_ps=5.0, save_ps=0.04)
+    oracle = OpenMMOracle(
+        SEQUENCE, temperature=TEMPERATURE, mode="free", relax_ps=1.0, production_ps=5.0, save_ps=0.04
+    )
     theirs = user_context(oracle)
     theirs.getIntegrator().step(50)
 

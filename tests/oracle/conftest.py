@@ -41,7 +41,14 @@ def import_this_module() -> None:
 @pytest.fixture(scope="session")
 def aa_oracle() -> OpenMMOracle:
     """Two alanines: two beads, whose distance is the only CG coordinate."""
-    return OpenMMOracle("AA", temperature=TEMPERATURE, save_ps=0.04, relax_ps=1.0, production_ps=2.0)
+    return OpenMMOracle(
+        "AA",
+        temperature=TEMPERATURE,
+        mode="free",
+        save_ps=0.04,
+        relax_ps=1.0,
+        production_ps=2.0,
+    )
 
 
 @pytest.fixture(scope="session")

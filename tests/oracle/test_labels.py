@@ -26,8 +26,8 @@ from .conftest import import_this_module
 @pytest.fixture(scope="module")
 def oracle(chance_seed: int) -> OpenMMOracle:
     return OpenMMOracle(
-        "GAG", temperature=400.0, production_ps=0.4, relax_ps=0.2, save_ps=0.04, methods=("library",),
-        seed=4 + chance_seed,
+        "GAG", temperature=400.0, mode="free", production_ps=0.4, relax_ps=0.2, save_ps=0.04,
+        methods=("library",), seed=4 + chance_seed,
     )  # fmt: skip
 
 
@@ -84,8 +84,9 @@ def test_dynamics_starts_at_the_frame(oracle: OpenMMOracle, frames: np.ndarray) 
     400 K). The limit leaves six of these standard deviations.
     """
     unrelaxed = OpenMMOracle(
-        oracle.model, temperature=400.0, production_ps=0.04, relax_ps=0.0, save_ps=0.04, methods=("library",)
-    )
+        oracle.model, temperature=400.0, mode="free", production_ps=0.04, relax_ps=0.0, save_ps=0.04,
+        methods=("library",),
+    )  # fmt: skip
     rows = unrelaxed.label(frames[:2])
     assert rows.frame_index.tolist() == [0, 1]
     for row, frame in zip(rows.positions.astype(float), frames.astype(float), strict=False):
@@ -101,15 +102,18 @@ def test_a_label_depends_on_its_frame_only(
     with multiprocessing.get_context("spawn").Pool(1, import_this_module) as pool:
         alone = pool.apply(oracle.label, (frames[:1],))
     assert_same(alone, rows(labels, 0))
-    other = OpenMMOracle(oracle.model, temperature=400.0, production_ps=0.4, relax_ps=0.2, seed=1000)
+    other = OpenMMOracle(
+        oracle.model, temperature=400.0, mode="free", production_ps=0.4, relax_ps=0.2, save_ps=0.04, seed=1000
+    )
     other.methods = oracle.methods
     assert np.abs(other.label(frames[:1]).forces - alone.forces).max() > 0.1
 
 
 def test_starts_are_blocks_of_their_own(oracle: OpenMMOracle, frames: np.ndarray) -> None:
     twice = OpenMMOracle(
-        oracle.model, temperature=400.0, production_ps=0.2, relax_ps=0.2, n_starts=2, methods=("library",)
-    )
+        oracle.model, temperature=400.0, mode="free", production_ps=0.2, relax_ps=0.2, save_ps=0.04,
+        n_starts=2, methods=("library",),
+    )  # fmt: skip
     labelled = twice.label(frames[:1])
     assert labelled.start_index.tolist() == [0] * 5 + [1] * 5
     assert set(labelled.block) == {0, 1}
@@ -119,7 +123,7 @@ def test_starts_are_blocks_of_their_own(oracle: OpenMMOracle, frames: np.ndarray
 
 def test_mean_force_labels(oracle: OpenMMOracle, frames: np.ndarray) -> None:
     averaging = OpenMMOracle(
-        oracle.model, temperature=400.0, mode="mean_force", production_ps=0.4, relax_ps=0.2,
+        oracle.model, temperature=400.0, mode="mean_force", production_ps=0.4, relax_ps=0.2, save_ps=0.04,
         methods=("library",),
     )  # fmt: skip
     labelled = averaging.label(frames[:1])

@@ -71,7 +71,7 @@ def test_models_survive_pickling(gyg: AllAtomModel) -> None:
 
 def test_gbn2_is_another_solvent(gyg: AllAtomModel) -> None:
     oracle = OpenMMOracle("AA", temperature=400.0, solvent="gbn2")
-    assert len(oracle.run("auto", 0.4, seed=1, equilibrate_ps=0.2)) == 10
+    assert len(oracle.run("auto", 0.4, seed=1, save_ps=0.04, equilibrate_ps=0.2)) == 10
     assert oracle.metadata["solvent"] == "gbn2"
 
 

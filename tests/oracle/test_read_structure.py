@@ -366,7 +366,7 @@ def test_a_bridge_cannot_be_stretched(tmp_path: Path) -> None:
     oracle = OpenMMOracle(DATA / "two_bridges.pdb", temperature=300.0)
     with pytest.raises(OracleError, match="linked"):
         oracle.run("extended", 0.1, seed=1)
-    assert len(oracle.run("auto", 0.2, seed=1, equilibrate_ps=0.0)) == 5
+    assert len(oracle.run("auto", 0.2, seed=1, save_ps=0.04, equilibrate_ps=0.0)) == 5
 
 
 def test_other_bonds_between_residues_are_refused(read: Callable[..., PreparedStructure]) -> None:

@@ -183,7 +183,7 @@ def test_bead_forces_are_mapped_differences(
 def test_labels_of_every_mode(dry_inputs: Inputs, kind: str) -> None:
     model = pickle.loads(pickle.dumps(AllAtomModel.from_system(load(dry_inputs, kind))))
     frame = model.mapping.map_positions(model.positions)[None].astype(np.float32)
-    for options in ({}, {"mode": "steered", "restraint": 2.0}, {"mode": "mean_force"}):
+    for options in ({"mode": "free"}, {"mode": "steered", "restraint": 2.0}, {"mode": "mean_force"}):
         oracle = OpenMMOracle(
             model,
             temperature=300.0,

@@ -41,7 +41,15 @@ def test_an_oracle_that_keeps_the_contract() -> None:
 
 
 def test_the_openmm_oracle_keeps_it() -> None:
-    oracle = OpenMMOracle("GAG", temperature=350.0, production_ps=0.2, relax_ps=0.2, methods=("library",))
+    oracle = OpenMMOracle(
+        "GAG",
+        temperature=350.0,
+        mode="free",
+        production_ps=0.2,
+        relax_ps=0.2,
+        save_ps=0.04,
+        methods=("library",),
+    )
     native = oracle.mapping.map_positions(oracle.native_positions())
     torn = native + np.array([[0.0, 0, 0], [0, 0, 0], [40, 0, 0]])
     check_oracle(oracle, np.stack([native, native[::-1]]), refused=np.stack([torn, NOT_FINITE[0]]))
