@@ -66,24 +66,26 @@ def match_forces(
     linear = build_terms(fitted.molecule, terms, settings)
     size = sum(t.n_parameters for t in linear)
     normal, right, square = np.zeros((size, size)), np.zeros(size), 0.0
-    widest = max(t.n_parameters * max(t.index.shape[0], fitted.molecule.n_beads) for t in linear)
-    # most terms act on few beads: of each bead, only the products of the terms that act on it
-    of_bead = [
-        np.repeat([bead in t.index for t in linear], [t.n_parameters for t in linear]).nonzero()[0]
-        for bead in range(fitted.molecule.n_beads)
-    ]
-    step = max(1, _CHUNK // (3 * max(widest, size * fitted.molecule.n_beads)))
+    # most terms act on few beads: forces on these only, and products of the terms that act on the same bead
+    beads = [np.unique(t.index) for t in linear]
+    local = [replace(t, index=np.searchsorted(own, t.index)) for t, own in zip(linear, beads, strict=True)]
+    starts = np.cumsum([0, *(t.n_parameters for t in linear)])
+    step = max(1, _CHUNK // (3 * sum(t.n_parameters * len(t.index) for t in linear)))
     for lo in range(0, len(frames), step):
         x = frames[lo : lo + step]
         rest = forces[lo : lo + step] - prior_forces(fitted, x)
-        design = np.concatenate([t.forces(x) for t in linear], axis=0)
-        if weights is not None:
-            root = np.sqrt(weights[lo : lo + step])[:, None, None]
-            rest, design = rest * root, design * root
-        for bead, own in enumerate(of_bead):
-            acting = design[own, :, bead].reshape(len(own), -1)
-            normal[np.ix_(own, own)] += acting @ acting.T
-            right[own] += acting @ rest[:, bead].reshape(-1)
+        root = np.ones(len(x)) if weights is None else np.sqrt(weights[lo : lo + step])
+        rest = rest * root[:, None, None]
+        found = [t.forces(x[:, own]) * root[:, None, None] for t, own in zip(local, beads, strict=True)]
+        for bead in range(fitted.molecule.n_beads):
+            acting = [k for k, own in enumerate(beads) if bead in own]
+            if not acting:
+                continue
+            columns = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in acting])
+            parts = [found[k][:, :, np.searchsorted(beads[k], bead)] for k in acting]
+            design = np.concatenate(parts).reshape(len(columns), -1)
+            normal[np.ix_(columns, columns)] += design @ design.T
+            right[columns] += design @ rest[:, bead].reshape(-1)
         square += float((rest * rest).sum())
     n = frames.size if weights is None else round(float(weights.sum()) * frames[0].size)
     ridge = np.concatenate([np.full(t.n_parameters, t.ridge) for t in linear]) * n
