@@ -29,33 +29,27 @@ from cgal_plugin.errors import ConfigError, DynamicsError
 def fit_priors(
     store: Store,
     out: Out,
-    terms: Annotated[str, typer.Option(help="Comma-separated terms; pairs require force_matching.")] = (
-        "bonds,angles,dihedrals,repulsion"
-    ),
+    terms: Annotated[
+        str | None, typer.Option(help="Comma-separated terms; angle_series and pairs need force_matching.")
+    ] = None,
     method: Annotated[
-        str, typer.Option(help="likelihood, or force_matching (dihedrals and pairs).")
-    ] = "likelihood",
+        str | None,
+        typer.Option(help="force_matching or likelihood. Terms and method are by default as in a run."),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG of the fits.")] = None,
 ) -> None:
     """Fit prior terms to the frames of a data store."""
     from cgal_plugin import register
+    from cgal_plugin.components.store_priors import fit_store_priors
     from cgal_plugin.data import DataStore
-    from cgal_plugin.data.error_weights import frame_weights
-    from cgal_plugin.priors import fit_priors as fit
     from cgal_plugin.priors.plot import plot_priors
 
-    if method == "force_matching":
-        register()  # it silences Warp, which prints when TorchMD-Net is imported
-    data = DataStore(store)
-    frames = data.load_all()
-    priors = fit(
-        data.topology,
-        frames.positions,
-        data.temperature,
-        terms=tuple(t.strip() for t in terms.split(",") if t.strip()),
+    register()  # before TorchMD-Net is imported: its import of Warp prints a banner
+    priors = fit_store_priors(
+        DataStore(store),
+        terms=None if terms is None else tuple(t.strip() for t in terms.split(",") if t.strip()),
         method=method,
-        forces=frames.forces,
-        weights=frame_weights(frames),
+        message=lambda text: typer.echo(text, err=True),
     )
     priors.save(out)
     if plot is not None:

@@ -10,13 +10,11 @@ from cgal_plugin.config import Config
 from cgal_plugin.config.models import OpenMMOracleConfig, Training
 from cgal_plugin.config.refine_by_default import common_interval
 from cgal_plugin.config.section import Decision
-from cgal_plugin.config.training import TERMS, PriorConfig
+from cgal_plugin.config.training import PriorConfig
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.dynamics import save_intervals
 from cgal_plugin.mapping import CGTopology
-from cgal_plugin.mapping.spec import named_of
-from cgal_plugin.priors.fit_input import MIN_FRAMES, terms_of
-from cgal_plugin.priors.prior_set import FORCE_TERMS
+from cgal_plugin.priors.fit_input import suited_terms
 
 _PRIORS = "training.priors."
 
@@ -54,19 +52,9 @@ def _with_priors(config: Config, topology: CGTopology, own_seeds: bool) -> Confi
     priors = training.priors
     if priors.file is not None:
         return config
-    terms: tuple[str, ...] = priors.terms
-    method, why = priors.method, "those that the molecule has"
-    if f"{_PRIORS}method" in decided and method == "force_matching":
-        few = None if own_seeds else _few_frames(config)
-        if named_of(topology.mapping_hash):
-            why = f"forces determine the stiff dihedrals of mapping {topology.mapping} poorly"
-            terms, method = TERMS["likelihood"], "likelihood"
-        elif few is not None:
-            why = f"{few} frames of seed data; force matching needs {MIN_FRAMES}"
-            terms, method = TERMS["likelihood"], "likelihood"
-    terms = terms_of(topology, terms)
-    if f"{_PRIORS}method" in decided and not set(terms) & {*FORCE_TERMS}:
-        method = "likelihood"
+    given = f"{_PRIORS}method" not in decided
+    n_frames = None if own_seeds or given else _seed_frames(config)
+    terms, method, why = suited_terms(topology, priors.terms, priors.method, n_frames, method_given=given)
     if (terms, method) == (priors.terms, priors.method):
         return config
     keys = {k: getattr(priors, k) for k in ("pairs_per_type", "refit") if f"{_PRIORS}{k}" not in decided}
@@ -81,15 +69,13 @@ def _with_priors(config: Config, topology: CGTopology, own_seeds: bool) -> Confi
     return changed.with_decided(record)
 
 
-def _few_frames(config: Config) -> int | None:
-    """Return the number of frames of the seed data if force matching needs more."""
+def _seed_frames(config: Config) -> int:
+    """Return the number of frames of the seed data."""
     seed = config.seed_data
     if seed.store is None:
-        n = seed.n_trajectories * round(seed.picoseconds / seed.save_ps)
-    else:
-        store = DataStore(seed.store)
-        n = sum(int(store.record(name)["n_frames"]) for name in store.names())
-    return n if n < MIN_FRAMES else None
+        return seed.n_trajectories * round(seed.picoseconds / seed.save_ps)
+    store = DataStore(seed.store)
+    return sum(int(store.record(name)["n_frames"]) for name in store.names())
 
 
 def _why_not_refined(config: Config, given: Mapping[str, Any]) -> str | None:

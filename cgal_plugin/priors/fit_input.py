@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.config.training import TERMS as TERMS_OF_METHOD
 from cgal_plugin.data.bond_lengths import check_unit
 from cgal_plugin.errors import ConfigError, DataError, PriorFitError
 from cgal_plugin.mapping.spec import named_of
@@ -122,6 +123,28 @@ def terms_of(topology: CGTopology, terms: Sequence[str]) -> tuple[str, ...]:
             break
         found = tuple(t for t in found if t not in missing)  # which may change what pairs exclude
     return found
+
+
+def suited_terms(
+    topology: CGTopology, terms: Sequence[str], method: str, n_frames: int | None, *, method_given: bool
+) -> tuple[tuple[str, ...], str, str]:
+    """Return default terms and method that a molecule has and its data can determine, and why.
+
+    ``n_frames`` is None if it is not known; a ``method`` that is given is kept.
+    """
+    why = "those that the molecule has"
+    if method == "force_matching" and not method_given:
+        few = n_frames is not None and n_frames < MIN_FRAMES
+        if named_of(topology.mapping_hash):
+            why = f"forces determine the stiff dihedrals of mapping {topology.mapping} poorly"
+        elif few:
+            why = f"{n_frames} frames of seed data; force matching needs {MIN_FRAMES}"
+        if named_of(topology.mapping_hash) or few:
+            terms, method = TERMS_OF_METHOD["likelihood"], "likelihood"
+    found = terms_of(topology, terms)
+    if not method_given and not set(found) & {*FORCE_TERMS}:
+        method = "likelihood"
+    return found, method, why
 
 
 def check_terms(topology: CGTopology, terms: Sequence[str], exclude_bonds: int | None = None) -> None:

@@ -106,9 +106,17 @@ def test_fit_priors_by_forces(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert code == 0
     assert json.loads(out.splitlines()[-1])["term"] == "pairs"
     assert PriorSet.load(tmp_path / "p.yaml").terms == ("bonds", "pairs")
-    code, _, err = call(capsys, *common)
+    code, _, err = call(capsys, *common, "--method", "likelihood")
     assert code == 2
     assert "'force_matching'" in err
+    for more, terms in (
+        ((), ("bonds", "angle_series", "dihedrals", "repulsion", "pairs")),  # as in a run
+        (("--method", "likelihood"), ("bonds", "angles", "dihedrals", "repulsion")),
+    ):
+        code, _, err = call(capsys, *common[:-2], *more)
+        assert code == 0
+        assert ", ".join(terms) in err
+        assert set(PriorSet.load(tmp_path / "p.yaml").terms) == set(terms)
 
 
 def test_train_counts_averaged_forces_by_their_error(

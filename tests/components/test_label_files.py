@@ -33,7 +33,7 @@ def test_frames_of_a_file_that_fail_have_records_and_are_tried_again(
 ) -> None:
     own = model.mapping.map_positions(np.array(model.positions)[None])[0]
     np.save(tmp_path / "frames.npy", np.stack([own, 0.01 * own, own]))
-    options = {"temperature": 400.0, "production_ps": 0.2, "relax_ps": 0.1, "methods": ("library",)}
+    options = {"temperature": 400.0, "mode": "free", "production_ps": 0.2, "methods": ("library",)}
     for _ in range(2):
         with pytest.warns(
             CGALWarning, match=r"1 of 3 frames have impossible bonds \(first: frame 1, bond CA_ALA1"
