@@ -65,7 +65,8 @@ def test_the_final_model_is_the_refined_one(finished: RunResult) -> None:
     assert [r.get("energy_spread", 0.0) > 0 for r in results] == [True, True, False]
     # the checkpoint has the priors of the last correction, the network of the last round
     last = root / "refinement/iteration_001"
-    before = torch.load(root / "rounds/round_001/train/model_000/epoch_0001.ckpt", weights_only=True)
+    trained = RunDirectory(root).stage("rounds/round_001/train")
+    before = torch.load(trained.file(trained.results()["checkpoint"]), weights_only=True)
     after = torch.load(finished.checkpoint, weights_only=True)
     assert finished.checkpoint.read_bytes() == (last / "model.ckpt").read_bytes()
     corrected = PriorSet.load(last / "priors.yaml")
