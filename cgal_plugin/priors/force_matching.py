@@ -69,32 +69,28 @@ def match_forces(
     # most terms act on few beads: forces on these only, and products of the terms that act on the same bead
     beads = [np.unique(t.index) for t in linear]
     local = [replace(t, index=np.searchsorted(own, t.index)) for t, own in zip(linear, beads, strict=True)]
-    starts = np.cumsum([0, *(t.n_parameters for t in linear)])
+    columns = np.split(np.arange(size), np.cumsum([t.n_parameters for t in linear])[:-1])
     step = max(1, _CHUNK // (3 * sum(t.n_parameters * len(t.index) for t in linear)))
     for lo in range(0, len(frames), step):
         x = frames[lo : lo + step]
-        rest = forces[lo : lo + step] - prior_forces(fitted, x)
         root = np.ones(len(x)) if weights is None else np.sqrt(weights[lo : lo + step])
-        rest = rest * root[:, None, None]
+        rest = (forces[lo : lo + step] - prior_forces(fitted, x)) * root[:, None, None]
         found = [t.forces(x[:, own]) * root[:, None, None] for t, own in zip(local, beads, strict=True)]
-        for bead in range(fitted.molecule.n_beads):
+        for bead in np.unique(np.concatenate(beads)):
             acting = [k for k, own in enumerate(beads) if bead in own]
-            if not acting:
-                continue
-            columns = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in acting])
+            at = np.concatenate([columns[k] for k in acting])
             parts = [found[k][:, :, np.searchsorted(beads[k], bead)] for k in acting]
-            design = np.concatenate(parts).reshape(len(columns), -1)
-            normal[np.ix_(columns, columns)] += design @ design.T
-            right[columns] += design @ rest[:, bead].reshape(-1)
+            design = np.concatenate(parts).reshape(len(at), -1)
+            normal[np.ix_(at, at)] += design @ design.T
+            right[at] += design @ rest[:, bead].reshape(-1)
         square += float((rest * rest).sum())
     n = frames.size if weights is None else round(float(weights.sum()) * frames[0].size)
     ridge = np.concatenate([np.full(t.n_parameters, t.ridge) for t in linear]) * n
     c, covariance = _solve(normal, right, square, ridge, n)
-    rows, at = [], 0
-    for term in linear:
-        part = slice(at, at + term.n_parameters)
-        rows.append(term.row(c[part], covariance[part, part], len(frames)))
-        at += term.n_parameters
+    rows = [
+        term.row(c[own], covariance[np.ix_(own, own)], len(frames))
+        for term, own in zip(linear, columns, strict=True)
+    ]
     return replace(
         fitted,
         terms=tuple(t for t in TERMS if t in terms),
