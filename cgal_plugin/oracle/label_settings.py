@@ -138,6 +138,5 @@ def with_defaults(given: Mapping[str, Any], n_residues: int) -> dict[str, Any]:
     """Return settings of a label; what is None is as in a run (section ``oracle``) for ``n_residues``."""
     known = {name: value for name, value in given.items() if value is not None}
     decided = OpenMMOracleConfig.decide(known, n_residues)
-    rest = {name: decided[name].value for name in given if name in decided}
-    rest |= {"relax_ps": OpenMMOracleConfig.model_fields["relax_ps"].default} if "relax_ps" in given else {}
-    return rest | known
+    fixed = {"relax_ps": OpenMMOracleConfig.model_fields["relax_ps"].default}
+    return fixed | {name: decision.value for name, decision in decided.items()} | known

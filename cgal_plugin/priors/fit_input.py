@@ -132,19 +132,18 @@ def suited_terms(
 
     ``n_frames`` is None if it is not known; a ``method`` that is given is kept.
     """
-    why = "those that the molecule has"
+    obstacle = None
     if method == "force_matching" and not method_given:
-        few = n_frames is not None and n_frames < MIN_FRAMES
         if named_of(topology.mapping_hash):
-            why = f"forces determine the stiff dihedrals of mapping {topology.mapping} poorly"
-        elif few:
-            why = f"{n_frames} frames of seed data; force matching needs {MIN_FRAMES}"
-        if named_of(topology.mapping_hash) or few:
-            terms, method = TERMS_OF_METHOD["likelihood"], "likelihood"
+            obstacle = f"forces determine the stiff dihedrals of mapping {topology.mapping} poorly"
+        elif n_frames is not None and n_frames < MIN_FRAMES:
+            obstacle = f"{n_frames} frames of data; force matching needs {MIN_FRAMES}"
+    if obstacle is not None:
+        terms, method = TERMS_OF_METHOD["likelihood"], "likelihood"
     found = terms_of(topology, terms)
     if not method_given and not set(found) & {*FORCE_TERMS}:
         method = "likelihood"
-    return found, method, why
+    return found, method, obstacle or "those that the molecule has"
 
 
 def check_terms(topology: CGTopology, terms: Sequence[str], exclude_bonds: int | None = None) -> None:
