@@ -52,6 +52,8 @@ class _State:
     active: bool = False
     pending: int | None = None
     held: int = 0
+    #: called before the process is killed
+    last_words: list[Callable[[Interrupted], None]] = field(default_factory=list)
     #: set while Python has dropped the exception, and it was not raised again
     dropped: threading.Event = field(default_factory=threading.Event)
 
@@ -69,6 +71,27 @@ def check() -> None:
     """
     if _state.pending is not None and not _state.held:
         raise Interrupted(_state.pending)
+
+
+def signal_of(error: BaseException | None) -> Interrupted | None:
+    """Return the signal that ends a block, with this exception or without one, if any.
+
+    A signal can look like another error: its exception was in a callback, or Lightning ended by its own
+    ``SystemExit``.
+    """
+    if isinstance(error, Interrupted):
+        return error
+    return None if _state.pending is None else Interrupted(_state.pending)
+
+
+@contextlib.contextmanager
+def last_words(say: Callable[[Interrupted], None]) -> Iterator[None]:
+    """Within the block, call ``say`` (in another thread) before the process is killed by :func:`handled`."""
+    _state.last_words.append(say)
+    try:
+        yield
+    finally:
+        _state.last_words.remove(say)
 
 
 @contextlib.contextmanager
@@ -115,18 +138,15 @@ def _noticing_drops() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def handled(
-    last_words: Callable[[Interrupted], None] = lambda interrupted: None, *, keyboard: bool = True
-) -> Iterator[None]:
+def handled(*, keyboard: bool = True) -> Iterator[None]:
     """Raise :class:`Interrupted` on SIGINT, SIGTERM and SIGUSR1 within the block.
 
     Has no effect inside another such block, and outside the main thread (where Python allows no handlers).
 
+    If the main thread does not end within :data:`GRACE_SECONDS`, the process is killed (:func:`last_words`).
+
     Parameters
     ----------
-    last_words
-        Called in another thread before the process is killed, if the main thread does not end within
-        :data:`GRACE_SECONDS`.
     keyboard
         Raise Python's KeyboardInterrupt after SIGINT instead.
     """
@@ -140,17 +160,17 @@ def handled(
     ended = threading.Event()
     before = {number: signal.signal(number, _handle) for number in SIGNALS}
     wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-    guard = threading.Thread(target=_guard, args=(ours, ended, last_words), daemon=True)
+    guard = threading.Thread(target=_guard, args=(ours, ended), daemon=True)
     guard.start()
-    arrived: int | None = None
+    arrived: Interrupted | None = None
     error: BaseException | None = None
     try:
         with _noticing_drops():
             yield
     except BaseException as caught:
-        if not isinstance(caught, Interrupted) and _state.pending is None:
+        if signal_of(caught) is None:
             raise
-        error = caught  # a signal can also look like another error, when its exception was in a callback
+        error = caught
     finally:
         _state.held += 1  # a signal must not interrupt this
         ended.set()
@@ -160,17 +180,16 @@ def handled(
         theirs.close()  # ends the guard thread
         guard.join()
         ours.close()
-        arrived = error.number if isinstance(error, Interrupted) else _state.pending
+        arrived = signal_of(error)
         _state.active, _state.pending, _state.held = False, None, 0
     if arrived is None:
         return
-    interrupted = error if isinstance(error, Interrupted) else Interrupted(arrived)
-    if keyboard and arrived == signal.SIGINT:
-        raise KeyboardInterrupt from interrupted
-    raise interrupted from (None if interrupted is error else error)
+    if keyboard and arrived.number == signal.SIGINT:
+        raise KeyboardInterrupt from arrived
+    raise arrived from (None if arrived is error else error)
 
 
-def _guard(ours: socket.socket, ended: threading.Event, last_words: Callable[[Interrupted], None]) -> None:
+def _guard(ours: socket.socket, ended: threading.Event) -> None:
     """Wait for the number of a signal from the C-level handler, which also works during a C++ call."""
     while True:
         received = ours.recv(1)
@@ -186,6 +205,8 @@ def _guard(ours: socket.socket, ended: threading.Event, last_words: Callable[[In
             os.kill(os.getpid(), received[0])
     interrupted = Interrupted(received[0])
     try:
-        last_words(interrupted)
+        for say in reversed(_state.last_words):
+            with contextlib.suppress(Exception):
+                say(interrupted)
     finally:
         os._exit(interrupted.exit_code)

@@ -163,7 +163,7 @@ def test_a_main_thread_in_a_long_c_call_is_killed() -> None:
         "import hashlib\n"
         "from cgal_plugin import interrupts\n"
         "interrupts.GRACE_SECONDS = 1.0\n"
-        "with interrupts.handled(lambda i: print('last words', i, flush=True)):\n"
+        "with interrupts.handled(), interrupts.last_words(lambda i: print('last words', i, flush=True)):\n"
         "    print('ready', flush=True)\n"
         "    hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)\n"  # minutes in C
     )

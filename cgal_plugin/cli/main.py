@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import codecs
+import gc
 import io
 import shlex
 import sys
@@ -243,8 +245,9 @@ def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) != len(sys.argv) - 1
     _plain_output()
+    atexit.register(gc.freeze)  # at its end Python searches all objects for cycles: 3 s after importing torch
     try:
-        with interrupts.handled(_interrupted, keyboard=False):
+        with interrupts.handled(keyboard=False), interrupts.last_words(_interrupted):
             app(args=arguments, prog_name="cgal")
     except CGALError as error:
         if debug:

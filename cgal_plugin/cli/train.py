@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 
 
@@ -16,6 +18,7 @@ def main() -> None:
     from cgal_plugin import register
     from cgal_plugin.errors import CGALError, ConfigError
 
+    atexit.register(gc.freeze)  # as in the ``cgal`` command
     try:
         register()
         from torchmdnet.scripts.train import main as torchmd_train

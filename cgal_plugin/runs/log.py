@@ -135,15 +135,20 @@ class RunLog:
             self.event("decided", keys={k: {"value": d.value, "rule": d.rule} for k, d in decided.items()})
             self.messages(decision_lines({k: d for k, d in decided.items() if d.say}))
         try:
-            yield
-        except (KeyboardInterrupt, interrupts.Interrupted) as interrupted:
-            self.event("interrupted", stage=self.current, signal=str(interrupted))
-            raise
-        except Exception as error:
+            with interrupts.last_words(self._interrupted):
+                yield
+        except BaseException as error:
+            interrupted = interrupts.signal_of(error)
             with suppress(OSError):  # a full disk has no space for this line
-                self.event("error", stage=self.current, error=type(error).__name__, text=str(error))
+                if interrupted is not None or not isinstance(error, Exception):
+                    self._interrupted(interrupted or error)
+                else:
+                    self.event("error", stage=self.current, error=type(error).__name__, text=str(error))
             raise
         self.event("run finished")
+
+    def _interrupted(self, by: BaseException) -> None:
+        self.event("interrupted", stage=self.current, signal=str(by))
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Progress]:
