@@ -165,7 +165,9 @@ def simulate(
     mapping: Mapping = "CA",
     top: Top = None,
     units: Units = "angstrom",
-    backend: Annotated[str, typer.Option(help="auto, torchforce, pythontorch, python, fast, gpu.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto, cpu, fast, gpu, torchforce, pythontorch, python.")
+    ] = "auto",
     platform: Annotated[str, typer.Option(help="OpenMM platform: Reference, CUDA, ...")] = "Reference",
     embedding: EmbeddingName = None,
     seed: Seed = 0,

@@ -58,7 +58,9 @@ def dynamics_threads(value: int | Auto, backend: str) -> int:
     Those of torch divide its sums differently; the sums of the fast engine have a fixed order, and it divides
     its work over no more threads than pay.
     """
-    return resolve_threads(value, available_cores()) if backend == "fast" else 1
+    from cgal_plugin.dynamics.force import FAST_BACKENDS
+
+    return resolve_threads(value, available_cores()) if backend in FAST_BACKENDS else 1
 
 
 class OpenMMSampler:

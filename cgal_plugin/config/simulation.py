@@ -30,7 +30,7 @@ class Simulation(Section):
     """Friction coefficient of the Langevin thermostat, 1/ps."""
     report_interval: Steps = 100
     """Steps between saved frames."""
-    backend: Literal["auto", "torchforce", "pythontorch", "python", "fast", "gpu"] = "auto"
+    backend: Literal["auto", "torchforce", "pythontorch", "python", "fast", "cpu", "gpu"] = "auto"
     """Engine of the potential. auto: gpu if there is a GPU and enough beads and replicas; else fast if numba
     is installed and can run it; else TorchScript. A run keeps the one that it started with."""
     platform: Literal["auto", "Reference", "CPU", "CUDA", "OpenCL"] = "auto"
@@ -70,9 +70,10 @@ class Simulation(Section):
 
     @model_validator(mode="after")
     def _engine(self) -> Simulation:
-        if self.backend == "fast" and self.platform in ("CUDA", "OpenCL"):
+        if self.backend in ("fast", "cpu") and self.platform in ("CUDA", "OpenCL"):
             raise ValueError(
-                f"backend fast computes on the CPU, but platform is {self.platform}: leave out one of them"
+                f"backend {self.backend} computes on the CPU, but platform is {self.platform}: leave out one "
+                "of them"
             )
         if self.backend == "gpu" and self.platform in ("CPU", "OpenCL"):
             raise ValueError(

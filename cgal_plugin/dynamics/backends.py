@@ -19,7 +19,7 @@ _ON_CPU = ("Reference", "CPU")
 def choose_backend(backend: str, potential: Path, n_replicas: int, platform: str, out_dir: Path) -> str:
     """Return the backend of a simulation; ``"auto"`` depends on potential, platform and ``out_dir``.
 
-    A resumed simulation keeps its backend. A new one on a CPU uses ``"fast"`` if numba is installed and the
+    A resumed simulation keeps its backend. A new one on a CPU uses ``"cpu"`` if numba is installed and the
     engine supports the potential; otherwise the choice of :func:`resolve_backend`, and the reason is logged.
 
     Raises
@@ -34,14 +34,14 @@ def choose_backend(backend: str, potential: Path, n_replicas: int, platform: str
     if started is not None:
         return resolve_backend(started)
     metadata = read_metadata(potential)
-    otherwise = "fast" if only_fast(metadata) else resolve_for_file("auto", metadata, potential)
+    otherwise = "cpu" if only_fast(metadata) else resolve_for_file("auto", metadata, potential)
     if platform not in _ON_CPU:
         return otherwise
     if not only_fast(metadata) and metadata.get("n_replicas", n_replicas) != n_replicas:
         # that backend will reject the file: whether a file is accepted must not depend on numba
         return otherwise
     try:
-        resolve_backend("fast")
+        resolve_backend("cpu")
     except DynamicsError as error:
         _LOG.info("%s; using backend %r", error, otherwise)
         return otherwise
@@ -50,7 +50,7 @@ def choose_backend(backend: str, potential: Path, n_replicas: int, platform: str
     except DynamicsError as error:
         _LOG.warning("%s; using backend %r", error, otherwise)
         return otherwise
-    return "fast"
+    return "cpu"
 
 
 def _started_with(out_dir: Path) -> str | None:

@@ -79,9 +79,13 @@ class CGEngine(Protocol):
 
 
 def open_engine(settings: Settings, parked: Iterable[int] = ()) -> CGEngine:
-    """Return the engine for the backend of ``settings``: device-resident for ``"gpu"``, else OpenMM."""
+    """Return the engine for the backend of ``settings``: without OpenMM for ``"cpu"`` and ``"gpu"``."""
     if settings.backend == "gpu":
-        from cgal_plugin.dynamics.resident import ResidentEngine
+        from cgal_plugin.dynamics.gpu_engine import GPUEngine
 
-        return ResidentEngine(settings, parked)
+        return GPUEngine(settings, parked)
+    if settings.backend == "cpu":
+        from cgal_plugin.dynamics.cpu_engine import CPUEngine
+
+        return CPUEngine(settings, parked)
     return Engine(settings, parked)

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from cgal_plugin.mapping import CGTopology
 
 #: names of the backends; ``"auto"`` chooses the first or the third
-BACKENDS = ("torchforce", "pythontorch", "python", "fast", "gpu")
+BACKENDS = ("torchforce", "pythontorch", "python", "fast", "cpu", "gpu")
+#: those of the compiled CPU engine
+FAST_BACKENDS = ("fast", "cpu")
 _INSTALL = 'pip install "cgal_plugin[openmm-torch]" (CPU), or the extra cuda12 or cuda13 (GPU)'
 #: openmm-torch crashes inside getState with torch 2.13
 _TORCH_BELOW = (2, 13)
@@ -110,6 +112,7 @@ def resolve_backend(backend: str = "auto") -> str:
     * ``"pythontorch"``: PythonTorchForce of openmm-torch, in versions that have it
     * ``"python"``: PythonForce of OpenMM
     * ``"fast"``: the compiled CPU engine (:class:`cgal_plugin.export.fast.FastPotential`) in a PythonForce
+    * ``"cpu"``: the same engine in a loop of its own, without OpenMM; for ``simulate`` only
     * ``"gpu"``: the GPU engine (:class:`cgal_plugin.export.gpu.GPUPotential`) in a PythonForce
     * ``"auto"``: TorchForce if openmm-torch can be imported and torch is below 2.13, otherwise ``"python"``
 
@@ -131,9 +134,9 @@ def resolve_backend(backend: str = "auto") -> str:
         raise DynamicsError(f"unknown backend {backend!r}; use 'auto' or one of {', '.join(BACKENDS)}")
     if backend in ("python", "gpu"):
         return backend  # find_device says whether there is a GPU
-    if backend == "fast":
+    if backend in FAST_BACKENDS:
         if importlib.util.find_spec("numba") is None:
-            raise DynamicsError("backend 'fast' needs numba: pip install \"cgal_plugin[fast]\"")
+            raise DynamicsError(f'backend {backend!r} needs numba: pip install "cgal_plugin[fast]"')
         return backend
     if importlib.util.find_spec("openmmtorch") is None:
         raise DynamicsError(f"backend {backend!r} needs openmm-torch: {_INSTALL}; or use backend 'python'")
@@ -165,7 +168,7 @@ def resolve_for_file(backend: str, metadata: dict[str, Any], potential: str | os
         return "python"
     chosen = resolve_backend(backend)
     name = os.fspath(potential)
-    if only_fast(metadata) and chosen != "fast":
+    if only_fast(metadata) and chosen not in FAST_BACKENDS:
         raise DynamicsError(f"potential {name!r} was written by FastPotential.save; use backend 'fast'")
     if is_portable(metadata) and chosen == "torchforce":
         raise DynamicsError(
@@ -227,6 +230,8 @@ def add_potential(
         resolve_backend(backend)  # that it is missing is said before anything about the file
     metadata = read_metadata(potential)
     chosen = resolve_for_file(backend, metadata, potential)
+    if chosen == "cpu":
+        raise DynamicsError("backend 'cpu' is dynamics without OpenMM; in an OpenMM System, use 'fast'")
     if chosen in ("fast", "gpu"):
         # the engines evaluate any number of replicas
         metadata = {key: value for key, value in metadata.items() if key != "n_replicas"}

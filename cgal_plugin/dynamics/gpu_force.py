@@ -11,15 +11,12 @@ import numpy as np
 from cgal_plugin._warp import load_warp
 from cgal_plugin.dynamics.devices import find_device
 from cgal_plugin.dynamics.packing import PackedForce
-from cgal_plugin.dynamics.system import build_system
 from cgal_plugin.errors import DynamicsError, ExportError
 from cgal_plugin.interrupts import deferred
 from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from cgal_plugin.dynamics.settings import Settings
 
 
 def load_gpu_potential(path: str | os.PathLike[str], n_replicas: int | None, device: str) -> Any:
@@ -122,31 +119,3 @@ def in_openmm_units(call: HostCall, state: Any) -> tuple[float, NDArray[np.float
     """Return energy (kJ/mol) and forces (kJ/mol/nm) of a State."""
     energies, forces = call(state.getPositions(asNumpy=True)._value * ANGSTROM_PER_NM)
     return float(energies.sum()) * KJ_PER_KCAL, forces * (KJ_PER_KCAL * ANGSTROM_PER_NM)
-
-
-def minimized(
-    settings: Settings, force: PackedForce, positions: NDArray[np.float64], steps: int
-) -> NDArray[np.float64]:
-    """Return positions ``(n_replicas, beads, 3)`` Å after at most ``steps`` iterations of OpenMM's minimiser.
-
-    Raises
-    ------
-    DynamicsError
-        The potential cannot be evaluated.
-    """
-    import openmm
-
-    call = HostCall(force)
-    system = build_system(settings.topology, settings.n_replicas)
-    system.addForce(openmm.PythonForce(lambda state: in_openmm_units(call, state)))
-    context = openmm.Context(
-        system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
-    )
-    context.setPositions(positions.reshape(-1, 3) / ANGSTROM_PER_NM)
-    try:
-        with deferred():
-            openmm.LocalEnergyMinimizer.minimize(context, maxIterations=steps)
-    except openmm.OpenMMException as error:
-        raise DynamicsError(f"the potential cannot be minimised: {error}") from error
-    found = context.getState(positions=True).getPositions(asNumpy=True)._value
-    return np.array(found, dtype=np.float64).reshape(positions.shape) * ANGSTROM_PER_NM

@@ -1,18 +1,16 @@
-"""Langevin dynamics whose state stays on the GPU: forces and integrator in one CUDA graph of many steps."""
+"""What engines without OpenMM share: starts, baths, blow-ups and checkpoints."""
 
 from __future__ import annotations
 
 import io
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin._warp import load_kernels, load_warp, out_of_memory
-from cgal_plugin.dynamics.devices import describe_device, find_device
-from cgal_plugin.dynamics.packing import PackedForce
 from cgal_plugin.dynamics.settings import maxwell_velocities
+from cgal_plugin.dynamics.system import build_system
 from cgal_plugin.errors import DynamicsError, StateError
 from cgal_plugin.interrupts import deferred
 from cgal_plugin.provenance import BAD_ARCHIVE, derive_seed
@@ -23,130 +21,66 @@ if TYPE_CHECKING:
 
     from cgal_plugin.dynamics.settings import Settings
 
-#: steps of one graph; an interval is split into these, the longest first
-_GRAPH_STEPS = (64, 16, 4, 1)
 #: amu Å²/ps² per kcal/mol
 _MECHANICAL = 100.0 * KJ_PER_KCAL
 _FORMAT = "cgal_plugin resident engine 1"
 
 
-class ResidentEngine:
-    """R replicas on one device under LangevinMiddle dynamics; a ``CGEngine``.
+class Resident(ABC):
+    """R replicas under LangevinMiddle dynamics without a Context; the common part of a ``CGEngine``.
 
     The scheme is that of OpenMM's LangevinMiddleIntegrator. The noise is a function of seed, step and bead
-    (Philox), so that a generator has no state and restarts are exact: on one device, calls of the same
-    lengths give the same bytes, with the same number of groups (another number: the same to rounding).
-
-    Parameters
-    ----------
-    settings
-        ``platform`` ``"CPU"``: the same kernels on the CPU; otherwise the first NVIDIA GPU.
-    parked
-        Replicas that do not move.
-    potential
-        The potential for one replica on the device; default: that of ``settings``.
-    memory_limit
-        See :class:`PackedForce`.
-
-    Raises
-    ------
-    DynamicsError
-        There is no GPU or driver, the potential cannot be used, or one replica does not fit into memory.
+    (Philox), so that a generator has no state and restarts are exact.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        parked: Iterable[int] = (),
-        *,
-        potential: Any = None,
-        memory_limit: int | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings, parked: Iterable[int]) -> None:
         self.settings = settings
         self.n_beads = settings.topology.n_beads
-        self.device = find_device(settings.platform)
-        wp = load_warp()
-        from cgal_plugin.dynamics import integrator_kernels
-
-        load_kernels(integrator_kernels, self.device)
-        self._wp, self._kernels = wp, integrator_kernels
-        if potential is None:
-            from cgal_plugin.dynamics.gpu_force import load_gpu_potential
-            from cgal_plugin.dynamics.potential_metadata import check_metadata, read_metadata
-
-            # the engine evaluates any number of replicas
-            metadata = {**read_metadata(settings.potential), "n_replicas": settings.n_replicas}
-            check_metadata(metadata, settings.potential, settings.topology, settings.n_replicas)
-            potential = load_gpu_potential(settings.potential, 1, self.device)
-        n = settings.n_replicas * self.n_beads
-        self.force = PackedForce(potential, settings.n_replicas, memory_limit)
-        self._x, self._v, self._kept_x, self._kept_v = (
-            wp.zeros(n, dtype=wp.vec3d, device=self.device) for _ in range(4)
-        )
-        self._f = wp.zeros(n, dtype=wp.vec3f, device=self.device)
-        self._e = wp.zeros(settings.n_replicas, dtype=wp.float64, device=self.device)
-        self._done = wp.zeros(1, dtype=wp.uint64, device=self.device)
+        self.temperatures = settings.replica_temperatures()
         self._step = 0
         self._inverse_mass = np.tile(1.0 / settings.topology.masses, settings.n_replicas)
         for replica in parked:
             self._freeze(replica)
-        self._w = wp.array(self._inverse_mass, dtype=wp.float64, device=self.device)
-        self._kt = wp.zeros(settings.n_replicas, dtype=wp.float64, device=self.device)
-        self.temperatures = settings.replica_temperatures()
-        self._set_baths()
         self._keys = tuple(derive_seed(settings.seed, "noise", "philox", k) for k in range(2))
-        self._graphs: dict[int, Any] = {}
 
-    def describe(self) -> dict[str, Any]:
-        """Return what the record of a simulation says about the device."""
-        return {"device": {**describe_device(self.device), "groups": self.force.groups}}
-
-    # ------------------------------------------------------------------ state
-
-    def _shaped(self, array: Any) -> NDArray[np.float64]:
-        return np.array(array.numpy(), dtype=np.float64).reshape(self.settings.n_replicas, self.n_beads, 3)
-
+    @abstractmethod
     def positions(self) -> NDArray[np.float64]:
         """Return positions ``(n_replicas, beads, 3)`` Å."""
-        return self._shaped(self._x)
 
+    @abstractmethod
     def velocities(self) -> NDArray[np.float64]:
         """Return velocities ``(n_replicas, beads, 3)`` Å/ps."""
-        return self._shaped(self._v)
 
-    def forces(self) -> NDArray[np.float64]:
-        """Return forces ``(n_replicas, beads, 3)`` kJ/mol/nm at the current positions.
-
-        Raises
-        ------
-        DynamicsError
-            The potential cannot be evaluated.
-        """
-        self._guarded(self._evaluate)
-        return self._shaped(self._f) * (KJ_PER_KCAL * ANGSTROM_PER_NM)
-
-    def energies(self) -> NDArray[np.float64]:
-        """Return the potential energy of each replica at the current positions, ``(n_replicas,)`` kcal/mol.
-
-        Raises
-        ------
-        DynamicsError
-            The potential cannot be evaluated.
-        """
-        self._guarded(self._evaluate)
-        return np.array(self._e.numpy(), dtype=np.float64)
-
+    @abstractmethod
     def set_state(self, positions: NDArray[np.float64], velocities: NDArray[np.float64]) -> None:
         """Set positions (Å) and velocities (Å/ps), both ``(n_replicas, beads, 3)``."""
-        self._x.assign(np.ascontiguousarray(positions.reshape(-1, 3)))
-        self._v.assign(np.ascontiguousarray(velocities.reshape(-1, 3)))
+
+    @abstractmethod
+    def _set_step(self, step: int) -> None:
+        """Set the number of steps done."""
+
+    @abstractmethod
+    def _set_baths(self) -> None:
+        """Use the temperatures of :attr:`temperatures`."""
+
+    @abstractmethod
+    def _set_masses(self) -> None:
+        """Use the inverse masses of :attr:`_inverse_mass`."""
+
+    @abstractmethod
+    def _python_force(self) -> Callable[[Any], Any]:
+        """Return the potential of all replicas as a callable for OpenMM's PythonForce."""
+
+    def _bath_energies(self) -> NDArray[np.float64]:
+        """Return kB·T of each replica, ``(n_replicas,)`` amu Å²/ps²."""
+        return BOLTZMANN_KCAL_PER_MOL_K * _MECHANICAL * self.temperatures
+
+    # ------------------------------------------------------------------ state
 
     def set_start(self, positions: NDArray[np.float64], minimize_steps: int = 0) -> None:
         """Set positions ``(n_replicas, beads, 3)`` Å, minimise if requested, and draw velocities."""
         if minimize_steps:
-            from cgal_plugin.dynamics.gpu_force import minimized
-
-            positions = minimized(self.settings, self.force, positions, minimize_steps)
+            positions = minimized(self.settings, self._python_force(), positions, minimize_steps)
         drawn = [self._maxwell(r) for r in range(self.settings.n_replicas)]
         self.set_state(positions, np.stack(drawn))
 
@@ -184,18 +118,14 @@ class ResidentEngine:
             known = False
         if not known:
             raise StateError(
-                f"the checkpoint is not one of backend 'gpu' for {self.settings.n_replicas} replica(s) of "
-                f"{self.n_beads} beads; resume with the backend and version that wrote it (see "
-                "simulation.json), or use another out_dir"
+                f"the checkpoint is not one of backend {self.settings.backend!r} for "
+                f"{self.settings.n_replicas} replica(s) of {self.n_beads} beads; resume with the "
+                "backend and version that wrote it (see simulation.json), or use another out_dir"
             )
         self.set_state(stored["positions"], stored["velocities"])
         self._set_step(int(stored["step"]))
         self.temperatures = stored["temperatures"]
         self._set_baths()
-
-    def _set_step(self, step: int) -> None:
-        self._step = step
-        self._done.assign(np.array([step], dtype=np.uint64))
 
     # ------------------------------------------------------------------ temperatures
 
@@ -211,85 +141,6 @@ class ResidentEngine:
         self.temperatures = temperatures
         self._set_baths()
 
-    def _set_baths(self) -> None:
-        self._kt.assign(BOLTZMANN_KCAL_PER_MOL_K * _MECHANICAL * self.temperatures)
-
-    # ------------------------------------------------------------------ dynamics
-
-    def step(self, n: int) -> str | None:
-        """Run ``n`` steps. The kernels report no failure: a replica that blows up is not finite.
-
-        Raises
-        ------
-        DynamicsError
-            A call of the device failed, or one replica does not fit into its memory.
-        """
-        wp = self._wp
-        wp.copy(self._kept_x, self._x)
-        wp.copy(self._kept_v, self._v)
-
-        def again() -> None:
-            wp.copy(self._x, self._kept_x)
-            wp.copy(self._v, self._kept_v)
-            self._set_step(self._step)
-
-        # the order of sums on a GPU depends on the lists: with new ones, a resumed run repeats it
-        self.force.reset()
-        self._guarded(lambda: self._advance(n), again)
-        self._step += n
-        return None
-
-    def _guarded(self, work: Callable[[], None], again: Callable[[], None] = lambda: None) -> None:
-        """Run ``work``; if a list or the memory is too small, mend that, call ``again``, repeat."""
-        while True:
-            try:
-                with deferred():
-                    work()
-                    if not self.force.overflowed:
-                        return
-                    self._graphs.clear()
-                    self.force.grow()
-            except (RuntimeError, MemoryError) as error:
-                self._graphs.clear()
-                if not out_of_memory(error):
-                    raise DynamicsError(f"device {self.device} failed: {error}") from error
-                self.force.halve(error)
-            again()
-
-    def _evaluate(self) -> None:
-        self.force.compute(self._x, self._f, self._e)
-
-    def _advance(self, n: int) -> None:
-        left = n
-        for length in _GRAPH_STEPS:
-            while left >= length:
-                if length not in self._graphs:
-                    self._graphs[length] = self._capture(length)
-                self._wp.capture_launch(self._graphs[length])
-                left -= length
-
-    def _capture(self, steps: int) -> Any:
-        wp = self._wp
-        # kernels are loaded before the capture; Warp would then load those of other packages, too
-        self._evaluate()
-        with wp.ScopedCapture(device=self.device, force_module_load=False) as capture:
-            for later in range(steps):
-                self._evaluate()
-                self._launch_step(later)
-            wp.launch(self._kernels.count, dim=1, inputs=[self._done, steps], device=self.device)
-        return capture.graph
-
-    def _launch_step(self, later: int) -> None:
-        dt, settings = self.settings.timestep_ps, self.settings
-        decay = math.exp(-settings.friction * dt)
-        inputs = [self._x, self._v, self._f, self._w, self._kt, self._done, later, self.n_beads, dt, decay]
-        self._wp.launch(
-            self._kernels.langevin_middle,
-            dim=settings.n_replicas * self.n_beads,
-            inputs=[*inputs, *self._keys],
-            device=self.device,
-        )
-
     # ------------------------------------------------------------------ blow-ups
 
     def _freeze(self, replica: int) -> None:
@@ -301,7 +152,7 @@ class ResidentEngine:
         for replica in replicas:
             positions[replica], velocities[replica] = start[replica], 0.0
             self._freeze(replica)
-        self._w.assign(self._inverse_mass)
+        self._set_masses()
         self.set_state(positions, velocities)
 
     def restart(self, replicas: Iterable[int], start: NDArray[np.float64], step: int) -> None:
@@ -311,3 +162,32 @@ class ResidentEngine:
             positions[replica] = start[replica]
             velocities[replica] = self._maxwell(replica, step)
         self.set_state(positions, velocities)
+
+
+def minimized(
+    settings: Settings, function: Callable[[Any], Any], positions: NDArray[np.float64], steps: int
+) -> NDArray[np.float64]:
+    """Return positions ``(n_replicas, beads, 3)`` Å after at most ``steps`` iterations of OpenMM's minimiser.
+
+    ``function`` is a callable for PythonForce.
+
+    Raises
+    ------
+    DynamicsError
+        The potential cannot be evaluated.
+    """
+    import openmm
+
+    system = build_system(settings.topology, settings.n_replicas)
+    system.addForce(openmm.PythonForce(function))
+    context = openmm.Context(
+        system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
+    )
+    context.setPositions(positions.reshape(-1, 3) / ANGSTROM_PER_NM)
+    try:
+        with deferred():
+            openmm.LocalEnergyMinimizer.minimize(context, maxIterations=steps)
+    except openmm.OpenMMException as error:
+        raise DynamicsError(f"the potential cannot be minimised: {error}") from error
+    found = context.getState(positions=True).getPositions(asNumpy=True)._value
+    return np.array(found, dtype=np.float64).reshape(positions.shape) * ANGSTROM_PER_NM

@@ -103,9 +103,10 @@ def simulate(
     guard
         Default ``Guard()``; ``Guard.off()`` detects only non-finite values.
     backend
-        ``"torchforce"``, ``"pythontorch"``, ``"python"``, ``"fast"`` or ``"gpu"``; see
-        :func:`resolve_backend`. ``"gpu"`` is without OpenMM: forces and integrator stay on the GPU.
-        ``"auto"`` keeps the backend of a resumed simulation. A new one on a CPU uses ``"fast"`` if numba is
+        ``"torchforce"``, ``"pythontorch"``, ``"python"``, ``"fast"``, ``"cpu"`` or ``"gpu"``; see
+        :func:`resolve_backend`. ``"cpu"`` and ``"gpu"`` are without OpenMM: forces and integrator are
+        compiled code on the threads of the CPU, or stay on the GPU.
+        ``"auto"`` keeps the backend of a resumed simulation. A new one on a CPU uses ``"cpu"`` if numba is
         installed and the engine supports the potential; otherwise see :func:`resolve_backend`.
     platform
         OpenMM platform: ``"Reference"`` (the fastest for CG systems on a CPU) or ``"CUDA"``. With backend
@@ -116,7 +117,7 @@ def simulate(
         Store frames with their centroid at the origin. Without a box, replicas drift, and the float32
         numbers of DCD files would lose precision.
     n_threads
-        Threads of the ``fast`` backend, and of torch during the call; default: 1, and unchanged.
+        Threads of the backends ``cpu`` and ``fast``, and of torch during the call; default: 1, and unchanged.
     temperatures
         Two or more, K, ascending, with ``temperature`` among them; empty: no exchanges.
     exchange_interval
@@ -150,6 +151,8 @@ def simulate(
     guard = Guard() if guard is None else guard
     backend = choose_backend(backend, Path(potential), len(start), platform, Path(out_dir))
     facts: dict[str, Any] = {"potential_temperature": made_for, "units": dict(_UNITS)}
+    if backend == "cpu" and platform not in ("Reference", "CPU"):
+        raise DynamicsError(f"backend 'cpu' computes on the CPU, but platform is {platform!r}")
     if backend == "gpu":
         device = find_device(platform)
         platform = device_platform(device)

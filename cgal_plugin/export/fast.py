@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from torch import nn
 
+    from cgal_plugin.export.engine.layout import Division
     from cgal_plugin.export.engine.threads import Worker
     from cgal_plugin.export.tables import FilterTable
     from cgal_plugin.mapping.topology import CGTopology
@@ -89,7 +91,14 @@ class FastPotential:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_worker": None}
 
-    def _call(self, positions: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def evaluate(self, positions: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the energy of each replica ``(R,)`` (kJ/mol) and the forces ``(R·N, 3)`` (kJ/mol/nm).
+
+        Raises
+        ------
+        ExportError
+            ``positions`` is not ``(R·N, 3)`` nm.
+        """
         x = np.ascontiguousarray(positions, dtype=np.float64)
         if x.shape != (self.n_replicas * self.n_beads, 3):
             raise ExportError(
@@ -98,10 +107,10 @@ class FastPotential:
             )
         worker = self._worker
         if worker is None or worker.process != os.getpid():
-            from cgal_plugin.export.engine.layout import divide, make_model
+            from cgal_plugin.export.engine.layout import make_model
             from cgal_plugin.export.engine.threads import Worker
 
-            division = divide(self.n_beads, self.n_replicas, self.n_threads)
+            division = self._division()
             worker = self._worker = Worker(make_model(self._arrays, division), division, self.n_replicas)
         return worker(x)
 
@@ -113,12 +122,28 @@ class FastPotential:
         ExportError
             ``positions`` is not ``(R·N, 3)``.
         """
-        energies, forces = self._call(positions)
+        energies, forces = self.evaluate(positions)
         return float(energies.sum()), forces
 
     def replica_energies(self, positions: ArrayLike) -> NDArray[np.float64]:
         """Return the energy of each replica, ``(R,)`` kJ/mol, at positions ``(R·N, 3)`` nm."""
-        return self._call(positions)[0]
+        return self.evaluate(positions)[0]
+
+    def _division(self) -> Division:
+        from cgal_plugin.export.engine.layout import divide
+
+        return divide(self.n_beads, self.n_replicas, self.n_threads)
+
+    def parts(self) -> list[FastPotential]:
+        """Return potentials of consecutive replicas that different threads can evaluate independently.
+
+        One for each thread; a single one where threads share a replica. Results do not depend on it.
+        """
+        division = self._division()
+        if division.team > 1 or division.threads == 1:
+            return [self]
+        limits = [self.n_replicas * k // division.threads for k in range(division.threads + 1)]
+        return [self.with_replicas(b - a).with_threads(1) for a, b in pairwise(limits)]
 
     def with_replicas(self, n_replicas: int) -> FastPotential:
         """Return the same potential for another number of replicas."""

@@ -144,7 +144,7 @@ def _selected(config: Config) -> int | None:
 
 
 def _is_fast(simulation: Simulation) -> bool:
-    return simulation.backend == "fast" or (
+    return simulation.backend in ("fast", "cpu") or (
         simulation.backend == "auto" and importlib.util.find_spec("numba") is not None
     )
 

@@ -43,9 +43,9 @@ from bench_forces import globule, make_model, prior_tables, topology
 import cgal_plugin
 from cgal_plugin._warp import device_name, has_gpu, load_warp
 from cgal_plugin.dynamics import add_potential, build_system
+from cgal_plugin.dynamics.gpu_engine import GPUEngine
 from cgal_plugin.dynamics.gpu_force import HostCall, load_gpu_potential
 from cgal_plugin.dynamics.packing import PackedForce
-from cgal_plugin.dynamics.resident import ResidentEngine
 from cgal_plugin.dynamics.settings import Settings
 from cgal_plugin.export import export_torchscript
 from cgal_plugin.export.potential import potential_module
@@ -184,11 +184,11 @@ class Case:
     #: ours for one replica, on the device
     potential: Any = None
 
-    def engine(self, device: str, **changes: Any) -> ResidentEngine:
+    def engine(self, device: str, **changes: Any) -> GPUEngine:
         """Return a device-resident engine; the file is read once."""
         if self.potential is None:
             self.potential = load_gpu_potential(self.path, 1, device)
-        return ResidentEngine(self.settings(device, **changes), potential=self.potential)
+        return GPUEngine(self.settings(device, **changes), potential=self.potential)
 
     def settings(self, device: str, **changes: Any) -> Settings:
         """Return the settings of the dynamics."""
@@ -221,7 +221,7 @@ def make_case(n_beads: int, n_replicas: int, folder: Path) -> Case:
     return Case(name, chain, model, theirs, np.repeat(one[None], n_replicas, axis=0), path, cutoff)
 
 
-def relaxed(case: Case, device: str) -> ResidentEngine:
+def relaxed(case: Case, device: str) -> GPUEngine:
     """Return an engine after a minimisation and a short run, and keep its frames as start."""
     first = case.engine(device, n_replicas=1)
     first.set_start(case.start[:1], minimize_steps=100)

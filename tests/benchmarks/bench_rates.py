@@ -103,7 +103,7 @@ def coarse_grained(n: int) -> None:
         checkpoint = max((folder / "4").glob("epoch_*.ckpt"))
         export_torchscript(checkpoint, topology, folder / "potential.pt", n_replicas=16, temperature=300.0)
         options = {"timestep_fs": 1.0, "temperature": 300.0, "friction": 1.0, "report_interval": 20}
-        for backend, n_steps in (("fast", 1000), ("torchforce", 200)):
+        for backend, n_steps in (("cpu", 1000), ("fast", 1000), ("torchforce", 200)):
 
             def run(steps: int, out: str, backend: str = backend) -> float:
                 return seconds(
@@ -120,7 +120,7 @@ def coarse_grained(n: int) -> None:
 
             run(20, "first")
             rate = 16 * n_steps / (run(20 + n_steps, "long") - run(20, "short"))
-            guess = 1 / rates.cg_seconds(1, 1.0, fast=backend == "fast", gpu=False)
+            guess = 1 / rates.cg_seconds(1, 1.0, fast=backend != "torchforce", gpu=False)
             print(f"{n:3d} beads  {backend:10s} {rate:8.0f} replica-steps/s, estimate {guess:8.0f}")
 
 

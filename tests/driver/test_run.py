@@ -65,7 +65,7 @@ def test_the_backend_of_the_dynamics_is_recorded(finished: RunResult) -> None:
     for path in finished.out_dir.glob("rounds/*/simulate/manifest.json"):
         backend = json.loads(path.read_text())["results"]["backend"]
         assert backend == json.loads((path.parent / "simulation.json").read_text())["inputs"]["backend"]
-        assert (backend == "fast") == fast_available()
+        assert (backend == "cpu") == fast_available()
 
 
 def test_labels_start_near_the_frames_that_were_selected(finished: RunResult) -> None:

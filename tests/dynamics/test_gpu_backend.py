@@ -13,9 +13,9 @@ import torch
 import cgal_plugin
 from cgal_plugin._warp import has_gpu
 from cgal_plugin.dynamics import Guard, add_potential, build_system, simulate
+from cgal_plugin.dynamics.gpu_engine import GPUEngine
 from cgal_plugin.dynamics.gpu_force import HostCall
 from cgal_plugin.dynamics.packing import PackedForce
-from cgal_plugin.dynamics.resident import ResidentEngine
 from cgal_plugin.dynamics.settings import Settings
 from cgal_plugin.errors import DynamicsError, ExportError
 from cgal_plugin.export import export_torchscript
@@ -95,7 +95,7 @@ def test_the_first_steps_are_those_of_openmm(run, chignolin, potential):
 def test_minimisation_lowers_the_energy(chignolin, potential):
     values = {k: v for k, v in COMMON.items() if k != "report_interval"}
     settings = Settings(potential, chignolin, N, **values, backend="gpu", platform="CPU")
-    engine = ResidentEngine(settings)
+    engine = GPUEngine(settings)
     start = coil_start(N, 10) * 1.2
     engine.set_start(start)
     before = engine.energies()

@@ -111,7 +111,7 @@ def test_the_corrected_call_has_the_backend_of_a_first_call(
         simulate(**arguments, out_dir=tmp_path / "out", platform="Nope")
     found = simulate(**arguments, out_dir=tmp_path / "out")
     first = simulate(**arguments, out_dir=tmp_path / "first")
-    assert found.backend == first.backend == "fast"
+    assert found.backend == first.backend == "cpu"
     for a, b in zip(found.trajectories, first.trajectories, strict=True):
         assert a.read_bytes() == b.read_bytes()
 
@@ -124,8 +124,8 @@ def test_a_record_without_a_checkpoint_does_not_choose_the_backend(
     simulate(**arguments, out_dir=tmp_path / "out", backend="python")
     assert choose_backend("auto", potential, 1, "Reference", tmp_path / "out") == "python"
     os.unlink(tmp_path / "out/checkpoint.npz")
-    assert choose_backend("auto", potential, 1, "Reference", tmp_path / "out") == "fast"
-    assert simulate(**arguments, out_dir=tmp_path / "out").backend == "fast"
+    assert choose_backend("auto", potential, 1, "Reference", tmp_path / "out") == "cpu"
+    assert simulate(**arguments, out_dir=tmp_path / "out").backend == "cpu"
 
 
 def test_what_was_simulated_is_kept(

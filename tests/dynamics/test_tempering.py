@@ -152,6 +152,7 @@ def exported(chignolin, tmp_path_factory):
         ("python", "pt"),
         ("python", "npz"),
         ("fast", "npz"),
+        ("cpu", "npz"),
     ],
 )
 def test_a_real_potential_gives_each_backend_the_energies_of_its_frames(

@@ -1,4 +1,4 @@
-"""``backend="auto"``: the fast engine if it supports the potential, otherwise a logged reason."""
+"""``backend="auto"``: the fast engine (``"cpu"``) if it supports the potential, otherwise a logged reason."""
 
 from __future__ import annotations
 
@@ -38,16 +38,17 @@ def potential(make: Any, topology: CGTopology, tmp_path_factory: pytest.TempPath
     return path
 
 
-def test_fast_is_taken_and_recorded(
+def test_the_fast_engine_is_taken_and_recorded(
     potential: Path, topology: CGTopology, frames: np.ndarray, tmp_path: Path
 ) -> None:
     result = start(potential, topology, frames, tmp_path / "a")
-    assert result.backend == used(tmp_path / "a") == "fast"
-    named = start(potential, topology, frames, tmp_path / "b", backend="fast")
+    assert result.backend == used(tmp_path / "a") == "cpu"
+    named = start(potential, topology, frames, tmp_path / "b", backend="cpu")
     for ours, theirs in zip(result.trajectories, named.trajectories, strict=True):
         assert ours.read_bytes() == theirs.read_bytes()
     portable = start(potential, topology, frames, tmp_path / "c", backend="python")
-    for ours, theirs in zip(result.load(), portable.load(), strict=True):
+    fast = start(potential, topology, frames, tmp_path / "d", backend="fast")
+    for ours, theirs in zip(fast.load(), portable.load(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
@@ -61,7 +62,7 @@ def test_a_continued_simulation_keeps_its_backend(
     assert result.trajectories[1].read_bytes() == whole.trajectories[1].read_bytes()
     start(potential, topology, frames, tmp_path / "c", steps=20)
     again = start(potential, topology, frames, tmp_path / "c")
-    assert again.backend == "fast"
+    assert again.backend == "cpu"
     whole = start(potential, topology, frames, tmp_path / "d")
     assert again.trajectories[1].read_bytes() == whole.trajectories[1].read_bytes()
 
@@ -73,7 +74,7 @@ def test_a_potential_that_the_engine_cannot_use(
     export_torchscript(model, topology, tmp_path / "p.pt", n_replicas=2)
     with caplog.at_level(logging.INFO):
         result = start(tmp_path / "p.pt", topology, frames, tmp_path / "a")
-    assert result.backend == used(tmp_path / "a") == resolve_backend("auto") != "fast"
+    assert result.backend == used(tmp_path / "a") == resolve_backend("auto") != "cpu"
     (record,) = [r for r in caplog.records if r.name.startswith("cgal_plugin")]
     assert record.levelno == logging.WARNING
     assert "neighbour embedding" in record.message

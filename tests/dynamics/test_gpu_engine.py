@@ -14,9 +14,9 @@ from scipy import stats
 
 from cgal_plugin._warp import load_warp
 from cgal_plugin.dynamics.engine import Engine
+from cgal_plugin.dynamics.gpu_engine import GPUEngine
 from cgal_plugin.dynamics.guard import kinetic_temperature
 from cgal_plugin.dynamics.packing import PackedForce
-from cgal_plugin.dynamics.resident import ResidentEngine
 from cgal_plugin.dynamics.settings import Settings
 from cgal_plugin.errors import DynamicsError, StateError
 from cgal_plugin.units import BOLTZMANN_KCAL_PER_MOL_K, KJ_PER_KCAL
@@ -47,7 +47,7 @@ def settings(topology, n_replicas, **changes):
 
 
 def engine(topology, n_replicas, potential, *, parked=(), memory_limit=None, start=None, **changes):
-    found = ResidentEngine(
+    found = GPUEngine(
         settings(topology, n_replicas, **changes), parked, potential=potential, memory_limit=memory_limit
     )
     found.set_start(coil_start(n_replicas, topology.n_beads) if start is None else start)
@@ -367,9 +367,9 @@ def test_energy_is_conserved_without_a_thermostat(chignolin, chance_seed):
 @pytest.mark.skipif(wp.is_cuda_available(), reason="there is a GPU")
 def test_without_a_gpu_the_error_says_what_to_do(pair):
     with pytest.raises(DynamicsError, match=r"finds no NVIDIA GPU .* use backend 'auto' or 'fast'"):
-        ResidentEngine(settings(pair, 1, platform="CUDA"), potential=DeviceChain(2))
+        GPUEngine(settings(pair, 1, platform="CUDA"), potential=DeviceChain(2))
 
 
 def test_another_platform_is_refused(pair):
     with pytest.raises(DynamicsError, match="backend 'gpu' runs on CUDA, not on platform 'OpenCL'"):
-        ResidentEngine(settings(pair, 1, platform="OpenCL"), potential=DeviceChain(2))
+        GPUEngine(settings(pair, 1, platform="OpenCL"), potential=DeviceChain(2))
