@@ -1,4 +1,4 @@
-"""The default sampler: CG dynamics in OpenMM, in this process or as tasks of the executor."""
+"""The default sampler: CG dynamics of packed replicas, in this process or as tasks of the executor."""
 
 from __future__ import annotations
 
