@@ -25,6 +25,7 @@ from cgal_plugin.dynamics.settings import Settings
 from cgal_plugin.dynamics.tempering import ExchangeState, Ladder, make_ladder
 from cgal_plugin.dynamics.tempering_report import tempering_report
 from cgal_plugin.errors import CGALWarning, DynamicsError, StateError
+from cgal_plugin.execution.resources import available_cores
 from cgal_plugin.provenance import hash_array, hash_file
 from cgal_plugin.units import as_angstrom
 
@@ -117,7 +118,8 @@ def simulate(
         Store frames with their centroid at the origin. Without a box, replicas drift, and the float32
         numbers of DCD files would lose precision.
     n_threads
-        Threads of the backends ``cpu`` and ``fast``, and of torch during the call; default: 1, and unchanged.
+        Threads of the backends ``cpu`` and ``fast``, and of torch during the call. Default: the cores that
+        this process may use for ``cpu``, whose results do not depend on it; else 1, and unchanged for torch.
     temperatures
         Two or more, K, ascending, with ``temperature`` among them; empty: no exchanges.
     exchange_interval
@@ -177,7 +179,7 @@ def simulate(
         temperatures=()
         if ladder is None
         else tuple(ladder.baths(ExchangeState.start(ladder).rungs).tolist()),
-        n_threads=1 if n_threads is None else n_threads,
+        n_threads=n_threads or (available_cores() if backend == "cpu" else 1),
     )
     centres = stereocentres(topology)
     limits = Limits.build(guard, topology.bond_index, topology.masses, settings.temperature, start, centres)
