@@ -10,6 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from cgal_plugin.benchmark.config import load_benchmark
 from cgal_plugin.config import Config, dump_yaml, load_yaml, parse_config
 from cgal_plugin.config.models import OpenMMOracleConfig, Simulation, Training
 from cgal_plugin.config.scale import RULES
@@ -23,6 +24,7 @@ from cgal_plugin.oracle import OpenMMOracle
 
 SYSTEM: dict[str, Any] = {"sequence": "YYDPETGTWY", "temperature": 400}
 FILES = Path(__file__).parent / "runs" / "old_configs"
+EXAMPLE = Path(__file__).parents[1] / "examples" / "chignolin"
 
 
 def parsed(**sections: Any) -> Config:
@@ -75,6 +77,22 @@ def test_the_defaults_and_the_template_are_the_recipe(tmp_path: Path) -> None:
     assert Config(system=SYSTEM, **alone) == parsed()
     given = parsed(**{k: v for k, v in RECIPE.items() if k != "refinement"}, refinement={})
     assert given == parsed()
+
+
+@pytest.mark.parametrize("name", ["benchmark", "benchmark_narrow"])
+def test_the_benchmark_compares_arms_of_the_recipe(name: str) -> None:
+    jobs = load_benchmark(EXAMPLE / f"{name}.yaml").jobs
+    fixed = {"stopping", "refinement", *(["seed_data"] if name == "benchmark_narrow" else [])}
+    wanted = copy.deepcopy({k: v for k, v in RECIPE.items() if k not in fixed})
+    wanted.get("seed_data", {}).pop("start", None)
+    assert not differences(jobs["rmsd", 1].resolved(), wanted)
+    changed = {"static": [".stopping"], "random": [".selector"], "plain": [".seed_data", ".stopping"]}
+    for arm, sections in changed.items():
+        other = jobs[arm, 1].resolved()
+        for key, value in jobs["rmsd", 1].resolved().items():
+            assert (other[key] != value) == (f".{key}" in sections) or key in ("name", "seed"), (arm, key)
+    assert jobs["rmsd_refined", 1].refinement == parsed(refinement={}).refinement
+    assert {seed for arm, seed in jobs if arm == "rmsd"} == set(range(1, 9))
 
 
 def test_the_oracle_of_a_script_makes_the_labels_of_a_run() -> None:

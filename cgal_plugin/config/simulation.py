@@ -31,7 +31,7 @@ class Simulation(Section):
     report_interval: Steps = 100
     """Steps between saved frames."""
     backend: Literal["auto", "torchforce", "pythontorch", "python", "fast", "cpu", "gpu"] = "auto"
-    """Engine of the potential. auto: gpu if there is a GPU and enough beads and replicas; else fast if numba
+    """Engine of the potential. auto: gpu if there is a GPU and enough beads and replicas; else cpu if numba
     is installed and can run it; else TorchScript. A run keeps the one that it started with."""
     platform: Literal["auto", "Reference", "CPU", "CUDA", "OpenCL"] = "auto"
     """OpenMM platform; auto: Reference, which is the fastest for CG systems beside a CPU or its own GPU

@@ -29,7 +29,7 @@ LAG_PS, MSM_LAG_PS = 10.0, 50.0  # as in the benchmark
 REPLICAS = 64
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--benchmark", type=Path, default=HERE / "benchmark", help="folder with models/")
+parser.add_argument("--benchmark", type=Path, default=HERE / "benchmark_1", help="folder with models/")
 parser.add_argument("--reference", type=Path, default=HERE / "reference.npz")
 parser.add_argument("--interval", type=float, default=2.0, help="ps between frames of the reference")
 parser.add_argument("--steps", type=int, default=160_000)

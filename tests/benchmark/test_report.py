@@ -14,7 +14,7 @@ from cgal_plugin.benchmark.report import head_to_head
 from cgal_plugin.benchmark.run import RESULTS, SETTINGS, read_results, report_benchmark
 from cgal_plugin.errors import AnalysisError, StateError
 
-STORED = Path(__file__).parents[2] / "examples/chignolin/benchmark"
+STORED = Path(__file__).parents[2] / "examples/chignolin/benchmark_1"
 
 
 def _numbers(value: Any, path: str = "") -> dict[str, Any]:

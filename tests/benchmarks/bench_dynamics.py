@@ -64,7 +64,7 @@ def main() -> None:
     args = parser.parse_args()
     warnings.filterwarnings("ignore", message=".*embedding.*")
     topology = CGTopology.from_sequence("YYDPETGTWY")
-    potential = EXAMPLE / "benchmark" / "models" / "static" / "seed_1" / "potential.pt"
+    potential = EXAMPLE / "benchmark_1" / "models" / "static" / "seed_1" / "potential.pt"
     for n, tempered in CASES:
         compared = engines(potential, topology, n, tempered, available_cores())
         seconds: dict[str, list[float]] = {name: [] for name in compared}

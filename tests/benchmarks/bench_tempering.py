@@ -69,7 +69,7 @@ def part(frames: list[np.ndarray], share: float) -> list[np.ndarray]:
 
 def run(args: argparse.Namespace, n: int, steps: int, name: str, **options: Any) -> SimulationResult:
     """Run or resume one simulation."""
-    potential = EXAMPLE / "benchmark" / "models" / args.model / "potential.pt"
+    potential = EXAMPLE / "benchmark_1" / "models" / args.model / "potential.pt"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not record the embedding")
         return simulate(

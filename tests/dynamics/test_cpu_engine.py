@@ -33,7 +33,7 @@ ALPHA = 1e-6
 #: kJ/mol/nm² per kcal/mol/Å²
 STIFFNESS = 100.0 * KJ_PER_KCAL
 KT = BOLTZMANN_KCAL_PER_MOL_K * 300.0  # kcal/mol
-EXAMPLE = Path(__file__).parents[2] / "examples/chignolin/benchmark/models/static/seed_1/model.ckpt"
+EXAMPLE = Path(__file__).parents[2] / "examples/chignolin/benchmark_1/models/static/seed_1/model.ckpt"
 
 
 class HostChain:

@@ -23,7 +23,7 @@ from tests.dynamics.potentials import save_potential
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "chignolin"
 #: for one replica
-SCRIPT = EXAMPLE / "benchmark/models/rmsd/seed_1/potential.pt"
+SCRIPT = EXAMPLE / "benchmark_1/models/rmsd/seed_1/potential.pt"
 COMMON = {"steps": 20, "timestep_fs": 4.0, "temperature": 400.0, "friction": 1.0, "report_interval": 10}
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not record the embedding")

@@ -29,7 +29,7 @@ from tests.torchforce import needs_torchforce
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "chignolin"
 #: trained on chignolin at 400 K, exported for one replica
-REAL = EXAMPLE / "benchmark" / "models" / "rmsd_release_refined" / "seed_1" / "potential.pt"
+REAL = EXAMPLE / "benchmark_1" / "models" / "rmsd_release_refined" / "seed_1" / "potential.pt"
 #: files of before embeddings were recorded say so
 EMBEDDING = "ignore:.*does not record the embedding:cgal_plugin.errors.CGALWarning"
 T = (300.0, 380.0, 480.0, 600.0)

@@ -16,7 +16,7 @@ from cgal_plugin.export.fast import FastPotential, fast_available
 from cgal_plugin.mapping import CGTopology
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "chignolin"
-FILES = sorted(EXAMPLE.glob("benchmark/models/*/seed_1/potential.pt"))
+FILES = sorted(EXAMPLE.glob("benchmark_1/models/*/seed_1/potential.pt"))
 #: relative to the largest force component: float32 in files that were scripted by different versions
 BOUND = 1e-5
 

@@ -23,7 +23,7 @@ from cgal_plugin.reporting.sections import collect_frames, explored_surfaces, pr
 from cgal_plugin.reporting.surfaces import free_energy_panels, histogram_surfaces, visited_limits
 from tests.reporting.test_report import check, w1_result
 
-STORED = Path(__file__).parents[2] / "examples/chignolin/benchmark"
+STORED = Path(__file__).parents[2] / "examples/chignolin/benchmark_1"
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from cgal_plugin.training.prepare import read_hparams
 from cgal_plugin.training.replace_priors import replace_priors
 
 OLD = Path(__file__).parent / "old"
-MODELS = Path(__file__).parents[2] / "examples" / "chignolin" / "benchmark" / "models"
+MODELS = Path(__file__).parents[2] / "examples" / "chignolin" / "benchmark_1" / "models"
 TOPOLOGY = CGTopology.from_sequence("YYDPETGTWY")
 
 #: these files were written before embeddings had names
