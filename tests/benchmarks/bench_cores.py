@@ -1,7 +1,7 @@
 """The gain of all cores over one: whole runs that alternate, with equal labels and weights.
 
     python tests/benchmarks/bench_cores.py                       # quick.yaml
-    python tests/benchmarks/bench_cores.py --benchmark           # and one arm of benchmark.yaml --small
+    python tests/benchmarks/bench_cores.py --benchmark           # and an arm of benchmark_narrow.yaml
     python tests/benchmarks/bench_cores.py --repeat 3 --config my.yaml
 
 Each run is ``cgal run`` in a process of its own: with all cores that this process may use, and with one of
@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 
 from cgal_plugin.data import DataStore
 from cgal_plugin.execution.resources import available_cores
@@ -100,12 +101,24 @@ def compare(name: str, arguments: list[str], runs: list[str], folder: Path, repe
     return equal
 
 
+def one_arm(path: Path) -> Path:
+    """Write the arms static and rmsd of benchmark_narrow.yaml in their full size, with one seed each."""
+    content = yaml.safe_load((EXAMPLES / "benchmark_narrow.yaml").read_text())
+    for key in ("small", "compare"):
+        del content[key]
+    content["arms"] = {name: {**content["arms"][name], "seeds": 1} for name in ("static", "rmsd")}
+    content["base"]["evaluation"]["reference"] = [str(EXAMPLES / "reference.npz")]
+    content["reference_forces"] = str(EXAMPLES / "reference_forces.npz")
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
 def main(argv: list[str] | None = None) -> None:
     """Compare the runs and print the tables."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--config", type=Path, default=EXAMPLES / "quick.yaml")
-    parser.add_argument("--benchmark", action="store_true", help="also an arm of benchmark.yaml --small")
+    parser.add_argument("--benchmark", action="store_true", help="also an arm of benchmark_narrow.yaml")
     parser.add_argument("--repeat", type=int, default=1)
     args = parser.parse_args(argv)
     equal = True
@@ -113,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
         folder = Path(name)
         equal &= compare(args.config.name, ["run", str(args.config)], ["."], folder / "run", args.repeat)
         if args.benchmark:
-            arguments = ["benchmark", str(EXAMPLES / "benchmark.yaml"), "--small", "--arm", "rmsd"]
+            arguments = ["benchmark", str(one_arm(folder / "benchmark.yaml"))]
             runs = ["runs/static/seed_1", "runs/rmsd/seed_1"]
             equal &= compare("benchmark arm", arguments, runs, folder / "benchmark", args.repeat)
     if not equal:
