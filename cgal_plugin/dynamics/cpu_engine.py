@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgal_plugin.dynamics.fast_force import load_fast
-from cgal_plugin.dynamics.potential_metadata import check_metadata, read_metadata
-from cgal_plugin.dynamics.resident import Resident
+from cgal_plugin.dynamics.resident import Resident, check_file
 from cgal_plugin.errors import DynamicsError, ExportError
 from cgal_plugin.interrupts import deferred
 from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
@@ -151,9 +150,7 @@ class CPUEngine(Resident):
 
 
 def _load(settings: Settings) -> FastPotential:
-    # the engine evaluates any number of replicas
-    metadata = {**read_metadata(settings.potential), "n_replicas": settings.n_replicas}
-    check_metadata(metadata, settings.potential, settings.topology, settings.n_replicas)
+    check_file(settings)
     try:
         return load_fast(settings.potential, settings.n_replicas, settings.n_threads)
     except ExportError as error:

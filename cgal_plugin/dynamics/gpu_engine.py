@@ -11,7 +11,7 @@ import numpy as np
 from cgal_plugin._warp import load_kernels, load_warp, out_of_memory
 from cgal_plugin.dynamics.devices import describe_device, find_device
 from cgal_plugin.dynamics.packing import PackedForce
-from cgal_plugin.dynamics.resident import Resident
+from cgal_plugin.dynamics.resident import Resident, check_file
 from cgal_plugin.errors import DynamicsError
 from cgal_plugin.interrupts import deferred
 from cgal_plugin.units import ANGSTROM_PER_NM, KJ_PER_KCAL
@@ -65,11 +65,8 @@ class GPUEngine(Resident):
         self._wp, self._kernels = wp, integrator_kernels
         if potential is None:
             from cgal_plugin.dynamics.gpu_force import load_gpu_potential
-            from cgal_plugin.dynamics.potential_metadata import check_metadata, read_metadata
 
-            # the engine evaluates any number of replicas
-            metadata = {**read_metadata(settings.potential), "n_replicas": settings.n_replicas}
-            check_metadata(metadata, settings.potential, settings.topology, settings.n_replicas)
+            check_file(settings)
             potential = load_gpu_potential(settings.potential, 1, self.device)
         n = settings.n_replicas * self.n_beads
         self.force = PackedForce(potential, settings.n_replicas, memory_limit)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgal_plugin.dynamics.potential_metadata import check_metadata, read_metadata
 from cgal_plugin.dynamics.settings import maxwell_velocities
 from cgal_plugin.dynamics.system import build_system
 from cgal_plugin.errors import DynamicsError, StateError
@@ -162,6 +163,18 @@ class Resident(ABC):
             positions[replica] = start[replica]
             velocities[replica] = self._maxwell(replica, step)
         self.set_state(positions, velocities)
+
+
+def check_file(settings: Settings) -> None:
+    """Check that the file of the potential is for this molecule; the engines evaluate any number of replicas.
+
+    Raises
+    ------
+    DynamicsError
+        It is for another molecule, or is not a potential.
+    """
+    metadata = {**read_metadata(settings.potential), "n_replicas": settings.n_replicas}
+    check_metadata(metadata, settings.potential, settings.topology, settings.n_replicas)
 
 
 def minimized(

@@ -53,6 +53,11 @@ def entry(function: F) -> F:
     return _compiled(function, {"no_cfunc_wrapper": True})
 
 
+def exact_entry(function: F) -> F:
+    """Compile an :func:`entry` whose sums are added in the order of the source."""
+    return _compiled(function, {"no_cfunc_wrapper": True, "fastmath": False})
+
+
 def kernel(function: F) -> F:
     """Compile a function that only compiled functions call."""
     return _compiled(function, _KERNEL)

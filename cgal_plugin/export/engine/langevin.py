@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from cgal_plugin.export.engine.jit import Float64s, entry, exact_kernel
+from cgal_plugin.export.engine.jit import Float64s, entry, exact_entry, exact_kernel
 
 Words = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
 
@@ -59,36 +59,7 @@ def normals(step: int, first_bead: int, k0: int, k1: int, out: Float64s) -> None
         out[i, 0], out[i, 1], out[i, 2] = _normals(step, first_bead + i, k0, k1)
 
 
-@exact_kernel
-def _move(
-    x: Float64s,
-    v: Float64s,
-    force: Float64s,
-    inverse_mass: Float64s,
-    width: Float64s,
-    first_bead: int,
-    step: int,
-    k0: int,
-    k1: int,
-    dt: float,
-    decay: float,
-    nm: Float64s,
-) -> None:
-    for i in range(len(x)):
-        w = inverse_mass[i]
-        if w > 0.0:
-            noise = _normals(step, first_bead + i, k0, k1)
-            for c in range(3):
-                u = v[i, c] + dt * _ACCELERATION * w * force[i, c]
-                middle = x[i, c] + 0.5 * dt * u
-                u = decay * u + width[i] * noise[c]
-                x[i, c] = middle + 0.5 * dt * u
-                v[i, c] = u
-        for c in range(3):
-            nm[i, c] = x[i, c] / _ANGSTROM_PER_NM
-
-
-@entry
+@exact_entry
 def langevin_middle(
     x: Float64s,
     v: Float64s,
@@ -120,4 +91,15 @@ def langevin_middle(
     nm
         Receives the new positions, nm.
     """
-    _move(x, v, force, inverse_mass, width, first_bead, step, k0, k1, dt, decay, nm)
+    for i in range(len(x)):
+        w = inverse_mass[i]
+        if w > 0.0:
+            noise = _normals(step, first_bead + i, k0, k1)
+            for c in range(3):
+                u = v[i, c] + dt * _ACCELERATION * w * force[i, c]
+                middle = x[i, c] + 0.5 * dt * u
+                u = decay * u + width[i] * noise[c]
+                x[i, c] = middle + 0.5 * dt * u
+                v[i, c] = u
+        for c in range(3):
+            nm[i, c] = x[i, c] / _ANGSTROM_PER_NM
