@@ -1,14 +1,14 @@
 """The gain of all cores over one: whole runs that alternate, with equal labels and weights.
 
     python tests/benchmarks/bench_cores.py                       # quick.yaml
-    python tests/benchmarks/bench_cores.py --benchmark           # and an arm of benchmark_narrow.yaml
+    python tests/benchmarks/bench_cores.py --benchmark           # an arm of benchmark_narrow.yaml instead
     python tests/benchmarks/bench_cores.py --repeat 3 --config my.yaml
 
 Each run is ``cgal run`` in a process of its own: with all cores that this process may use, and with one of
-them (``taskset -c``). A first run on all cores is not counted: it fills the caches (numba, bytecode). The
-table has the time of each stage on one core and the ratio; the serial share follows from the ratio of the
-whole by Amdahl's law, s = (R·n − 1)/(n − 1) for n cores. The labels (content of the shards) and the final
-weights must be equal, or the script ends with 1.
+them (``taskset -c``). A first run is not counted: it fills the caches (numba, bytecode). The table has the
+time of each stage on one core and the ratio; the serial share follows from the ratio of the whole by Amdahl's
+law, s = (R·n − 1)/(n − 1) for n cores. The labels (content of the shards) and the final weights must be
+equal, or the script ends with 1.
 
 Run it on an idle machine: it prints the load before each run.
 """
@@ -71,10 +71,9 @@ def compare(name: str, arguments: list[str], runs: list[str], folder: Path, repe
     allowed = os.sched_getaffinity(0)
     sets = {"all": set(allowed), "one": {min(allowed)}}
     n = available_cores()
-    command([*arguments, "--out", str(folder / "warm")], sets["all"])
     seconds: dict[str, list[float]] = {"all": [], "one": []}
     parts: dict[str, dict[str, list[float]]] = {k: defaultdict(list) for k in sets}
-    equal = True
+    found = []
     for turn in range(repeat):
         for kind, cpus in sets.items():
             print(f"# {name}, {kind}, load {os.getloadavg()[0]:.1f}", flush=True)
@@ -83,7 +82,8 @@ def compare(name: str, arguments: list[str], runs: list[str], folder: Path, repe
             for run in runs:
                 for stage, value in stages(out / run).items():
                     parts[kind][stage].append(value)
-                equal &= content(out / run) == content(folder / "warm" / run)
+            found.append([content(out / run) for run in runs])
+    equal = all(other == found[0] for other in found)
     one, ratio = np.median(seconds["one"]), np.median(np.divide(seconds["all"], seconds["one"]))
     serial = (ratio * n - 1) / (n - 1) if n > 1 else 1.0
     same = "equal" if equal else "DIFFERENT"
@@ -118,17 +118,19 @@ def main(argv: list[str] | None = None) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--config", type=Path, default=EXAMPLES / "quick.yaml")
-    parser.add_argument("--benchmark", action="store_true", help="also an arm of benchmark_narrow.yaml")
+    parser.add_argument("--benchmark", action="store_true", help="an arm of benchmark_narrow.yaml instead")
     parser.add_argument("--repeat", type=int, default=1)
     args = parser.parse_args(argv)
-    equal = True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        equal &= compare(args.config.name, ["run", str(args.config)], ["."], folder / "run", args.repeat)
+        warm = ["benchmark", str(EXAMPLES / "benchmark_narrow.yaml"), "--small", "--arm", "static"]
+        command([*warm, "--out", str(folder / "warm")], os.sched_getaffinity(0))
         if args.benchmark:
             arguments = ["benchmark", str(one_arm(folder / "benchmark.yaml"))]
             runs = ["runs/static/seed_1", "runs/rmsd/seed_1"]
-            equal &= compare("benchmark arm", arguments, runs, folder / "benchmark", args.repeat)
+            equal = compare("benchmark arm", arguments, runs, folder, args.repeat)
+        else:
+            equal = compare(args.config.name, ["run", str(args.config)], ["."], folder, args.repeat)
     if not equal:
         raise SystemExit(1)
 
