@@ -3,7 +3,8 @@
 The other terms are fitted before; their forces are subtracted first. Energies and forces of the
 matched terms are linear in the coefficients (a dihedral series as a cos mφ + b sin mφ): multiscale
 coarse-graining, Noid, Chu, Ayton, Krishna, Izvekov, Voth, Das, Andersen, J. Chem. Phys. 128, 244114 (2008).
-A ridge keeps coefficients that the frames determine poorly near zero.
+A ridge keeps coefficients that the frames determine poorly near zero. Tensions of the bonds are free
+(:mod:`.tension`), unless ``ridge_tension`` is infinite.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from cgal_plugin.errors import PriorFitError
 from cgal_plugin.priors.linear import build_terms
 from cgal_plugin.priors.prior_set import TERMS, PriorSet
 from cgal_plugin.priors.settings import FitSettings
+from cgal_plugin.priors.tension import FreeTensions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,12 +72,23 @@ def match_forces(
     beads = [np.unique(t.index) for t in linear]
     local = [replace(t, index=np.searchsorted(own, t.index)) for t, own in zip(linear, beads, strict=True)]
     columns = np.split(np.arange(size), np.cumsum([t.n_parameters for t in linear])[:-1])
-    step = max(1, _CHUNK // (3 * sum(t.n_parameters * len(t.index) for t in linear)))
+    bonds = np.concatenate([fitted.molecule.bond_index, fitted.molecule.bridge_index])
+    tensions = FreeTensions.choose(bonds, settings.ridge_tension, len(frames), size)
+    shared, freedom = 1 if tensions is None else tensions.shared, 0.0
+    step = max(1, _CHUNK // (3 * sum(t.n_parameters * len(t.index) for t in linear)) // shared) * shared
     for lo in range(0, len(frames), step):
         x = frames[lo : lo + step]
-        root = np.ones(len(x)) if weights is None else np.sqrt(weights[lo : lo + step])
-        rest = (forces[lo : lo + step] - prior_forces(fitted, x)) * root[:, None, None]
-        found = [t.forces(x[:, own]) * root[:, None, None] for t, own in zip(local, beads, strict=True)]
+        w = np.ones(len(x)) if weights is None else weights[lo : lo + step]
+        root = np.sqrt(w)[:, None, None]
+        rest = forces[lo : lo + step] - prior_forces(fitted, x)
+        found = [t.forces(x[:, own]) for t, own in zip(local, beads, strict=True)]
+        if tensions is not None:
+            matrix, vector, taken = tensions.products(x, w, rest, zip(found, beads, strict=True))
+            normal -= matrix.T @ matrix
+            right -= vector @ matrix
+            square -= float(vector @ vector)
+            freedom += taken
+        rest, found = rest * root, [f * root for f in found]
         for bead in np.unique(np.concatenate(beads)):
             acting = [k for k, own in enumerate(beads) if bead in own]
             at = np.concatenate([columns[k] for k in acting])
@@ -86,7 +99,7 @@ def match_forces(
         square += float((rest * rest).sum())
     n = frames.size if weights is None else round(float(weights.sum()) * frames[0].size)
     ridge = np.concatenate([np.full(t.n_parameters, t.ridge) for t in linear]) * n
-    c, covariance = _solve(normal, right, square, ridge, n)
+    c, covariance = _solve(normal, right, square, ridge, n, freedom)
     rows = [
         term.row(c[own], covariance[np.ix_(own, own)], len(frames))
         for term, own in zip(linear, columns, strict=True)
@@ -100,9 +113,14 @@ def match_forces(
 
 
 def _solve(
-    normal: NDArray[np.float64], right: NDArray[np.float64], square: float, ridge: NDArray[np.float64], n: int
+    normal: NDArray[np.float64],
+    right: NDArray[np.float64],
+    square: float,
+    ridge: NDArray[np.float64],
+    n: int,
+    freedom: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the coefficients and their covariance."""
+    """Return the coefficients and their covariance; ``freedom`` is that of the tensions."""
     full = normal + np.diag(ridge)
     scale = 1.0 / np.sqrt(np.maximum(np.diag(full), 1e-300))
     values, vectors = np.linalg.eigh(full * scale[:, None] * scale)
@@ -115,7 +133,7 @@ def _solve(
     inverse = (vectors / values) @ vectors.T * scale[:, None] * scale
     c = inverse @ right
     residual = max(0.0, square - 2.0 * float(c @ right) + float(c @ normal @ c))
-    return c, inverse * residual / max(1, n - len(c))
+    return c, inverse * residual / max(1.0, n - freedom - len(c))
 
 
 def prior_modules(priors: PriorSet) -> list[CGPrior]:

@@ -54,6 +54,9 @@ class FitSettings:
     ridge_pairs, ridge_dihedrals, ridge_angles
         Force matching: weight in Å⁻² of the squared coefficients, (kcal/mol)², relative to the mean squared
         error of a force component, (kcal/mol/Å)². 0: plain least squares.
+    ridge_tension
+        Force matching: the same for the free tension of a bond in a frame (see :mod:`.tension`), without
+        unit. Infinite: no free tensions, so that forces along bonds count as all others.
 
     Raises
     ------
@@ -84,6 +87,7 @@ class FitSettings:
     ridge_pairs: float = 0.001
     ridge_dihedrals: float = 0.0002
     ridge_angles: float = 0.0002
+    ridge_tension: float = 0.2
     n_angle: int = 5
 
     def __post_init__(self) -> None:
@@ -109,6 +113,7 @@ class FitSettings:
             "ridge_pairs": 0 <= self.ridge_pairs < np.inf,
             "ridge_dihedrals": 0 <= self.ridge_dihedrals < np.inf,
             "ridge_angles": 0 <= self.ridge_angles < np.inf,
+            "ridge_tension": self.ridge_tension > 0,
             "n_angle": 1 <= self.n_angle <= 12,
         }
         for name, good in checks.items():
