@@ -98,10 +98,10 @@ class FreeTensions:
         starts = np.arange(0, n, self.shared)
         own, right, total = (np.add.reduceat(a, starts) for a in (own, right, np.concatenate(mixed, axis=1)))
         lower = np.linalg.cholesky(own)
-        matrix = np.linalg.solve(lower, total.swapaxes(1, 2))
-        vector = np.linalg.solve(lower, right[:, :, None])[:, :, 0]
+        matrix = np.linalg.solve(lower, total.swapaxes(1, 2)).reshape(-1, total.shape[1])
+        vector = np.linalg.solve(lower, right[:, :, None]).reshape(-1)
         # trace of (JᵀJ + ridge)⁻¹ JᵀJ; a frame of weight 3 counts as three frames
         sums = np.add.reduceat(weights, starts)
         free = n_bonds - self.ridge * sums * np.linalg.inv(own).trace(axis1=1, axis2=2)
         freedom = float((free * sums / np.diff([*starts, n])).sum())
-        return matrix.reshape(-1, total.shape[1]), vector.reshape(-1), freedom
+        return np.asarray(matrix, np.float64), np.asarray(vector, np.float64), freedom
