@@ -19,8 +19,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: products above which frames share tensions: some 20 s of one core
-_PRODUCTS = 5e11
+#: products above which frames share tensions: some 4 s of one core
+_PRODUCTS = 1e11
 #: most frames that share tensions
 _MOST_SHARED = 50
 
