@@ -90,18 +90,18 @@ class FreeTensions:
         own[:, np.arange(n_bonds), np.arange(n_bonds)] += self.ridge * weights[:, None]
         right = np.einsum("fbxk,fbx->fk", weighted, rest)
         mixed = [
-            np.matmul(
-                d.transpose(1, 0, 2, 3).reshape(n, len(d), -1), weighted[:, beads].reshape(n, -1, n_bonds)
-            )
+            np.matmul(d.reshape(len(d), n, -1).swapaxes(0, 1), weighted[:, beads].reshape(n, -1, n_bonds))
             for d, beads in terms
         ]
         starts = np.arange(0, n, self.shared)
-        own, right, total = (np.add.reduceat(a, starts) for a in (own, right, np.concatenate(mixed, axis=1)))
-        lower = np.linalg.cholesky(own)
-        matrix = np.linalg.solve(lower, total.swapaxes(1, 2)).reshape(-1, total.shape[1])
-        vector = np.linalg.solve(lower, right[:, :, None]).reshape(-1)
+        total = np.concatenate(mixed, axis=1)
+        if self.shared > 1:
+            own, right, total = (np.add.reduceat(a, starts) for a in (own, right, total))
+        lower = np.linalg.inv(np.linalg.cholesky(own))
+        matrix = np.matmul(lower, total.swapaxes(1, 2)).reshape(-1, total.shape[1])
+        vector = np.matmul(lower, right[:, :, None]).reshape(-1)
         # trace of (JᵀJ + ridge)⁻¹ JᵀJ; a frame of weight 3 counts as three frames
         sums = np.add.reduceat(weights, starts)
-        free = n_bonds - self.ridge * sums * np.linalg.inv(own).trace(axis1=1, axis2=2)
+        free = n_bonds - self.ridge * sums * (lower * lower).sum((1, 2))
         freedom = float((free * sums / np.diff([*starts, n])).sum())
         return np.asarray(matrix, np.float64), np.asarray(vector, np.float64), freedom
