@@ -39,7 +39,7 @@ def test_the_first_run_is_the_default_recipe_in_smaller_sizes() -> None:
     system = {"sequence": "YYDPETGTWY", "mapping": "CA", "temperature": 400.0}
     default = parse_config({"system": system}).resolved()
     differing = {key for key, _ in flat(ours).items() ^ flat(default).items()}
-    sizes = {"seed_data.picoseconds", "seed_data.equilibration_ps", "seed_data.save_ps", "training.epochs",
+    sizes = {"seed_data.picoseconds", "seed_data.equilibration_ps", "seed_data.save_ps",
              "oracle.production_ps", "oracle.release_ps", "simulation.steps", "selector.n_select",
              "stopping.rounds", "test.n_replicas", "test.steps"}  # fmt: skip
     others = {key for key in differing if key.split(".")[0] in ("name", "seed", "evaluation", "refinement")}
