@@ -37,7 +37,7 @@ class FreeTensions:
     def choose(
         cls, bonds: NDArray[np.int64], ridge: float, n_frames: int, n_parameters: int
     ) -> FreeTensions | None:
-        """Return tensions that cost a bounded time; None without bonds or with an infinite ridge."""
+        """Return tensions, shared in large problems; None without bonds or with an infinite ridge."""
         if len(bonds) == 0 or not np.isfinite(ridge):
             return None
         products = float(n_parameters) ** 2 * len(bonds) * n_frames

@@ -20,20 +20,21 @@ from cgal_plugin.data.sources import read_store
 from cgal_plugin.data.trajectories import load_trajectories
 from cgal_plugin.priors import fit_priors
 from cgal_plugin.priors.force_matching import prior_forces
+from cgal_plugin.priors.settings import FitSettings
 from cgal_plugin.priors.tension import FreeTensions
 from cgal_plugin.runs.layout import shard_round
 
 HERE = Path(__file__).parent
 TERMS = ("bonds", "angle_series", "dihedrals", "repulsion", "pairs")
+#: of the tensions: none are free, and the default
+RIDGES = (np.inf, FitSettings.ridge_tension)
 STIFF = {"terms": ("bonds", "repulsion"), "power": 12, "contact_percentile": 0.1}
 
 
 def reference(topology, n):
     """Return ``n`` frames of the equilibrium distribution and their forces."""
-    trajectories, forces = (
-        load_trajectories(HERE / "reference.npz", topology),
-        np.load(HERE / "reference_forces.npz"),
-    )
+    trajectories = load_trajectories(HERE / "reference.npz", topology)
+    forces = np.load(HERE / "reference_forces.npz")
     tics = TICAModel.fit(trajectories, 5).transform(trajectories)
     weights = np.concatenate(reweight(ReferenceStates.fit(tics, seed=0), lag_frames=25).weights)
     drawn = np.random.default_rng(0).choice(len(weights), n, p=weights / weights.sum())
@@ -79,7 +80,7 @@ def main():
             names = [name for name in store.names() if shard_round(name) <= number]
             data = read_store(store.root, names, None)
             stiff = error(fit_priors(data.topology, data.positions, data.temperature, **STIFF), x, forces)
-            plain, free = (error(matched(data, ridge), x, forces) - stiff for ridge in (np.inf, 0.2))
+            plain, free = (error(matched(data, ridge), x, forces) - stiff for ridge in RIDGES)
             print(
                 f"{run}, {len(names)} shards, {len(data.positions)} frames: {plain:+.1f}, with free tensions "
                 f"{free:+.1f} (bonds and repulsion {stiff:.0f})",
