@@ -293,7 +293,7 @@ def _read(
 def added_forces(priors: PriorSet, positions: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the forces of priors, ``(n, n_beads, 3)`` kcal/mol/Å, a thousand frames at a time."""
     from cgal_plugin import register
-    from cgal_plugin.priors.force_matching import prior_forces
+    from cgal_plugin.priors.evaluate import prior_forces
 
     register()  # it silences Warp, which prints when TorchMD-Net is imported
     parts = [

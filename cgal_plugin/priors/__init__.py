@@ -23,7 +23,9 @@ if TYPE_CHECKING:
         CGRepulsion,
     )
     from cgal_plugin.priors.prior_set import PriorSet
+    from cgal_plugin.priors.samples import MoleculeFrames
     from cgal_plugin.priors.settings import FitSettings
+    from cgal_plugin.priors.shared import fit_shared_priors
     from cgal_plugin.priors.torchmd_cg import read_torchmd_priors
     from cgal_plugin.priors.torchmd_write import write_torchmd_priors
 
@@ -36,8 +38,10 @@ __all__ = [
     "CGPairs",
     "CGRepulsion",
     "FitSettings",
+    "MoleculeFrames",
     "PriorSet",
     "fit_priors",
+    "fit_shared_priors",
     "make_prior",
     "mlcg_statistics",
     "priors_from_mlcg",
@@ -55,8 +59,10 @@ _HOME = {
     "CGPairs": "modules",
     "CGRepulsion": "modules",
     "FitSettings": "settings",
+    "MoleculeFrames": "samples",
     "PriorSet": "prior_set",
     "fit_priors": "fit",
+    "fit_shared_priors": "shared",
     "make_prior": "factory",
     "mlcg_statistics": "mlcg_write",
     "priors_from_mlcg": "mlcg",

@@ -14,28 +14,25 @@ to the remaining forces (:mod:`.force_matching`).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgal_plugin.errors import CGALWarning, ConfigError, PriorFitError
+from cgal_plugin.errors import ConfigError, PriorFitError
 from cgal_plugin.priors import estimate as est
 from cgal_plugin.priors.fit_input import (
     add_bridges,
-    check_forces,
-    check_frames,
     check_method,
     check_terms,
-    check_weights,
     complete_settings,
+    usable_frames,
 )
 from cgal_plugin.priors.nonbonded import molecule_pairs
-from cgal_plugin.priors.outliers import outlier_text, reject_outliers
 from cgal_plugin.priors.prior_set import DEFAULT_TERMS, FORCE_TERMS, TERMS, PriorSet
+from cgal_plugin.priors.samples import Member, MoleculeFrames, TermValues, group_members, kinds_of
 from cgal_plugin.priors.settings import FitSettings
-from cgal_plugin.priors.tables import bead_kinds, canonical, group_terms
+from cgal_plugin.priors.tables import canonical
 from cgal_plugin.priors.wells import check_well, same_well
 from cgal_plugin.units import kT
 
@@ -109,33 +106,37 @@ def fit_priors(
     ConfigError
         A term or a setting is not valid.
     """
-    terms = add_bridges(topology, terms)
+    terms = add_bridges([topology], terms)
     check_method(topology, terms, method)
     settings = complete_settings(topology, terms, settings, options)
     check_terms(topology, terms, settings.exclude_bonds)
-    x = check_frames(topology, frames, unit)
-    matched: tuple[str, ...] = ()
-    labels: tuple[NDArray[np.float64], NDArray[np.float64] | None] | None = None
-    if method == "force_matching":
-        matched, labels = FORCE_TERMS, (check_forces(x, forces), check_weights(len(x), weights))
-    keep, rejected = reject_outliers(topology, x, None if labels is None else labels[0])
-    if rejected:
-        warnings.warn(outlier_text(rejected), CGALWarning, stacklevel=2)
-        x = x[keep]
-        if labels is not None:
-            labels = (labels[0][keep], None if labels[1] is None else labels[1][keep])
+    molecule, rejected = usable_frames(topology, frames, forces, weights, method, unit)
+    return fit_molecules([molecule], topology, temperature, terms, method, settings, rejected)
+
+
+def fit_molecules(
+    molecules: Sequence[MoleculeFrames],
+    topology: CGTopology | None,
+    temperature: float,
+    terms: Sequence[str],
+    method: str,
+    settings: FitSettings,
+    rejected: Sequence[dict[str, Any]],
+) -> PriorSet:
+    """Fit checked frames of molecules; ``topology`` None: priors for any molecule, see :mod:`.shared`."""
     if temperature is None or not np.isfinite(temperature) or temperature <= 0:
         raise ConfigError(f"temperature of the frames is {temperature} K; a positive number is needed")
     beta = 1.0 / kT(temperature)
+    matched = FORCE_TERMS if method == "force_matching" else ()
     rows: list[dict[str, Any]] = []
     histograms: list[dict[str, Any]] = []
     for term in TERMS:
         if term not in terms or term in matched:
             continue
         if term == "repulsion":
-            rows += _fit_repulsion(topology, x, beta, settings)
+            rows += _fit_repulsion(molecules, beta, settings)
             continue
-        new_rows, new_histograms = _fit_bonded(term, topology, x, beta, settings)
+        new_rows, new_histograms = _fit_bonded(term, molecules, beta, settings)
         rows += new_rows
         histograms += new_histograms
     fitted = PriorSet(
@@ -147,68 +148,50 @@ def fit_priors(
         exclude_bonds=settings.exclude_bonds,
         rows=tuple(rows),
         histograms=tuple(histograms),
-        n_frames=len(x),
+        n_frames=sum(len(m.positions) for m in molecules),
         rejected=tuple(rejected),
     )
-    if labels is None:
+    if not matched:
         return fitted
     from cgal_plugin.priors.force_matching import match_forces  # imports TorchMD-Net
 
-    return match_forces(fitted, x, labels[0], terms, settings, labels[1])
-
-
-def internal_coordinate(
-    term: str, frames: NDArray[np.floating], index: NDArray[np.int64], angle_form: str = "theta"
-) -> NDArray[np.float64]:
-    """Return bond lengths (Å), angles (rad, or cosines) or dihedrals (rad) of all frames.
-
-    ``frames`` ``(n, n_beads, 3)`` Å, ``index`` ``(n_terms, width)``; returns ``(n, n_terms)``. Uses the
-    functions of the prior energies.
-    """
-    import torch
-
-    from cgal_plugin.priors import bonded
-
-    n, beads = frames.shape[:2]
-    pos = torch.from_numpy(np.ascontiguousarray(frames, dtype=np.float64)).reshape(-1, 3)
-    shift = torch.arange(n).view(1, n, 1) * beads
-    table = torch.from_numpy(np.array(index.T)).unsqueeze(1) + shift
-    flat = table.reshape(index.shape[1], -1)
-    if term in _DISTANCES:
-        x = bonded.bond_length(pos, flat)
-    elif term == "angles":
-        x = (bonded.bond_angle if angle_form == "theta" else bonded.bond_angle_cosine)(pos, flat)
-    else:
-        x = bonded.dihedral_angle(pos, flat)[0]
-    values: NDArray[np.float64] = x.reshape(n, len(index)).numpy()
-    return values
+    return match_forces(fitted, molecules, terms, settings)
 
 
 def _fit_bonded(
-    term: str, topology: CGTopology, frames: NDArray[np.float64], beta: float, settings: FitSettings
+    term: str, molecules: Sequence[MoleculeFrames], beta: float, settings: FitSettings
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    index = {
-        "bonds": topology.bond_index,
-        "bridges": topology.bridge_index,
-        "angles": topology.angle_index,
-        "dihedrals": topology.dihedral_index,
-    }[term]
-    x = internal_coordinate(term, frames, index, settings.angle_form)
-    independent = np.array([est.effective_samples(_linear(term, column)) for column in x.T])
-    wild = group_terms(index, bead_kinds(topology))
-    exact = group_terms(index, topology.type_names) if settings.per_type else {}
+    topologies = [m.topology for m in molecules]
+    index = [
+        {
+            "bonds": t.bond_index,
+            "bridges": t.bridge_index,
+            "angles": t.angle_index,
+            "dihedrals": t.dihedral_index,
+        }[term]
+        for t in topologies
+    ]
+    x = TermValues(molecules, index, term, settings.angle_form)
+    independent = [
+        [est.effective_samples(_linear(term, column)) for column in own.T] for own in x.of_molecule
+    ]
+    kinds = kinds_of(topologies)
+    wild = group_members(index, kinds)
+    exact = group_members(index, [t.type_names for t in topologies]) if settings.per_type else {}
     rows, histograms = [], []
-    stiff = [spec.stiff for _, spec in topology.named_dihedrals] if term == "dihedrals" else []
-    wells: dict[tuple[str, ...], list[int]] = {}
+    stiff = [[spec.stiff for _, spec in t.named_dihedrals] if term == "dihedrals" else [] for t in topologies]
+    wells: dict[tuple[str, ...], list[Member]] = {}
     for types, members in [*wild.items(), *exact.items()]:
         is_wild = any("*" in t for t in types)
-        if stiff and min(stiff[m] for m in members) == 1:
+        turns = [stiff[m][i] for m, i in members] if any(stiff) else []
+        if turns and min(turns) == 1:
             wells[types] = same_well(x, members)
             if is_wild:
                 members = wells[types]
             else:
-                check_well(topology, x, members, wells[types])
-        n, n_effective = x.shape[0] * len(members), float(independent[members].sum())
+                check_well(topologies, x, members, wells[types])
+        n = sum(len(molecules[m].positions) for m, _ in members)
+        n_effective = float(np.sum([independent[m][i] for m, i in members]))
         facts = {"term": term, "types": list(types), "n": n, "n_effective": round(n_effective, 1)}
         needed = settings.min_effective_wildcard if is_wild else settings.min_effective
         enough = n >= settings.min_count and n_effective >= needed
@@ -219,17 +202,16 @@ def _fit_bonded(
                 "(or set lower min_count and min_effective_wildcard in fit_priors)"
             )
         if not enough:
-            kinds = bead_kinds(topology)
-            fallback = canonical([kinds[b] for b in index[members[0]]])
+            m, i = members[0]
+            fallback = canonical([kinds[m][b] for b in index[m][i]])
             if fallback in wells:
-                check_well(topology, x, members, wells[fallback])
+                check_well(topologies, x, members, wells[fallback])
             rows.append({**facts, "parameters": None, "fallback": list(fallback)})
             continue
-        samples = x[:, members].reshape(-1)
+        samples = x.pooled(members)
         # a wildcard of a stiff dihedral before proline and others has the multiplicity of the others
-        fit = _estimate(
-            term, samples, beta, settings, min((stiff[m] for m in members), default=0) if stiff else 0
-        )
+        turns = [stiff[m][i] for m, i in members] if any(stiff) else []
+        fit = _estimate(term, samples, beta, settings, min(turns, default=0))
         rows.append(_row(facts, fit, samples, n_effective))
         histograms.append(_histogram(term, types, samples, fit))
     return rows, histograms
@@ -296,45 +278,49 @@ def _histogram(
 
 
 def _fit_repulsion(
-    topology: CGTopology, frames: NDArray[np.float64], beta: float, settings: FitSettings
+    molecules: Sequence[MoleculeFrames], beta: float, settings: FitSettings
 ) -> list[dict[str, Any]]:
-    excluded = topology.bond_index, settings.exclude_bonds, topology.bridge_index
-    pairs = molecule_pairs(topology.n_beads, *excluded).T
-    r = internal_coordinate("bonds", frames, pairs)
-    kinds, names = bead_kinds(topology), topology.type_names
+    topologies = [m.topology for m in molecules]
+    pairs = [
+        molecule_pairs(t.n_beads, t.bond_index, settings.exclude_bonds, t.bridge_index).T for t in topologies
+    ]
+    r = TermValues(molecules, pairs, "bonds")
+    kinds = kinds_of(topologies)
     epsilon = 1.0
     factor = (settings.contact_kT / (beta * epsilon)) ** (1.0 / settings.power)
 
-    def row(types: tuple[str, ...], members: list[int], contact: float) -> dict[str, Any]:
+    def row(types: tuple[str, ...], distances: NDArray[np.float64], contact: float) -> dict[str, Any]:
         sigma = float(np.clip(contact * factor, *settings.sigma))
         return {
             "term": "repulsion",
             "types": list(types),
-            "n": r.shape[0] * len(members),
+            "n": len(distances),
             "parameters": {"epsilon": epsilon, "sigma": sigma},
             "contact": float(contact),
-            "closest": float(r[:, members].min()),
+            "closest": float(distances.min()),
             "at_bound": sigma in settings.sigma,
             "fallback": None,
         }
 
     rows, limit = [], {}
-    for types, members in group_terms(pairs, kinds).items():
-        n = r.shape[0] * len(members)
-        if n < settings.min_count:
+    for types, members in group_members(pairs, kinds).items():
+        distances = r.pooled(members)
+        if len(distances) < settings.min_count:
             raise PriorFitError(
-                f"repulsion {'-'.join(types)}: {n} distances; {settings.min_count} are needed: "
+                f"repulsion {'-'.join(types)}: {len(distances)} distances; {settings.min_count} are needed: "
                 "give more frames"
             )
-        limit[types] = float(np.percentile(r[:, members], settings.contact_percentile))
-        rows.append(row(types, members, limit[types]))
-    for types, members in (group_terms(pairs, names) if settings.per_type else {}).items():
-        wild = canonical([kinds[b] for b in pairs[members[0]]])
-        n = r.shape[0] * len(members)
-        contact = float(np.percentile(r[:, members], settings.contact_percentile))
-        if n >= settings.min_count and contact < limit[wild]:
-            rows.append(row(types, members, contact))
+        limit[types] = float(np.percentile(distances, settings.contact_percentile))
+        rows.append(row(types, distances, limit[types]))
+    exact = group_members(pairs, [t.type_names for t in topologies]) if settings.per_type else {}
+    for types, members in exact.items():
+        m, i = members[0]
+        wild = canonical([kinds[m][b] for b in pairs[m][i]])
+        distances = r.pooled(members)
+        contact = float(np.percentile(distances, settings.contact_percentile))
+        if len(distances) >= settings.min_count and contact < limit[wild]:
+            rows.append(row(types, distances, contact))
         else:
-            facts = {"term": "repulsion", "types": list(types), "n": n, "parameters": None}
+            facts = {"term": "repulsion", "types": list(types), "n": len(distances), "parameters": None}
             rows.append({**facts, "contact": contact, "fallback": list(wild)})
     return rows

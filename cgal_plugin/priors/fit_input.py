@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +10,12 @@ import numpy as np
 
 from cgal_plugin.config.training import TERMS as TERMS_OF_METHOD
 from cgal_plugin.data.bond_lengths import check_unit
-from cgal_plugin.errors import ConfigError, DataError, PriorFitError
+from cgal_plugin.errors import CGALWarning, ConfigError, DataError, PriorFitError
 from cgal_plugin.mapping.spec import named_of
 from cgal_plugin.priors.nonbonded import molecule_pairs
+from cgal_plugin.priors.outliers import outlier_text, reject_outliers
 from cgal_plugin.priors.prior_set import FORCE_TERMS, LIKELIHOOD_TERMS, TERMS
+from cgal_plugin.priors.samples import MoleculeFrames
 from cgal_plugin.priors.settings import FitSettings
 from cgal_plugin.units import as_angstrom
 
@@ -65,9 +68,10 @@ def complete_settings(
     return FitSettings(**{**defaults, **options})
 
 
-def add_bridges(topology: CGTopology, terms: Sequence[str]) -> tuple[str, ...]:
-    """Return the terms, with bridges if bonds are among them and the molecule has disulfide bridges."""
-    missing = "bonds" in terms and "bridges" not in terms and len(topology.bridge_index) > 0
+def add_bridges(topologies: Sequence[CGTopology], terms: Sequence[str]) -> tuple[str, ...]:
+    """Return the terms, with bridges if bonds are among them and a molecule has disulfide bridges."""
+    bridged = any(len(topology.bridge_index) for topology in topologies)
+    missing = "bonds" in terms and "bridges" not in terms and bridged
     return (*terms, "bridges") if missing else tuple(terms)
 
 
@@ -231,3 +235,26 @@ def check_weights(n_frames: int, weights: ArrayLike | None) -> NDArray[np.float6
     if bad.size:
         raise PriorFitError(f"weight {array[bad[0]]} of frame {bad[0]} is not a positive number")
     return array
+
+
+def usable_frames(
+    topology: CGTopology,
+    frames: ArrayLike,
+    forces: ArrayLike | None,
+    weights: ArrayLike | None,
+    method: str,
+    unit: str = "angstrom",
+) -> tuple[MoleculeFrames, list[dict[str, Any]]]:
+    """Check the frames of a molecule; return those that can be used, as float64, and records of others.
+
+    Parameters, warnings and errors are those of :func:`fit_priors`.
+    """
+    x = check_frames(topology, frames, unit)
+    f = w = None
+    if method == "force_matching":
+        f, w = check_forces(x, forces), check_weights(len(x), weights)
+    keep, rejected = reject_outliers(topology, x, f)
+    if rejected:
+        warnings.warn(outlier_text(rejected), CGALWarning, stacklevel=3)
+        x, f, w = x[keep], None if f is None else f[keep], None if w is None else w[keep]
+    return MoleculeFrames(topology, x, f, w), rejected

@@ -16,43 +16,33 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cgal_plugin.errors import PriorFitError
-from cgal_plugin.priors.linear import build_terms
-from cgal_plugin.priors.prior_set import TERMS, PriorSet
+from cgal_plugin.priors.linear import LinearTerm, build_terms
+from cgal_plugin.priors.normal import NormalProblem
+from cgal_plugin.priors.pooling import Key, PooledRows
+from cgal_plugin.priors.prior_set import FORCE_TERMS, TERMS, PriorSet
+from cgal_plugin.priors.samples import MoleculeFrames, kinds_of
 from cgal_plugin.priors.settings import FitSettings
-from cgal_plugin.priors.tension import FreeTensions
+from cgal_plugin.priors.tension import shared_frames
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cgal_plugin.priors.base import CGPrior
-
-#: size of the largest array of a chunk of frames
-_CHUNK = 4_000_000
-
 
 def match_forces(
-    fitted: PriorSet,
-    frames: NDArray[np.float64],
-    forces: NDArray[np.float64],
-    terms: Sequence[str],
-    settings: FitSettings,
-    weights: NDArray[np.float64] | None = None,
+    fitted: PriorSet, molecules: Sequence[MoleculeFrames], terms: Sequence[str], settings: FitSettings
 ) -> PriorSet:
     """Add angle series, dihedrals and pairs, fitted together to the forces minus those of ``fitted``.
 
     Parameters
     ----------
     fitted
-        The other terms.
-    frames, forces
-        ``(n, n_beads, 3)`` float64, Å and kcal/mol/Å.
+        The other terms; of one molecule, or for any molecule.
+    molecules
+        Frames with forces, float64. A frame of weight 3 counts as three frames.
     terms
         All terms of the result, those of ``fitted`` included.
     settings
         Settings of the fit.
-    weights
-        ``(n,)``, weights of the squared residuals of each frame: a frame of weight 3 counts as three frames.
-        Default: 1.
 
     Returns
     -------
@@ -65,49 +55,56 @@ def match_forces(
     PriorFitError
         The frames do not determine the coefficients.
     """
-    linear = build_terms(fitted.molecule, terms, settings)
-    size = sum(t.n_parameters for t in linear)
-    normal, right, square = np.zeros((size, size)), np.zeros(size), 0.0
-    # most terms act on few beads: forces on these only, and products of the terms that act on the same bead
-    beads = [np.unique(t.index) for t in linear]
-    local = [replace(t, index=np.searchsorted(own, t.index)) for t, own in zip(linear, beads, strict=True)]
-    columns = np.split(np.arange(size), np.cumsum([t.n_parameters for t in linear])[:-1])
-    bonds = np.concatenate([fitted.molecule.bond_index, fitted.molecule.bridge_index])
-    tensions = FreeTensions.choose(bonds, settings.ridge_tension, len(frames), size)
-    shared, freedom = 1 if tensions is None else tensions.shared, 0.0
-    step = max(1, _CHUNK // (3 * sum(t.n_parameters * len(t.index) for t in linear)) // shared) * shared
-    for lo in range(0, len(frames), step):
-        x = frames[lo : lo + step]
-        w = np.ones(len(x)) if weights is None else weights[lo : lo + step]
-        root = np.sqrt(w)[:, None, None]
-        rest = forces[lo : lo + step] - prior_forces(fitted, x)
-        found = [t.forces(x[:, own]) for t, own in zip(local, beads, strict=True)]
-        if tensions is not None:
-            matrix, vector, taken = tensions.products(x, w, rest, zip(found, beads, strict=True))
-            normal -= matrix.T @ matrix
-            right -= vector @ matrix
-            square -= float(vector @ vector)
-            freedom += taken
-        rest, found = rest * root, [f * root for f in found]
-        for bead in np.unique(np.concatenate(beads)):
-            acting = [k for k, own in enumerate(beads) if bead in own]
-            at = np.concatenate([columns[k] for k in acting])
-            parts = [found[k][:, :, np.searchsorted(beads[k], bead)] for k in acting]
-            design = np.concatenate(parts).reshape(len(at), -1)
-            normal[np.ix_(at, at)] += design @ design.T
-            right[at] += design @ rest[:, bead].reshape(-1)
-        square += float((rest * rest).sum())
-    n = frames.size if weights is None else round(float(weights.sum()) * frames[0].size)
-    ridge = np.concatenate([np.full(t.n_parameters, t.ridge) for t in linear]) * n
-    c, covariance = _solve(normal, right, square, ridge, n, freedom)
-    rows = [
-        term.row(c[own], covariance[np.ix_(own, own)], len(frames))
-        for term, own in zip(linear, columns, strict=True)
+    shared = fitted.topology is None
+    topologies = [m.topology for m in molecules]
+    kinds = kinds_of(topologies)
+    linear = [
+        build_terms(t, terms, settings, k if shared else None) for t, k in zip(topologies, kinds, strict=True)
     ]
+    rows: dict[Key, LinearTerm] = {}
+    counts: dict[Key, int] = {}
+    for molecule, own in zip(molecules, linear, strict=True):
+        for term in own:
+            key = term.term, term.types
+            rows.setdefault(key, term)
+            counts[key] = counts.get(key, 0) + len(molecule.positions) * len(term.index)
+    if shared:
+        rows = {key: rows[key] for key in sorted(rows, key=lambda k: (FORCE_TERMS.index(k[0]), k[1]))}
+    sizes = [t.n_parameters for t in rows.values()]
+    size = sum(sizes)
+    columns = dict(zip(rows, np.split(np.arange(size), np.cumsum(sizes)[:-1]), strict=True))
+    # a small molecule may have none of the terms
+    problems = [NormalProblem(fitted, m, own) for m, own in zip(molecules, linear, strict=True) if own]
+    at_once = shared_frames(sum(p.products for p in problems) if np.isfinite(settings.ridge_tension) else 0.0)
+    normal, right, square, freedom = np.zeros((size, size)), np.zeros(size), 0.0, 0.0
+    for problem in problems:
+        at = np.concatenate([columns[t.term, t.types] for t in problem.terms])
+        problem.accumulate(settings.ridge_tension, at_once)
+        normal[np.ix_(at, at)] += problem.normal
+        right[at] += problem.right
+        square += problem.square
+        freedom += problem.freedom
+    n = sum(p.n_components for p in problems)
+    penalty = np.diag(np.concatenate([np.full(t.n_parameters, t.ridge) for t in rows.values()]))
+    pooled: list[tuple[PooledRows, NDArray[np.int64]]] = []
+    if shared:
+        kind_of = {
+            name: kind
+            for t, own in zip(topologies, kinds, strict=True)
+            for name, kind in zip(t.type_names, own, strict=True)
+        }
+        for name in dict.fromkeys(name for name, _ in rows):
+            block = PooledRows([t for t in rows.values() if t.term == name], kind_of)
+            at = np.concatenate([own for (term, _), own in columns.items() if term == name])
+            penalty[np.ix_(at, at)] = block.penalty()
+            pooled.append((block, at))
+    c, covariance = _solve(normal, right, square, penalty * n, n, freedom)
+    made = [rows[key].row(c[own], covariance[np.ix_(own, own)], counts[key]) for key, own in columns.items()]
+    made += [row for block, at in pooled for row in block.unseen(c[at])]
     return replace(
         fitted,
         terms=tuple(t for t in TERMS if t in terms),
-        rows=(*fitted.rows, *rows),
+        rows=(*fitted.rows, *made),
         pair_range=(float(settings.first), float(settings.last)) if "pairs" in terms else None,
     )
 
@@ -116,12 +113,12 @@ def _solve(
     normal: NDArray[np.float64],
     right: NDArray[np.float64],
     square: float,
-    ridge: NDArray[np.float64],
+    penalty: NDArray[np.float64],
     n: int,
     freedom: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the coefficients and their covariance; ``freedom`` is that of the tensions."""
-    full = normal + np.diag(ridge)
+    full = normal + penalty
     scale = 1.0 / np.sqrt(np.maximum(np.diag(full), 1e-300))
     values, vectors = np.linalg.eigh(full * scale[:, None] * scale)
     # second condition: a coefficient of 1 kcal/mol changes forces by less than 1e-6 kcal/mol/Å
@@ -134,35 +131,3 @@ def _solve(
     c = inverse @ right
     residual = max(0.0, square - 2.0 * float(c @ right) + float(c @ normal @ c))
     return c, inverse * residual / max(1.0, n - freedom - len(c))
-
-
-def prior_modules(priors: PriorSet) -> list[CGPrior]:
-    """Return the prior of each term."""
-    from cgal_plugin.priors.modules import PRIORS
-
-    return [PRIORS[term](**priors.arguments(term)) for term in priors.terms]
-
-
-def prior_forces(
-    priors: PriorSet, frames: NDArray[np.float64], modules: Sequence[CGPrior] | None = None
-) -> NDArray[np.float64]:
-    """Return the forces of fitted terms, ``(n, n_beads, 3)`` kcal/mol/Å, from the prior classes.
-
-    ``modules`` are those of :func:`prior_modules`, for many calls.
-    """
-    if not priors.terms:
-        return np.zeros_like(frames)
-    import torch
-
-    modules = prior_modules(priors) if modules is None else modules
-    n, beads = frames.shape[:2]
-    pos = torch.from_numpy(frames.reshape(-1, 3).copy()).requires_grad_(True)
-    types = torch.from_numpy(np.tile(priors.molecule.types, n))
-    batch = torch.arange(n).repeat_interleave(beads)
-    energy = torch.zeros(n, 1, dtype=torch.float64)
-    with torch.enable_grad():
-        for prior in modules:
-            energy = prior.post_reduce(energy, types, pos, batch, None, None)
-        (gradient,) = torch.autograd.grad(energy.sum(), pos)
-    forces: NDArray[np.float64] = -gradient.numpy().reshape(frames.shape)
-    return forces

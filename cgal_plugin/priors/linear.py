@@ -16,7 +16,7 @@ from cgal_plugin.errors import PriorFitError
 from cgal_plugin.priors.nonbonded import molecule_pairs, spacing
 from cgal_plugin.priors.prior_set import FORCE_TERMS, PriorSet
 from cgal_plugin.priors.settings import FitSettings
-from cgal_plugin.priors.tables import bead_kinds, group_terms
+from cgal_plugin.priors.tables import bead_kinds, canonical
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,11 +56,11 @@ class LinearTerm:
         return {"c": np.sqrt(np.maximum(np.diag(covariance), 0.0)).tolist()}
 
     def row(self, c: NDArray[np.float64], covariance: NDArray[np.float64], n: int) -> dict[str, Any]:
-        """Return the table row for coefficients that were fitted to ``n`` frames with this covariance."""
+        """Return the table row for coefficients that were fitted to ``n`` samples with this covariance."""
         return {
             "term": self.term,
             "types": list(self.types),
-            "n": n * len(self.index),
+            "n": n,
             "parameters": self.parameters(c),
             "standard_error": self.errors(c, covariance),
             "at_bound": False,
@@ -209,29 +209,36 @@ class PairSeries(LinearTerm):
         return np.ascontiguousarray(force.transpose(2, 0, 1, 3))
 
 
-def build_terms(topology: CGTopology, terms: Sequence[str], settings: FitSettings) -> list[LinearTerm]:
-    """Return the linear terms of a fit, one per row of its table."""
+def build_terms(
+    topology: CGTopology, terms: Sequence[str], settings: FitSettings, kinds: Sequence[str] | None = None
+) -> list[LinearTerm]:
+    """Return the linear terms of a fit, one per row of its table.
+
+    ``kinds``: the wildcard of each bead, for rows that many molecules share. Their angles and dihedrals have
+    the types of the inner beads only.
+    """
     wild, exact = bead_kinds(topology), topology.type_names
     found: list[LinearTerm] = []
     for term in FORCE_TERMS:
         if term not in terms:
             continue
         names = exact if settings.per_type else wild
+        ends = names if kinds is None else kinds
         if term == "dihedrals":
             index, size = topology.dihedral_index, 2 * settings.n_dihedral
-            for types, members in group_terms(index, names).items():
+            for types, members in _groups(index, names, ends).items():
                 found.append(DihedralSeries(types, index[members], size, settings.ridge_dihedrals))
             continue
         if term == "angle_series":
             index, size = topology.angle_index, settings.n_angle
-            for types, members in group_terms(index, names).items():
+            for types, members in _groups(index, names, ends).items():
                 found.append(AngleSeries(types, index[members], size, settings.ridge_angles))
             continue
         excluded = topology.bond_index, settings.exclude_bonds, topology.bridge_index
         index = molecule_pairs(topology.n_beads, *excluded).T
         width = spacing(settings.first, settings.last, settings.n_pairs)
         names = exact if settings.pairs_per_type else ["*"] * topology.n_beads
-        for types, members in group_terms(index, names).items():
+        for types, members in _groups(index, names, names).items():
             found.append(
                 PairSeries(
                     types,
@@ -243,6 +250,16 @@ def build_terms(topology: CGTopology, terms: Sequence[str], settings: FitSetting
                 )
             )
     return found
+
+
+def _groups(
+    index: NDArray[np.int64], names: Sequence[str], ends: Sequence[str]
+) -> dict[tuple[str, ...], list[int]]:
+    """Group terms by the ``names`` of their beads, of the first and last bead by ``ends``."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for i, (first, *inner, last) in enumerate(index.tolist()):
+        groups.setdefault(canonical([ends[first], *(names[b] for b in inner), ends[last]]), []).append(i)
+    return dict(sorted(groups.items()))
 
 
 def linear_terms(priors: PriorSet) -> list[LinearTerm]:

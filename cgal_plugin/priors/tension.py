@@ -25,6 +25,14 @@ _PRODUCTS = 1e11
 _MOST_SHARED = 50
 
 
+def shared_frames(products: float) -> int:
+    """Return how many consecutive frames share tensions in a problem of this size.
+
+    ``products``: squared number of coefficients, times bonds, times frames.
+    """
+    return int(np.clip(np.ceil(products / _PRODUCTS), 1, _MOST_SHARED))
+
+
 @dataclass(frozen=True, eq=False)
 class FreeTensions:
     """Tensions of the bonds ``(n_bonds, 2)``, shared by ``shared`` consecutive frames."""
@@ -32,16 +40,6 @@ class FreeTensions:
     bonds: NDArray[np.int64]
     ridge: float
     shared: int
-
-    @classmethod
-    def choose(
-        cls, bonds: NDArray[np.int64], ridge: float, n_frames: int, n_parameters: int
-    ) -> FreeTensions | None:
-        """Return tensions, shared in large problems; None without bonds or with an infinite ridge."""
-        if len(bonds) == 0 or not np.isfinite(ridge):
-            return None
-        products = float(n_parameters) ** 2 * len(bonds) * n_frames
-        return cls(bonds, ridge, int(np.clip(np.ceil(products / _PRODUCTS), 1, _MOST_SHARED)))
 
     def gradients(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return ``(n, n_beads, 3, n_bonds)``: gradients of the bond lengths of ``(n, n_beads, 3)`` Å."""

@@ -40,7 +40,7 @@ def largest_timestep(priors: PriorSet, frame: ArrayLike) -> float:
     frame
         ``(n_beads, 3)`` Å, a usual structure.
     """
-    from cgal_plugin.priors.force_matching import prior_forces, prior_modules  # imports TorchMD-Net
+    from cgal_plugin.priors.evaluate import prior_forces, prior_modules  # imports TorchMD-Net
 
     modules = prior_modules(priors)
     x = np.asarray(frame, dtype=np.float64)

@@ -19,7 +19,7 @@ from cgal_plugin.data import DataStore
 from cgal_plugin.data.sources import read_store
 from cgal_plugin.data.trajectories import load_trajectories
 from cgal_plugin.priors import fit_priors
-from cgal_plugin.priors.force_matching import prior_forces
+from cgal_plugin.priors.evaluate import prior_forces
 from cgal_plugin.priors.settings import FitSettings
 from cgal_plugin.priors.tension import FreeTensions
 from cgal_plugin.runs.layout import shard_round

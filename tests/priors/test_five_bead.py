@@ -13,7 +13,7 @@ from cgal_plugin.mapping import CGTopology
 from cgal_plugin.mapping.geometry import dihedral_angles
 from cgal_plugin.oracle.system import AllAtomModel
 from cgal_plugin.priors import PriorSet, estimate, fit_priors
-from cgal_plugin.priors.force_matching import prior_forces
+from cgal_plugin.priors.evaluate import prior_forces
 from cgal_plugin.priors.modules import PRIORS
 from cgal_plugin.priors.tables import known_names
 from cgal_plugin.priors.timestep import largest_timestep, warn_of_timestep
