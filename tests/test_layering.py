@@ -42,6 +42,7 @@ ORDER = [
     ["exchange"],
     ["reporting"],
     ["driver"],
+    ["systems"],
     ["testing"],
     ["benchmark"],
     ["cli"],
@@ -122,7 +123,7 @@ before = dict(os.environ), list(warnings.filters), threading.active_count()
 import cgal_plugin
 for name in ("config", "mapping", "priors", "selector", "oracle", "dynamics", "export", "analysis", "driver"):
     __import__("cgal_plugin." + name)
-for name in ("execution", "runs", "components", "exchange", "reporting", "benchmark", "testing"):
+for name in ("execution", "runs", "components", "exchange", "reporting", "systems", "benchmark", "testing"):
     __import__("cgal_plugin." + name)
 heavy = {"torch", "openmm", "torchmdnet", "lightning", "matplotlib.pyplot"} & set(sys.modules)
 assert not heavy, heavy
@@ -158,14 +159,15 @@ PUBLIC = {
         AllAtomLibrary AllAtomModel AllAtomTrajectory BackmapResult BackmapSettings Backmapper LabelSettings
         LabelledFrames OpenMMOracle Quarantined TrajectoryTask backmap run_trajectory""",
     "priors": """
-        CGAngleSeries CGAngles CGBonds CGBridges CGDihedrals CGPairs CGRepulsion FitSettings PriorSet
-        fit_priors make_prior mlcg_statistics priors_from_mlcg read_torchmd_priors write_mlcg_priors
-        write_torchmd_priors""",
+        CGAngleSeries CGAngles CGBonds CGBridges CGDihedrals CGPairs CGRepulsion FitSettings MoleculeFrames
+        PriorSet fit_priors fit_shared_priors make_prior mlcg_statistics priors_from_mlcg read_torchmd_priors
+        write_mlcg_priors write_torchmd_priors""",
     "refinement": "Correction DynamicStates Populations correction populations",
     "reporting": "ReportInput RoundSummary SelectedFrames write_report",
     "selector": """
         BaseSelector CommitteeSelector CoverageSelector RMSDSelector RandomSelector Selection coverage
         k_centre make_selector max_coverage nearest_rmsd""",
+    "systems": "SystemsResult run_systems",
     "testing": "check_model check_oracle check_prior check_sampler check_selector check_trainer",
     "training": "CG_DEFAULTS MODES TrainingResult load_model resolve train train_ensemble",
 }

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from cgal_plugin import interrupts
-from cgal_plugin.cli import import_data, import_model, oracle, priors, stages
+from cgal_plugin.cli import import_data, import_model, oracle, priors, stages, systems
 from cgal_plugin.cli.options import ConfigFile
 from cgal_plugin.errors import CGALError, CGALWarning, ConfigError
 from cgal_plugin.execution.resources import Auto
@@ -65,7 +65,12 @@ def run(
 ) -> None:
     """Run the active-learning loop; repeat the command to resume."""
     from cgal_plugin.config import load_yaml
+    from cgal_plugin.config.systems import has_systems
 
+    folder = out or Path("runs") / config.stem
+    if has_systems(config):
+        systems.run(config, folder, dry_run=dry_run, accept_changes=accept_changes)
+        return
     settings = load_yaml(config)
     if dry_run:
         from cgal_plugin.runs.cost import plan
@@ -84,9 +89,7 @@ def run(
     from cgal_plugin.driver import run as run_loop
 
     reporter = RichReporter()
-    result = run_loop(
-        settings, out or Path("runs") / config.stem, reporter=reporter, accept_changes=accept_changes
-    )
+    result = run_loop(settings, folder, reporter=reporter, accept_changes=accept_changes)
     reporter.message(f"done: report {result.report}, potential {result.potential}")
 
 
@@ -98,8 +101,12 @@ def validate(config: ConfigFile) -> None:
     """
     from cgal_plugin.config import dump_yaml, load_yaml
     from cgal_plugin.config.decisions import decision_lines
+    from cgal_plugin.config.systems import has_systems
     from cgal_plugin.runs.cost import plan
 
+    if has_systems(config):
+        systems.describe(config, resolved=True)
+        return
     components = _built(load_yaml(config))
     settings = components.config
     decided = [f"  {line}" for line in decision_lines(settings.decided)]
@@ -178,7 +185,11 @@ def status(
 
     from cgal_plugin.cli.status_text import status_text
     from cgal_plugin.runs.status import run_status
+    from cgal_plugin.systems.directory import is_systems_run
 
+    if is_systems_run(run_dir):
+        systems.status(run_dir, as_json=as_json)
+        return
     found = run_status(run_dir)
     typer.echo(json.dumps(found, indent=2) if as_json else status_text(found))
 
@@ -188,9 +199,11 @@ def report(run_dir: Annotated[Path, typer.Argument(help="Run directory or benchm
     """Write report.html of a run or a benchmark; it may be unfinished."""
     from cgal_plugin.benchmark.run import SETTINGS, report_benchmark
     from cgal_plugin.reporting.collect import report_run
+    from cgal_plugin.systems.directory import is_systems_run
+    from cgal_plugin.systems.report import report_systems
 
     made = report_benchmark if (run_dir / SETTINGS).is_file() else report_run
-    typer.echo(str(made(run_dir)))
+    typer.echo(str((report_systems if is_systems_run(run_dir) else made)(run_dir)))
 
 
 def _unexpected(error: Exception) -> str:

@@ -31,7 +31,11 @@ Repair = Annotated[bool, typer.Option("--repair", help="Add missing side-chain a
 Molecule = Annotated[
     str,
     typer.Option(
-        "--topology", "-t", help="Saved CG topology (.json), structure file, or one-letter sequence."
+        "--topology",
+        "-t",
+        "--sequence",
+        "--structure",
+        help="Saved CG topology (.json), structure file, or one-letter sequence.",
     ),
 ]
 Mapping = Annotated[str, typer.Option(help="CA, CACB, 5bead, or a YAML file.")]

@@ -113,7 +113,7 @@ def settle(
     """
     platforms = {} if labels_on is None else {ORACLE: labels_on}
     platforms |= {} if "sampler" in given else _simulation(config, n_beads, recorded)
-    platforms |= {} if "trainer" in given else _training(config, recorded)
+    platforms |= {} if "trainer" in given else training_device(config, recorded)
     return _resources(config, platforms)
 
 
@@ -203,7 +203,7 @@ def _simulation(config: Config, n_beads: int, recorded: Mapping[str, str]) -> di
     return {PLATFORM: platform, BACKEND: backend}
 
 
-def _training(config: Config, recorded: Mapping[str, str]) -> dict[str, str]:
+def training_device(config: Config, recorded: Mapping[str, str]) -> dict[str, str]:
     """Return the device of training: that of the run so far, else a GPU if torch can use one."""
     if not isinstance(config.training, Training):
         return {}

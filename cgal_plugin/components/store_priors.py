@@ -1,13 +1,15 @@
-"""Priors of a data store, with the defaults of a run."""
+"""Priors of a data store with the defaults of a run, and priors that a run has saved."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from cgal_plugin.config.training import PriorConfig
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.error_weights import frame_weights
+from cgal_plugin.errors import ConfigError, DamageError
 from cgal_plugin.priors import PriorSet, fit_priors
 from cgal_plugin.priors.fit_input import suited_terms
 
@@ -52,3 +54,17 @@ def fit_store_priors(
         weights=frame_weights(frames),
         pairs_per_type=keys["pairs_per_type"] and "pairs" in keys["terms"],
     )
+
+
+def load_priors(path: Path) -> PriorSet:
+    """Load priors that this run saved.
+
+    Raises
+    ------
+    DamageError
+        The file is missing or damaged.
+    """
+    try:
+        return PriorSet.load(path)
+    except ConfigError as error:
+        raise DamageError(f"{path} is damaged ({error})") from error

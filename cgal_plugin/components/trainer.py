@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from cgal_plugin.components.initial_model import InitialModel
 from cgal_plugin.components.protocols import Progress, TrainedModel, TrainRequest
+from cgal_plugin.components.store_priors import load_priors
 from cgal_plugin.config import Config
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.sources import FrameTable, read_store
-from cgal_plugin.errors import ConfigError, DamageError, ExportError, StateError
+from cgal_plugin.errors import ConfigError, ExportError, StateError
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.models.build import MODEL_NAME
 from cgal_plugin.runs.layout import WORK
@@ -151,7 +152,7 @@ class TorchMDNetTrainer:
                 seed = [n for n in store.names() if store.record(n)["source"] == "seed"]
                 fitted = self._fit(read_store(store.root, seed, None))
             fitted.save(path)
-        frozen = _for(_load(path), path, store)
+        frozen = _for(load_priors(path), path, store)
         start = next(frames.positions[0] for _, frames in store)
         warn_of_timestep(getattr(self.config.simulation, "timestep_fs", None), store.topology, frozen, start)
         figure = out_dir / "priors.png"
@@ -188,7 +189,7 @@ class TorchMDNetTrainer:
             only_seed = set(frames.sources) == {"seed"}
             priors = self._seed_priors if only_seed else None
             (self._fit(frames) if priors is None else priors).save(path)
-        return _for(_load(path), path, request.store).to_prior_model()
+        return _for(load_priors(path), path, request.store).to_prior_model()
 
     # ------------------------------------------------------------------ training
 
@@ -198,7 +199,7 @@ class TorchMDNetTrainer:
 
         settings = self.config.torchmdnet
         fresh = request.previous is None or settings.mode == "scratch"
-        frames = read_store(request.store.root, request.shards, None)
+        frames = self._frames(request)
         members = member_arguments(
             self.hparams(request, fresh, frames),
             request.out_dir,
@@ -208,7 +209,7 @@ class TorchMDNetTrainer:
             {
                 "mode": self._first_mode if fresh else settings.mode,
                 "replay_weight": settings.replay_weight,
-                "newest": sorted({request.store.record(n)["source"] for n in request.new_shards}) or None,
+                "newest": self._newest(request),
                 "config_hash": self.config.hash,
                 "device": "cpu" if self.device == "cpu" else "auto",
             },
@@ -222,6 +223,13 @@ class TorchMDNetTrainer:
             frames=frames,
         )
         return TrainedModel(first.checkpoint, tuple(r.checkpoint for r in others), first.metrics)
+
+    def _frames(self, request: TrainRequest) -> FrameTable | None:
+        """Return the frames of a request in memory; None: the training reads them."""
+        return read_store(request.store.root, request.shards, None)
+
+    def _newest(self, request: TrainRequest) -> list[str] | None:
+        return sorted({request.store.record(n)["source"] for n in request.new_shards}) or None
 
     @property
     def _first_mode(self) -> str:
@@ -246,7 +254,6 @@ class TorchMDNetTrainer:
 
     def hparams(self, request: TrainRequest, fresh: bool, frames: FrameTable | None = None) -> dict[str, Any]:
         """Return TorchMD-Net's keys for this request; fit the priors if they are fitted in each round."""
-        settings = self.config.torchmdnet
         frames = read_store(request.store.root, request.shards, None) if frames is None else frames
         repeat = dict(frames.weights)
         return {
@@ -254,6 +261,13 @@ class TorchMDNetTrainer:
             "dataset": "CGDataset",
             "dataset_root": str(request.store.root),
             "dataset_arg": {"shards": list(request.shards)} | ({"repeat": repeat} if repeat else {}),
+            **self._keys(fresh),
+        }
+
+    def _keys(self, fresh: bool) -> dict[str, Any]:
+        """Return the keys that do not depend on the data."""
+        settings = self.config.torchmdnet
+        return {
             "num_epochs": settings.epochs if fresh else settings.finetune_epochs,
             "batch_size": settings.batch_size,
             "lr": settings.learning_rate if fresh and not self._init else settings.finetune_learning_rate,
@@ -317,8 +331,6 @@ class TorchMDNetTrainer:
         replace_priors(model.checkpoint, priors, path)
         return TrainedModel(path)
 
-    # ------------------------------------------------------------------ export
-
     def export(self, model: TrainedModel, topology: CGTopology, path: Path, n_replicas: int) -> None:
         """Write TorchScript for ``n_replicas`` replicas; where torch has none, the portable form."""
         from cgal_plugin.export import export_potential
@@ -331,16 +343,6 @@ class TorchMDNetTrainer:
             temperature=self.config.system.temperature,
             config_hash=self.config.hash,
         )
-
-
-def _load(path: Path) -> PriorSet:
-    """Load priors that this run saved."""
-    from cgal_plugin.priors import PriorSet
-
-    try:
-        return PriorSet.load(path)
-    except ConfigError as error:
-        raise DamageError(f"{path} is damaged ({error})") from error
 
 
 def _for(priors: PriorSet, path: Path, store: DataStore) -> PriorSet:

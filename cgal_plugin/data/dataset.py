@@ -59,7 +59,8 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
         For plain files: ``angstrom`` (default) or ``nm``; one of :data:`~cgal_plugin.units.FORCE_UNITS`
         (default: ``kcal/mol/angstrom``, but it must be given with ``nm``).
     shards, sources
-        Use only these shards of a store, or only shards from these sources.
+        Use only these shards of a store, or only shards from these sources. With several stores, ``shards``
+        is one list per store.
     repeat
         Source (or file name) → number of times that each of its frames is used per epoch, at least 1. With
         several stores, ``seed`` means the source of this name in each of them, ``chignolin/seed`` that of one
@@ -94,7 +95,7 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
         temperature: float | None = None,
         length_unit: str = "angstrom",
         force_unit: str | None = None,
-        shards: Sequence[str] | None = None,
+        shards: Sequence[str] | Sequence[Sequence[str]] | None = None,
         sources: Sequence[str] | None = None,
         repeat: Mapping[str, float] | Literal["error"] | None = None,
         prebatch: bool = True,

@@ -85,26 +85,43 @@ def open_stores(paths: Sequence[Path]) -> list[DataStore]:
 
 
 def read_stores(
-    paths: Sequence[Path], shards: Sequence[str] | None, sources: Sequence[str] | None
+    paths: Sequence[Path],
+    shards: Sequence[str] | Sequence[Sequence[str]] | None,
+    sources: Sequence[str] | None,
 ) -> Iterator[FrameTable]:
     """Yield the frames of stores that can be mixed, one table per store.
 
     With more than one store, the sources get the name of their store: ``chignolin/seed``.
 
+    Parameters
+    ----------
+    paths
+        Folders of the stores.
+    shards
+        Shards to use; with more than one store, one list per store. None: all.
+    sources
+        Sources to use, of one store. None: all.
+
     Raises
     ------
     DataError
-        See :func:`open_stores` and :func:`~cgal_plugin.data.sources.read_store`; or shards or sources are
-        chosen from more than one store.
+        See :func:`open_stores` and :func:`~cgal_plugin.data.sources.read_store`; or there is not one list of
+        shards per store, or sources are chosen from more than one store.
     """
     open_stores(paths)
     if len(paths) == 1:
-        yield read_store(paths[0], shards, sources)
+        nested = shards is not None and len(shards) == 1 and not isinstance(shards[0], str)
+        yield read_store(paths[0], shards[0] if nested else shards, sources)  # type: ignore[index,arg-type]
         return
-    if shards is not None or sources is not None:
-        raise DataError("shards and sources select from one data store; with several stores, leave them out")
-    for path, name in zip(paths, store_names(paths), strict=True):
-        table = read_store(path, None, None)
+    if sources is not None:
+        raise DataError("sources select from one data store; with several stores, leave them out")
+    if shards is not None and (len(shards) != len(paths) or any(isinstance(own, str) for own in shards)):
+        raise DataError(
+            f"shards must be one list per data store: {len(paths)} lists, in the order of the stores"
+        )
+    chosen = [None] * len(paths) if shards is None else shards
+    for path, name, own in zip(paths, store_names(paths), chosen, strict=True):
+        table = read_store(path, own, None)
         renamed = {source: f"{name}/{source}" for source in table.sources}
         yield replace(
             table,

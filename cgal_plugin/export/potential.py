@@ -204,6 +204,13 @@ def potential_module(
         raise ExportError(f"skin is {skin!r}; it must be a positive number in Å (default 2)")
     known: Any = getattr(model, "cgal_embedding", None)
     check_same_embedding(known, topology.embedding, "the model", repr(topology), ExportError)
+    trained: Any = getattr(model, "cgal_types", None)
+    unknown = sorted(set(topology.type_names) - set(trained)) if trained is not None else []
+    if unknown:
+        raise ExportError(
+            f"the model was trained on no {', '.join(unknown)}, which {topology!r} has: its energies of "
+            "these beads mean nothing. Train on a molecule that has them, or choose another sequence"
+        )
     if not hasattr(model, "representation_model"):
         raise ExportError(
             f"{type(model).__name__} cannot be exported; give one TorchMD_Net (for an ensemble, each member)"

@@ -45,7 +45,8 @@ def load_model(
     TorchMD_Net or Ensemble
         ``model(z, pos, batch) -> (energy (n_molecules, 1) kcal/mol, forces (n_beads, 3) kcal/mol/Å)``,
         in evaluation mode. Its attribute ``cgal_temperature`` is the temperature of its training data (K;
-        None if the file does not record it), ``cgal_embedding`` the name of the embedding of its bead types.
+        None if the file does not record it), ``cgal_embedding`` the name of the embedding of its bead types,
+        ``cgal_types`` the names of those that it was trained on (None: not recorded).
 
     Raises
     ------
@@ -58,7 +59,12 @@ def load_model(
 
     from cgal_plugin import register
     from cgal_plugin.models.torch_files import check_torch
-    from cgal_plugin.training.prepare import checkpoint_embedding, checkpoint_temperature, read_checkpoint
+    from cgal_plugin.training.prepare import (
+        checkpoint_embedding,
+        checkpoint_temperature,
+        read_checkpoint,
+        trained_types,
+    )
 
     register()
     single = isinstance(path, str | os.PathLike)
@@ -67,6 +73,7 @@ def load_model(
         raise TrainingError("no checkpoint to load")
     temperature: float | None = None
     embedding: str | None = None
+    types: set[str] | None = None
     for file in files:
         if not Path(file).is_file():
             raise TrainingError(f"checkpoint {file!r} does not exist")
@@ -78,6 +85,9 @@ def load_model(
             temperature = same_temperature(temperature, found, "the ensemble", file, TrainingError)
             check_same_embedding(embedding, own, "the ensemble", file, TrainingError)
             embedding = own
+            trained = trained_types(content)
+            if trained is not None:
+                types = set(trained) if types is None else types & set(trained)
     try:
         # parameters that are created in inference mode could not be differentiated later
         with warnings.catch_warnings(), torch.inference_mode(False):
@@ -89,4 +99,5 @@ def load_model(
         raise TrainingError(f"TorchMD-Net cannot build a model from {', '.join(files)}: {error!r}") from error
     model.cgal_temperature = temperature  # type: ignore[assignment]  # not a module
     model.cgal_embedding = embedding  # type: ignore[assignment]
+    model.cgal_types = None if types is None else sorted(types)  # type: ignore[assignment]
     return model.eval()

@@ -44,6 +44,18 @@ class Prepared:
     data_hash: str
     sides: Mapping[str, NDArray[np.int64]] | None = None
 
+    def bead_types(self, init: Path | None) -> list[str] | None:
+        """Return the bead types that the model is trained on, those of ``init`` included; None: not known."""
+        own = {name for t in getattr(self.dataset, "topologies", ()) for name in t.type_names}
+        if not own:
+            return None
+        if init is not None:
+            before = trained_types(read_checkpoint(init))
+            if before is None:
+                return None
+            own |= set(before)
+        return sorted(own)
+
     @property
     def frame_counts(self) -> dict[str, int]:
         """Number of different frames in each set, and of those in none; empty if they are not known."""
@@ -276,6 +288,12 @@ def checkpoint_embedding(content: Mapping[str, Any], path: str | os.PathLike[str
         "embedding"
     )
     return recorded_embedding({"embedding": found}, f"checkpoint {os.fspath(path)}")
+
+
+def trained_types(content: Mapping[str, Any]) -> list[str] | None:
+    """Return the bead types that a checkpoint was trained on; None if it does not record them."""
+    found = (content.get("cgal_plugin") or {}).get("bead_types")
+    return None if found is None else [str(name) for name in found]
 
 
 def read_hparams(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -185,6 +185,7 @@ def train(
         "embedding": prepared.hparams["embedding"],
         "units": dict(MODEL_UNITS),
         "frames": prepared.frame_counts,
+        "bead_types": prepared.bead_types(init),
     }
     with locked_folder(out_dir, "training folder"):
         _claim(out_dir, settings)

@@ -1,0 +1,71 @@
+"""``cgal run`` and ``cgal validate`` for a configuration with several systems."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+import yaml
+
+from cgal_plugin.plain_text import plain
+
+
+def run(config: Path, out: Path, *, dry_run: bool, accept_changes: bool) -> None:
+    """Run active learning of one potential for several systems; see ``cgal run``."""
+    from cgal_plugin.config.systems import load_systems
+
+    settings = load_systems(config)
+    if dry_run:
+        describe(config)
+        return
+    from cgal_plugin.cli.progress import RichReporter
+    from cgal_plugin.components.resources import start_training_helper
+
+    start_training_helper(settings.main)
+    from cgal_plugin.systems import run_systems
+
+    reporter = RichReporter()
+    result = run_systems(settings, out, reporter=reporter, accept_changes=accept_changes)
+    reporter.message(f"done: report {result.report}, model {result.checkpoint}")
+
+
+def describe(config: Path, *, resolved: bool = False) -> None:
+    """Build what a configuration describes and say what was read, system by system.
+
+    ``resolved``: also print the configuration with all defaults to standard output.
+    """
+    from cgal_plugin.config.decisions import decision_lines
+    from cgal_plugin.config.systems import load_systems
+    from cgal_plugin.systems.describe import built_systems
+
+    settings = load_systems(config)
+    for system, components in built_systems(settings):
+        typer.echo(plain(f"system {system.name} ({system.role}):"), err=resolved)
+        decided = [f"  {line}" for line in decision_lines(components.config.decided)]
+        for line in (*components.what_was_read, *decided):
+            typer.echo(plain(f"  {line}"), err=resolved)
+    typer.echo(
+        f"labels per round: {settings.n_select}, shared by {settings.share} among "
+        f"{len(settings.of_role('train'))} systems; {len(settings.of_role('test'))} are never labelled",
+        err=resolved,
+    )
+    if resolved:
+        typer.echo(yaml.safe_dump(settings.resolved(), sort_keys=False, allow_unicode=True), nl=False)
+
+
+def status(run_dir: Path, *, as_json: bool) -> None:
+    """Show the state of each system; see ``cgal status``."""
+    import json
+
+    from cgal_plugin.cli.status_text import status_text
+    from cgal_plugin.runs.status import run_status
+    from cgal_plugin.systems.directory import read_systems, system_folder
+
+    names = [s["name"] for s in read_systems(run_dir)["systems"]]
+    folders = {name: system_folder(run_dir, name) for name in names}
+    found = {name: run_status(f) for name, f in folders.items() if (f / "config.yaml").is_file()}
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for name in names:
+        typer.echo(f"system {name}: " + (status_text(found[name]) if name in found else "not started"))

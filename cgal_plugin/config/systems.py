@@ -1,0 +1,217 @@
+"""The configuration of a run with several systems: one configuration per system, and what they share."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from cgal_plugin.config.load import parse_config, read_mapping
+from cgal_plugin.config.models import Config
+from cgal_plugin.config.section import AUTO
+from cgal_plugin.config.selector import SelectorSettings
+from cgal_plugin.errors import ConfigError
+from cgal_plugin.provenance import derive_seed, hash_object
+
+Share = Literal["coverage", "equal", "random"]
+Role = Literal["train", "test"]
+SHARES, ROLES = get_args(Share), get_args(Role)
+#: keys of the section system that all systems share
+COMMON = ("temperature", "mapping", "embedding")
+#: sections of which a system can have values of its own
+OWN = ("seed_data", "simulation", "selector", "evaluation")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True)
+class OneSystem:
+    """One system of a run.
+
+    Attributes
+    ----------
+    name
+        Name of its folder.
+    role
+        ``"train"``: its frames may be labelled; ``"test"``: it is simulated and evaluated, never labelled.
+    weight
+        How often its frames count in a training, 1 or more.
+    config
+        Its configuration, as of a run of this system alone.
+    """
+
+    name: str
+    role: Role
+    weight: float
+    config: Config
+
+
+@dataclass(frozen=True)
+class SystemsConfig:
+    """A run with several systems and one potential.
+
+    Attributes
+    ----------
+    name, seed
+        As in :class:`Config`.
+    share
+        How the oracle's budget is shared: ``"coverage"`` (frames that the data cover least, whatever their
+        system), ``"equal"`` (the same number for each system), ``"random"`` (random frames of all systems).
+    n_select
+        Labels per round of all systems together: ``selector.n_select`` at the top of the file, or the sum of
+        those of the systems to train on.
+    systems
+        The systems, those of role ``train`` first.
+    """
+
+    name: str
+    seed: int
+    share: Share
+    n_select: int
+    systems: tuple[OneSystem, ...]
+
+    @property
+    def main(self) -> Config:
+        """The configuration whose shared sections count: that of the first system to train on."""
+        return self.systems[0].config
+
+    def of_role(self, role: Role) -> tuple[OneSystem, ...]:
+        """Return the systems of a role."""
+        return tuple(s for s in self.systems if s.role == role)
+
+    def resolved(self) -> dict[str, Any]:
+        """Return every key with its value, ready for JSON."""
+        return {
+            "name": self.name,
+            "seed": self.seed,
+            "share": self.share,
+            "n_select": self.n_select,
+            "systems": [
+                {"name": s.name, "role": s.role, "weight": s.weight, "config": s.config.resolved()}
+                for s in self.systems
+            ],
+        }
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the resolved configuration."""
+        return hash_object(self.resolved())
+
+
+def has_systems(path: str | os.PathLike[str]) -> bool:
+    """Return whether a configuration file lists several systems."""
+    return "systems" in read_mapping(path)[0]
+
+
+def load_systems(path: str | os.PathLike[str], *, new: Collection[tuple[str, ...]] = ()) -> SystemsConfig:
+    """Read a configuration file with the key ``systems``. Relative paths in it are relative to the file.
+
+    Raises
+    ------
+    ConfigError
+        See :func:`~cgal_plugin.config.load_yaml`; or a system has no name, the name of another one, or keys
+        that all systems share; there is no system to train on; or a system to test on has no reference.
+    """
+    content, lines = read_mapping(path)
+    return parse_systems(content, base=Path(path).parent, source=str(path), lines=lines, new=new)
+
+
+def parse_systems(
+    content: Mapping[str, Any],
+    *,
+    base: str | os.PathLike[str] = ".",
+    source: str = "config",
+    lines: dict[tuple[Any, ...], int] | None = None,
+    new: Collection[tuple[str, ...]] = (),
+) -> SystemsConfig:
+    """Check a dictionary with the keys of a configuration file; see :func:`load_systems`."""
+    known = lines or {}
+
+    def at(*keys: Any) -> str:
+        places = [known[keys[:end]] for end in range(len(keys), 0, -1) if keys[:end] in known]
+        return f"{source}:{places[0]}" if places else source
+
+    top = dict(content)
+    entries = top.pop("systems")
+    share = top.pop("share", "coverage")
+    if "system" in top:
+        raise ConfigError(f"{at('system')}: give system or systems, not both")
+    if share not in SHARES:
+        raise ConfigError(f"{at('share')}: share = {share!r}: allowed are {', '.join(SHARES)}")
+    if top.get("refinement") is not None:
+        raise ConfigError(
+            f"{at('refinement')}: refinement corrects the populations of one molecule, and this potential "
+            "serves several: remove the section"
+        )
+    if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries) or not entries:
+        raise ConfigError(f"{at('systems')}: systems must be a list with one mapping per system")
+    top["refinement"] = None
+    common = {key: top.pop(key) for key in COMMON if key in top}
+    seed = top.get("seed", 0)
+    found: list[OneSystem] = []
+    for i, entry in enumerate(entries):
+        rest = dict(entry)
+        name, where = _name(rest.pop("name", None), at("systems", i, "name")), at("systems", i)
+        role, weight = rest.pop("role", "train"), rest.pop("weight", 1.0)
+        if any(name == s.name for s in found):
+            raise ConfigError(f"{where}: the name {name!r} is given twice; each system needs its own")
+        if role not in ROLES:
+            raise ConfigError(f"{where}: role = {role!r}: allowed are {', '.join(ROLES)}")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 1 <= weight <= 1000:
+            raise ConfigError(f"{where}: weight = {weight!r}: it must be a number from 1 to 1000")
+        shared = [key for key in COMMON if key in rest]
+        if shared:
+            raise ConfigError(
+                f"{where}: {', '.join(shared)} of {name!r}: all systems share one potential, and so these "
+                f"keys ({', '.join(COMMON)}): give them at the top of the file"
+            )
+        own = {key: _section(rest.pop(key), key, where) for key in OWN if key in rest}
+        complete = {**top, **{key: {**(top.get(key) or {}), **value} for key, value in own.items()}}
+        complete["system"] = {**common, **rest}
+        complete["name"] = f"{top.get('name', 'run')}: {name}"[:100]
+        if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0:
+            complete["seed"] = derive_seed(seed, "system", name)
+        try:
+            config = parse_config(complete, base=base, source=f"{where}: systems, {name}", new=new)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(": system.", ": ")) from None
+        if role == "test" and not config.evaluation.reference:
+            raise ConfigError(
+                f"{where}: {name!r} has role test and no evaluation.reference: a system that is never "
+                "labelled serves to compare the potential with a reference; give one, or role: train"
+            )
+        found.append(OneSystem(name, role, float(weight), config))
+    if not any(s.role == "train" for s in found):
+        raise ConfigError(f"{at('systems')}: no system has role train, so there is nothing to train on")
+    ordered = tuple(sorted(found, key=lambda s: ROLES.index(s.role)))
+    n_select = _labels_per_round(top, [s.config for s in ordered if s.role == "train"], at("selector"))
+    return SystemsConfig(str(top.get("name", "run")), int(seed), share, n_select, ordered)
+
+
+def _labels_per_round(top: Mapping[str, Any], configs: list[Config], where: str) -> int:
+    selectors = [config.selector for config in configs]
+    known = [s.n_select for s in selectors if isinstance(s, SelectorSettings)]
+    if len(known) < len(selectors):
+        raise ConfigError(
+            f"{where}: selector.kind: the labels of several systems are shared by their nearest RMSDs, which "
+            "needs a built-in selector (rmsd, coverage, random or committee)"
+        )
+    given = (top.get("selector") or {}).get("n_select", AUTO)
+    return sum(known) if given == AUTO else int(given)
+
+
+def _name(name: Any, where: str) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{where}: name = {name!r}: each system needs a name of letters, digits, _ and -, which is also "
+            "the name of its folder"
+        )
+    return name
+
+
+def _section(value: Any, key: str, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: {key} = {value!r}: expected a section of keys and values")
+    return value

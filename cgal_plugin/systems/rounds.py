@@ -1,0 +1,113 @@
+"""One round of one system, whose model is trained elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgal_plugin.components.checks import check_exported
+from cgal_plugin.components.protocols import TrainedModel
+from cgal_plugin.components.selection import select_frames
+from cgal_plugin.driver.rounds import Round
+from cgal_plugin.errors import OracleError
+from cgal_plugin.provenance import derive_seed, hash_object
+from cgal_plugin.runs.layout import shard_round
+from cgal_plugin.runs.log import Progress
+from cgal_plugin.runs.stage import Dependencies, StageOutput
+from cgal_plugin.systems.budget import Allotted, Wanted
+
+
+class SystemRound(Round):
+    """A round of a run with several systems: the shared model in place of a training."""
+
+    def export(self, model: TrainedModel, digest: str) -> None:
+        """Export the potentials of the shared model for this molecule; ``digest`` is that of the model."""
+        run = self.run
+
+        def compute(folder: Path, progress: Progress) -> StageOutput:
+            potentials = [self.potential(n) for n in sorted({1, run.components.packed_replicas})]
+            for n, path in zip(sorted({1, run.components.packed_replicas}), potentials, strict=True):
+                run.components.trainer.export(model, run.store.topology, path, n)
+            check_exported(potentials, run.components.trainer)
+            n_frames = sum(run.store.record(name)["n_frames"] for name in self._shards)
+            metrics = [dict(m) for m in model.metrics]
+            return StageOutput({"metrics": metrics, "n_frames": n_frames}, potentials)
+
+        self._trained = self._stage("train").run(
+            compute,
+            title=f"round {self.index}: export",
+            inputs={"shards": self._shards},
+            depends=Dependencies({"model": digest}),
+            reporter=run.log,
+        )
+
+    @property
+    def shards(self) -> list[str]:
+        """Names of the shards that the model of this round is trained on."""
+        return self._shards
+
+    @property
+    def shards_digest(self) -> str:
+        """Digest of the shards that the model of this round is trained on."""
+        return self.run.store.digest(self._shards)
+
+    def candidates(self) -> NDArray[np.floating]:
+        """Return the sampled frames ``(n, n_beads, 3)`` Å."""
+        return np.concatenate(self.trajectories())
+
+    @property
+    def candidates_digest(self) -> str:
+        """Digest of the sampled frames and of their coverage."""
+        return hash_object([self._stage(name).digest() for name in ("simulate", "evaluate")])
+
+    @property
+    def labelled(self) -> bool:
+        """Whether frames of this round have labels."""
+        return any(shard_round(name) == self.index for name in self.run.store.names())
+
+    def as_wanted(self, indices: NDArray[np.int64]) -> Wanted:
+        """Return given candidates as wanted frames."""
+        seed = derive_seed(self._seed("select"), "scale")
+        return Wanted.of(self.candidates(), indices, self.distances()[indices], seed)
+
+    def wanted(self, model: TrainedModel) -> Wanted:
+        """Return the frames that the selector of this system wants."""
+        seed, candidates = self._seed("select"), self.candidates()
+        indices, distances, _ = select_frames(
+            self.run.components.selector(model, seed),
+            candidates,
+            lambda: self.run.store.positions(self._shards),
+            self.distances,
+        )
+        unknown = np.isnan(distances)
+        distances = np.where(unknown, self.distances()[indices], distances)
+        return Wanted.of(candidates, indices, distances, derive_seed(seed, "scale"))
+
+    def select_and_label(
+        self, model: TrainedModel, indices: list[int], distances: list[float]
+    ) -> dict[str, Any]:
+        """Label the frames that this system has got.
+
+        If none can be labelled, this is reported, and the result has the reason as ``failed``: other systems
+        go on.
+        """
+        components, own = self.run.components, self.run.components.selector
+        components.selector = lambda model, seed: Allotted(indices, distances)
+        try:
+            if self.select(model) is not None:
+                return {"n_selected": 0, "n_labelled": 0, "n_quarantined": 0, "oracle_ns": 0.0}
+            return self.label()
+        except OracleError as error:
+            self.run.log.message(f"{error}. The other systems go on")
+            return {
+                "n_selected": len(indices),
+                "n_labelled": 0,
+                "n_quarantined": len(indices),
+                "oracle_ns": 0.0,
+                "failed": str(error).splitlines()[0],
+            }
+        finally:
+            components.selector = own
