@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
-    """Frames of one or more molecules with forces, in memory.
+    """Frames of one or more molecules with forces: of one store in memory, of several in a file on disk.
 
     Items have ``z`` ``(n_beads,)`` bead types, ``pos`` ``(n_beads, 3)`` Å, ``neg_dy`` ``(n_beads, 3)``
     kcal/mol/Å and the tables ``bond_index`` ``(2, n)``, ``angle_index`` ``(3, n)``,
@@ -103,12 +103,14 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
     ) -> None:
         super().__init__()
         tables: Iterable[FrameTable]
+        folder: Path | None = None
         if table is not None:
             tables = (table,)
         elif coords is None and forces is None:
             if topology is not None:
                 raise DataError("topology is for coords and forces; a data store has its own")
-            tables = read_stores(store_paths(root, stores), shards, sources)
+            paths = store_paths(root, stores)
+            tables, folder = read_stores(paths, shards, sources), paths[0]
         elif coords is None or forces is None:
             raise DataError(
                 f"{'coords' if coords is None else 'forces'} missing: give coords and forces both"
@@ -127,7 +129,7 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
                 length_unit=length_unit, force_unit=force_unit,
             )  # fmt: skip
             tables = (read,)
-        self._flat = FlatFrames(tables)
+        self._flat = FlatFrames(tables, folder)
         self.tables = self._flat.tables
         self.topologies = self._flat.topologies
         self.temperature = self.tables[0].temperature
@@ -215,14 +217,9 @@ class CGDataset(Dataset):  # type: ignore[misc]  # torch_geometric has no types
         """Return frames ``(n,)`` (not items) as one batch."""
         return self._flat.batch(frames)
 
-    @property
-    def prior_forces(self) -> torch.Tensor | None:
-        """``(n_beads of all frames, 3)`` kcal/mol/Å; if set, a batch has them under this name."""
-        return self._flat.prior_forces
-
-    @prior_forces.setter
-    def prior_forces(self, forces: torch.Tensor | None) -> None:
-        self._flat.prior_forces = forces
+    def keep_prior_forces(self, parts: Iterable[torch.Tensor]) -> None:
+        """Keep forces of priors on all beads, in parts ``(n, 3)`` kcal/mol/Å: ``prior_forces`` of batches."""
+        self._flat.keep_prior_forces(parts)
 
     def __repr__(self) -> str:
         sequences = ", ".join(repr(t.sequence) for t in self.topologies)

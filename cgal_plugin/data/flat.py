@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
+
+from cgal_plugin.data.scratch import ScratchFile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +32,9 @@ class FlatFrames:
     Parameters
     ----------
     tables
-        Frames of one molecule each. Those of several tables are copied to one array, table by table.
+        Frames of one molecule each. Those of several tables are copied to files, table by table.
+    folder
+        Folder of these files.
 
     Attributes
     ----------
@@ -42,8 +48,9 @@ class FlatFrames:
         ``(n_beads of all frames, 3)`` Å and kcal/mol/Å.
     """
 
-    def __init__(self, tables: Iterable[FrameTable]) -> None:
-        self.tables, positions, forces = _joined(tables)
+    def __init__(self, tables: Iterable[FrameTable], folder: Path | None = None) -> None:
+        self.folder = folder
+        self.tables, positions, forces = _joined(tables, folder)
         self.topologies: tuple[CGTopology, ...] = tuple(dict.fromkeys(t.topology for t in self.tables))
         number = {topology: i for i, topology in enumerate(self.topologies)}
         of_table = [number[t.topology] for t in self.tables]
@@ -70,6 +77,19 @@ class FlatFrames:
         self._columns["z"] = torch.cat(self._types).unsqueeze(0)
         self._count = {name: torch.tensor([p.shape[1] for p in parts]) for name, parts in self._index.items()}
         self._count["z"] = size
+
+    def keep_prior_forces(self, parts: Iterable[Tensor]) -> None:
+        """Keep values of each bead ``(n, 3)``, in the order of the frames; on disk if the frames are."""
+        if len(self.tables) == 1:
+            self.prior_forces = torch.cat(list(parts))
+            return
+        file: ScratchFile | None = None
+        for part in parts:
+            values = part.detach().cpu().numpy()
+            file = file or ScratchFile(self.folder, values.dtype)
+            file.append(values)
+        assert file is not None  # a data set has frames
+        self.prior_forces = torch.from_numpy(file.array())
 
     def item(self, frame: int) -> Data:
         """Return one frame."""
@@ -130,24 +150,30 @@ class FlatFrames:
         return place, self._columns[name][:, column]
 
 
-def _joined(tables: Iterable[FrameTable]) -> tuple[tuple[FrameTable, ...], _Frames, _Frames]:
+def _joined(
+    tables: Iterable[FrameTable], folder: Path | None
+) -> tuple[tuple[FrameTable, ...], _Frames, _Frames]:
     """Return the tables as views of one array of positions and one of forces, and these ``(n_beads, 3)``.
 
-    The arrays of a table are released when they are copied, unless the caller keeps them.
+    Several tables are written to disk one after the other, so that only one of them is in memory.
     """
-    rest = list(tables)
-    if len(rest) == 1:
-        (table,) = rest
-        return (table,), table.positions.reshape(-1, 3), table.forces.reshape(-1, 3)
-    n = sum(t.positions.size // 3 for t in rest)
-    # float32, as in a store; pages of an empty array take memory when they are written
-    positions, forces = np.empty((n, 3), dtype=np.float32), np.empty((n, 3), dtype=np.float32)
-    done, lo = [], 0
-    while rest:
-        table = rest.pop(0)
-        shape, part = table.positions.shape, slice(lo, lo + table.positions.size // 3)
-        positions[part], forces[part] = table.positions.reshape(-1, 3), table.forces.reshape(-1, 3)
-        views = positions[part].reshape(shape), forces[part].reshape(shape)
-        done.append(replace(table, positions=views[0], forces=views[1]))
-        lo = part.stop
+    reading = iter(tables)
+    first, second = next(reading), next(reading, None)
+    if second is None:
+        return (first,), first.positions.reshape(-1, 3), first.forces.reshape(-1, 3)
+    files = ScratchFile(folder), ScratchFile(folder)
+    empty = np.empty((0, 3), dtype=np.float32)
+    written: list[tuple[FrameTable, tuple[int, ...], slice]] = []
+    rest = itertools.chain((first, second), reading)
+    del first, second
+    for table in rest:
+        rows = files[0].append(table.positions)
+        files[1].append(table.forces)
+        written.append((replace(table, positions=empty, forces=empty), table.positions.shape, rows))
+        del table
+    positions, forces = (file.array() for file in files)
+    done = (
+        replace(table, positions=positions[rows].reshape(shape), forces=forces[rows].reshape(shape))
+        for table, shape, rows in written
+    )
     return tuple(done), positions, forces

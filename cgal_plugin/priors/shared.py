@@ -78,6 +78,7 @@ def fit_shared_priors(
     usable, rejected = [], list[dict[str, Any]]()
     for m in molecules:
         kept, records = usable_frames(m.topology, m.positions, m.forces, m.weights, method)
-        usable.append(kept)
+        # float64 copies of all molecules at once would take much memory
+        usable.append(kept if records else m)
         rejected += [{**record, "molecule": m.topology.sequence} for record in records]
     return fit_molecules(usable, None, temperature, terms, method, settings, rejected)

@@ -73,8 +73,7 @@ class SharedTrainer(TorchMDNetTrainer):
             if priors.file is not None:
                 fitted = PriorSet.load(priors.file)
             else:
-                seeds = [read_store(d.store.root, seed_shards(d.store), None) for d in data]
-                fitted = self._fit_shared(seeds)
+                fitted = self._fit_shared(self._tables([seed_shards(d.store) for d in data]))
             fitted.save(path)
         self._seed_priors = load_priors(path)
         for d in data:
@@ -93,6 +92,13 @@ class SharedTrainer(TorchMDNetTrainer):
                 (arguments,) = term.values()
                 arguments["table"] = rows_by_number(arguments["table"], topologies)
         return model
+
+    def _tables(self, shards: Sequence[Sequence[str]]) -> tuple[FrameTable, ...]:
+        """Return the frames of each system; those of several are on disk."""
+        from cgal_plugin.data.flat import FlatFrames
+
+        read = (read_store(d.store.root, own, None) for d, own in zip(self._data, shards, strict=True))
+        return FlatFrames(read, self._data[0].store.root).tables
 
     def _fit_shared(self, tables: Sequence[FrameTable]) -> PriorSet:
         from cgal_plugin import register
@@ -140,7 +146,7 @@ class SharedTrainer(TorchMDNetTrainer):
     def hparams(self, request: TrainRequest, fresh: bool, frames: FrameTable | None = None) -> dict[str, Any]:
         """Return TorchMD-Net's keys for the data of all systems; see the base class."""
         root = Path(os.path.commonpath([d.store.root.parent for d in self._data]))
-        tables = [read_store(d.store.root, d.shards, None) for d in self._data]
+        tables = self._tables([list(d.shards) for d in self._data])
         repeat = self._repeats(tables)
         return {
             "prior_model": self._shared_priors(tables, request.out_dir),

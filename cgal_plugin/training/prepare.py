@@ -193,8 +193,12 @@ def make_priors(
                 f"{_prior_names(hparams)}; priors are frozen: keep them, or train from scratch"
             )
         if frozen and _has_arguments(hparams):
+            known = theirs.get("prior_args") or []
             ours = [p.get_init_args() for p in _create_priors(hparams, prepared.dataset)]
-            if hash_object(ours) != hash_object(theirs.get("prior_args") or []):
+            for own, their in zip(ours, known, strict=False):
+                if their.get("molecule", "") is None:  # for any molecule, also for that of the data
+                    own["molecule"] = None
+            if hash_object(ours) != hash_object(known):
                 raise TrainingError(
                     f"{checkpoint} was trained with prior parameters that differ from those of prior_model; "
                     "priors are frozen: keep them, or train from scratch"

@@ -302,7 +302,7 @@ def test_the_number_of_chunks_depends_on_the_work_only(monkeypatch: pytest.Monke
 
 def test_forces_of_priors_are_computed_once(tmp_path: Path) -> None:
     _, ours, dataset, values = both(tmp_path)
-    forces = prior_forces(ours.model, dataset).reshape(-1, 10, 3)
+    forces = torch.cat(list(prior_forces(ours.model, dataset))).reshape(-1, 10, 3)
     batch = dataset.frames_as_batch(torch.tensor([5, 17]))
     tables = {k: v for k, v in batch.to_dict().items() if k.endswith("_index")}
     here = ours.model.prior_forces(batch.z, batch.pos, batch.batch, tables).reshape(2, 10, 3)
