@@ -35,15 +35,24 @@ def describe(config: Path, *, resolved: bool = False) -> None:
     ``resolved``: also print the configuration with all defaults to standard output.
     """
     from cgal_plugin.config.decisions import decision_lines
+    from cgal_plugin.config.models import OpenMMOracleConfig
     from cgal_plugin.config.systems import load_systems
     from cgal_plugin.systems.describe import built_systems
 
-    settings = load_systems(config)
+    settings, seed_ns = load_systems(config), 0.0
     for system, components in built_systems(settings):
         typer.echo(plain(f"system {system.name} ({system.role}):"), err=resolved)
         decided = [f"  {line}" for line in decision_lines(components.config.decided)]
         for line in (*components.what_was_read, *decided):
             typer.echo(plain(f"  {line}"), err=resolved)
+        seed_ns += components.seed_ns if system.role == "train" else 0.0
+    oracle, rounds = settings.main.oracle, settings.main.stopping.rounds
+    if isinstance(oracle, OpenMMOracleConfig):
+        per_label = oracle.n_starts * (oracle.relax_ps + oracle.production_ps) / 1000
+        labels_ns = rounds * settings.n_select * per_label
+        typer.echo(
+            f"all-atom MD: {seed_ns:.3f} ns of seed data, at most {labels_ns:.3f} ns of labels", err=resolved
+        )
     typer.echo(
         f"labels per round: {settings.n_select}, shared by {settings.share} among "
         f"{len(settings.of_role('train'))} systems; {len(settings.of_role('test'))} are never labelled",

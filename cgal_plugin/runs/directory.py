@@ -104,7 +104,7 @@ class RunDirectory:
                     f"that it was started with: cgal run {path} --out {self.root}"
                 )
             if serious:
-                self._restart_unfinished()
+                self.restart_unfinished()
             if changes:
                 history = self.root / "config_changes.json"
                 try:
@@ -150,7 +150,7 @@ class RunDirectory:
                 ) from error
             self._put_aside(path, error, event)
             if known != config.hash:
-                self._restart_unfinished()
+                self.restart_unfinished()
             return None
 
     def _put_aside(self, path: Path, error: Exception, event: Event) -> None:
@@ -206,7 +206,7 @@ class RunDirectory:
             elif _LEFTOVER.fullmatch(path.name):
                 path.unlink(missing_ok=True)
 
-    def _restart_unfinished(self) -> None:
+    def restart_unfinished(self) -> None:
         """Rename incomplete stages of the old configuration, because the new one cannot continue them.
 
         Labels are not affected: each is complete or absent.

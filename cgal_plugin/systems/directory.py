@@ -9,6 +9,7 @@ from typing import Any
 from cgal_plugin.config.systems import SystemsConfig
 from cgal_plugin.errors import DamageError, StateError
 from cgal_plugin.provenance import read_sealed, versions, write_sealed
+from cgal_plugin.runs.directory import RunDirectory
 
 #: record of the systems of a run
 SYSTEMS = "systems.json"
@@ -83,6 +84,8 @@ def adopt(
                 "folder (--out), or --accept-changes to continue with the new values: completed stages whose "
                 "data have not changed are kept"
             )
+        if accept_changes and (before is None or before["config_hash"] != config.hash):
+            RunDirectory(root).restart_unfinished()
     facts = {"config_hash": config.hash, "versions": versions(), "platforms": dict(platforms)}
     write_sealed(root / SYSTEMS, {**now, **facts})
 

@@ -61,7 +61,7 @@ def plain_ps(small):
     config = parse_systems(content("coverage", 1, small), base=HERE)
     train, main = config.of_role("train"), config.main
     oracle, seed = main.oracle, main.seed_data
-    label = oracle.relax_ps + oracle.production_ps + oracle.release_ps
+    label = oracle.relax_ps + oracle.production_ps  # the release is part of the production
     labels = main.stopping.rounds * config.n_select * label
     return round(seed.picoseconds + labels / (len(train) * seed.n_trajectories), 2)
 
