@@ -37,21 +37,35 @@ def describe(config: Path, *, resolved: bool = False) -> None:
     from cgal_plugin.config.decisions import decision_lines
     from cgal_plugin.config.models import OpenMMOracleConfig
     from cgal_plugin.config.systems import load_systems
-    from cgal_plugin.systems.describe import built_systems
+    from cgal_plugin.errors import CGALError, ConfigError
+    from cgal_plugin.systems.build import build_systems
 
-    settings, seed_ns = load_systems(config), 0.0
-    for system, components in built_systems(settings):
+    settings = load_systems(config)
+    try:
+        found = build_systems(settings).systems
+    except ConfigError:
+        raise
+    except CGALError as error:
+        raise ConfigError(str(error)) from error
+    seed_ns, label_ns = 0.0, list[float]()
+    for system in settings.systems:
+        components = found[system.name]
         typer.echo(plain(f"system {system.name} ({system.role}):"), err=resolved)
         decided = [f"  {line}" for line in decision_lines(components.config.decided)]
         for line in (*components.what_was_read, *decided):
             typer.echo(plain(f"  {line}"), err=resolved)
-        seed_ns += components.seed_ns if system.role == "train" else 0.0
-    oracle, rounds = settings.main.oracle, settings.main.stopping.rounds
-    if isinstance(oracle, OpenMMOracleConfig):
-        per_label = oracle.n_starts * (oracle.relax_ps + oracle.production_ps) / 1000
-        labels_ns = rounds * settings.n_select * per_label
+        oracle = components.config.oracle
+        if system.role == "train" and isinstance(oracle, OpenMMOracleConfig):
+            seed_ns += components.seed_ns
+            label_ns.append(oracle.n_starts * (oracle.relax_ps + oracle.production_ps) / 1000)
+    rounds = max(s.config.stopping.rounds for s in settings.of_role("train"))
+    if label_ns:
+        most = rounds * settings.n_select * max(label_ns)
+        budget = settings.main.stopping.oracle_ns
+        limit = "" if budget is None else f"; stopping.oracle_ns limits both to {budget:g} ns"
         typer.echo(
-            f"all-atom MD: {seed_ns:.3f} ns of seed data, at most {labels_ns:.3f} ns of labels", err=resolved
+            f"all-atom MD: {seed_ns:.3f} ns of seed data, at most {most:.3f} ns of labels{limit}",
+            err=resolved,
         )
     typer.echo(
         f"labels per round: {settings.n_select}, shared by {settings.share} among "

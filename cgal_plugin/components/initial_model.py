@@ -75,7 +75,9 @@ class InitialModel:
             same_temperature(found, temperature, name, "system.temperature", DataError)
             own = checkpoint_embedding(self.content, self.path)
             check_same_embedding(own, topology.embedding, name, "system.embedding", DataError)
-            potential_module(load_model(self.path), topology, verify=False)
+            model = load_model(self.path)
+            model.cgal_types = None  # type: ignore[assignment]  # it is about to be trained on others
+            potential_module(model, topology, verify=False)
         except CGALError as error:
             text = str(error)
             raise ConfigError(text if text.startswith(name) else f"{name}: {text}") from error

@@ -32,7 +32,7 @@ def suited(config: Config, topology: CGTopology, given: Mapping[str, Any]) -> Co
         Components that are given as objects, by role.
     """
     if "trainer" not in given:
-        config = _with_priors(config, topology, "seed_source" in given)
+        config = with_suited_priors(config, topology, own_seeds="seed_source" in given)
     decided = config.decided.get("refinement")
     if config.refinement is None or decided is None:
         return config
@@ -44,8 +44,11 @@ def suited(config: Config, topology: CGTopology, given: Mapping[str, Any]) -> Co
     return off.with_decided({**rest, "refinement": Decision("off", reason, say=True)})
 
 
-def _with_priors(config: Config, topology: CGTopology, own_seeds: bool) -> Config:
-    """Return the configuration with default prior terms that the molecule has and its data can determine."""
+def with_suited_priors(config: Config, topology: CGTopology, *, own_seeds: bool = False) -> Config:
+    """Return the configuration with default prior terms that the molecule has and its data can determine.
+
+    ``own_seeds``: the seed data come from an object, so that their number is not known.
+    """
     training, decided = config.training, config.decided
     if not isinstance(training, Training) or training.init is not None or f"{_PRIORS}terms" not in decided:
         return config

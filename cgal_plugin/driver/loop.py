@@ -90,7 +90,7 @@ def run(
     with interrupts.handled():
         # before the directory is written to: what is refused leaves no trace
         built = build_components(config, platforms=directory.platforms(), **components)
-        directory.check_layout()
+        directory.check_layout(alone=True)
         with directory.locked(), disk_errors(directory.root):
             log = RunLog(reporter or SilentReporter(), directory.root / LOG)
             config, used = built.config, built.resources.facts()

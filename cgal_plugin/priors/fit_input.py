@@ -194,14 +194,16 @@ def check_frames(topology: CGTopology, frames: ArrayLike, unit: str) -> NDArray[
     return array
 
 
-def check_forces(frames: NDArray[np.float64], forces: ArrayLike | None) -> NDArray[np.float64]:
+def check_forces(
+    frames: NDArray[np.float64], forces: ArrayLike | None, least: int = MIN_FRAMES
+) -> NDArray[np.float64]:
     """Return the forces ``(n, n_beads, 3)`` as float64.
 
     Raises
     ------
     PriorFitError
         The forces are missing, have another shape than the frames, are not finite, or are fewer than
-        :data:`MIN_FRAMES`.
+        ``least``.
     """
     if forces is None:
         raise PriorFitError(
@@ -213,8 +215,8 @@ def check_forces(frames: NDArray[np.float64], forces: ArrayLike | None) -> NDArr
     bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2)))
     if bad.size:
         raise PriorFitError(f"forces of {bad.size} of {len(array)} frames are not finite (first: {bad[0]})")
-    if len(array) < MIN_FRAMES:
-        raise PriorFitError(f"{len(array)} frames; force matching needs {MIN_FRAMES} or more")
+    if len(array) < least:
+        raise PriorFitError(f"{len(array)} frames; force matching needs {least} or more")
     return array
 
 
@@ -244,15 +246,16 @@ def usable_frames(
     weights: ArrayLike | None,
     method: str,
     unit: str = "angstrom",
+    least: int = MIN_FRAMES,
 ) -> tuple[MoleculeFrames, list[dict[str, Any]]]:
     """Check the frames of a molecule; return those that can be used, as float64, and records of others.
 
-    Parameters, warnings and errors are those of :func:`fit_priors`.
+    Parameters, warnings and errors are those of :func:`fit_priors`; ``least``: fewest frames with forces.
     """
     x = check_frames(topology, frames, unit)
     f = w = None
     if method == "force_matching":
-        f, w = check_forces(x, forces), check_weights(len(x), weights)
+        f, w = check_forces(x, forces, least), check_weights(len(x), weights)
     keep, rejected = reject_outliers(topology, x, f)
     if rejected:
         warnings.warn(outlier_text(rejected), CGALWarning, stacklevel=3)

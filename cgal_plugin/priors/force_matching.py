@@ -85,20 +85,25 @@ def match_forces(
         square += problem.square
         freedom += problem.freedom
     n = sum(p.n_components for p in problems)
-    penalty = np.diag(np.concatenate([np.full(t.n_parameters, t.ridge) for t in rows.values()]))
+    penalty = np.diag(np.concatenate([np.full(t.n_parameters, t.ridge) for t in rows.values()])) * n
     pooled: list[tuple[PooledRows, NDArray[np.int64]]] = []
     if shared:
         kind_of = {
             name: kind
-            for t, own in zip(topologies, kinds, strict=True)
-            for name, kind in zip(t.type_names, own, strict=True)
+            for t, wild in zip(topologies, kinds, strict=True)
+            for name, kind in zip(t.type_names, wild, strict=True)
+        }
+        components = {
+            key: sum(p.n_components for p in problems if key in {(t.term, t.types) for t in p.terms})
+            for key in rows
         }
         for name in dict.fromkeys(name for name, _ in rows):
-            block = PooledRows([t for t in rows.values() if t.term == name], kind_of)
-            at = np.concatenate([own for (term, _), own in columns.items() if term == name])
+            keys = [key for key in rows if key[0] == name]
+            block = PooledRows([rows[k] for k in keys], kind_of, [components[k] for k in keys])
+            at = np.concatenate([columns[key] for key in keys])
             penalty[np.ix_(at, at)] = block.penalty()
             pooled.append((block, at))
-    c, covariance = _solve(normal, right, square, penalty * n, n, freedom)
+    c, covariance = _solve(normal, right, square, penalty, n, freedom)
     made = [rows[key].row(c[own], covariance[np.ix_(own, own)], counts[key]) for key, own in columns.items()]
     made += [row for block, at in pooled for row in block.unseen(c[at])]
     return replace(

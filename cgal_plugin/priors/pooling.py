@@ -3,8 +3,10 @@
 The coefficients of a row are those of its kinds of beads, plus an effect of each bead type, plus a deviation
 of its own; all three have the ridge of the term. A tuple with much data is hardly bound by this, a rare one
 is near the sum of its types, and an unseen one is this sum: a linear mixed model (Henderson, Biometrics 31,
-423 (1975)). With the effects eliminated, rows have the covariance 1 + A Aᵀ, where A has the kinds and types
-of each row.
+423 (1975)). The ridge of a deviation counts per force component of the molecules that have the row, so that
+data of other molecules do not bind it more; that of effects per force component of a mean row. Effects are
+eliminated: with the kinds and types of each row in A, and the components in D and d, deviations have the
+quadratic form D - D A (AᵀD A + d)⁻¹ AᵀD.
 """
 
 from __future__ import annotations
@@ -35,30 +37,37 @@ class PooledRows:
         One linear term per row, of any of the molecules.
     kinds
         Bead type → its wildcard.
+    components
+        Number of force components of the molecules that have each row.
     """
 
-    def __init__(self, terms: Sequence[LinearTerm], kinds: Mapping[str, str]) -> None:
+    def __init__(
+        self, terms: Sequence[LinearTerm], kinds: Mapping[str, str], components: Sequence[float]
+    ) -> None:
         self.terms, self.kinds = terms, kinds
+        self._weight = np.asarray(components, dtype=np.float64)
         features = [self._features(t.types) for t in terms]
         self._number = {f: i for i, f in enumerate(dict.fromkeys(f for own in features for f in own))}
         self._design = np.stack([self._row(own) for own in features])
 
     def penalty(self) -> NDArray[np.float64]:
         """Return ``(size, size)``: the quadratic form of the coefficients of all rows, row by row."""
-        covariance = np.eye(len(self.terms)) + self._design @ self._design.T
+        weighted = self._weight[:, None] * self._design
+        form = np.diag(self._weight) - weighted @ np.linalg.solve(self._normal(), weighted.T)
         first = self.terms[0]
-        penalty: NDArray[np.float64] = first.ridge * np.kron(
-            np.linalg.inv(covariance), np.eye(first.n_parameters)
-        )
-        return penalty
+        return np.asarray(first.ridge * np.kron(form, np.eye(first.n_parameters)), np.float64)
+
+    def _normal(self) -> NDArray[np.float64]:
+        a = self._design
+        return np.asarray((a.T * self._weight) @ a + self._weight.mean() * np.eye(a.shape[1]), np.float64)
 
     def unseen(self, c: NDArray[np.float64]) -> list[dict[str, Any]]:
         """Return the rows of all other tuples of the bead types, and the wildcards.
 
         ``c`` ``(size,)`` are the coefficients of the rows, row by row.
         """
-        a = self._design
-        effects = np.linalg.solve(a.T @ a + np.eye(a.shape[1]), a.T @ c.reshape(len(self.terms), -1))
+        weighted = self._weight[:, None] * self._design
+        effects = np.linalg.solve(self._normal(), weighted.T @ c.reshape(len(self.terms), -1))
         seen = {t.types for t in self.terms}
         found = []
         for types in self._tuples():

@@ -157,7 +157,9 @@ class PriorSet:
         if mine is not None:
             return made if mine is self.topology else replace(made, topology=mine)
         rows = rows_for(self.rows, self.terms, self.ordered, self.exclude_bonds, topology, source)
-        return replace(made, topology=topology, rows=tuple(rows))
+        known = {(row["term"], tuple(row["types"])) for row in rows}
+        shown = tuple(h for h in self.histograms if (h["term"], tuple(h["types"])) in known)
+        return replace(made, topology=topology, rows=tuple(rows), histograms=shown)
 
     def _renumbered(self, topology: CGTopology) -> CGTopology | None:
         """Return the molecule of the priors, or ``topology`` if this is the same with other bead numbers."""

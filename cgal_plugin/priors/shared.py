@@ -9,6 +9,7 @@ from cgal_plugin.errors import ConfigError, PriorFitError
 from cgal_plugin.mapping.embedding import check_same_embedding
 from cgal_plugin.priors.fit import fit_molecules
 from cgal_plugin.priors.fit_input import (
+    MIN_FRAMES,
     add_bridges,
     check_method,
     complete_settings,
@@ -75,9 +76,14 @@ def fit_shared_priors(
     missing = [t for t in terms if all(t in own for own in lacking)]
     if missing:
         raise PriorFitError(f"no molecule has {', no '.join(missing)}: remove them from the terms")
+    n_frames = sum(len(m.positions) for m in molecules)
+    if method == "force_matching" and n_frames < MIN_FRAMES:
+        raise PriorFitError(
+            f"{n_frames} frames of all molecules together; force matching needs {MIN_FRAMES} or more"
+        )
     usable, rejected = [], list[dict[str, Any]]()
     for m in molecules:
-        kept, records = usable_frames(m.topology, m.positions, m.forces, m.weights, method)
+        kept, records = usable_frames(m.topology, m.positions, m.forces, m.weights, method, least=1)
         # float64 copies of all molecules at once would take much memory
         usable.append(kept if records else m)
         rejected += [{**record, "molecule": m.topology.sequence} for record in records]

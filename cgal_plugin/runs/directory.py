@@ -25,12 +25,15 @@ from cgal_plugin.runs.stage import MANIFEST, Stage
 
 #: version of the layout of a run directory (key ``layout`` of run.json)
 LAYOUT = 2
+#: record of a run with several systems
+SYSTEMS = "systems.json"
 #: lock file of the process that works on a run
 LOCK = "run.lock"
 #: temporary names of provenance.atomic_write and atomic_path
 _LEFTOVER = re.compile(r"\..*\.tmp(\.\w+)?")
 #: keys that may change between two calls, because they do not change existing results
 HARMLESS = ("name", "preset", "stopping.", "executor.", "oracle.max_failure_rate")
+START = "To continue with the values that it was started with"
 #: keys of run.json, and their types
 _FACTS = {"config_hash": str, "seed": int, "layout": int, "versions": dict, "platforms": dict}
 #: keys whose ``auto`` is decided once in a run
@@ -100,8 +103,8 @@ class RunDirectory:
                     f"{self.root} was started with another configuration:\n  "
                     + "\n  ".join(serious)
                     + "\nUse another folder (--out), or --accept-changes to continue with the new values: "
-                    "completed stages are kept, incomplete stages start again. To continue with the values "
-                    f"that it was started with: cgal run {path} --out {self.root}"
+                    "completed stages are kept, incomplete stages start again."
+                    + ("" if self._is_a_system else f" {START}: cgal run {path} --out {self.root}")
                 )
             if serious:
                 self.restart_unfinished()
@@ -125,6 +128,11 @@ class RunDirectory:
         # before the configuration: a directory with a configuration has a layout
         write_sealed(self.root / "run.json", facts)
         write_config(path, config)
+
+    @property
+    def _is_a_system(self) -> bool:
+        """Whether this is the folder of one of several systems, which is not run alone."""
+        return (self.root.parent.parent / SYSTEMS).is_file()
 
     def _recorded(self, config: Config, accept_changes: bool, event: Event) -> Config | None:
         """Return the recorded configuration; None in a new run, or if it was damaged and is ``config``."""
@@ -263,14 +271,22 @@ class RunDirectory:
             )
         return content
 
-    def check_layout(self) -> None:
+    def check_layout(self, *, alone: bool = False) -> None:
         """Check that a run in this folder, if there is one, has the layout of this version.
+
+        ``alone``: also that the folder is not that of a run with several systems, or of one of its systems.
 
         Raises
         ------
         StateError
             It has another layout, or ``run.json`` and the configuration are damaged.
         """
+        for folder in (self.root, self.root.parent.parent) if alone else ():
+            if (folder / SYSTEMS).is_file():
+                raise StateError(
+                    f"{self.root} belongs to a run with several systems ({folder / SYSTEMS}): run its "
+                    "configuration with --out " + str(folder) + ", or use another folder for this one"
+                )
         path = self.root / "config.yaml"
         if not path.exists():
             return

@@ -208,7 +208,7 @@ def _throughput(rounds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
             found["oracle_ns_per_day"] = 86400 * row.get("oracle_ns", 0.0) / seconds["label"]
         if seconds.get("simulate") and "steps" in row:
             found["cg_steps_per_second"] = row["steps"] / seconds["simulate"]
-        if seconds.get("train") and "n_frames" in row:
+        if seconds.get("train") and "n_frames" in row and row.get("epochs"):
             found["training_frames_per_second"] = row["n_frames"] * row.get("epochs", 0) / seconds["train"]
     return found
 

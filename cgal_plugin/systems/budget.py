@@ -104,16 +104,16 @@ def share_equally(sizes: Mapping[str, int], n: int, first: int) -> dict[str, int
     return taken
 
 
-def draw(sizes: Mapping[str, int], n: int, seed: int) -> dict[str, NDArray[np.int64]]:
-    """Return ``n`` distinct random frames of all candidates, by system."""
+def draw(rows: Mapping[str, NDArray[np.int64]], n: int, seed: int) -> dict[str, NDArray[np.int64]]:
+    """Return ``n`` distinct random frames of all systems, among the candidates ``rows`` of each."""
     rng = np.random.default_rng(seed)
-    total = sum(sizes.values())
-    rows = rng.choice(total, size=min(n, total), replace=False)
+    total = sum(len(own) for own in rows.values())
+    chosen = rng.choice(total, size=min(n, total), replace=False)
     found, start = {}, 0
-    for name, size in sizes.items():
-        own = rows[(rows >= start) & (rows < start + size)] - start
-        found[name] = own.astype(np.int64)
-        start += size
+    for name, own in rows.items():
+        here = chosen[(chosen >= start) & (chosen < start + len(own))] - start
+        found[name] = np.asarray(own[here], dtype=np.int64)
+        start += len(own)
     return found
 
 

@@ -9,10 +9,7 @@ from typing import Any
 from cgal_plugin.config.systems import SystemsConfig
 from cgal_plugin.errors import DamageError, StateError
 from cgal_plugin.provenance import read_sealed, versions, write_sealed
-from cgal_plugin.runs.directory import RunDirectory
-
-#: record of the systems of a run
-SYSTEMS = "systems.json"
+from cgal_plugin.runs.directory import SYSTEMS, RunDirectory
 
 
 def system_folder(root: Path, name: str) -> Path:
@@ -54,40 +51,51 @@ def known_platforms(root: Path) -> dict[str, str]:
     return dict(record.get("platforms", {}))
 
 
-def adopt(
-    config: SystemsConfig, root: Path, platforms: Mapping[str, str], *, accept_changes: bool = False
-) -> None:
-    """Record the systems of a run and the device of training, or compare them with the recorded ones.
+def check_systems(config: SystemsConfig, root: Path, *, accept_changes: bool = False) -> None:
+    """Compare the systems of a run with the recorded ones.
 
     Raises
     ------
     StateError
-        The run was started with other systems, and ``accept_changes`` is false.
+        The run was started with other systems, and ``accept_changes`` is false; or the folder holds a run of
+        one system.
     """
-    now = {
+    if (root / "config.yaml").exists():
+        raise StateError(f"{root} holds a run of one system: use another folder (--out)")
+    before = _readable(root) if is_systems_run(root) else None
+    changes = [] if before is None else _changes(before, _facts(config))
+    if changes and not accept_changes:
+        raise StateError(
+            f"{root} was started with another configuration:\n  " + "\n  ".join(changes) + "\nUse another "
+            "folder (--out), or --accept-changes to continue with the new values: labels are kept, and "
+            "trainings on other data are repeated"
+        )
+
+
+def record_systems(
+    config: SystemsConfig, root: Path, platforms: Mapping[str, str], *, accept_changes: bool = False
+) -> None:
+    """Record the systems of a run and the device of training.
+
+    With ``accept_changes``, trainings that were begun with another configuration start again.
+    """
+    before = _readable(root) if is_systems_run(root) else None
+    if accept_changes and (before is None or before.get("config_hash") != config.hash):
+        RunDirectory(root).restart_unfinished()
+    facts = {"config_hash": config.hash, "versions": versions(), "platforms": dict(platforms)}
+    write_sealed(root / SYSTEMS, {**_facts(config), **facts})
+
+
+def _facts(config: SystemsConfig) -> dict[str, Any]:
+    return {
         "name": config.name,
         "seed": config.seed,
         "share": config.share,
         "n_select": config.n_select,
-        "systems": [{"name": s.name, "role": s.role, "weight": s.weight} for s in config.systems],
+        "systems": [
+            {"name": s.name, "role": s.role, "weight": s.weight, "most": s.most} for s in config.systems
+        ],
     }
-    if (root / "config.yaml").exists():
-        raise StateError(f"{root} holds a run of one system: use another folder (--out)")
-    if (root / SYSTEMS).exists():
-        before = _readable(root)
-        changes = [] if before is None else _changes(before, now)
-        if changes and not accept_changes:
-            raise StateError(
-                f"{root} was started with another configuration:\n  "
-                + "\n  ".join(changes)
-                + "\nUse another "
-                "folder (--out), or --accept-changes to continue with the new values: completed stages whose "
-                "data have not changed are kept"
-            )
-        if accept_changes and (before is None or before["config_hash"] != config.hash):
-            RunDirectory(root).restart_unfinished()
-    facts = {"config_hash": config.hash, "versions": versions(), "platforms": dict(platforms)}
-    write_sealed(root / SYSTEMS, {**now, **facts})
 
 
 def _readable(root: Path) -> dict[str, Any] | None:
@@ -107,7 +115,7 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     found += [f"system {name!r} is new" for name in new if name not in old]
     found += [f"system {name!r} is gone" for name in old if name not in new]
     for name in old.keys() & new.keys():
-        for key in ("role", "weight"):
+        for key in ("role", "weight", "most"):
             if old[name].get(key) != new[name][key]:
                 found.append(f"system {name!r}: {key}: {old[name].get(key)!r} -> {new[name][key]!r}")
     return found

@@ -109,7 +109,8 @@ class _System:
     def __init__(self, root: Path, record: Mapping[str, Any]) -> None:
         self.name, self.role, self.weight = record["name"], record["role"], record["weight"]
         directory = RunDirectory(system_folder(root, self.name))
-        self.rounds = [f.name for f in directory.round_folders()]
+        names = [f.name for f in directory.round_folders()]
+        self.rounds = [r for r in names if directory.stage("rounds", r, "train").done]
         self.tests = [stage.results() for _, stage in test_stages(directory)]
         self.w1 = [float(t["w1"]["value"]) for t in self.tests if t.get("w1")]
         stages = {

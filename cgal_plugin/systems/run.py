@@ -16,30 +16,27 @@ from pathlib import Path
 from typing import Any
 
 from cgal_plugin import interrupts
-from cgal_plugin._register import register
-from cgal_plugin.components.build import build_components
 from cgal_plugin.components.checks import check_trained
 from cgal_plugin.components.protocols import TrainedModel
-from cgal_plugin.components.resources import TRAINING, training_device
-from cgal_plugin.config.models import Training
-from cgal_plugin.config.selector import SelectorSettings
 from cgal_plugin.config.systems import OneSystem, SystemsConfig
 from cgal_plugin.driver.context import RunContext
 from cgal_plugin.driver.loop import prepare_data
-from cgal_plugin.errors import ConfigError
+from cgal_plugin.errors import OracleError
 from cgal_plugin.execution.threads import one_numerical_thread
-from cgal_plugin.provenance import atomic_path, derive_seed
+from cgal_plugin.provenance import atomic_path, derive_seed, hash_object
 from cgal_plugin.runs.directory import RunDirectory
 from cgal_plugin.runs.disk import disk_errors
 from cgal_plugin.runs.layout import round_name, seed_digest
 from cgal_plugin.runs.log import LOG, Progress, Reporter, RunLog, SilentReporter
+from cgal_plugin.runs.quarantine import ENOUGH
 from cgal_plugin.runs.stage import Dependencies, Stage, StageOutput, visible_files
 from cgal_plugin.runs.stopping import stop_reason
 from cgal_plugin.systems.budget import draw, record, share_by_coverage, share_equally
-from cgal_plugin.systems.directory import adopt, known_platforms, system_folder
+from cgal_plugin.systems.build import build_systems
+from cgal_plugin.systems.directory import check_systems, known_platforms, record_systems, system_folder
 from cgal_plugin.systems.log import SystemReporter, round_lines
 from cgal_plugin.systems.rounds import SystemRound
-from cgal_plugin.systems.trainer import SharedTrainer, SystemData
+from cgal_plugin.systems.trainer import SystemData
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ def run_systems(
         loop = _Loop(config, root, accept_changes)
         with root.locked(), disk_errors(root.root), ExitStack() as stack:
             log = RunLog(reporter or SilentReporter(), root.root / LOG)
-            adopt(config, root.root, loop.platforms, accept_changes=accept_changes)
+            check_systems(config, root.root, accept_changes=accept_changes)
             stack.enter_context(log.recorded(config.hash))
             stack.enter_context(one_numerical_thread())
             return loop.run(log, stack)
@@ -111,35 +108,24 @@ def run_systems(
 class _Loop:
     def __init__(self, config: SystemsConfig, root: RunDirectory, accept_changes: bool) -> None:
         self.config, self.root, self.accept_changes = config, root, accept_changes
-        if not isinstance(config.main.training, Training):
-            raise ConfigError("systems needs the built-in trainer (training.kind torchmdnet)")
         self.directories = {s.name: RunDirectory(system_folder(root.root, s.name)) for s in config.systems}
         # all are built before anything is written, so that what is refused leaves no trace
-        register()  # it silences Warp, which prints when TorchMD-Net is imported
-        self.platforms = training_device(config.main, known_platforms(root.root))
-        self.trainer = SharedTrainer(config.main, self.platforms[TRAINING])
-        self.built = {s.name: self._build(s) for s in config.systems}
+        used = {name: directory.platforms() for name, directory in self.directories.items()}
+        found = build_systems(config, platforms=used, trained_on=known_platforms(root.root))
+        self.built, self.trainer, self.platforms = found.systems, found.trainer, found.platforms
         self.contexts: dict[str, RunContext] = {}
         self.rows: list[dict[str, Any]] = []
         self.seed_ns = 0.0
-
-    def _build(self, system: OneSystem) -> Any:
-        config = system.config
-        if isinstance(config.selector, SelectorSettings):
-            # a system may get all labels of a round
-            selector = config.selector.model_copy(update={"n_select": self.config.n_select})
-            config = config.model_copy(update={"selector": selector}).with_decided(config.decided)
-        used = self.directories[system.name].platforms()
-        built = build_components(config, platforms=used, trainer=self.trainer)
-        self.trainer.check(built.seed_source.topology)
-        return built
 
     # ------------------------------------------------------------------ order of the stages
 
     def run(self, log: RunLog, stack: ExitStack) -> SystemsResult:
         self.log = log
+        logs = {s.name: self._adopt(s, stack) for s in self.config.systems}
+        # after the systems have accepted their configurations: a call that is refused changes nothing
+        record_systems(self.config, self.root.root, self.platforms, accept_changes=self.accept_changes)
         for system in self.config.systems:
-            self._open(system, stack)
+            self._open(system, logs[system.name])
         train = self.config.of_role("train")
         self._prepare()
         model: TrainedModel | None = None
@@ -179,7 +165,7 @@ class _Loop:
         rounds = max(s.config.stopping.rounds for s in self.config.of_role("train"))
         return self.config.main.stopping.model_copy(update={"rounds": rounds})
 
-    def _open(self, system: OneSystem, stack: ExitStack) -> None:
+    def _adopt(self, system: OneSystem, stack: ExitStack) -> RunLog:
         directory, built = self.directories[system.name], self.built[system.name]
         stack.enter_context(directory.locked())
         log = RunLog(SystemReporter(self.log, system.name), directory.root / LOG)
@@ -187,6 +173,10 @@ class _Loop:
         directory.adopt(built.config, accept_changes=self.accept_changes, event=log.event, resources=used)
         directory.sweep()
         stack.enter_context(log.recorded(built.config.hash, used, built.config.decided))
+        return log
+
+    def _open(self, system: OneSystem, log: RunLog) -> None:
+        directory, built = self.directories[system.name], self.built[system.name]
         self.contexts[system.name], ns = prepare_data(built.config, directory, built, log)
         if system.role == "train":
             self.seed_ns += ns
@@ -213,10 +203,15 @@ class _Loop:
             compute,
             title="priors",
             inputs={"systems": sorted(stores)},
-            depends=Dependencies(digests),
+            depends=Dependencies({"data": self._data_digest(digests)}),
             reporter=self.log,
             restore=prepare,
         )
+
+    def _data_digest(self, of_system: Mapping[str, str]) -> str:
+        """Return one digest of the data of all systems to train on, which another set of systems changes."""
+        weights = {s.name: s.weight for s in self.config.of_role("train")}
+        return hash_object([[name, weights[name], of_system[name]] for name in sorted(weights)])
 
     def _stage(self, index: int, name: str) -> Stage:
         return self.root.stage("rounds", round_name(index), name)
@@ -239,8 +234,10 @@ class _Loop:
             }
             return StageOutput(results, [made.checkpoint, *made.committee])
 
-        depends = {name: rounds[name].shards_digest for name in names}
-        depends |= {"priors": self.root.stage("priors").digest()}
+        depends = {
+            "data": self._data_digest({name: rounds[name].shards_digest for name in names}),
+            "priors": self.root.stage("priors").digest(),
+        }
         if previous is not None and self.config.main.torchmdnet.mode != "scratch":
             depends |= {"previous": self._stage(index - 1, "train").digest()}
         results = stage.run(
@@ -266,8 +263,7 @@ class _Loop:
 
         def compute(folder: Path, progress: Progress) -> StageOutput:
             if self.config.share == "random":
-                sizes = {name: len(current.candidates()) for name, current in own.items()}
-                chosen = draw(sizes, n, seed)
+                chosen = draw({name: current.physical() for name, current in own.items()}, n, seed)
                 wanted = {name: current.as_wanted(chosen[name]) for name, current in own.items()}
                 taken = {name: len(rows) for name, rows in chosen.items()}
             else:
@@ -284,13 +280,14 @@ class _Loop:
             inputs={"share": self.config.share, "n": n},
             seeds={"share": seed},
             depends=Dependencies(
-                {name: current.candidates_digest for name, current in own.items()},
+                {"candidates": hash_object([[name, own[name].candidates_digest] for name in sorted(own)])},
                 "its frames are labelled" if labelled else "",
             ),
             reporter=self.log,
         )
+        nothing = {"n": 0, "indices": [], "distances": []}
         found: dict[str, dict[str, Any]] = results["systems"]
-        return found
+        return {name: found.get(name, nothing) for name in own}  # systems may be new, or gone
 
     def _label(
         self,
@@ -299,16 +296,23 @@ class _Loop:
         model: TrainedModel,
         shares: Mapping[str, Mapping[str, Any]],
     ) -> None:
-        failed = []
         for name, got in shares.items():
             found = rounds[name].select_and_label(model, got["indices"], got["distances"])
             row["systems"][name] |= found
-            failed += [f"{name}: {found['failed']}"] if "failed" in found else []
-        wanting = [name for name, got in shares.items() if got["n"]]
-        if failed and len(failed) == len(wanting):
-            from cgal_plugin.errors import OracleError
-
-            raise OracleError("no system could be labelled:\n" + "\n".join(failed))
+        results = {name: row["systems"][name] for name, got in shares.items() if got["n"]}
+        tried = sum(own["n_selected"] for own in results.values())
+        failed = sum(own["n_quarantined"] for own in results.values())
+        limit = self.config.main.oracle.max_failure_rate
+        if failed < tried and (tried < ENOUGH or failed <= limit * tried):
+            return
+        for name in results:  # the next call labels their frames again
+            rounds[name].forget_labels()
+        reasons = "\n".join(f"{name}: {own['failed']}" for name, own in results.items() if "failed" in own)
+        raise OracleError(
+            f"round {row['round']}: {failed} of {tried} frames could not be labelled "
+            f"(oracle.max_failure_rate is {limit:.0%}).\n{reasons}\nLabels that exist are kept. Remove the "
+            "cause or raise oracle.max_failure_rate, and run again"
+        )
 
     def _affordable(self) -> int | None:
         budget = self.config.main.stopping.oracle_ns

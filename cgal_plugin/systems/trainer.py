@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,14 @@ from cgal_plugin.components.trainer import TorchMDNetTrainer
 from cgal_plugin.data import DataStore
 from cgal_plugin.data.several import store_names
 from cgal_plugin.data.sources import read_store
+from cgal_plugin.errors import CGALError, ConfigError
 from cgal_plugin.mapping.embedding import EMBEDDINGS
 from cgal_plugin.runs.layout import seed_shards, shard_round
+from cgal_plugin.training.prepare import trained_types
 
 if TYPE_CHECKING:
     from cgal_plugin.data.sources import FrameTable
+    from cgal_plugin.mapping import CGTopology
     from cgal_plugin.priors import PriorSet
 
 _PRIORS = "priors.yaml"
@@ -47,6 +50,54 @@ class SharedTrainer(TorchMDNetTrainer):
     """Train ``model: cgschnet`` on several systems, with priors that they share."""
 
     _data: tuple[SystemData, ...] = ()
+
+    def check_all(self, train: Mapping[str, CGTopology], test: Mapping[str, CGTopology]) -> None:
+        """Check network, priors and bead types of all systems, before anything is run.
+
+        Raises
+        ------
+        ConfigError
+            A molecule has bead types or bridges that none to train on has; the file of priors or the initial
+            model does not suit a molecule; the network cannot be built or exported; no molecule to train on
+            has a prior term.
+        """
+        from cgal_plugin.priors.fit_input import check_method, complete_settings, missing_terms
+
+        first = next(iter(train.values()))
+        known = {name for topology in train.values() for name in topology.type_names}
+        if self._init is not None:
+            known |= set(trained_types(self._init.content) or ())
+        bridged = any(len(topology.bridge_index) for topology in train.values())
+        for name, topology in test.items():
+            unknown = sorted(set(topology.type_names) - known)
+            if unknown:
+                raise ConfigError(
+                    f"system {name!r} has {', '.join(unknown)}, which no system to train on has: the "
+                    "potential would mean nothing there. Train on a molecule that has them"
+                )
+            if len(topology.bridge_index) and not bridged and self._init is None:
+                raise ConfigError(
+                    f"system {name!r} has disulfide bridges, and no system to train on has one: nothing "
+                    "would hold them. Train on a molecule that has a bridge"
+                )
+        for name, topology in {**train, **test}.items():
+            try:
+                self._check_network(topology)
+                if self._init is not None:
+                    self._init.check(topology, self.config.system.temperature)
+            except CGALError as error:
+                raise ConfigError(f"system {name!r}: {error}") from error
+        priors = self.config.torchmdnet.priors
+        if self._init is not None or priors.file is not None or not priors.terms:
+            return
+        check_method(first, priors.terms, priors.method)
+        excluded = complete_settings(first, priors.terms).exclude_bonds
+        lacking = [set(missing_terms(t, priors.terms, excluded)) for t in train.values()]
+        missing = [term for term in priors.terms if all(term in own for own in lacking)]
+        if missing:
+            raise ConfigError(
+                f"no system to train on has {', no '.join(missing)}: remove them from training.priors.terms"
+            )
 
     def prepare_shared(self, data: Sequence[SystemData], out_dir: Path) -> None:
         """Fit the priors to the seed data of all systems, or load the file of the configuration.

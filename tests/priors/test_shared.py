@@ -107,7 +107,8 @@ def test_pooling_equals_explicit_effects(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
     ridge, n = 0.3, 2
     rows = [PairSeries(t, np.zeros((0, 2), dtype=np.int64), n, ridge, 3.0, 1.0) for t in chosen]
-    pooled = PooledRows(rows, dict.fromkeys(types, "*"))
+    counts = np.array(data.draw(st.lists(st.integers(1, 9), min_size=len(rows), max_size=len(rows))), float)
+    pooled = PooledRows(rows, dict.fromkeys(types, "*"), counts.tolist())
     size = len(chosen) * n
     root = rng.normal(size=(size, size))
     normal, right = root @ root.T + 0.1 * np.eye(size), rng.normal(size=size)
@@ -118,11 +119,11 @@ def test_pooling_equals_explicit_effects(data: st.DataObject) -> None:
         design[i, 0] = 1
         for t in pair:
             design[i, 1 + types.index(t)] += 1
-    a = np.kron(design, np.eye(n))
+    a, d = np.kron(design, np.eye(n)), np.diag(np.repeat(counts, n))
     full = np.block(
         [
-            [normal + ridge * np.eye(size), -ridge * a],
-            [-ridge * a.T, ridge * (a.T @ a + np.eye(a.shape[1]))],
+            [normal + ridge * d, -ridge * d @ a],
+            [-ridge * a.T @ d, ridge * (a.T @ d @ a + counts.mean() * np.eye(a.shape[1]))],
         ]
     )
     both = np.linalg.solve(full, np.concatenate([right, np.zeros(a.shape[1])]))
@@ -135,10 +136,34 @@ def test_pooling_equals_explicit_effects(data: st.DataObject) -> None:
         np.testing.assert_allclose(row["parameters"]["c"], expected, rtol=1e-6, atol=1e-9)
 
 
+def test_data_of_other_molecules_do_not_bind_a_row_more() -> None:
+    """Molecules without a bead type in common are fitted as alone, but for the pooled effects."""
+    own, others = (
+        frames_of("GASGA"),
+        [frames_of("LVLVLVLV", 5), frames_of("KEKEKE", 6), frames_of("FWFWFW", 7)],
+    )
+    heavy = [
+        MoleculeFrames(m.topology, m.positions, m.forces, np.full(len(m.positions), 9.0)) for m in others
+    ]
+    terms = {**FORCES, "terms": ("bonds", "repulsion", "pairs")}
+    alone, together, weighted = (
+        fit_shared_priors([own, *rest], 400.0, **terms).for_topology(own.topology)
+        for rest in ([], others, heavy)
+    )
+
+    def size(priors: PriorSet) -> float:
+        rows = [r["parameters"]["c"] for r in priors.rows if r["term"] == "pairs"]
+        return float(np.linalg.norm(np.array(rows)))
+
+    assert size(together) == pytest.approx(size(alone), rel=0.25)
+    assert size(weighted) == pytest.approx(size(alone), rel=0.25)
+
+
 def test_saved_priors_are_read_back_and_drawn(shared: PriorSet, tmp_path: Any) -> None:
     shared.save(tmp_path / "priors.yaml")
     assert PriorSet.load(tmp_path / "priors.yaml").hash == shared.hash
     plot_priors(shared, tmp_path / "priors.png")
+    plot_priors(shared.for_topology(CGTopology.from_sequence("ASAS")), tmp_path / "one.png")
     assert (tmp_path / "priors.png").stat().st_size > 10_000
 
 

@@ -68,19 +68,19 @@ def test_equal_shares_differ_by_one_at_most(sizes: dict[str, int], n: int, first
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.dictionaries(st.sampled_from("abcde"), st.integers(0, 10), min_size=1),
+    st.dictionaries(st.sampled_from("abcde"), st.sets(st.integers(0, 50), max_size=10), min_size=1),
     st.integers(0, 40),
     st.integers(0, 1000),
 )
-def test_draws_are_distinct_frames_of_all_systems(sizes: dict[str, int], n: int, seed: int) -> None:
-    found = draw(sizes, n, seed)
-    assert sum(len(rows) for rows in found.values()) == min(n, sum(sizes.values()))
-    for name, rows in found.items():
-        assert len(set(rows.tolist())) == len(rows)
-        assert all(0 <= row < sizes[name] for row in rows)
-    assert {k: v.tolist() for k, v in draw(sizes, n, seed).items()} == {
-        k: v.tolist() for k, v in found.items()
-    }
+def test_draws_are_distinct_frames_of_all_systems(sets: dict[str, set[int]], n: int, seed: int) -> None:
+    rows = {name: np.array(sorted(own), dtype=np.int64) for name, own in sets.items()}
+    found = draw(rows, n, seed)
+    assert sum(len(own) for own in found.values()) == min(n, sum(map(len, sets.values())))
+    for name, own in found.items():
+        assert len(set(own.tolist())) == len(own)
+        assert set(own.tolist()) <= sets[name]
+    again = draw(rows, n, seed)
+    assert {k: v.tolist() for k, v in again.items()} == {k: v.tolist() for k, v in found.items()}
 
 
 def test_gains_are_distances_to_the_data_and_to_earlier_choices() -> None:

@@ -52,6 +52,8 @@ def test_a_system_can_have_values_of_its_own() -> None:
     assert b.config.selector.min_rmsd == 0.5  # type: ignore[union-attr]
     assert (a.weight, b.weight) == (1.0, 2.0)
     assert found.n_select == 20
+    assert [s.most for s in found.systems] == [None, None]
+    assert parse_systems(changed(0, selector={"n_select": 2})).systems[0].most == 2
 
 
 def test_labels_per_round_are_the_sum_of_those_of_the_systems() -> None:
@@ -79,8 +81,14 @@ def test_test_systems_come_last(tmp_path: Path) -> None:
         (changed(1, mapping="CACB"), "mapping of 'b'"),
         (changed(1, weight=0), "weight = 0"),
         (changed(1, squence="AAA"), "squence.*did you mean 'sequence'"),
+        (changed(1, training={"epochs": 3}), "unknown key of an entry"),
+        (changed(1, weight=2, role="test"), "nothing is trained"),
+        ({**BASE, "evaluation": {"reference": ["a.npz"]}}, "belongs to one molecule"),
+        ({**BASE, "seed_data": {"store": "a"}}, "belongs to one molecule"),
+        ({**BASE, "evaluation": 5}, "expected a section"),
+        ({**BASE, "temprature": "300 K"}, "temprature.*did you mean 'temperature'"),
         (changed(1, selector=5), "expected a section"),
-        ({**BASE, "system": {"sequence": "AAA"}}, "system or systems"),
+        ({**BASE, "system": {"sequence": "AAA"}}, "system = .*did you mean 'systems'"),
         ({**BASE, "share": "fair"}, "allowed are coverage, equal, random"),
         ({**BASE, "refinement": {"iterations": 2}}, "refinement.*serves several"),
         ({**BASE, "systems": []}, "a list with one mapping"),
@@ -108,4 +116,13 @@ def test_errors_name_the_line_of_the_file(tmp_path: Path) -> None:
     )
     assert has_systems(path)
     with pytest.raises(ConfigError, match=r"run.yaml:4"):
+        load_systems(path)
+    path.write_text(
+        "temperature: 400 K\nsystems:\n  - {name: a, sequence: AAAA}\n"
+        "  - name: b\n    sequence: GGGG\n    simulation: {n_replicas: -1}\ntraining: {epochs: 0}\n"
+    )
+    with pytest.raises(ConfigError, match=r"run.yaml:7: training.epochs.*\(system 'a'\)"):
+        load_systems(path)
+    path.write_text(path.read_text().replace("epochs: 0", "epochs: 1"))
+    with pytest.raises(ConfigError, match=r"run.yaml:6: simulation.n_replicas.*\(system 'b'\)"):
         load_systems(path)

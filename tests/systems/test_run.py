@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from cgal_plugin.config import parse_config
 from cgal_plugin.config.systems import SystemsConfig, parse_systems
 from cgal_plugin.data import DataStore
-from cgal_plugin.errors import CGALError, ExportError, StateError
+from cgal_plugin.driver import run
+from cgal_plugin.errors import CGALError, ConfigError, ExportError, StateError
 from cgal_plugin.export import export_potential
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.systems import SystemsResult, run_systems
@@ -167,6 +169,12 @@ def test_other_systems_need_consent_and_keep_what_was_computed(
     after = shards(root)
     assert {k: after[k] for k in before} == before  # labels are never computed again
     assert "new, seed data" in log.stages
+    assert "round 0: train" in log.stages  # the new system is trained on
+    fewer = content(reference)
+    fewer["systems"] = [s for s in more["systems"] if s["name"] != "short"]
+    again = run_systems(parse_systems(fewer), root, accept_changes=True)
+    assert set(again.potentials) == {"long", "held", "new"}
+    assert shards(root) == after
     assert set(result.potentials) == {"long", "short", "held", "new"}
 
 
@@ -192,10 +200,42 @@ def test_a_system_whose_labels_all_fail_is_reported_and_others_go_on(
     config = parse_systems(content(reference, share="equal", oracle=oracle))
     result = run_systems(config, tmp_path / "run", reporter=log)
     first = result.rounds[0]["systems"]
-    assert "none of the" in first["long"]["failed"]
+    assert first["long"]["failed"] == "it cannot be built"
     assert first["short"]["n_labelled"] > 0
     assert sorted(first[name]["n_selected"] for name in ("long", "short")) == [1, 2]  # equal shares
     assert any("The other systems go on" in text for text in log.messages)
+    again = Log()
+    assert run_systems(config, tmp_path / "run", reporter=again).rounds == result.rounds
+    assert [s for s in again.stages if s != "report"] == []  # failed labels are not tried again
+
+
+def test_molecules_that_one_potential_cannot_serve_are_refused(reference: Path, tmp_path: Path) -> None:
+    for index, changes, message in (
+        (2, {"sequence": "YASG"}, "'held' has CA_SER, which no system to train on has"),
+        (2, {"sequence": "AGYA"}, "'short' \\(train\\) and 'held' \\(test\\) are the same molecule"),
+        (1, {"sequence": "GYGAGA"}, "'long' \\(train\\) and 'short' \\(train\\) are the same molecule"),
+        (1, {"sequence": "A"}, "system 'short'"),
+    ):
+        wrong = content(reference)
+        wrong["systems"][index] = {**wrong["systems"][index], **changes}
+        with pytest.raises(ConfigError, match=message):
+            run_systems(parse_systems(wrong), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+def test_runs_of_one_and_of_several_systems_keep_apart(finished: SystemsResult, tmp_path: Path) -> None:
+    single = parse_config({**SMOKE, "seed_data": {**SMOKE["seed_data"], "picoseconds": 4.0}})
+    for folder in (finished.out_dir, finished.out_dir / "systems" / "long"):
+        with pytest.raises(StateError, match="run with several systems"):
+            run(single, folder)
+    (tmp_path / "config.yaml").write_text("name: a\n")
+    with pytest.raises(StateError, match="run of one system"):
+        run_systems(parse_systems(content_of(finished)), tmp_path)
+
+
+def content_of(result: SystemsResult) -> dict[str, Any]:
+    """Return a configuration of the same systems, without the one that needs a reference."""
+    return {**SHARED, "systems": [{"name": "long", "sequence": "GYGAGA"}]}
 
 
 def test_a_store_of_another_mapping_is_refused(
