@@ -182,7 +182,7 @@ class _Loop:
             self.seed_ns += ns
 
     def _data(self, shards: Mapping[str, list[str]]) -> list[SystemData]:
-        """Return the data to train on; a system whose frames are all kept back has none."""
+        """Return the data to train on, with these shards of each system."""
         return [
             SystemData(self.contexts[s.name].store, tuple(shards[s.name]), s.weight)
             for s in self.config.of_role("train")

@@ -29,7 +29,7 @@ LAG_PS, MSM_LAG_PS = 10.0, 50.0  # as in the benchmark
 REPLICAS = 64
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--benchmark", type=Path, default=HERE / "benchmark_1", help="folder with models/")
+parser.add_argument("--benchmark", type=Path, default=HERE / "benchmark", help="folder with models/")
 parser.add_argument("--reference", type=Path, default=HERE / "reference.npz")
 parser.add_argument("--interval", type=float, default=2.0, help="ps between frames of the reference")
 parser.add_argument("--steps", type=int, default=160_000)
@@ -57,7 +57,7 @@ for folder in sorted((arguments.benchmark / "models").glob("*/seed_*")):
     result = simulate(
         folder / "potential.pt", topology, start, steps=arguments.steps, timestep_fs=4.0,
         temperature=TEMPERATURE, friction=1.0, seed=arguments.seed, out_dir=arguments.out / arm / folder.name,
-        report_interval=max(1, arguments.steps // 200), backend="fast", n_threads=1,
+        report_interval=max(1, arguments.steps // 200), backend="cpu", n_threads=1,
     )  # fmt: skip
     trajectories = result.load()
 
