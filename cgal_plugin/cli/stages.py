@@ -132,6 +132,13 @@ def export(
     register()  # it silences Warp, which prints when TorchMD-Net is imported
     model: Any = load_model(checkpoint, trust=trust)
     molecule = load_topology(topology, mapping, embedding, model.cgal_embedding)
+    names = {type(prior).__name__ for prior in model.prior_model or ()}
+    if len(molecule.bridge_index) and "CGBonds" in names and "CGBridges" not in names:
+        typer.echo(
+            f"warning: {molecule!r} has disulfide bridges, and the priors of {checkpoint} have none: nothing "
+            "but the network holds them",
+            err=True,
+        )
     made = export_potential(model, molecule, out, form=form, n_replicas=replicas, temperature=temperature)
     if made["temperature"] is None:
         typer.echo(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgal_plugin.errors import CGALError, CGALWarning, ExportError
+from cgal_plugin.errors import CGALError, ExportError
 from cgal_plugin.export.forms import DensePotential, ListPotential, Potential, Terms
 from cgal_plugin.export.neighbors import NeighborList
 from cgal_plugin.export.network import Network
@@ -69,14 +68,6 @@ def build_potential(
         The model cannot be exported, or does not fit the topology.
     """
     check_weights(weights, topology)
-    names = {type(prior).__name__ for prior in priors}
-    if len(topology.bridge_index) and "CGBonds" in names and "CGBridges" not in names:
-        warnings.warn(
-            f"{topology!r} has disulfide bridges, and the priors of the model have CGBonds but no CGBridges: "
-            "nothing but the network holds the bridges",
-            CGALWarning,
-            stacklevel=2,
-        )
     terms = Terms()
     angle_vectors: list[tuple[Tensor, Tensor]] = []
     dihedral_vectors: list[tuple[Tensor, Tensor]] = []
