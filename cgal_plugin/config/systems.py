@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -126,7 +126,7 @@ def has_systems(path: str | os.PathLike[str]) -> bool:
     return "systems" in read_mapping(path)[0]
 
 
-def load_systems(path: str | os.PathLike[str], *, new: Collection[tuple[str, ...]] = ()) -> SystemsConfig:
+def load_systems(path: str | os.PathLike[str]) -> SystemsConfig:
     """Read a configuration file with the key ``systems``. Relative paths in it are relative to the file.
 
     Raises
@@ -136,7 +136,7 @@ def load_systems(path: str | os.PathLike[str], *, new: Collection[tuple[str, ...
         that all systems share; there is no system to train on; or a system to test on has no reference.
     """
     content, lines = read_mapping(path)
-    return parse_systems(content, base=Path(path).parent, source=str(path), lines=lines, new=new)
+    return parse_systems(content, base=Path(path).parent, source=str(path), lines=lines)
 
 
 def parse_systems(
@@ -145,7 +145,6 @@ def parse_systems(
     base: str | os.PathLike[str] = ".",
     source: str = "config",
     lines: dict[tuple[Any, ...], int] | None = None,
-    new: Collection[tuple[str, ...]] = (),
 ) -> SystemsConfig:
     """Check a dictionary with the keys of a configuration file; see :func:`load_systems`."""
     known = lines or {}
@@ -170,7 +169,8 @@ def parse_systems(
         if key in top:
             _section(top[key], key, at(key))
     for section, key in _OF_ONE:
-        if (top.get(section) or {}).get(key) is not None:
+        given = top.get(section)
+        if isinstance(given, Mapping) and given.get(key) is not None:
             raise ConfigError(
                 f"{at(section, key)}: {section}.{key} belongs to one molecule: give it in the entries of "
                 "systems" + (", which have no section test" if section == "test" else "")
@@ -181,7 +181,7 @@ def parse_systems(
     seed = top.get("seed", 0)
     found: list[OneSystem] = []
     for i, entry in enumerate(entries):
-        found.append(_system(entry, i, top, common, f"{name}", seed, base, source, known, new, at))
+        found.append(_system(entry, i, top, common, f"{name}", seed, base, source, known, at))
         if any(found[-1].name == s.name for s in found[:-1]):
             raise ConfigError(
                 f"{at('systems', i)}: the name {found[-1].name!r} is given twice; each system needs its own"
@@ -203,7 +203,6 @@ def _system(
     base: str | os.PathLike[str],
     source: str,
     known: Mapping[tuple[Any, ...], int],
-    new: Collection[tuple[str, ...]],
     at: Callable[..., str],
 ) -> OneSystem:
     """Return one system of the list, with its complete configuration."""
@@ -235,7 +234,7 @@ def _system(
         if keys[:2] == ("systems", i) and len(keys) > 2:
             places[keys[2:] if keys[2] in OWN else ("system", *keys[2:])] = line
     try:
-        config = parse_config(complete, base=base, source=source, lines=places, new=new)
+        config = parse_config(complete, base=base, source=source, lines=places)
     except ConfigError as error:
         text = "\n".join(line.replace(": system.", ": ") for line in str(error).splitlines())
         raise ConfigError(f"{text} (system {name!r})") from None

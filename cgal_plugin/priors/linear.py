@@ -15,8 +15,9 @@ import numpy as np
 from cgal_plugin.errors import PriorFitError
 from cgal_plugin.priors.nonbonded import molecule_pairs, spacing
 from cgal_plugin.priors.prior_set import FORCE_TERMS, PriorSet
+from cgal_plugin.priors.samples import kinds_of
 from cgal_plugin.priors.settings import FitSettings
-from cgal_plugin.priors.tables import bead_kinds, canonical
+from cgal_plugin.priors.tables import canonical
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -217,7 +218,7 @@ def build_terms(
     ``kinds``: the wildcard of each bead, for rows that many molecules share. Their angles and dihedrals have
     the types of the inner beads only.
     """
-    wild, exact = bead_kinds(topology), topology.type_names
+    wild, exact = kinds_of([topology])[0], topology.type_names
     found: list[LinearTerm] = []
     for term in FORCE_TERMS:
         if term not in terms:

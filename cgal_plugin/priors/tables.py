@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -185,18 +184,3 @@ def rows_by_number(
     }
     numbered = ({**row, "types": [ids.get(t, t) for t in row["types"]]} for row in table)
     return [row for row in numbered if not any(is_exact(t) and isinstance(t, str) for t in row["types"])]
-
-
-def bead_kinds(topology: CGTopology) -> list[str]:
-    """Return the wildcard of each bead: ``*``, or for several kinds of beads ``CA_*``, ``CB_*``."""
-    if len(set(topology.bead_names)) == 1:
-        return ["*"] * topology.n_beads
-    return [f"{name}_*" for name in topology.bead_names]
-
-
-def group_terms(index: NDArray[np.int64], names: Sequence[str]) -> dict[tuple[str, ...], list[int]]:
-    """Group the terms of an index table ``(n, width)`` by the names of their beads, in either direction."""
-    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for i, term in enumerate(index.tolist()):
-        groups[canonical([names[b] for b in term])].append(i)
-    return dict(sorted(groups.items()))

@@ -30,10 +30,11 @@ class SystemRound(Round):
         run = self.run
 
         def compute(folder: Path, progress: Progress) -> StageOutput:
-            potentials = [self.potential(n) for n in sorted({1, run.components.packed_replicas})]
-            for n, path in zip(sorted({1, run.components.packed_replicas}), potentials, strict=True):
-                run.components.trainer.export(model, run.store.topology, path, n)
-            check_exported(potentials, run.components.trainer)
+            trainer, potentials = run.components.trainer, []
+            for n in sorted({1, run.components.packed_replicas}):
+                potentials.append(self.potential(n))
+                trainer.export(model, run.store.topology, potentials[-1], n)
+            check_exported(potentials, trainer)
             n_frames = sum(run.store.record(name)["n_frames"] for name in self._shards)
             # the metrics of the training are those of all systems
             return StageOutput({"metrics": [], "n_frames": n_frames}, potentials)

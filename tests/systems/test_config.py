@@ -86,6 +86,7 @@ def test_test_systems_come_last(tmp_path: Path) -> None:
         ({**BASE, "evaluation": {"reference": ["a.npz"]}}, "belongs to one molecule"),
         ({**BASE, "seed_data": {"store": "a"}}, "belongs to one molecule"),
         ({**BASE, "evaluation": 5}, "expected a section"),
+        ({**BASE, "test": 5}, "test"),
         ({**BASE, "temprature": "300 K"}, "temprature.*did you mean 'temperature'"),
         (changed(1, selector=5), "expected a section"),
         ({**BASE, "system": {"sequence": "AAA"}}, "system = .*did you mean 'systems'"),
