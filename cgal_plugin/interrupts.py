@@ -56,6 +56,8 @@ class _State:
     last_words: list[Callable[[Interrupted], None]] = field(default_factory=list)
     #: set while Python has dropped the exception, and it was not raised again
     dropped: threading.Event = field(default_factory=threading.Event)
+    #: held while a signal is raised again, and while the handlers are put back: they would not be there for it
+    sending: threading.Lock = field(default_factory=threading.Lock)
 
 
 _state = _State()
@@ -173,10 +175,11 @@ def handled(*, keyboard: bool = True) -> Iterator[None]:
         error = caught
     finally:
         _state.held += 1  # a signal must not interrupt this
-        ended.set()
-        signal.set_wakeup_fd(wakeup)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        with _state.sending:
+            ended.set()
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         theirs.close()  # ends the guard thread
         guard.join()
         ours.close()
@@ -201,8 +204,9 @@ def _guard(ours: socket.socket, ended: threading.Event) -> None:
     while time.monotonic() < deadline:
         if ended.wait(_AGAIN_SECONDS):
             return
-        if _state.dropped.is_set():
-            os.kill(os.getpid(), received[0])
+        with _state.sending:
+            if _state.dropped.is_set() and not ended.is_set():
+                os.kill(os.getpid(), received[0])
     interrupted = Interrupted(received[0])
     try:
         for say in reversed(_state.last_words):

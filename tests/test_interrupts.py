@@ -116,6 +116,30 @@ def test_a_signal_whose_exception_python_drops_is_raised_again(
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_no_signal_is_raised_again_after_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine, the guard could notice a drop within the block, and send the signal after it."""
+
+    class Late(threading.Event):
+        def is_set(self) -> bool:
+            if threading.current_thread() is threading.main_thread():
+                return super().is_set()
+            time.sleep(0.5)  # the main thread leaves the block meanwhile
+            return True
+
+    monkeypatch.setattr(interrupts._state, "dropped", Late())
+    stray: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: stray.append(number))
+    try:
+        with pytest.raises(Interrupted), handled():
+            with contextlib.suppress(Interrupted):
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(2 * interrupts._AGAIN_SECONDS)
+        time.sleep(0.6)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not stray
+
+
 @pytest.mark.parametrize("end", [lambda: None, lambda: sys.exit(0), lambda: 1 / 0])
 def test_a_suppressed_signal_ends_the_block_as_a_signal(end: Callable[[], object]) -> None:
     """Nothing asks for it any more: the end of the block does."""
