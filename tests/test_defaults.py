@@ -195,10 +195,16 @@ TOO_LARGE = frozenset(
 )
 
 
+#: keys that were not there before
+NEW_KEYS = ("refinement.rungs ", "refinement.hottest ")
+
+
 def test_no_single_key_that_was_valid_is_an_error() -> None:
     found = errors_of_single_keys()
     allowed = ERRORS_BEFORE | TOO_LARGE
-    new = {name: text for name, text in found.items() if name not in allowed}
+    new = {
+        name: text for name, text in found.items() if name not in allowed and not name.startswith(NEW_KEYS)
+    }
     assert not new, "\n".join(f"{name}: {text}" for name, text in new.items())
     assert len(single_keys()) > 300
 
@@ -381,6 +387,7 @@ def test_keys_with_a_rule_follow_the_number_of_residues() -> None:
         "stopping.rounds": 6,
         "refinement.steps": 120_000,
         "refinement.n_states": 120,
+        "refinement.rungs": 8,
         "test.rungs": 8,
         "test.steps": 120_000,
     }

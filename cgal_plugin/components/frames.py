@@ -57,7 +57,8 @@ def continued_positions(
     Parameters
     ----------
     last
-        One ``(n, n_beads, 3)`` Å trajectory per replica; empty: there was none.
+        One ``(n, n_beads, 3)`` Å trajectory per replica, or per ladder of temperatures, from which all its
+        replicas continue; empty: there was none.
     blown
         Replicas that blew up.
     n
@@ -67,7 +68,10 @@ def continued_positions(
     -------
     ``(n, n_beads, 3)`` Å.
     """
-    ends = {i: path[-1] for i, path in enumerate(last[:n]) if len(path) and i not in blown}
+    each = max(1, n // max(1, len(last)))  # replicas of a trajectory
+    lost = {replica // each for replica in blown}
+    kept = {k: path[-1] for k, path in enumerate(last) if len(path) and k not in lost}
+    ends = {i: kept[i // each] for i in range(n) if i // each in kept}
     if len(ends) == n:
         return np.stack([ends[i] for i in range(n)])
     start = start_positions(store, store.names(), n, seed, spread=spread)

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cgal_plugin.components.protocols import SampledFrames
+from cgal_plugin.components.protocols import ExtendableSampler, SampledFrames, Sampler
+from cgal_plugin.config.ladder import geometric_ladder
 from cgal_plugin.config.model_test import ModelTest
 from cgal_plugin.config.models import Simulation
+from cgal_plugin.config.refine_by_default import rungs_used
+from cgal_plugin.config.refinement import Refinement
 from cgal_plugin.errors import CGALWarning
 from cgal_plugin.execution.map_tasks import ExecutorSettings, map_tasks
 from cgal_plugin.execution.resources import Auto, available_cores, resolve_threads
@@ -22,7 +25,7 @@ from cgal_plugin.provenance import derive_seed
 from cgal_plugin.runs.layout import WORK
 from cgal_plugin.runs.log import Progress
 
-#: steps between exchanges of temperatures in the model test
+#: steps between exchanges of temperatures in the model test and the refinement
 EXCHANGE = 50
 
 
@@ -81,7 +84,15 @@ class OpenMMSampler:
 
     def with_steps(self, steps: int) -> OpenMMSampler:
         """Return a sampler with the same settings and another number of steps."""
-        return OpenMMSampler(self.settings.model_copy(update={"steps": steps}), self.executor)
+        return self._with(steps=steps)
+
+    def for_refinement(self, refinement: Refinement, temperature: float) -> OpenMMSampler:
+        """Return a sampler for the refinement at a temperature, K: tempered, with the same replicas."""
+        ladder = geometric_ladder(temperature, refinement.hottest, rungs_used(refinement, self.settings))
+        if not ladder:
+            return self.with_steps(refinement.steps)
+        exchange = min(EXCHANGE, refinement.steps)
+        return self._with(steps=refinement.steps, temperatures=ladder, exchange_interval=exchange)
 
     def for_test(self, test: ModelTest, temperature: float) -> OpenMMSampler:
         """Return a sampler for the test at a temperature, K: independent replicas, in this process."""
@@ -95,6 +106,9 @@ class OpenMMSampler:
         }
         if self.settings.blocks > 1:  # workers may have other hardware than this process
             changes |= {"blocks": 1, "platform": "Reference", "backend": "auto"}
+        return self._with(**changes)
+
+    def _with(self, **changes: Any) -> OpenMMSampler:
         return OpenMMSampler(self.settings.model_copy(update=changes), self.executor)
 
     def sample(
@@ -186,3 +200,10 @@ class OpenMMSampler:
             folder=folder,
             names=names,
         )
+
+
+def refinement_sampler(sampler: Sampler, refinement: Refinement, temperature: float) -> Sampler:
+    """Return the sampler of the refinement: the default one is tempered, others may change their length."""
+    if isinstance(sampler, OpenMMSampler):
+        return sampler.for_refinement(refinement, temperature)
+    return sampler.with_steps(refinement.steps) if isinstance(sampler, ExtendableSampler) else sampler

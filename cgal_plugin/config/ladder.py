@@ -41,6 +41,11 @@ def check_temperatures(temperatures: Sequence[float], temperature: float | None 
     return found
 
 
+def geometric_ladder(lowest: float, hottest: float, n: int) -> tuple[float, ...]:
+    """Return ``n`` temperatures, K, from ``lowest`` to ``hottest * lowest``; empty for 1: no tempering."""
+    return tuple(lowest * hottest ** (k / (n - 1)) for k in range(n)) if n > 1 else ()
+
+
 def rung_of(temperatures: Sequence[float], temperature: float) -> int:
     """Return the rung of ``temperature`` (K).
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from cgal_plugin.config.ladder import geometric_ladder
 from cgal_plugin.config.quantities import Count, CountOrZero, Fraction, Number, Steps
 from cgal_plugin.config.scale import by_size, count, scaled
 from cgal_plugin.config.section import Decision, Section
@@ -72,6 +73,4 @@ class ModelTest(Section):
 
     def ladder(self, temperature: float) -> tuple[float, ...]:
         """Return the temperatures of a replica, K, from that of the system up; empty without tempering."""
-        if self.rungs == 1:
-            return ()
-        return tuple(temperature * self.hottest ** (k / (self.rungs - 1)) for k in range(self.rungs))
+        return geometric_ladder(temperature, self.hottest, self.rungs)

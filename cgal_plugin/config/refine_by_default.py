@@ -104,16 +104,38 @@ def too_few_frames(refinement: Refinement | None, simulation: Any) -> str | None
     )
 
 
+def rungs_used(refinement: Refinement, simulation: Simulation) -> int:
+    """Return the number of temperatures of a refinement's dynamics; 1: no tempering, or that of the user.
+
+    It is the largest number, at most ``refinement.rungs``, that divides the replicas of each block and leaves
+    enough frames at the temperature of the system.
+    """
+    if simulation.temperatures:
+        return 1
+    packed, used = simulation.n_replicas // simulation.blocks, _used_frames(refinement, simulation)
+    fitting = (
+        n
+        for n in range(min(refinement.rungs, packed), 1, -1)
+        if packed % n == 0 and simulation.n_replicas // n * used >= _MIN_FRAMES
+    )
+    return next(fitting, 1)
+
+
 def _replicas(simulation: Simulation) -> int:
-    """Return the number of replicas at the temperature of the system."""
+    """Return the replicas at the temperature of the system, without tempering of the refinement."""
     return simulation.n_replicas // max(1, len(simulation.temperatures))
+
+
+def _used_frames(refinement: Refinement, simulation: Simulation) -> int:
+    """Return the frames of a replica after its equilibration."""
+    each = refinement.steps // simulation.report_interval
+    return each - round(_EQUILIBRATION * each)
 
 
 def _too_few(refinement: Refinement, simulation: Simulation) -> str | None:
     """Say how few frames the dynamics of a refinement save; None if they are enough."""
-    each = refinement.steps // simulation.report_interval
     replicas = _replicas(simulation)
-    frames = replicas * (each - round(_EQUILIBRATION * each))
+    frames = replicas * _used_frames(refinement, simulation)
     if frames >= _MIN_FRAMES:
         return None
     return f"{replicas} replicas save only {frames} frames in refinement.steps {refinement.steps}"

@@ -23,6 +23,12 @@ class Refinement(Section):
     """Number of corrections. CG dynamics runs before each correction, and once more to show the result."""
     steps: Annotated[Steps, scaled("refinement.steps")] = count("refinement.steps")
     """Steps per replica of these CG dynamics; other settings are those of the section simulation."""
+    rungs: Annotated[Count, scaled("refinement.rungs")] = count("refinement.rungs")
+    """Most temperatures of a ladder of these CG dynamics (parallel tempering), in a geometric series; 1: no
+    tempering. As many are used as divide the replicas and leave enough frames at the temperature of the
+    system, which alone count. With simulation.temperatures, those are used."""
+    hottest: Annotated[Number, Field(gt=1, le=5)] = 2.15
+    """Highest temperature of a ladder, relative to that of the system."""
     lag_ps: Annotated[Picoseconds, Field(gt=0)] = 5.0
     """Lag time of the Markov state model, ps; labels must be longer, preferably several times longer."""
     n_states: Annotated[Count, Field(ge=2, le=10_000), scaled("refinement.n_states")] = count(
@@ -34,5 +40,5 @@ class Refinement(Section):
 
     @classmethod
     def decide(cls, given: Mapping[str, Any], n_residues: int) -> dict[str, Decision]:
-        """Return the length of the dynamics and the number of states."""
+        """Return the length of the dynamics, its temperatures and the number of states."""
         return by_size("refinement", given, n_residues)

@@ -16,6 +16,7 @@ stopping.rounds           4                 N^0.25              4, 8         ass
 refinement.steps          30,000            linear in N         30,000,      assumed
                                                                 300,000
 refinement.n_states       60                N^0.5               60, 240      assumed
+refinement.rungs          4                 N^0.5               4, 24        assumed
 test.rungs                4                 N^0.5               4, 24        assumed
 test.steps                30,000            linear in N         30,000,      assumed
                                                                 300,000
@@ -84,6 +85,7 @@ RULES: Mapping[str, Rule] = {
     "stopping.rounds": Rule(4, 0.25, 4, 8),
     "refinement.steps": Rule(30_000, 1, 30_000, 300_000, step=100),
     "refinement.n_states": Rule(60, 0.5, 60, 240),
+    "refinement.rungs": Rule(4, 0.5, 4, 24),
     "test.steps": Rule(30_000, 1, 30_000, 300_000, step=100),
     "test.rungs": Rule(4, 0.5, 4, 24),
 }

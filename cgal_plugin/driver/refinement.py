@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgal_plugin.components.frames import continued_positions
-from cgal_plugin.components.protocols import ExtendableSampler, RefinableTrainer, Sampler, TrainedModel
+from cgal_plugin.components.protocols import RefinableTrainer, TrainedModel
+from cgal_plugin.components.sampler import refinement_sampler
 from cgal_plugin.config.refinement import Refinement as Settings
 from cgal_plugin.driver.context import RunContext
 from cgal_plugin.errors import AnalysisError
@@ -98,8 +99,9 @@ class Refinement:
         progress: Progress,
     ) -> StageOutput:
         context, settings = self.context, self.settings
+        sampler = refinement_sampler(context.components.sampler, settings, context.config.system.temperature)
         self._sampled[k], output = context.sample(
-            self._sampler,
+            sampler,
             potential,
             self._start(k),
             seed=context.seed(REFINEMENT, k),
@@ -144,11 +146,6 @@ class Refinement:
         )
 
     # ------------------------------------------------------------------ sampling
-
-    @property
-    def _sampler(self) -> Sampler:
-        sampler = self.context.components.sampler
-        return sampler.with_steps(self.settings.steps) if isinstance(sampler, ExtendableSampler) else sampler
 
     def _trajectories(self, k: int) -> Sequence[NDArray[np.floating]]:
         if k not in self._sampled:

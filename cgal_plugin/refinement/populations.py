@@ -22,6 +22,8 @@ MIXING = 0.1
 #: self-transitions (in independent counts) assigned to a state without data
 _FLOOR_COUNTS = 0.05
 _MAX_POINTS = 20_000
+#: lower limit of the model's populations in a divergence
+_LEAST = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,9 +112,9 @@ class Populations:
 
     @property
     def divergence(self) -> float:
-        """Kullback–Leibler divergence of ``model`` from ``target``, over states that the model visits."""
-        both = (self.target > 0) & (self.model > 0)
-        return float((self.target[both] * np.log(self.target[both] / self.model[both])).sum())
+        """Kullback–Leibler divergence of ``model`` from ``target``; a population below 1e-4 is 1e-4."""
+        there, model = self.target > 0, np.maximum(self.model, _LEAST)
+        return float((self.target[there] * np.log(self.target[there] / model[there])).sum())
 
 
 def populations(

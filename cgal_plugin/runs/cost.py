@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cgal_plugin.config import Config
 from cgal_plugin.config.executor import ParslExecutor
 from cgal_plugin.config.models import ExternalComponent, OpenMMOracleConfig, Simulation, Training
+from cgal_plugin.config.refine_by_default import rungs_used
 from cgal_plugin.data.error_weights import MOST
 from cgal_plugin.execution.resources import available_cores, resolve_threads
 from cgal_plugin.mapping.spec import resolve_spec
@@ -213,9 +214,12 @@ def plan(config: Config, molecule: Molecule | CGTopology | None = None) -> str:
     ]
     refinement, test = config.refinement, config.tested
     if refinement is not None:
+        rungs = rungs_used(refinement, simulation) if isinstance(simulation, Simulation) else 1
         lines.append(
             f"  refinement   {refinement.iterations} corrections of populations, "
             f"{refinement.n_states} states, lag {refinement.lag_ps:g} ps"
+            + f", ladders of {rungs} temperatures"
+            * (rungs > 1)
         )
     lines.append(
         "  test         "

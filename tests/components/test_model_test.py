@@ -15,7 +15,9 @@ from cgal_plugin.components.sampler import OpenMMSampler
 from cgal_plugin.components.starts import StartSet
 from cgal_plugin.config import parse_config
 from cgal_plugin.config.executor import LocalExecutor
+from cgal_plugin.config.ladder import check_ladders
 from cgal_plugin.config.model_test import ModelTest
+from cgal_plugin.config.refinement import Refinement
 from cgal_plugin.config.simulation import Simulation
 from cgal_plugin.mapping import CGTopology
 from tests.priors.chains import chains
@@ -71,6 +73,37 @@ def test_the_dynamics_of_a_test_are_independent_replicas_here(changes: dict[str,
     sampler = OpenMMSampler(settings, LocalExecutor()).for_test(tempered, 300.0)
     assert sampler.settings.temperatures == pytest.approx((300.0, 600.0, 1200.0))
     assert (sampler.packed_replicas, sampler.settings.exchange_interval) == (18, 50)
+
+
+@pytest.mark.parametrize(
+    ("simulation", "refinement", "n"),
+    [
+        ({}, {}, 4),
+        ({}, {"rungs": 6}, 4),  # the largest number that divides 64
+        ({"n_replicas": 30}, {"rungs": 6}, 6),
+        ({"n_replicas": 30, "blocks": 2}, {"rungs": 6}, 5),
+        ({"n_replicas": 7}, {"rungs": 6}, 1),
+        ({"n_replicas": 16}, {"steps": 4000}, 2),  # 8 x 32 frames; 4 x 32 are not enough
+        ({}, {"rungs": 1}, 1),
+    ],
+)
+def test_a_refinement_is_tempered_as_far_as_its_replicas_allow(
+    simulation: dict[str, Any], refinement: dict[str, Any], n: int
+) -> None:
+    settings = Simulation(**simulation)
+    sampler = OpenMMSampler(settings, LocalExecutor()).for_refinement(Refinement(**refinement), 300.0)
+    found = sampler.settings
+    assert len(found.temperatures) == (n if n > 1 else 0)
+    assert (found.n_replicas, found.steps) == (settings.n_replicas, refinement.get("steps", 30_000))
+    if n > 1:
+        assert (found.temperatures[0], found.temperatures[-1]) == pytest.approx((300.0, 645.0))
+        check_ladders(found.n_replicas, n, found.blocks)
+
+
+def test_a_refinement_keeps_the_ladder_of_the_simulation() -> None:
+    settings = Simulation(temperatures=(300.0, 330.0), exchange_interval=100)
+    found = OpenMMSampler(settings, LocalExecutor()).for_refinement(Refinement(steps=900), 300.0).settings
+    assert (found.temperatures, found.exchange_interval, found.steps) == ((300.0, 330.0), 100, 900)
 
 
 @pytest.fixture
