@@ -56,7 +56,7 @@ class _State:
     last_words: list[Callable[[Interrupted], None]] = field(default_factory=list)
     #: set while Python has dropped the exception, and it was not raised again
     dropped: threading.Event = field(default_factory=threading.Event)
-    #: held while a signal is raised again, and while the handlers are put back: they would not be there for it
+    #: held while a signal is raised again and while the handlers are put back, so that they are there for it
     sending: threading.Lock = field(default_factory=threading.Lock)
 
 

@@ -126,14 +126,18 @@ def test_no_signal_is_raised_again_after_the_block(monkeypatch: pytest.MonkeyPat
             time.sleep(0.5)  # the main thread leaves the block meanwhile
             return True
 
+    def work() -> None:
+        with handled():
+            with contextlib.suppress(Interrupted):
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(2 * interrupts._AGAIN_SECONDS)
+
     monkeypatch.setattr(interrupts._state, "dropped", Late())
     stray: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: stray.append(number))
     try:
-        with pytest.raises(Interrupted), handled():
-            with contextlib.suppress(Interrupted):
-                os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(2 * interrupts._AGAIN_SECONDS)
+        with pytest.raises(Interrupted):
+            work()
         time.sleep(0.6)
     finally:
         signal.signal(signal.SIGTERM, before)
