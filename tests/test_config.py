@@ -22,6 +22,7 @@ from cgal_plugin.config.external import (
 )
 from cgal_plugin.config.quantities import parse_quantity
 from cgal_plugin.config.section import kinds
+from cgal_plugin.config.systems import TOP_KEYS, parse_systems
 from cgal_plugin.config.template import schema, template
 from cgal_plugin.errors import ConfigError
 from cgal_plugin.runs.cost import plan
@@ -40,6 +41,16 @@ def test_template_is_valid_and_equals_the_defaults(tmp_path: Path) -> None:
     assert config == parse_config({**MINIMAL, "name": "chignolin"})
 
 
+def test_the_commented_keys_of_several_molecules_are_valid(tmp_path: Path) -> None:
+    (tmp_path / "second.npz").touch()
+    lines = template().splitlines()
+    start, end = lines.index("# systems:"), next(i for i, t in enumerate(lines) if t.startswith("# share:"))
+    content = yaml.safe_load("\n".join(line[2:] for line in lines[start : end + 1]))
+    config = parse_systems(content, base=tmp_path)
+    assert [(s.name, s.role) for s in config.systems] == [("first", "train"), ("second", "test")]
+    assert set(content) <= set(TOP_KEYS)
+
+
 def test_dump_and_load_round_trip(tmp_path: Path) -> None:
     config = parse_config({**MINIMAL, "selector": {"kind": "custom", "class": "a.b:C", "args": {"x": 1}}})
     assert _load(tmp_path, dump_yaml(config)) == config
@@ -47,7 +58,7 @@ def test_dump_and_load_round_trip(tmp_path: Path) -> None:
 
 
 def test_schema_names_every_top_level_key() -> None:
-    assert set(json.loads(schema())["properties"]) == set(Config.model_fields)
+    assert set(json.loads(schema())["properties"]) == {*Config.model_fields, *TOP_KEYS}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from typing import Any
 
 import yaml
@@ -14,7 +15,21 @@ from cgal_plugin.config.external import GROUPS, INSTALLED
 from cgal_plugin.config.models import Config
 from cgal_plugin.config.preset import check_name, load_preset
 from cgal_plugin.config.section import AUTO, autos, kinds
+from cgal_plugin.config.system import System
+from cgal_plugin.config.systems import COMMON, ENTRY_KEYS, OWN, ROLES, SHARES
 from cgal_plugin.errors import ConfigError
+
+#: what the keys of several molecules mean
+SYSTEMS = (
+    "Several molecules, one potential: in place of system. role train: its frames are labelled; test: it is "
+    "simulated and evaluated, and needs a reference. Sections of their own: "
+    + ", ".join(OWN)
+    + ". What all share "
+    "is at the top of the file: " + ", ".join(COMMON) + ", and the other sections."
+)
+SHARE = (
+    "The labels go to the frames that the data cover least, equally to the molecules, or to random frames."
+)
 
 _EXAMPLE: dict[str, Any] = {"name": "chignolin", "system": {"sequence": "YYDPETGTWY", "temperature": 400.0}}
 
@@ -50,8 +65,31 @@ def template(preset: str | None = None) -> str:
 
 
 def schema() -> str:
-    """Return the JSON schema of the configuration."""
-    return json.dumps(Config.model_json_schema(by_alias=True), indent=2)
+    """Return the JSON schema of the configuration, with one molecule or with several."""
+    content = Config.model_json_schema(by_alias=True)
+    properties, of_one = content["properties"], content["$defs"]["System"]["properties"]
+    allowed = {**of_one, **{key: properties[key] for key in OWN}}
+    allowed |= {
+        "name": {"type": "string"},
+        "role": {"enum": list(ROLES)},
+        "weight": {"type": "number", "minimum": 1, "maximum": 1000},
+    }
+    entry = {
+        "type": "object",
+        "properties": {key: allowed[key] for key in ENTRY_KEYS if key in allowed},
+        "required": ["name"],
+        "additionalProperties": False,
+    }
+    properties |= {key: of_one[key] for key in COMMON}
+    properties["systems"] = {"type": "array", "items": entry, "minItems": 1, "description": SYSTEMS}
+    properties["share"] = {"enum": list(SHARES), "default": SHARES[0], "description": SHARE}
+    del content["required"]
+    alone = {
+        "required": ["system"],
+        "not": {"anyOf": [{"required": [key]} for key in (*COMMON, "systems", "share")]},
+    }
+    content["oneOf"] = [alone, {"required": ["systems"], "not": {"required": ["system"]}}]
+    return json.dumps(content, indent=2)
 
 
 def _section(model: type[BaseModel], depth: int, lines: list[str], example: dict[str, Any]) -> None:
@@ -78,6 +116,8 @@ def _section(model: type[BaseModel], depth: int, lines: list[str], example: dict
                 lines += [f"{pad}{key}: {value}  # auto: {marked[key].rule}; null: off; or a section:"]
                 unset = True
             lines += [f"# {line}" for line in inner] if unset else inner
+            if model is System:
+                lines += _several()
             continue
         value = example.get(key, AUTO if key in marked else _default(field))
         words = field.description.split() if field.description else []
@@ -86,6 +126,20 @@ def _section(model: type[BaseModel], depth: int, lines: list[str], example: dict
         hidden = "# " if value is None and key not in example else ""
         shown = "null" if value is None and key in example else _yaml(value)
         lines.append(f"{pad}{hidden}{key}: {shown}{comment}")
+
+
+def _several() -> list[str]:
+    """Return the commented keys of a run with several molecules."""
+    wrapped = textwrap.wrap(SYSTEMS, 108, initial_indent="# ", subsequent_indent="# ")
+    return [
+        "",
+        *wrapped,
+        "# systems:",
+        "#   - {name: first, sequence: GYDPAKG}",
+        "#   - {name: second, sequence: YGGFM, role: test, evaluation: {reference: [second.npz]}}",
+        *(f"# {key}: {_yaml(System.model_fields[key].get_default())}" for key in COMMON),
+        f"# share: {SHARES[0]}  # {SHARE}",
+    ]
 
 
 def _default(field: FieldInfo) -> Any:
