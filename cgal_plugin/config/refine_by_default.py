@@ -108,7 +108,7 @@ def rungs_used(refinement: Refinement, simulation: Simulation) -> int:
     """Return the number of temperatures of a refinement's dynamics; 1: no tempering, or that of the user.
 
     It is the largest number, at most ``refinement.rungs``, that divides the replicas of each block and leaves
-    enough frames at the temperature of the system.
+    enough frames at the temperature of the system, with some to spare for replicas that blow up.
     """
     if simulation.temperatures:
         return 1
@@ -116,7 +116,7 @@ def rungs_used(refinement: Refinement, simulation: Simulation) -> int:
     fitting = (
         n
         for n in range(min(refinement.rungs, packed), 1, -1)
-        if packed % n == 0 and simulation.n_replicas // n * used >= _MIN_FRAMES
+        if packed % n == 0 and simulation.n_replicas // n * used >= 2 * _MIN_FRAMES
     )
     return next(fitting, 1)
 

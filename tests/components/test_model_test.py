@@ -83,7 +83,7 @@ def test_the_dynamics_of_a_test_are_independent_replicas_here(changes: dict[str,
         ({"n_replicas": 30}, {"rungs": 6}, 6),
         ({"n_replicas": 30, "blocks": 2}, {"rungs": 6}, 5),
         ({"n_replicas": 7}, {"rungs": 6}, 1),
-        ({"n_replicas": 16}, {"steps": 4000}, 2),  # 8 x 32 frames; 4 x 32 are not enough
+        ({"n_replicas": 16}, {"steps": 8000}, 2),  # 8 x 64 frames; 4 x 64 are not enough
         ({}, {"rungs": 1}, 1),
     ],
 )

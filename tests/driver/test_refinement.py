@@ -168,9 +168,10 @@ def test_too_few_sampled_frames_are_an_error() -> None:
 @pytest.mark.integration
 def test_a_run_is_refined_for_every_seed(chance_seed: int, tmp_path: Path) -> None:
     """However trajectories and fits turn out: the states may be few, and badly connected."""
-    result = run(parse_config(content(chance_seed, iterations=1)), tmp_path / "run")
+    result = run(parse_config(content(chance_seed, iterations=1, steps=3200)), tmp_path / "run")
     found = stages(result.out_dir)
     assert len(found) == 2
+    assert all(len(r["tempering"][0]["temperatures"]) == 2 for r in found)  # two ladders
     for each in found:
         assert np.isfinite(each["divergence"])
         assert np.isclose(sum(each["target"]), 1.0)
