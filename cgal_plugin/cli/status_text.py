@@ -14,14 +14,7 @@ from cgal_plugin.runs.w1_text import short_text as w1_short
 
 def status_text(status: Mapping[str, Any]) -> str:
     """Format the result of :func:`cgal_plugin.runs.status.run_status`."""
-    held = f" ({status['holder']})" if status["holder"] else ""
-    lines = [f"{status['name']}: {status['state']}{held}, {status['run_dir']}"]
-    if status["last_sign"] is not None:
-        lines.append(f"last log entry {_span(time.time() - status['last_sign'])} ago")
-    if status["state"] == "failed" and status["last_error"]:
-        lines.append(f"error: {status['last_error']}")
-    for row in status["rounds"]:
-        lines.append(_round_text(row))
+    lines = _state_lines(status) + [_round_text(row) for row in status["rounds"]]
     if status.get("refined"):
         refined = status["refined"]
         found = [w1_short(refined)] if refined.get("w1") else []
@@ -30,31 +23,68 @@ def status_text(status: Mapping[str, Any]) -> str:
     if status["stopped"]:
         lines.append(f"stopped: {status['stopped']}")
     lines.append(f"rounds planned: {status['rounds_planned']}, then a final training")
-    current, queue = status["current"], status["queue"]
-    if current is not None:
-        text = f"now: {current['stage']}"
-        if "done" in current:
-            text += f", {current['done']} of {current['total']}"
-        if "per_hour" in current:
-            text += f", {current['per_hour']:.0f} per hour, about {_span(current['seconds_left'])} left"
-        lines.append(text)
+    lines += _current_lines(status)
+    queue = status["queue"]
     if queue is not None:
         lines.append("labels: " + ", ".join(f"{queue[k]} {k}" for k in queue))
     if status["throughput"]:
         rates = (f"{name.replace('_', ' ')} {value:.4g}" for name, value in status["throughput"].items())
         lines.append("throughput: " + ", ".join(rates))
     failures = status["failures"]
-    lines.append(f"failures: {failures['quarantined']} frames in quarantine")
-    lines += [f"  {count} x {reason}" for reason, count in failures["reasons"].items()]
+    lines += _quarantine_lines(failures)
     if failures["events"]:
         lines.append(
             "events: " + ", ".join(f"{count} x {name}" for name, count in failures["events"].items())
         )
-    if status["state"] not in ("finished", "running"):
-        lines.append("run the same `cgal run` command again to resume")
+    lines += _resume_lines(status)
     if status["seconds_left"]:
         lines.append(f"time left: about {_span(status['seconds_left'])}")
     return plain("\n".join(lines))
+
+
+def systems_text(status: Mapping[str, Any]) -> str:
+    """Format the result of :func:`cgal_plugin.systems.status.systems_status`."""
+    lines = _state_lines(status)
+    for number, seconds in enumerate(status["trainings"]):
+        lines.append(f"training of round {number}: {_span(seconds)}")
+    for name, own in status["systems"].items():
+        lines.append(f"system {name}, {own['role']}:" + " not started" * (own["rounds"] is None))
+        lines += [f"  {_round_text(row)}" for row in own["rounds"] or ()]
+        if own["failures"] and own["failures"]["quarantined"]:
+            lines += [f"  {text}" for text in _quarantine_lines(own["failures"])]
+    return plain("\n".join([*lines, *_current_lines(status), *_resume_lines(status)]))
+
+
+def _state_lines(status: Mapping[str, Any]) -> list[str]:
+    held = f" ({status['holder']})" if status["holder"] else ""
+    lines = [f"{status['name']}: {status['state']}{held}, {status['run_dir']}"]
+    if status["last_sign"] is not None:
+        lines.append(f"last log entry {_span(time.time() - status['last_sign'])} ago")
+    if status["state"] == "failed" and status["last_error"]:
+        lines.append(f"error: {status['last_error']}")
+    return lines
+
+
+def _current_lines(status: Mapping[str, Any]) -> list[str]:
+    current = status["current"]
+    if current is None:
+        return []
+    text = f"now: {current['stage']}"
+    if "done" in current:
+        text += f", {current['done']} of {current['total']}"
+    if "per_hour" in current:
+        text += f", {current['per_hour']:.0f} per hour, about {_span(current['seconds_left'])} left"
+    return [text]
+
+
+def _quarantine_lines(failures: Mapping[str, Any]) -> list[str]:
+    reasons = [f"  {count} x {reason}" for reason, count in failures["reasons"].items()]
+    return [f"failures: {failures['quarantined']} frames in quarantine", *reasons]
+
+
+def _resume_lines(status: Mapping[str, Any]) -> list[str]:
+    done = status["state"] in ("finished", "running")
+    return [] if done else ["run the same `cgal run` command again to resume"]
 
 
 def _round_text(row: Mapping[str, Any]) -> str:

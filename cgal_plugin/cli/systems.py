@@ -77,18 +77,11 @@ def describe(config: Path, *, resolved: bool = False) -> None:
 
 
 def status(run_dir: Path, *, as_json: bool) -> None:
-    """Show the state of each system; see ``cgal status``."""
+    """Show the state of the run and of each system; see ``cgal status``."""
     import json
 
-    from cgal_plugin.cli.status_text import status_text
-    from cgal_plugin.runs.status import run_status
-    from cgal_plugin.systems.directory import read_systems, system_folder
+    from cgal_plugin.cli.status_text import systems_text
+    from cgal_plugin.systems.status import systems_status
 
-    names = [s["name"] for s in read_systems(run_dir)["systems"]]
-    folders = {name: system_folder(run_dir, name) for name in names}
-    found = {name: run_status(f) for name, f in folders.items() if (f / "config.yaml").is_file()}
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-        return
-    for name in names:
-        typer.echo(f"system {name}: " + (status_text(found[name]) if name in found else "not started"))
+    found = systems_status(run_dir)
+    typer.echo(json.dumps(found, indent=2) if as_json else systems_text(found))

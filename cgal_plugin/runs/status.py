@@ -57,28 +57,35 @@ def run_status(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     root = Path(run_dir)
     config = RunDirectory(root).read_config()
     events = read_log(root / LOG)
-    holder = holder_of(root / LOCK)
     rounds = [_round(folder) for folder in sorted((root / "rounds").glob("round_*")) if folder.is_dir()]
-    current = _current(events) if holder else None
+    now = run_state(root)
     planned = int(config.get("stopping", {}).get("rounds", 0))
     tested = config.get("test") is not None and bool(config.get("evaluation", {}).get("reference"))
     refined = bool(config.get("refinement"))
     return {
         "name": config.get("name", ""),
         "run_dir": str(root),
-        "state": _state(root, events, holder),
-        "holder": holder,
-        "last_sign": events[-1]["time"] if events else None,
-        "last_error": next((e.get("text") for e in reversed(events) if e["event"] == "error"), None),
+        **now,
         "rounds_planned": planned,
         "stopped": _stopped(events),
         "rounds": rounds,
         "refined": _refined(root) if refined else None,
-        "current": current,
-        "queue": _queue(root, rounds, working=holder is not None),
+        "queue": _queue(root, rounds, working=now["holder"] is not None),
         "throughput": _throughput(rounds),
         "failures": _failures(root, events),
-        "seconds_left": _seconds_left(rounds, planned, current, events, tested, refined),
+        "seconds_left": _seconds_left(rounds, planned, now["current"], events, tested, refined),
+    }
+
+
+def run_state(root: Path) -> dict[str, Any]:
+    """Return ``state``, ``holder``, ``last_sign``, ``last_error`` and ``current`` of :func:`run_status`."""
+    events, holder = read_log(root / LOG), holder_of(root / LOCK)
+    return {
+        "state": _state(root, events, holder),
+        "holder": holder,
+        "last_sign": events[-1]["time"] if events else None,
+        "last_error": next((e.get("text") for e in reversed(events) if e["event"] == "error"), None),
+        "current": _current(events) if holder else None,
     }
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from cgal_plugin.cli.status_text import systems_text
 from cgal_plugin.config import parse_config
 from cgal_plugin.config.systems import SystemsConfig, parse_systems
 from cgal_plugin.data import DataStore
@@ -20,6 +21,7 @@ from cgal_plugin.errors import CGALError, ConfigError, ExportError, StateError
 from cgal_plugin.export import export_potential
 from cgal_plugin.mapping import CGTopology
 from cgal_plugin.systems import SystemsResult, run_systems
+from cgal_plugin.systems.status import systems_status
 from tests.driver.cheap import Log, without_figures
 from tests.driver.tiny import SMOKE
 from tests.priors.chains import chains
@@ -109,6 +111,36 @@ def test_report_and_summary_have_the_held_out_system_first(finished: SystemsResu
     assert [s["name"] for s in summary["systems"]] == ["held", "long", "short"]
     assert summary["means"]["test"]["n"] == 1
     assert sum(got["n"] for got in summary["shares"][0].values()) == SHARED["selector"]["n_select"]
+
+
+def test_status_is_that_of_the_run_and_of_each_system(finished: SystemsResult, tmp_path: Path) -> None:
+    found = systems_status(finished.out_dir)
+    assert (found["name"], found["state"], found["holder"], found["current"]) == (
+        "peptides",
+        "finished",
+        None,
+        None,
+    )
+    assert len(found["trainings"]) == 2
+    assert {name: own["role"] for name, own in found["systems"].items()} == {
+        "long": "train",
+        "short": "train",
+        "held": "test",
+    }
+    assert [row["round"] for row in found["systems"]["long"]["rounds"]] == [0, 1]
+    text = systems_text(found)
+    assert text.splitlines()[0] == f"peptides: finished, {finished.out_dir}"
+    assert "system held, test:\n  round 0: " in text
+    # as a kill leaves it: the last system was not started
+    shutil.copytree(finished.out_dir, tmp_path / "run", ignore=shutil.ignore_patterns("held", "model.ckpt"))
+    log = tmp_path / "run" / "log.jsonl"
+    log.write_text(
+        "".join(line for line in log.read_text().splitlines(keepends=True) if "run finished" not in line)
+    )
+    text = systems_text(systems_status(tmp_path / "run"))
+    assert text.startswith("peptides: killed")
+    assert "system held, test: not started" in text
+    assert text.endswith("run the same `cgal run` command again to resume")
 
 
 def test_one_model_serves_all_molecules_and_unseen_sequences(finished: SystemsResult, tmp_path: Path) -> None:
