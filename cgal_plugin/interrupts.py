@@ -54,8 +54,8 @@ class _State:
     held: int = 0
     #: called before the process is killed
     last_words: list[Callable[[Interrupted], None]] = field(default_factory=list)
-    #: set while Python has dropped the exception, and it was not raised again
-    dropped: threading.Event = field(default_factory=threading.Event)
+    #: whether Python has dropped the exception, and it was not raised again (no Event: it has a lock)
+    dropped: bool = False
     #: held while a signal is raised again and while the handlers are put back, so that they are there for it
     sending: threading.Lock = field(default_factory=threading.Lock)
 
@@ -109,9 +109,9 @@ def deferred() -> Iterator[None]:
 
 def _handle(number: int, frame: FrameType | None) -> None:
     # a second signal must not interrupt the clean-up after the first
-    if _state.pending is None or _state.dropped.is_set():
+    if _state.pending is None or _state.dropped:
         _state.pending = _state.pending or number
-        _state.dropped.clear()
+        _state.dropped = False
         check()
 
 
@@ -122,13 +122,13 @@ def _noticing_drops() -> Iterator[None]:
 
     def dropped(facts: Any) -> None:  # in a destructor, or in a callback of ctypes
         if isinstance(facts.exc_value, Interrupted):
-            _state.dropped.set()
+            _state.dropped = True
         else:
             unraisable(facts)
 
     def printed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if isinstance(error, Interrupted):  # in C code that prints exceptions and goes on
-            _state.dropped.set()
+            _state.dropped = True
         else:
             uncaught(kind, error, trace)
 
@@ -158,7 +158,7 @@ def handled(*, keyboard: bool = True) -> Iterator[None]:
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     _state.active, _state.pending, _state.held = True, None, 0
-    _state.dropped.clear()
+    _state.dropped = False
     ended = threading.Event()
     before = {number: signal.signal(number, _handle) for number in SIGNALS}
     wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
@@ -205,7 +205,7 @@ def _guard(ours: socket.socket, ended: threading.Event) -> None:
         if ended.wait(_AGAIN_SECONDS):
             return
         with _state.sending:
-            if _state.dropped.is_set() and not ended.is_set():
+            if _state.dropped and not ended.is_set():
                 os.kill(os.getpid(), received[0])
     interrupted = Interrupted(received[0])
     try:

@@ -14,6 +14,7 @@ from cgal_plugin.config.model_test import ModelTest
 from cgal_plugin.config.models import Config, ExternalComponent
 from cgal_plugin.config.quantities import Count, SeedNumber
 from cgal_plugin.config.refine_by_default import too_few_frames
+from cgal_plugin.config.refinement import VERSION
 from cgal_plugin.config.section import Section
 from cgal_plugin.errors import ConfigError
 from cgal_plugin.provenance import hash_object, hash_path
@@ -111,9 +112,9 @@ class LoadedBenchmark:
     jobs
         (arm, seed) → configuration, ordered by seed, then by arm.
     hashes
-        (arm, seed) → SHA-256 of the keys that the file sets for the arm and for the test. Defaults are not
-        included, so that results stay valid when a release adds keys. Keys that do not affect results (number
-        of processes, failure limit) are not included either.
+        (arm, seed) → SHA-256 of the keys that the file sets for the arm and for the test, and of the version
+        of a refinement. Defaults are not included, so that results stay valid when a release adds keys. Keys
+        that do not affect results (number of processes, failure limit) are not included either.
     reference
         SHA-256 of the content of each reference file, of its topology and of its forces, in order.
     """
@@ -132,7 +133,8 @@ class LoadedBenchmark:
                     self.jobs[name, seed] = _arm_config(
                         content | {"test": section}, folder, f"{source}: arms.{name}"
                     )
-                    self.hashes[name, seed] = hash_object([_essential(content), test])
+                    refined = [VERSION] if self.jobs[name, seed].refinement is not None else []
+                    self.hashes[name, seed] = hash_object([_essential(content), test, *refined])
         files = {path: None for config in self.jobs.values() for path in _reference_files(config)}
         self.reference = [hash_path(path) for path in files if path.exists()]
 

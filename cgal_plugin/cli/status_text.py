@@ -23,10 +23,7 @@ def status_text(status: Mapping[str, Any]) -> str:
     if status["stopped"]:
         lines.append(f"stopped: {status['stopped']}")
     lines.append(f"rounds planned: {status['rounds_planned']}, then a final training")
-    lines += _current_lines(status)
-    queue = status["queue"]
-    if queue is not None:
-        lines.append("labels: " + ", ".join(f"{queue[k]} {k}" for k in queue))
+    lines += _current_lines(status) + _queue_lines(status["queue"])
     if status["throughput"]:
         rates = (f"{name.replace('_', ' ')} {value:.4g}" for name, value in status["throughput"].items())
         lines.append("throughput: " + ", ".join(rates))
@@ -50,8 +47,11 @@ def systems_text(status: Mapping[str, Any]) -> str:
     for name, own in status["systems"].items():
         lines.append(f"system {name}, {own['role']}:" + " not started" * (own["rounds"] is None))
         lines += [f"  {_round_text(row)}" for row in own["rounds"] or ()]
+        lines += [f"  {text}" for text in _queue_lines(own["queue"])]
         if own["failures"] and own["failures"]["quarantined"]:
             lines += [f"  {text}" for text in _quarantine_lines(own["failures"])]
+    if status["stopped"]:
+        lines.append(f"stopped: {status['stopped']}")
     return plain("\n".join([*lines, *_current_lines(status), *_resume_lines(status)]))
 
 
@@ -75,6 +75,10 @@ def _current_lines(status: Mapping[str, Any]) -> list[str]:
     if "per_hour" in current:
         text += f", {current['per_hour']:.0f} per hour, about {_span(current['seconds_left'])} left"
     return [text]
+
+
+def _queue_lines(queue: Mapping[str, int] | None) -> list[str]:
+    return [] if queue is None else ["labels: " + ", ".join(f"{queue[k]} {k}" for k in queue)]
 
 
 def _quarantine_lines(failures: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def start_positions(
 def continued_positions(
     store: DataStore,
     last: Sequence[NDArray[np.floating]],
-    blown: Collection[int],
+    results: Mapping[str, Any],
     n: int,
     *,
     seed: int,
@@ -54,13 +54,15 @@ def continued_positions(
 ) -> NDArray[np.floating]:
     """Return the last frames of trajectories, or data frames for those that blew up or have no frame.
 
+    All replicas of a ladder of temperatures continue from its trajectory. It goes on if a replica at another
+    temperature blows up.
+
     Parameters
     ----------
     last
-        One ``(n, n_beads, 3)`` Å trajectory per replica, or per ladder of temperatures, from which all its
-        replicas continue; empty: there was none.
-    blown
-        Replicas that blew up.
+        One ``(n, n_beads, 3)`` Å trajectory per replica or ladder; empty: there was none.
+    results
+        Results of their stage: ``events`` are the replicas that blew up, ``tempering`` is there with ladders.
     n
         Number of replicas.
 
@@ -68,8 +70,11 @@ def continued_positions(
     -------
     ``(n, n_beads, 3)`` Å.
     """
-    each = max(1, n // max(1, len(last)))  # replicas of a trajectory
-    lost = {replica // each for replica in blown}
+    if results.get("tempering"):
+        each, whole = n // len(last), max(map(len, last))
+        lost = {k for k, path in enumerate(last) if len(path) < whole}
+    else:
+        each, lost = 1, {event["replica"] for event in results.get("events", ())}
     kept = {k: path[-1] for k, path in enumerate(last) if len(path) and k not in lost}
     ends = {i: kept[i // each] for i in range(n) if i // each in kept}
     if len(ends) == n:

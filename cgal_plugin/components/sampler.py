@@ -88,7 +88,10 @@ class OpenMMSampler:
 
     def for_refinement(self, refinement: Refinement, temperature: float) -> OpenMMSampler:
         """Return a sampler for the refinement at a temperature, K: tempered, with the same replicas."""
-        ladder = geometric_ladder(temperature, refinement.hottest, rungs_used(refinement, self.settings))
+        n = rungs_used(refinement, self.settings)
+        # neighbours as far apart as in the whole ladder
+        hottest = refinement.hottest ** ((n - 1) / max(1, refinement.rungs - 1))
+        ladder = geometric_ladder(temperature, hottest, n)
         if not ladder:
             return self.with_steps(refinement.steps)
         exchange = min(EXCHANGE, refinement.steps)
@@ -204,6 +207,15 @@ class OpenMMSampler:
 
 def refinement_sampler(sampler: Sampler, refinement: Refinement, temperature: float) -> Sampler:
     """Return the sampler of the refinement: the default one is tempered, others may change their length."""
-    if isinstance(sampler, OpenMMSampler):
+    if type(sampler) is OpenMMSampler:  # a subclass has its own dynamics
         return sampler.for_refinement(refinement, temperature)
     return sampler.with_steps(refinement.steps) if isinstance(sampler, ExtendableSampler) else sampler
+
+
+def dynamics_folder(sampler: Sampler) -> str:
+    """Return the name of the folder for the dynamics of an iteration.
+
+    Tempered dynamics has another one: a run of an earlier version may have plain dynamics there, unfinished.
+    """
+    tempered = type(sampler) is OpenMMSampler and sampler.settings.temperatures
+    return "tempered" if tempered else "dynamics"

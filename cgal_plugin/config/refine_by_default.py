@@ -14,6 +14,8 @@ from cgal_plugin.config.training import Training
 
 #: fewest frames of the model, and the fraction of each replica that is equilibration
 _MIN_FRAMES, _EQUILIBRATION = 200, 0.2
+#: fewest ladders of temperatures: the others must suffice if one blows up
+_MIN_LADDERS = 4
 #: an interval above any lag time, ps
 _LONG_PS = 1e9
 
@@ -108,17 +110,16 @@ def rungs_used(refinement: Refinement, simulation: Simulation) -> int:
     """Return the number of temperatures of a refinement's dynamics; 1: no tempering, or that of the user.
 
     It is the largest number, at most ``refinement.rungs``, that divides the replicas of each block and leaves
-    enough frames at the temperature of the system, with some to spare for replicas that blow up.
+    at least four ladders, and at the temperature of the system twice the frames that are needed: replicas can
+    blow up.
     """
     if simulation.temperatures:
         return 1
     packed, used = simulation.n_replicas // simulation.blocks, _used_frames(refinement, simulation)
-    fitting = (
-        n
-        for n in range(min(refinement.rungs, packed), 1, -1)
-        if packed % n == 0 and simulation.n_replicas // n * used >= 2 * _MIN_FRAMES
-    )
-    return next(fitting, 1)
+    for n in range(min(refinement.rungs, packed, simulation.n_replicas // _MIN_LADDERS), 1, -1):
+        if packed % n == 0 and simulation.n_replicas // n * used >= 2 * _MIN_FRAMES:
+            return n
+    return 1
 
 
 def _replicas(simulation: Simulation) -> int:

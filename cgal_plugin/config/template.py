@@ -22,9 +22,8 @@ from cgal_plugin.errors import ConfigError
 #: what the keys of several molecules mean
 SYSTEMS = (
     "Several molecules, one potential: in place of system. role train: its frames are labelled; test: it is "
-    "simulated and evaluated, and needs a reference. Sections of their own: "
-    + ", ".join(OWN)
-    + ". What all share "
+    "simulated and evaluated, and needs a reference. weight (1 or more): how often the frames of a molecule "
+    "count in a training. Sections of their own: " + ", ".join(OWN) + ". What all share "
     "is at the top of the file: " + ", ".join(COMMON) + ", and the other sections."
 )
 SHARE = (
@@ -88,7 +87,12 @@ def schema() -> str:
         "required": ["system"],
         "not": {"anyOf": [{"required": [key]} for key in (*COMMON, "systems", "share")]},
     }
-    content["oneOf"] = [alone, {"required": ["systems"], "not": {"required": ["system"]}}]
+    several = {
+        "required": ["systems"],
+        "not": {"required": ["system"]},
+        "properties": {"refinement": {"type": "null"}},  # it corrects the populations of one molecule
+    }
+    content["oneOf"] = [alone, several]
     return json.dumps(content, indent=2)
 
 

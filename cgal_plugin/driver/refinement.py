@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cgal_plugin.components.frames import continued_positions
 from cgal_plugin.components.protocols import RefinableTrainer, TrainedModel
-from cgal_plugin.components.sampler import refinement_sampler
+from cgal_plugin.components.sampler import dynamics_folder, refinement_sampler
 from cgal_plugin.config.refinement import Refinement as Settings
 from cgal_plugin.driver.context import RunContext
 from cgal_plugin.errors import AnalysisError
@@ -106,7 +106,7 @@ class Refinement:
             self._start(k),
             seed=context.seed(REFINEMENT, k),
             folder=folder,
-            out_dir=folder / "dynamics",
+            out_dir=folder / dynamics_folder(sampler),
             progress=progress,
         )
         trajectories = equilibrated(self._trajectories(k), k)
@@ -154,13 +154,10 @@ class Refinement:
 
     def _start(self, k: int) -> NDArray[np.floating]:
         """Return the last frames of the previous iteration; data frames at first, and after a blow-up."""
-        context, last, blown = self.context, list[NDArray[np.floating]](), set[int]()
-        if k > 0:
-            blown = {e["replica"] for e in self._stage(k - 1).results()["events"]}
-            last = list(self._trajectories(k - 1))
-        seed, parts = context.seed(REFINEMENT, "start", k), context.components
-        n, spread = parts.n_replicas, parts.spread_starts
-        return continued_positions(context.store, last, blown, n, seed=seed, spread=spread)
+        context, parts = self.context, self.context.components
+        last, results = (self._trajectories(k - 1), self._stage(k - 1).results()) if k else ((), {})
+        seed, n, spread = context.seed(REFINEMENT, "start", k), parts.n_replicas, parts.spread_starts
+        return continued_positions(context.store, last, results, n, seed=seed, spread=spread)
 
     def test(self, model: TrainedModel) -> dict[str, Any]:
         """Test the refined model; return the results for the user."""

@@ -199,8 +199,16 @@ def _refinement_notes(stages: Sequence[Stage]) -> list[str]:
     return [
         "The refined model is that of the last round with corrected populations. Kullback–Leibler "
         "divergence from the populations of the all-atom dynamics, before each correction and after the "
-        f"last: {found}."
+        f"last: {found}.",
+        *(t for k, s in enumerate(stages) for t in _tempering(f"Refinement, iteration {k}", s.results())),
     ]
+
+
+def _tempering(where: str, results: Mapping[str, Any]) -> list[str]:
+    """Return what is to say of the parallel tempering of a stage."""
+    found = results.get("tempering", [])
+    notes = [f"{where}, parallel tempering: {short_text(found)}."] if found else []
+    return notes + [f"{where}: {text}." for each in found for text in each["warnings"]]
 
 
 def _selected(rounds: Sequence[_Round]) -> SelectedFrames | None:
@@ -275,10 +283,7 @@ def _round_notes(rounds: Sequence[_Round]) -> list[str]:
     """Say what could not be computed, and whether the run converged."""
     notes = []
     for index, found in enumerate(rounds):
-        tempering = found.results["simulate"].get("tempering", [])
-        if tempering:
-            notes.append(f"Round {index}, parallel tempering: {short_text(tempering)}.")
-        notes += [f"Round {index}: {text}." for r in tempering for text in r["warnings"]]
+        notes += _tempering(f"Round {index}", found.results["simulate"])
         if not found.results["test"] and "w1" in found.results["evaluate"]:
             notes.append(
                 f"Round {index} has no test: an earlier version measured W1 on the round's own exploration, "

@@ -67,7 +67,6 @@ def run_status(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
         "run_dir": str(root),
         **now,
         "rounds_planned": planned,
-        "stopped": _stopped(events),
         "rounds": rounds,
         "refined": _refined(root) if refined else None,
         "queue": _queue(root, rounds, working=now["holder"] is not None),
@@ -78,13 +77,14 @@ def run_status(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def run_state(root: Path) -> dict[str, Any]:
-    """Return ``state``, ``holder``, ``last_sign``, ``last_error`` and ``current`` of :func:`run_status`."""
+    """Return the keys of :func:`run_status` from ``state`` to ``current`` that log and lock tell."""
     events, holder = read_log(root / LOG), holder_of(root / LOCK)
     return {
         "state": _state(root, events, holder),
         "holder": holder,
         "last_sign": events[-1]["time"] if events else None,
         "last_error": next((e.get("text") for e in reversed(events) if e["event"] == "error"), None),
+        "stopped": _stopped(events),
         "current": _current(events) if holder else None,
     }
 

@@ -21,8 +21,9 @@ def systems_status(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``name``, ``run_dir``; ``state``, ``holder``, ``last_sign``, ``last_error`` and ``current`` as in
-        :func:`cgal_plugin.runs.status.run_status`; ``trainings`` (seconds of each complete shared training);
+        ``name``, ``run_dir``; ``state``, ``holder``, ``last_sign``, ``last_error``, ``stopped`` and
+        ``current`` as in :func:`cgal_plugin.runs.status.run_status`; ``trainings`` (seconds of each complete
+        shared training);
         ``systems``: name to ``role``, ``rounds``, ``queue``, ``throughput`` and ``failures`` as there, each
         None if the system was not started.
 

@@ -92,6 +92,18 @@ def test_hashes_depend_on_what_alters_results(tmp_path: Path, change: dict[str, 
     assert [before[job] == after[job] for job in before] == [same] * 4
 
 
+def test_refinements_of_another_version_are_other_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_benchmark(_write(tmp_path, _content()))
+    monkeypatch.setattr("cgal_plugin.benchmark.config.VERSION", 77)
+    after = load_benchmark(_write(tmp_path, _content())).hashes
+    refined = {job for job, config in loaded.jobs.items() if config.refinement is not None}
+    assert {job for job in after if after[job] != loaded.hashes[job]} == refined
+    assert ("rmsd_refined", 1) in refined
+    assert len(refined) < len(after)
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

@@ -11,7 +11,7 @@ import pytest
 from cgal_plugin.components.evaluator import ReferenceEvaluator
 from cgal_plugin.components.model_forces import noise_floor
 from cgal_plugin.components.model_test import FES_CELLS, compare, tic_histogram
-from cgal_plugin.components.sampler import OpenMMSampler
+from cgal_plugin.components.sampler import OpenMMSampler, dynamics_folder, refinement_sampler
 from cgal_plugin.components.starts import StartSet
 from cgal_plugin.config import parse_config
 from cgal_plugin.config.executor import LocalExecutor
@@ -82,6 +82,7 @@ def test_the_dynamics_of_a_test_are_independent_replicas_here(changes: dict[str,
         ({}, {"rungs": 6}, 4),  # the largest number that divides 64
         ({"n_replicas": 30}, {"rungs": 6}, 6),
         ({"n_replicas": 30, "blocks": 2}, {"rungs": 6}, 5),
+        ({"n_replicas": 30}, {"rungs": 10}, 6),  # 10 would leave three ladders
         ({"n_replicas": 7}, {"rungs": 6}, 1),
         ({"n_replicas": 16}, {"steps": 8000}, 2),  # 8 x 64 frames; 4 x 64 are not enough
         ({}, {"rungs": 1}, 1),
@@ -96,8 +97,22 @@ def test_a_refinement_is_tempered_as_far_as_its_replicas_allow(
     assert len(found.temperatures) == (n if n > 1 else 0)
     assert (found.n_replicas, found.steps) == (settings.n_replicas, refinement.get("steps", 30_000))
     if n > 1:
-        assert (found.temperatures[0], found.temperatures[-1]) == pytest.approx((300.0, 645.0))
+        asked = refinement.get("rungs", 4)
+        assert found.temperatures[0] == pytest.approx(300.0)
+        ratio = found.temperatures[1] / 300.0  # as in the whole ladder
+        assert ratio ** (asked - 1) == pytest.approx(2.15)
         check_ladders(found.n_replicas, n, found.blocks)
+
+
+def test_a_sampler_of_the_user_keeps_its_dynamics() -> None:
+    class Own(OpenMMSampler):
+        def with_steps(self, steps: int) -> Own:
+            return Own(self.settings.model_copy(update={"steps": steps}), self.executor)
+
+    found = refinement_sampler(Own(Simulation(), LocalExecutor()), Refinement(steps=900), 300.0)
+    assert type(found) is Own
+    assert (found.settings.steps, found.settings.temperatures) == (900, ())
+    assert dynamics_folder(found) == "dynamics"
 
 
 def test_a_refinement_keeps_the_ladder_of_the_simulation() -> None:

@@ -34,8 +34,8 @@ def content(seed: int = 3, **refinement: Any) -> dict[str, Any]:
     priors = {"terms": terms, "method": "force_matching", "pairs_per_type": False, "refit": True}
     found["seed"] = seed
     found["training"] |= {"mode": "scratch", "epochs": 2, "priors": priors}
-    # 512 frames after equilibration: 200 are left even if two of the four replicas blow up
-    found["simulation"] |= {"report_interval": 10}
+    # four ladders of two temperatures with 128 frames each: 200 are left even if two ladders blow up
+    found["simulation"] |= {"report_interval": 10, "n_replicas": 8}
     found["refinement"] = {"iterations": 2, "steps": 1600, "lag_ps": 0.2, "n_states": 4, **refinement}
     return found
 
@@ -61,6 +61,7 @@ def test_the_final_model_is_the_refined_one(finished: RunResult) -> None:
     root = finished.out_dir
     results = stages(root)
     assert len(results) == 3
+    assert all(len(r["tempering"][0]["temperatures"]) == 2 for r in results)
     assert all(np.isfinite(r["divergence"]) for r in results)
     assert [r.get("energy_spread", 0.0) > 0 for r in results] == [True, True, False]
     # the checkpoint has the priors of the last correction, the network of the last round
@@ -98,6 +99,8 @@ def test_a_lost_iteration_is_computed_again_from_the_last_complete_one(
     for k in (1, 2):
         shutil.rmtree(copied / f"refinement/iteration_00{k}")
     first = copied / "refinement/iteration_000/manifest.json"
+    # unfinished dynamics of an earlier version, without ladders
+    shutil.copytree(first.parent / "tempered", copied / "refinement/iteration_001/dynamics")
     stamp = first.stat().st_mtime_ns
     again = run(parse_config(content()), copied)
     assert first.stat().st_mtime_ns == stamp
@@ -112,7 +115,7 @@ def test_a_lost_iteration_is_computed_again_from_the_last_complete_one(
 def killed_after_dynamics(folder: Path) -> None:
     """Leave what a kill leaves between the end of an iteration's simulation and that of the iteration."""
     for path in folder.iterdir():
-        if path.name != "dynamics":
+        if path.name != "tempered":
             path.unlink()
 
 
@@ -121,13 +124,13 @@ def killed_after_dynamics(folder: Path) -> None:
 def test_a_complete_simulation_is_loaded(finished: RunResult, copied: Path) -> None:
     shutil.rmtree(copied / "refinement/iteration_002")
     killed_after_dynamics(copied / "refinement/iteration_001")
-    dynamics = copied / "refinement/iteration_001/dynamics"
+    dynamics = copied / "refinement/iteration_001/tempered"
     # by a file of a finished stage: exports in two processes need not have the same bytes
     potential = next((copied / "refinement/iteration_000").glob("potential*.pt"))
     ran = read_json(dynamics / "simulation.json")["inputs"]["potential_sha256"]
     assert ran == hash_file(potential)
     assert potential.name in RunDirectory(copied).stage("refinement", "iteration_000").manifest()["outputs"]
-    simulated = dynamics / "replica_000.dcd"
+    simulated = dynamics / "walker_000.dcd"
     stamp = simulated.stat().st_mtime_ns
     run(parse_config(content()), copied)
     assert simulated.stat().st_mtime_ns == stamp
@@ -141,7 +144,7 @@ def test_a_simulation_with_other_settings_is_moved_aside(copied: Path) -> None:
         shutil.rmtree(copied / f"refinement/iteration_00{k}")
     killed_after_dynamics(copied / "refinement/iteration_000")
     run(parse_config(content(iterations=1, steps=1800)), copied, accept_changes=True)
-    assert (copied / "refinement/.iteration_000.0/dynamics").is_dir()
+    assert (copied / "refinement/.iteration_000.0/tempered").is_dir()
     n_replicas = content()["simulation"]["n_replicas"]
     assert [s["steps"] for s in stages(copied)] == [1800 * n_replicas] * 2
 
@@ -168,10 +171,9 @@ def test_too_few_sampled_frames_are_an_error() -> None:
 @pytest.mark.integration
 def test_a_run_is_refined_for_every_seed(chance_seed: int, tmp_path: Path) -> None:
     """However trajectories and fits turn out: the states may be few, and badly connected."""
-    result = run(parse_config(content(chance_seed, iterations=1, steps=3200)), tmp_path / "run")
+    result = run(parse_config(content(chance_seed, iterations=1)), tmp_path / "run")
     found = stages(result.out_dir)
     assert len(found) == 2
-    assert all(len(r["tempering"][0]["temperatures"]) == 2 for r in found)  # two ladders
     for each in found:
         assert np.isfinite(each["divergence"])
         assert np.isclose(sum(each["target"]), 1.0)

@@ -98,6 +98,10 @@ def test_what_nothing_connects_is_left_out_and_counted() -> None:
 def test_divergence() -> None:
     same = Populations(EXACT, EXACT)
     assert same.divergence == pytest.approx(0.0, abs=1e-12)
+    # a state that the model does not visit counts
+    assert Populations(np.array([0.5, 0.5]), np.array([0.0, 1.0])).divergence == pytest.approx(
+        0.5 * np.log(0.5 / 1e-4) + 0.5 * np.log(0.5)
+    )
     assert Populations(np.array([0.5, 0.5]), np.array([0.25, 0.75])).divergence == pytest.approx(
         0.5 * np.log(2.0) + 0.5 * np.log(2.0 / 3.0)
     )
