@@ -161,7 +161,7 @@ def test_other_settings_start_the_refinement_again(finished: RunResult, copied: 
 
 def test_too_few_sampled_frames_are_an_error() -> None:
     with pytest.raises(ConfigError, match=r"save only \d+ frames .* 200 are needed: raise refinement\.steps"):
-        build_components(parse_config(content(steps=400)))
+        build_components(parse_config(content(steps=200)))
     # of replicas that blew up
     with pytest.raises(DynamicsError, match=r"gave 80 frames .* 200 are needed.*raise refinement\.steps"):
         equilibrated([np.zeros((100, 5, 3))], 0)
