@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cgal_plugin.errors import AnalysisError
+from cgal_plugin.refinement.populations import LEAST
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 DAMPING = 0.7
 #: largest change of the logarithm of a population in one step
 MAX_LOG_RATIO = 2.0
-#: lower limit of populations
-_LEAST = 1e-4
 #: smallest number of frames of the model for the mean energies of a state
 _MIN_FRAMES = 20
 
@@ -81,7 +80,7 @@ def correction(
     if not (np.isfinite(ridge) and ridge > 0):
         raise AnalysisError(f"ridge is {ridge!r}; it must be a positive number")
     means = _state_means(model, model_states, data, data_states, len(found.target))
-    now, wanted = (np.maximum(p, _LEAST) for p in (found.model, found.target))
+    now, wanted = (np.maximum(p, LEAST) for p in (found.model, found.target))
     goal = now * np.exp(np.clip(np.log(wanted / now), -MAX_LOG_RATIO, MAX_LOG_RATIO))
     gap = now / now.sum() - goal / goal.sum()
     covariance = np.cov(model, rowvar=False).reshape(model.shape[1], model.shape[1])

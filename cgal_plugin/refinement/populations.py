@@ -22,8 +22,8 @@ MIXING = 0.1
 #: self-transitions (in independent counts) assigned to a state without data
 _FLOOR_COUNTS = 0.05
 _MAX_POINTS = 20_000
-#: lower limit of the model's populations in a divergence
-_LEAST = 1e-4
+#: lower limit of populations whose logarithm is taken
+LEAST = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ class Populations:
     @property
     def divergence(self) -> float:
         """Kullback–Leibler divergence of ``model`` from ``target``; a population below 1e-4 is 1e-4."""
-        there, model = self.target > 0, np.maximum(self.model, _LEAST)
+        there, model = self.target > 0, np.maximum(self.model, LEAST)
         return float((self.target[there] * np.log(self.target[there] / model[there])).sum())
 
 

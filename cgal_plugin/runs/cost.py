@@ -215,11 +215,10 @@ def plan(config: Config, molecule: Molecule | CGTopology | None = None) -> str:
     refinement, test = config.refinement, config.tested
     if refinement is not None:
         rungs = rungs_used(refinement, simulation) if isinstance(simulation, Simulation) else 1
+        ladders = f", ladders of {rungs} temperatures" if rungs > 1 else ""
         lines.append(
             f"  refinement   {refinement.iterations} corrections of populations, "
-            f"{refinement.n_states} states, lag {refinement.lag_ps:g} ps"
-            + f", ladders of {rungs} temperatures"
-            * (rungs > 1)
+            f"{refinement.n_states} states, lag {refinement.lag_ps:g} ps{ladders}"
         )
     lines.append(
         "  test         "

@@ -58,7 +58,7 @@ def run_status(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     config = RunDirectory(root).read_config()
     events = read_log(root / LOG)
     rounds = [_round(folder) for folder in sorted((root / "rounds").glob("round_*")) if folder.is_dir()]
-    now = run_state(root)
+    now = _now(root, events)
     planned = int(config.get("stopping", {}).get("rounds", 0))
     tested = config.get("test") is not None and bool(config.get("evaluation", {}).get("reference"))
     refined = bool(config.get("refinement"))
@@ -77,8 +77,12 @@ def run_status(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def run_state(root: Path) -> dict[str, Any]:
-    """Return the keys of :func:`run_status` from ``state`` to ``current`` that log and lock tell."""
-    events, holder = read_log(root / LOG), holder_of(root / LOCK)
+    """Return what log and lock tell: the keys state, holder, last_sign, last_error, stopped and current."""
+    return _now(root, read_log(root / LOG))
+
+
+def _now(root: Path, events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    holder = holder_of(root / LOCK)
     return {
         "state": _state(root, events, holder),
         "holder": holder,

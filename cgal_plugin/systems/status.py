@@ -23,9 +23,8 @@ def systems_status(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     dict
         ``name``, ``run_dir``; ``state``, ``holder``, ``last_sign``, ``last_error``, ``stopped`` and
         ``current`` as in :func:`cgal_plugin.runs.status.run_status`; ``trainings`` (seconds of each complete
-        shared training);
-        ``systems``: name to ``role``, ``rounds``, ``queue``, ``throughput`` and ``failures`` as there, each
-        None if the system was not started.
+        shared training); ``systems``: name to ``role``, and to ``rounds``, ``queue``, ``throughput`` and
+        ``failures`` as there, None if the system was not started.
 
     Raises
     ------
